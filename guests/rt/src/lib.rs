@@ -1,0 +1,2 @@
+//! EL1 runtime for bare-metal guests.
+#![no_std]

@@ -1,0 +1,3 @@
+//! The EL2 binary.
+#![no_std]
+#![no_main]

@@ -1,0 +1,3 @@
+//! Bulkhead's device models, written against vdev alone.
+#![no_std]
+#![forbid(unsafe_code)]

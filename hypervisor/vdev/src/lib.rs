@@ -1,0 +1,151 @@
+//! The published virtual-device API.
+//!
+//! A virtual device is a value that implements [`Device`]: a register model that answers the guest's reads and writes.
+//! It cannot reach hardware and never calls upwards; time, guest memory and the console reach it through [`Host`], and
+//! after every call the hypervisor samples [`Device::line`] and [`Device::deadline`]. So every model runs, and is
+//! tested, on the development host.
+//!
+//! What this crate leaves out: address decoding (the bus of `model`), interrupts (the vGIC of `model`), and placement
+//! (the manifest).
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+/// An address a guest named (an intermediate physical address). Holding one proves nothing; [`GuestMemory`] decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestAddr(pub u64);
+
+impl core::fmt::LowerHex for GuestAddr {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::LowerHex::fmt(&self.0, formatter)
+    }
+}
+
+/// A time in ticks of the board's system counter (CNTPCT_EL0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticks(pub u64);
+
+/// The direction of an access, as the guest sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The guest loads.
+    Read,
+    /// The guest stores.
+    Write,
+}
+
+/// The width of one device access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Width {
+    /// 8 bits.
+    Byte,
+    /// 16 bits.
+    HalfWord,
+    /// 32 bits.
+    Word,
+    /// 64 bits.
+    DoubleWord,
+}
+
+impl Width {
+    /// The width in bytes: 1, 2, 4 or 8.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Byte => 1,
+            Self::HalfWord => 2,
+            Self::Word => 4,
+            Self::DoubleWord => 8,
+        }
+    }
+
+    /// A mask of the bits that an access of this width transfers.
+    #[must_use]
+    pub const fn mask(self) -> u64 {
+        match self {
+            Self::Byte => 0xff,
+            Self::HalfWord => 0xffff,
+            Self::Word => 0xffff_ffff,
+            Self::DoubleWord => u64::MAX,
+        }
+    }
+}
+
+/// Why a device or a memory access refuses a guest. The hypervisor answers with a synchronous external abort at the
+/// faulting instruction; nothing else happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestFault {
+    /// No register answers at this offset.
+    NoRegister,
+    /// The register exists, but not at this width or alignment.
+    BadWidth,
+    /// The guest named memory that is not its own.
+    BadAddress,
+}
+
+/// A guest's own memory, reached by copy: no reference into it ever exists.
+pub trait GuestMemory {
+    /// Copies guest memory at `address` into `buffer`.
+    ///
+    /// # Errors
+    /// [`GuestFault::BadAddress`] unless the whole range lies in one memory region of this guest; nothing is copied.
+    fn read(&self, address: GuestAddr, buffer: &mut [u8]) -> Result<(), GuestFault>;
+
+    /// Copies `bytes` to guest memory at `address`.
+    ///
+    /// # Errors
+    /// [`GuestFault::BadAddress`] unless the whole range lies in one memory region of this guest; nothing is copied.
+    fn write(&self, address: GuestAddr, bytes: &[u8]) -> Result<(), GuestFault>;
+}
+
+/// One guest's end of the system console.
+pub trait Console {
+    /// Takes a byte that the guest sent.
+    fn put(&mut self, byte: u8);
+    /// Gives the next byte typed for this guest, if there is one.
+    fn take(&mut self) -> Option<u8>;
+}
+
+/// What a device may use during a call: nothing is ambient.
+pub struct Host<'a> {
+    /// The time of the access.
+    pub now: Ticks,
+    /// The memory of the guest that owns the device.
+    pub memory: &'a dyn GuestMemory,
+    /// The console of the guest that owns the device.
+    pub console: &'a mut dyn Console,
+}
+
+/// A virtual device: a register model.
+pub trait Device: Send {
+    /// Answers a load of `width` at byte `offset` into the device's window. Bits above `width` are ignored.
+    ///
+    /// # Errors
+    /// A [`GuestFault`] makes the load end in a synchronous external abort.
+    fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<u64, GuestFault>;
+
+    /// Takes a store of `value`, already cut to `width`, at byte `offset` into the device's window.
+    ///
+    /// # Errors
+    /// A [`GuestFault`] makes the store end in a synchronous external abort.
+    fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<(), GuestFault>;
+
+    /// The level of the device's interrupt line, sampled after every call.
+    fn line(&self) -> bool;
+
+    /// When the device wants [`Device::poll`] next, if at all; sampled after every call.
+    fn deadline(&self) -> Option<Ticks> {
+        None
+    }
+
+    /// Called when [`Device::deadline`] has passed, and when something outside has changed, such as new console input.
+    fn poll(&mut self, host: &mut Host<'_>) {
+        let _ = host;
+    }
+
+    /// Returns the device to its state at power-on; called before its guest starts, and at each restart.
+    fn reset(&mut self);
+}
