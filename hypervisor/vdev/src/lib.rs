@@ -5,14 +5,31 @@
 //! after every call the hypervisor samples [`Device::line`] and [`Device::deadline`]. So every model runs, and is
 //! tested, on the development host.
 //!
+//! A model that is ready for use also implements [`Model`]: it says what it is called, where guests expect it and what
+//! its device-tree node looks like. `testkit` (a feature) plays the guest in its tests, and [`guest_map`] is the address
+//! map that all guests see.
+//!
 //! What this crate leaves out: address decoding (the bus of `model`), interrupts (the vGIC of `model`), and placement
 //! (the manifest).
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
-    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
 )]
+
+pub mod guest_map;
+mod node;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+
+pub use node::{Description, DeviceNode, Model, PropertyValue, Trigger};
 
 /// An address a guest named (an intermediate physical address). Holding one proves nothing; [`GuestMemory`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
