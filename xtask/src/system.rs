@@ -1,0 +1,1 @@
+//! System descriptions: TOML in, bundle out.
