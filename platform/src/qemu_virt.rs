@@ -1,0 +1,44 @@
+//! QEMU's `virt` machine with EL2 and a GICv3.
+
+use crate::{Board, Conduit, Gic, Region, Uart};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// `qemu-system-aarch64 -M virt,virtualization=on,gic-version=3`.
+pub(crate) const QEMU_VIRT: Board = Board {
+    name: "qemu-virt",
+    description: "QEMU's virt machine with virtualisation extensions and a GICv3",
+    // With virtualization=on QEMU gives a GICv2 unless told otherwise.
+    qemu_machine: "virt,virtualization=on,gic-version=3",
+    qemu_machine_reproducible: "dtb-randomness=off",
+    cpu_default: "cortex-a57",
+    cores_default: 4,
+    cores_max: 8,
+    memory_default: GIB,
+    // RAM beyond this would leave the 39 bits that Bulkhead's tables translate.
+    memory_max: 255 * GIB,
+    ram_base: 0x4000_0000,
+    image_load_offset: 2 * MIB,
+    reserved_for_hypervisor: 16 * MIB,
+    psci: Conduit::Smc,
+    uart: Uart::Pl011 { base: 0x0900_0000, interrupt: 33 },
+    gic: Gic::V3 { distributor: 0x0800_0000, redistributors: 0x080a_0000 },
+    // Clock, PCIe INTx A to D, GPIO; then the 32 virtio-mmio slots.
+    assignable_interrupts: &[34..=39, 48..=79],
+    regions: &[
+        Region { name: "flash", base: 0, size: 128 * MIB },
+        Region { name: "GICv3 distributor", base: 0x0800_0000, size: 0x1_0000 },
+        Region { name: "GICv3 interrupt translation service", base: 0x0808_0000, size: 0x2_0000 },
+        Region { name: "GICv3 redistributors", base: 0x080a_0000, size: 0xf6_0000 },
+        Region { name: "PL011 UART", base: 0x0900_0000, size: 0x1000 },
+        Region { name: "PL031 clock", base: 0x0901_0000, size: 0x1000 },
+        Region { name: "firmware configuration", base: 0x0902_0000, size: 0x18 },
+        Region { name: "PL061 GPIO", base: 0x0903_0000, size: 0x1000 },
+        // 0x200 bytes each, eight to a page: stage 2 cannot give them to different virtual machines.
+        Region { name: "32 virtio-mmio slots", base: 0x0a00_0000, size: 0x4000 },
+        Region { name: "platform bus", base: 0x0c00_0000, size: 32 * MIB },
+        Region { name: "PCIe memory window", base: 0x1000_0000, size: 0x2eff_0000 },
+        Region { name: "PCIe port window", base: 0x3eff_0000, size: 0x1_0000 },
+    ],
+};
