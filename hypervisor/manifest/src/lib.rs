@@ -3,92 +3,42 @@
 //! The manifest is the only source of addresses, interrupts and names. The same [`System::validate`] runs on the host,
 //! before a bundle is made, and at EL2, before a virtual machine is built: the bundle is input.
 //!
-//! What this crate leaves out: the TOML form with its file and line numbers (`xtask`), and building anything.
+//! Reading order: [`System`] (what there is to say), [`System::validate`] (what must hold), [`encode`] and [`decode`]
+//! (the file `manifest.bin`), [`Bundle`] (the archive that carries it).
+//!
+//! What this crate leaves out: the TOML form with its file and line numbers (`xtask`), which kinds of device exist
+//! (`devices`), and building anything.
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
 
 extern crate alloc;
 
-use alloc::{string::String, vec::Vec};
-use serde::{Deserialize, Serialize};
+mod binary;
+mod bundle;
+mod error;
+mod limits;
+mod rule;
+mod span;
+mod system;
+mod validate;
 
-/// A whole system: one board, cut into virtual machines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct System {
-    /// The system's name, as in `guests/systems/NAME.toml`.
-    pub name: String,
-    /// How many cores of the board the system uses, counted from core 0.
-    pub cores: u8,
-    /// The virtual machines.
-    pub vms: Vec<Vm>,
-}
-
-/// One virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vm {
-    /// A unique name; it prefixes the machine's console lines.
-    pub name: String,
-    /// RAM, in ascending order of guest address.
-    pub memory: Vec<MemoryRegion>,
-    /// Virtual CPUs; the index is the virtual CPU's number, and virtual CPU 0 starts first.
-    pub vcpus: Vec<Vcpu>,
-    /// Files of the bundle to copy into RAM at each start.
-    pub loads: Vec<Load>,
-    /// Where virtual CPU 0 starts (EL1, MMU off), a guest address.
-    pub entry: u64,
-    /// What virtual CPU 0 finds in `x0`: the guest address of its device tree.
-    pub device_tree: u64,
-    /// Ranges of RAM (within loaded files) that get fresh random bytes at each start.
-    pub seeds: Vec<Seed>,
-    /// Virtual devices.
-    pub devices: Vec<Device>,
-}
-
-/// A region of guest RAM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryRegion {
-    /// First guest address; a multiple of 2 MiB.
-    pub guest: u64,
-    /// Size in bytes; a multiple of 2 MiB.
-    pub size: u64,
-    /// The physical address, where the system fixes it; a multiple of 2 MiB.
-    pub physical: Option<u64>,
-}
-
-/// A virtual CPU.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vcpu {
-    /// The physical core it is pinned to. Virtual CPUs of one core share it in turn.
-    pub core: u8,
-}
-
-/// A file to copy into guest RAM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Load {
-    /// The file's name in the bundle.
-    pub file: String,
-    /// The guest address of its first byte.
-    pub address: u64,
-}
-
-/// A range of guest RAM that gets random bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seed {
-    /// The guest address of the first byte.
-    pub address: u64,
-    /// The number of bytes.
-    pub size: u32,
-}
-
-/// A virtual device of a virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    /// The model's name in the registry of `devices`, such as `pl011`.
-    pub kind: String,
-    /// The guest address of its register window.
-    pub address: u64,
-    /// The size of its register window in bytes; a multiple of 4 KiB.
-    pub size: u64,
-    /// The INTID of its interrupt (an SPI: 32 and above), if it has one.
-    pub interrupt: Option<u32>,
-}
+pub use binary::{MAGIC, MANIFEST_SIZE_MAX, VERSION, decode, encode};
+pub use bundle::{Bundle, Entries, Entry, MANIFEST_FILE};
+pub use error::{Damage, Error, Place};
+pub use limits::{
+    BoardLimits, DEVICES_MAX, GUEST_ADDRESS_BITS, GicWindows, INTERRUPT_MAX, INTERRUPT_MIN, LOADS_MAX, MEMORY_ALIGN,
+    NAME_LENGTH_MAX, PAGE_SIZE, REGIONS_MAX, SEEDS_MAX, VCPUS_MAX, VMS_MAX,
+};
+pub use rule::Rule;
+pub use span::Span;
+pub use system::{Device, Load, MemoryRegion, Seed, System, Vcpu, Vm};

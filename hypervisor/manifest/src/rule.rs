@@ -1,0 +1,210 @@
+//! The rules, each with the sentence a user sees when it is broken.
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::{
+    GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE, Span, VCPUS_MAX,
+    VMS_MAX, span::Address,
+};
+
+/// A rule that a system breaks, with what breaks it. `vm` is always the virtual machine's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the words of the sentence that `Display` writes")]
+pub enum Rule {
+    /// A system's name is short and printable: it is printed at boot.
+    SystemName,
+    /// There is something to run.
+    NoVm,
+    /// At most [`VMS_MAX`] virtual machines.
+    TooManyVms { count: usize },
+    /// A system uses at least one core.
+    NoCores,
+    /// A system uses no more cores than the board has.
+    CoresBeyondBoard { cores: u8, board: u8 },
+    /// A name is 1 to [`NAME_LENGTH_MAX`] characters out of `a-z0-9-`.
+    BadName { vm: String },
+    /// Names are unique.
+    NameTaken { vm: String },
+    /// A virtual machine has at least one virtual CPU.
+    NoVcpu { vm: String },
+    /// A virtual machine has at most [`VCPUS_MAX`] virtual CPUs.
+    TooManyVcpus { vm: String, count: usize },
+    /// A virtual CPU is pinned to a core that the system uses.
+    NoSuchCore { vm: String, core: u8, cores: u8 },
+    /// A virtual machine has RAM.
+    NoMemory { vm: String },
+    /// A list of one virtual machine has a bound.
+    TooMany { vm: String, what: &'static str, count: usize, most: usize },
+    /// A region of RAM is not empty, and its size and addresses are multiples of [`MEMORY_ALIGN`].
+    MemoryUnaligned { vm: String, what: &'static str, value: u64 },
+    /// A region of RAM lies within [`GUEST_ADDRESS_BITS`].
+    MemoryBeyondGuest { vm: String, base: u64, size: u64 },
+    /// Regions of RAM come in ascending order of guest address.
+    MemoryOrder { vm: String, region: Span },
+    /// Regions of RAM of one virtual machine do not overlap.
+    MemoryOverlap { vm: String, region: Span, other: Span },
+    /// RAM does not cover the interrupt controller.
+    MemoryOverGic { vm: String, region: Span, gic: Span },
+    /// RAM fixed at a physical address is RAM of the board.
+    PhysicalOutsideBoard { vm: String, region: Span },
+    /// RAM fixed at a physical address belongs to one virtual machine.
+    PhysicalOverlap { vm: String, region: Span, other_vm: String, other: Span },
+    /// All RAM together, Bulkhead's included, fits the board.
+    MemoryBeyondBoard { needed: u64, reserved: u64, board: u64 },
+    /// A device's window is not empty, and its address and size are multiples of [`PAGE_SIZE`].
+    DeviceUnaligned { vm: String, device: String, what: &'static str, value: u64 },
+    /// A device's window lies within [`GUEST_ADDRESS_BITS`].
+    DeviceBeyondGuest { vm: String, device: String, base: u64, size: u64 },
+    /// A device's window does not cover RAM.
+    DeviceOverMemory { vm: String, device: String, window: Span, region: Span },
+    /// A device's window does not cover the interrupt controller.
+    DeviceOverGic { vm: String, device: String, window: Span, gic: Span },
+    /// A device's window is its own.
+    WindowTaken { vm: String, device: String, other: String, window: Span },
+    /// A device's interrupt is an SPI that the virtual distributor has.
+    InterruptOutOfRange { vm: String, device: String, interrupt: u32 },
+    /// A device's interrupt is its own.
+    InterruptTaken { vm: String, device: String, other: String, interrupt: u32 },
+    /// What a virtual machine starts with lies in its RAM.
+    OutsideMemory { vm: String, what: String, address: u64, size: u64 },
+    /// The entry point and the device tree lie at multiples of this many bytes.
+    StartUnaligned { vm: String, what: &'static str, address: u64, align: u64 },
+    /// Files are not loaded over one another.
+    LoadsOverlap { vm: String, file: String, other: String },
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SystemName => out.write_str("a system's name has 1 to 64 printable characters; give it a plain one"),
+            Self::NoVm => out.write_str("the system has no vm; add a [[vm]] section"),
+            Self::TooManyVms { count } => {
+                write!(out, "the system has {count} vms, but at most {VMS_MAX} are possible; remove some")
+            }
+            Self::NoCores => out.write_str("the system uses no core; give it one at least"),
+            Self::CoresBeyondBoard { cores, board } => {
+                write!(out, "the system uses {cores} cores, but the board has {board}; use no more than it has")
+            }
+            Self::BadName { vm } => write!(
+                out,
+                "{vm:?} cannot be the name of a vm; use 1 to {NAME_LENGTH_MAX} characters out of a-z, 0-9 and -"
+            ),
+            Self::NameTaken { vm } => write!(out, "two vms have the name {vm:?}; rename one of them"),
+            Self::NoVcpu { vm } => write!(out, "vm {vm:?} has no virtual cpu; name a core in its list of cores"),
+            Self::TooManyVcpus { vm, count } => {
+                write!(
+                    out,
+                    "vm {vm:?} has {count} virtual cpus, but at most {VCPUS_MAX} are possible; name fewer cores"
+                )
+            }
+            Self::NoSuchCore { vm, core, cores } => write!(
+                out,
+                "vm {vm:?} is to run on core {core}, but the system has cores 0 to {}; choose one of those",
+                cores.saturating_sub(1)
+            ),
+            Self::NoMemory { vm } => write!(out, "vm {vm:?} has no memory; give it some"),
+            Self::TooMany { vm, what, count, most } => {
+                write!(out, "vm {vm:?} has {count} {what}, but at most {most} are possible; remove some")
+            }
+            Self::MemoryUnaligned { vm, what, value } => write!(
+                out,
+                "the {what} of vm {vm:?}'s memory is {value:#x}, but it must be a multiple of {} MiB and its size not zero",
+                MEMORY_ALIGN >> 20
+            ),
+            Self::MemoryBeyondGuest { vm, base, size } => write!(
+                out,
+                "memory of vm {vm:?} ({size:#x} bytes at {}) ends beyond a guest's {GUEST_ADDRESS_BITS} address bits; \
+                 move or shrink it",
+                Address(*base)
+            ),
+            Self::MemoryOrder { vm, region } => {
+                write!(out, "memory {region} of vm {vm:?} comes after a higher address; order the regions by address")
+            }
+            Self::MemoryOverlap { vm, region, other } => {
+                write!(out, "memory {region} of vm {vm:?} overlaps its memory {other}; move one of them")
+            }
+            Self::MemoryOverGic { vm, region, gic } => {
+                write!(out, "memory {region} of vm {vm:?} overlaps its interrupt controller at {gic}; move the memory")
+            }
+            Self::PhysicalOutsideBoard { vm, region } => {
+                write!(out, "vm {vm:?} is to have physical memory {region}, but the board has no RAM there; move it")
+            }
+            Self::PhysicalOverlap { vm, region, other_vm, other } => write!(
+                out,
+                "vm {vm:?} and vm {other_vm:?} both own physical memory: {region} overlaps {other}; move one of them"
+            ),
+            Self::MemoryBeyondBoard { needed, reserved, board } => write!(
+                out,
+                "the vms need {} of memory and Bulkhead {}, but the board has {}; give the vms less",
+                Bytes(*needed),
+                Bytes(*reserved),
+                Bytes(*board)
+            ),
+            Self::DeviceUnaligned { vm, device, what, value } => write!(
+                out,
+                "the {what} of device {device:?} of vm {vm:?} is {value:#x}, but it must be a multiple of {} KiB and the \
+                 size not zero",
+                PAGE_SIZE >> 10
+            ),
+            Self::DeviceBeyondGuest { vm, device, base, size } => write!(
+                out,
+                "device {device:?} of vm {vm:?} ({size:#x} bytes at {}) ends beyond a guest's {GUEST_ADDRESS_BITS} \
+                 address bits; move it",
+                Address(*base)
+            ),
+            Self::DeviceOverMemory { vm, device, window, region } => write!(
+                out,
+                "device {device:?} of vm {vm:?} at {window} overlaps the vm's memory {region}; move one of them"
+            ),
+            Self::DeviceOverGic { vm, device, window, gic } => write!(
+                out,
+                "device {device:?} of vm {vm:?} at {window} overlaps the interrupt controller at {gic}; move the device"
+            ),
+            Self::WindowTaken { vm, device, other, window } => write!(
+                out,
+                "devices {other:?} and {device:?} of vm {vm:?} both own addresses in {window}; move one of them"
+            ),
+            Self::InterruptOutOfRange { vm, device, interrupt } => write!(
+                out,
+                "device {device:?} of vm {vm:?} has interrupt {interrupt}, but a device's interrupt is an SPI, \
+                 {INTERRUPT_MIN} to {INTERRUPT_MAX}; choose one of those"
+            ),
+            Self::InterruptTaken { vm, device, other, interrupt } => write!(
+                out,
+                "devices {other:?} and {device:?} of vm {vm:?} both own interrupt {interrupt}; give one another"
+            ),
+            Self::OutsideMemory { vm, what, address, size } => write!(
+                out,
+                "{what} of vm {vm:?} ({size:#x} bytes at {}) does not lie in the vm's memory; give it more memory",
+                Address(*address)
+            ),
+            Self::StartUnaligned { vm, what, address, align } => write!(
+                out,
+                "{what} of vm {vm:?} is at {}, but it must be at a multiple of {align}; move it",
+                Address(*address)
+            ),
+            Self::LoadsOverlap { vm, file, other } => {
+                write!(
+                    out,
+                    "files {other:?} and {file:?} of vm {vm:?} are to be loaded over one another; move one of them"
+                )
+            }
+        }
+    }
+}
+
+/// A size in the largest unit that keeps it whole.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            let count = self.0 >> shift;
+            if count != 0 && count << shift == self.0 {
+                return write!(out, "{count} {unit}");
+            }
+        }
+        write!(out, "{} bytes", self.0)
+    }
+}

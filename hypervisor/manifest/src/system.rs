@@ -1,0 +1,117 @@
+//! The types: what a system description says. What must hold between them is in `validate`.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+use crate::Span;
+
+/// A whole system: one board, cut into virtual machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// The system's name, as in `guests/systems/NAME.toml`.
+    pub name: String,
+    /// How many cores of the board the system uses, counted from core 0.
+    pub cores: u8,
+    /// The virtual machines.
+    pub vms: Vec<Vm>,
+}
+
+/// One virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    /// A unique name; it prefixes the machine's console lines.
+    pub name: String,
+    /// RAM, in ascending order of guest address.
+    pub memory: Vec<MemoryRegion>,
+    /// Virtual CPUs; the index is the virtual CPU's number, and virtual CPU 0 starts first.
+    pub vcpus: Vec<Vcpu>,
+    /// Files of the bundle to copy into RAM at each start. What no file covers starts as zero.
+    pub loads: Vec<Load>,
+    /// Where virtual CPU 0 starts (EL1, MMU off), a guest address.
+    pub entry: u64,
+    /// What virtual CPU 0 finds in `x0`: the guest address of its device tree.
+    pub device_tree: u64,
+    /// Ranges of RAM (within loaded files) that get fresh random bytes at each start.
+    pub seeds: Vec<Seed>,
+    /// Virtual devices.
+    pub devices: Vec<Device>,
+}
+
+impl Vm {
+    /// The size of the machine's RAM in bytes, all regions together; saturates at `u64::MAX`.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.iter().fold(0, |sum, region| region.size.saturating_add(sum))
+    }
+}
+
+/// A region of guest RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRegion {
+    /// First guest address; a multiple of 2 MiB.
+    pub guest: u64,
+    /// Size in bytes; a multiple of 2 MiB.
+    pub size: u64,
+    /// The physical address, where the system fixes it; a multiple of 2 MiB.
+    pub physical: Option<u64>,
+}
+
+impl MemoryRegion {
+    /// The guest addresses of the region.
+    #[must_use]
+    pub const fn guest_span(&self) -> Span {
+        Span::new(self.guest, self.size)
+    }
+
+    /// The physical addresses of the region, where the system fixes them.
+    #[must_use]
+    pub fn physical_span(&self) -> Option<Span> {
+        self.physical.map(|base| Span::new(base, self.size))
+    }
+}
+
+/// A virtual CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vcpu {
+    /// The physical core it is pinned to. Virtual CPUs of one core share it in turn.
+    pub core: u8,
+}
+
+/// A file to copy into guest RAM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// The file's name in the bundle.
+    pub file: String,
+    /// The guest address of its first byte.
+    pub address: u64,
+}
+
+/// A range of guest RAM that gets random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed {
+    /// The guest address of the first byte.
+    pub address: u64,
+    /// The number of bytes.
+    pub size: u32,
+}
+
+/// A virtual device of a virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The model's name in the registry of `devices`, such as `pl011`.
+    pub kind: String,
+    /// The guest address of its register window.
+    pub address: u64,
+    /// The size of its register window in bytes; a multiple of 4 KiB.
+    pub size: u64,
+    /// The INTID of its interrupt (an SPI: 32 and above), if it has one.
+    pub interrupt: Option<u32>,
+}
+
+impl Device {
+    /// The guest addresses of the register window.
+    #[must_use]
+    pub const fn span(&self) -> Span {
+        Span::new(self.address, self.size)
+    }
+}

@@ -1,0 +1,334 @@
+//! What must hold of a system before a virtual machine is built from it.
+//!
+//! The checks stop at the first broken rule, and go from the whole to the parts: later ones rely on earlier ones.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use crate::{
+    BoardLimits, Bundle, DEVICES_MAX, Device, Error, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, LOADS_MAX,
+    MEMORY_ALIGN, MemoryRegion, NAME_LENGTH_MAX, PAGE_SIZE, Place, REGIONS_MAX, Rule, SEEDS_MAX, Span, System,
+    VCPUS_MAX, VMS_MAX, Vm,
+};
+
+/// An instruction's size: an entry point is a multiple of it (Arm ARM D1.3.6, PC alignment).
+const ENTRY_ALIGN: u64 = 4;
+/// A device tree's alignment (Devicetree Specification 0.4, 5.6).
+const DEVICE_TREE_ALIGN: u64 = 8;
+/// A device tree's header: the least that must lie in RAM (Devicetree Specification 0.4, 5.2).
+const DEVICE_TREE_SIZE_MIN: u64 = 40;
+const SYSTEM_NAME_LENGTH_MAX: usize = 64;
+
+type Check = Result<(), Error>;
+
+impl System {
+    /// Checks every rule that can be checked without the bundle's other files.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] for the first rule that is broken.
+    pub fn validate(&self, board: &BoardLimits<'_>) -> Check {
+        self.check_counts(board)?;
+        self.check_names()?;
+        for (index, vm) in self.vms.iter().enumerate() {
+            let checker = VmChecker { index, vm, board };
+            checker.check_vcpus(self.cores)?;
+            checker.check_memory()?;
+            checker.check_devices()?;
+            checker.check_start()?;
+        }
+        self.check_physical_memory(board)
+    }
+
+    /// Checks that the bundle holds every file to load, that each lies in its machine's RAM, and that none lies over
+    /// another. Call it after [`System::validate`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFile`], damage to the archive, or [`Error::Broken`].
+    pub fn validate_files(&self, bundle: &Bundle<'_>) -> Check {
+        for (vm_index, vm) in self.vms.iter().enumerate() {
+            let mut taken: Vec<(Span, &str)> = Vec::new();
+            for (index, load) in vm.loads.iter().enumerate() {
+                let place = Place::Load(vm_index, index);
+                let data = bundle.find(&load.file)?;
+                let span = Span::new(load.address, u64::try_from(data.len()).unwrap_or(u64::MAX));
+                if !vm.has_memory(span) {
+                    return broken(place, vm.outside_memory(format!("file {:?}", load.file), span));
+                }
+                if let Some((_, other)) = taken.iter().find(|(other, _)| other.overlaps(span)) {
+                    let (file, other) = (load.file.clone(), (*other).to_string());
+                    return broken(place, Rule::LoadsOverlap { vm: vm.name.clone(), file, other });
+                }
+                taken.push((span, &load.file));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self, board: &BoardLimits<'_>) -> Check {
+        let printable = self.name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if self.name.is_empty() || self.name.len() > SYSTEM_NAME_LENGTH_MAX || !printable {
+            return broken(Place::System, Rule::SystemName);
+        }
+        if self.cores == 0 {
+            return broken(Place::Cores, Rule::NoCores);
+        }
+        if self.cores > board.cores {
+            return broken(Place::Cores, Rule::CoresBeyondBoard { cores: self.cores, board: board.cores });
+        }
+        match self.vms.len() {
+            0 => broken(Place::System, Rule::NoVm),
+            count if count > VMS_MAX => broken(Place::Vm(VMS_MAX), Rule::TooManyVms { count }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_names(&self) -> Check {
+        for (index, vm) in self.vms.iter().enumerate() {
+            let name = || vm.name.clone();
+            if !is_vm_name(&vm.name) {
+                return broken(Place::Name(index), Rule::BadName { vm: name() });
+            }
+            if self.vms.iter().take(index).any(|other| other.name == vm.name) {
+                return broken(Place::Name(index), Rule::NameTaken { vm: name() });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_physical_memory(&self, board: &BoardLimits<'_>) -> Check {
+        let mut taken: Vec<(Span, &Vm)> = Vec::new();
+        for (vm_index, vm) in self.vms.iter().enumerate() {
+            for (index, region) in vm.memory.iter().enumerate() {
+                let Some(span) = region.physical_span() else { continue };
+                let place = Place::Region(vm_index, index);
+                let name = || vm.name.clone();
+                if !board.memory.iter().any(|ram| ram.contains(span)) {
+                    return broken(place, Rule::PhysicalOutsideBoard { vm: name(), region: span });
+                }
+                if let Some((other, other_vm)) = taken.iter().find(|(other, _)| other.overlaps(span)) {
+                    let other_vm = other_vm.name.clone();
+                    return broken(place, Rule::PhysicalOverlap { vm: name(), region: span, other_vm, other: *other });
+                }
+                taken.push((span, vm));
+            }
+        }
+        let needed = self.vms.iter().fold(0_u64, |sum, vm| sum.saturating_add(vm.memory_bytes()));
+        let available = board.memory.iter().fold(0_u64, |sum, ram| sum.saturating_add(ram.size));
+        if needed.saturating_add(board.reserved) > available {
+            let rule = Rule::MemoryBeyondBoard { needed, reserved: board.reserved, board: available };
+            return broken(Place::System, rule);
+        }
+        Ok(())
+    }
+}
+
+impl Vm {
+    /// Whether every byte of `span` lies in one region of this machine's RAM.
+    #[must_use]
+    pub fn has_memory(&self, span: Span) -> bool {
+        self.memory.iter().any(|region| region.guest_span().contains(span))
+    }
+
+    fn outside_memory(&self, what: String, span: Span) -> Rule {
+        Rule::OutsideMemory { vm: self.name.clone(), what, address: span.base, size: span.size }
+    }
+}
+
+/// Checks one virtual machine.
+struct VmChecker<'a> {
+    index: usize,
+    vm: &'a Vm,
+    board: &'a BoardLimits<'a>,
+}
+
+impl VmChecker<'_> {
+    fn name(&self) -> String {
+        self.vm.name.clone()
+    }
+
+    fn check_vcpus(&self, cores: u8) -> Check {
+        match self.vm.vcpus.len() {
+            0 => return broken(Place::Vcpus(self.index), Rule::NoVcpu { vm: self.name() }),
+            count if count > VCPUS_MAX => {
+                return broken(Place::Vcpus(self.index), Rule::TooManyVcpus { vm: self.name(), count });
+            }
+            _ => {}
+        }
+        match self.vm.vcpus.iter().enumerate().find(|(_, vcpu)| vcpu.core >= cores) {
+            None => Ok(()),
+            Some((index, vcpu)) => {
+                let rule = Rule::NoSuchCore { vm: self.name(), core: vcpu.core, cores };
+                broken(Place::Vcpu(self.index, index), rule)
+            }
+        }
+    }
+
+    fn check_memory(&self) -> Check {
+        let regions = &self.vm.memory;
+        if regions.is_empty() {
+            return broken(Place::Memory(self.index), Rule::NoMemory { vm: self.name() });
+        }
+        self.check_count("regions of memory", regions.len(), REGIONS_MAX, Place::Region(self.index, REGIONS_MAX))?;
+        let mut previous: Option<&MemoryRegion> = None;
+        for (index, region) in regions.iter().enumerate() {
+            let place = Place::Region(self.index, index);
+            self.check_region(region, place)?;
+            let (vm, span) = (self.name(), region.guest_span());
+            if let Some(previous) = previous.map(MemoryRegion::guest_span) {
+                if previous.overlaps(span) {
+                    return broken(place, Rule::MemoryOverlap { vm, region: span, other: previous });
+                }
+                if previous.base > span.base {
+                    return broken(place, Rule::MemoryOrder { vm, region: span });
+                }
+            }
+            previous = Some(region);
+        }
+        Ok(())
+    }
+
+    fn check_region(&self, region: &MemoryRegion, place: Place) -> Check {
+        let is_bad = |value: u64| !Span::new(value, 0).is_aligned(MEMORY_ALIGN);
+        let physical = region.physical.unwrap_or(0);
+        let unaligned = [
+            ("size", region.size, region.size == 0 || is_bad(region.size)),
+            ("address", region.guest, is_bad(region.guest)),
+            ("physical address", physical, is_bad(physical)),
+        ];
+        if let Some((what, value, _)) = unaligned.into_iter().find(|(_, _, is_bad)| *is_bad) {
+            return broken(place, Rule::MemoryUnaligned { vm: self.name(), what, value });
+        }
+        let span = region.guest_span();
+        if !is_guest_span(span) {
+            return broken(place, Rule::MemoryBeyondGuest { vm: self.name(), base: span.base, size: span.size });
+        }
+        match self.gic_windows().into_iter().find(|gic| gic.overlaps(span)) {
+            None => Ok(()),
+            Some(gic) => broken(place, Rule::MemoryOverGic { vm: self.name(), region: span, gic }),
+        }
+    }
+
+    fn check_devices(&self) -> Check {
+        let devices = &self.vm.devices;
+        self.check_count("devices", devices.len(), DEVICES_MAX, Place::Device(self.index, DEVICES_MAX))?;
+        for (index, device) in devices.iter().enumerate() {
+            self.check_window(index, device)?;
+            self.check_interrupt(index, device)?;
+        }
+        Ok(())
+    }
+
+    fn check_window(&self, index: usize, device: &Device) -> Check {
+        let place = Place::DeviceAddress(self.index, index);
+        let (vm, name, window) = (self.name(), device.kind.clone(), device.span());
+        let is_bad = |value: u64| !Span::new(value, 0).is_aligned(PAGE_SIZE);
+        let unaligned = [
+            ("size", window.size, window.size == 0 || is_bad(window.size)),
+            ("address", window.base, is_bad(window.base)),
+        ];
+        if let Some((what, value, _)) = unaligned.into_iter().find(|(_, _, is_bad)| *is_bad) {
+            return broken(place, Rule::DeviceUnaligned { vm, device: name, what, value });
+        }
+        if !is_guest_span(window) {
+            let rule = Rule::DeviceBeyondGuest { vm, device: name, base: window.base, size: window.size };
+            return broken(place, rule);
+        }
+        if let Some(gic) = self.gic_windows().into_iter().find(|gic| gic.overlaps(window)) {
+            return broken(place, Rule::DeviceOverGic { vm, device: name, window, gic });
+        }
+        let mut regions = self.vm.memory.iter().map(MemoryRegion::guest_span);
+        if let Some(region) = regions.find(|region| region.overlaps(window)) {
+            return broken(place, Rule::DeviceOverMemory { vm, device: name, window, region });
+        }
+        let mut others = self.vm.devices.iter().take(index);
+        match others.find(|other| other.span().overlaps(window)) {
+            None => Ok(()),
+            Some(other) => {
+                let other = other.kind.clone();
+                broken(place, Rule::WindowTaken { vm, device: name, other, window })
+            }
+        }
+    }
+
+    fn check_interrupt(&self, index: usize, device: &Device) -> Check {
+        let Some(interrupt) = device.interrupt else { return Ok(()) };
+        let place = Place::DeviceInterrupt(self.index, index);
+        let (vm, name) = (self.name(), device.kind.clone());
+        if !(INTERRUPT_MIN..=INTERRUPT_MAX).contains(&interrupt) {
+            return broken(place, Rule::InterruptOutOfRange { vm, device: name, interrupt });
+        }
+        let mut others = self.vm.devices.iter().take(index);
+        match others.find(|other| other.interrupt == Some(interrupt)) {
+            None => Ok(()),
+            Some(other) => {
+                let other = other.kind.clone();
+                broken(place, Rule::InterruptTaken { vm, device: name, other, interrupt })
+            }
+        }
+    }
+
+    fn check_start(&self) -> Check {
+        let (place, vm) = (Place::Start(self.index), self.vm);
+        self.check_count("files", vm.loads.len(), LOADS_MAX, place)?;
+        self.check_count("seeds", vm.seeds.len(), SEEDS_MAX, place)?;
+
+        let starts = [
+            ("the entry point", Span::new(vm.entry, ENTRY_ALIGN), ENTRY_ALIGN),
+            ("the device tree", Span::new(vm.device_tree, DEVICE_TREE_SIZE_MIN), DEVICE_TREE_ALIGN),
+        ];
+        for (what, span, align) in starts {
+            if !Span::new(span.base, 0).is_aligned(align) {
+                return broken(place, Rule::StartUnaligned { vm: self.name(), what, address: span.base, align });
+            }
+            if !vm.has_memory(span) {
+                return broken(place, vm.outside_memory(what.to_string(), span));
+            }
+        }
+        for seed in &vm.seeds {
+            let span = Span::new(seed.address, u64::from(seed.size));
+            if !vm.has_memory(span) {
+                return broken(place, vm.outside_memory("a seed".to_string(), span));
+            }
+        }
+        for (index, load) in vm.loads.iter().enumerate() {
+            // The file's size is not known here: `validate_files` checks the rest.
+            let span = Span::new(load.address, 1);
+            if !vm.has_memory(span) {
+                let what = format!("file {:?}", load.file);
+                return broken(Place::Load(self.index, index), vm.outside_memory(what, span));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, what: &'static str, count: usize, most: usize, place: Place) -> Check {
+        if count > most {
+            return broken(place, Rule::TooMany { vm: self.name(), what, count, most });
+        }
+        Ok(())
+    }
+
+    fn gic_windows(&self) -> [Span; 2] {
+        [self.board.gic.distributor, self.board.gic.redistributor_span(self.vm.vcpus.len())]
+    }
+}
+
+fn is_vm_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty() && name.len() <= NAME_LENGTH_MAX && name.bytes().all(is_allowed)
+}
+
+/// Whether a guest can address all of `span`.
+fn is_guest_span(span: Span) -> bool {
+    Span::new(0, 1 << GUEST_ADDRESS_BITS).contains(span)
+}
+
+fn broken(place: Place, rule: Rule) -> Check {
+    Err(Error::Broken { place, rule })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
