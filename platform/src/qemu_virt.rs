@@ -16,7 +16,7 @@ pub(crate) const QEMU_VIRT: Board = Board {
     cores_default: 4,
     cores_max: 8,
     memory_default: GIB,
-    // RAM beyond this would leave the 39 bits that Bulkhead's tables translate.
+    // QEMU puts further redistributors and PCIe at 256 GiB, right after the largest RAM.
     memory_max: 255 * GIB,
     ram_base: 0x4000_0000,
     image_load_offset: 2 * MIB,
