@@ -1,2 +1,49 @@
-//! EL1 runtime for bare-metal guests.
+//! EL1 runtime for bare-metal guests: everything between the boot protocol and a guest's `main`.
+//!
+//! The same image runs under Bulkhead and natively on `qemu-system-aarch64 -M virt,gic-version=3`, because Bulkhead's
+//! guest address map is that board's. A test that passes natively and fails under Bulkhead has found a fault of
+//! Bulkhead; one that fails natively has a fault itself.
+//!
+//! A guest names its main function with [`entry!`], says what it found with [`report::test`], and ends with
+//! [`report::finish`]. Everything offered here is safe to call: whatever a guest does can harm itself alone, which is
+//! the very claim that the test guests check.
+//!
+//! What this crate leaves out: a heap, threads, floating point, and EL0.
 #![no_std]
+
+pub mod boot;
+pub mod console;
+pub mod cpu;
+pub mod gic;
+pub mod interrupts;
+pub mod machine;
+pub mod memory;
+mod mmio;
+pub mod mmu;
+mod panic;
+pub mod probe;
+pub mod psci;
+pub mod random;
+pub mod report;
+pub mod smccc;
+pub mod system_registers;
+pub mod timer;
+pub mod uart;
+mod vectors;
+
+pub use machine::{Machine, machine};
+pub use panic::stay_after_panic;
+pub use probe::Abort;
+pub use report::{Failure, Outcome};
+
+/// Names the guest's main function: `fn() -> !`, called on CPU 0 with the MMU on and interrupts masked.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "Rust" fn guest_main() -> ! {
+            let main: fn() -> ! = $main;
+            main()
+        }
+    };
+}
