@@ -78,12 +78,7 @@ impl Abort {
 impl fmt::Display for Abort {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { syndrome, address, pc } = self;
-        let class = self.class();
-        let status = self.status();
-        write!(
-            formatter,
-            "exception class {class:#x} status {status:#x} (ESR {syndrome:#x}, FAR {address:#x}, PC {pc:#x})"
-        )
+        write!(formatter, "exception: ESR {syndrome:#x} FAR {address:#x} PC {pc:#x}")
     }
 }
 

@@ -7,14 +7,14 @@ use crate::{Abort, println, psci};
 use arrayvec::ArrayString;
 use core::fmt::{self, Write};
 
-const REASON_BYTES: usize = 240;
+const REASON_BYTES: usize = 120;
 
 /// Why a test failed, in words.
 #[derive(Debug)]
 pub struct Failure(ArrayString<REASON_BYTES>);
 
 impl Failure {
-    /// A failure with the given words; what is beyond 240 bytes is cut off.
+    /// A failure with the given words; what is beyond 120 bytes is cut off.
     #[must_use]
     pub fn new(reason: fmt::Arguments<'_>) -> Self {
         let mut text = ArrayString::new();
