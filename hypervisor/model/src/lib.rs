@@ -1,3 +1,42 @@
-//! Pure hypervisor logic: exits, stage-2 tables, vGIC, PSCI, console.
+//! Pure hypervisor logic: exits, translation tables, vGIC, PSCI, memory and bus planning, console.
+//!
+//! Everything here is a function of its arguments: time, memory, registers and identity come in, answers go out. So all
+//! of it runs, and is tested, on the development host. `arch` reads and writes the real registers around it; `bulkhead`
+//! puts the two together.
+//!
+//! | module | its one question |
+//! | --- | --- |
+//! | [`exit`] | why did the guest stop? |
+//!
+//! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
+//! (`bulkhead`).
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod console;
+pub mod exit;
+
+pub use vdev::{Access, GuestAddr, Width};
+
+/// An address on the board's physical bus (an output address of stage 2, and of EL2's own stage 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PhysAddr(pub u64);
+
+impl core::fmt::LowerHex for PhysAddr {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::LowerHex::fmt(&self.0, formatter)
+    }
+}
