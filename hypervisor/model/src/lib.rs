@@ -7,6 +7,7 @@
 //! | module | its one question |
 //! | --- | --- |
 //! | [`exit`] | why did the guest stop? |
+//! | [`inject`] | what does EL1 see when we hand it an exception? |
 //!
 //! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
 //! (`bulkhead`).
@@ -28,6 +29,7 @@ extern crate std;
 
 pub mod console;
 pub mod exit;
+pub mod inject;
 
 pub use vdev::{Access, GuestAddr, Width};
 
