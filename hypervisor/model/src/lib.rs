@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`exit`] | why did the guest stop? |
 //! | [`inject`] | what does EL1 see when we hand it an exception? |
+//! | [`table`] | which descriptors map this range? |
 //!
 //! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
 //! (`bulkhead`).
@@ -30,6 +31,7 @@ extern crate std;
 pub mod console;
 pub mod exit;
 pub mod inject;
+pub mod table;
 
 pub use vdev::{Access, GuestAddr, Width};
 

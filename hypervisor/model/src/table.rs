@@ -1,0 +1,251 @@
+//! Translation tables, for stage 2 and for EL2's own stage 1: which descriptors map this range?
+//!
+//! Both use the 4 KiB granule and a 39-bit input address, so a walk starts at level 1 in one 512-entry root (Arm ARM
+//! D8.2), and a range is mapped with the largest blocks its alignment allows: 1 GiB, 2 MiB, 4 KiB. The same code builds
+//! both; only the [`Attributes`] differ.
+//!
+//! Table memory is behind [`TableMemory`], so building runs on the host. Descriptors only ever change from invalid to
+//! valid, which needs no TLB maintenance and no break-before-make (Arm ARM D8.16); the barrier before a walker may rely
+//! on them belongs to `arch`. Unmapping is left out: a virtual machine's map is fixed when it is built.
+
+mod attributes;
+
+pub use attributes::{Attributes, MAIR_EL2};
+
+use crate::PhysAddr;
+
+/// How many bits an input address has: T0SZ is 64 minus this, and a walk starts at level 1.
+pub const INPUT_BITS: u32 = 39;
+
+/// How many descriptors a table has.
+pub const ENTRIES: usize = 512;
+
+/// The size of a page, and of a table: 4 KiB.
+pub const PAGE_SIZE: u64 = 1 << 12;
+
+/// One past the highest input address.
+const INPUT_END: u64 = 1 << INPUT_BITS;
+/// One past the highest output address: 48 bits is what a descriptor holds without FEAT_LPA2.
+const OUTPUT_END: u64 = 1 << 48;
+
+/// Descriptor bits, Arm ARM D8.3.
+const VALID: u64 = 1;
+/// At levels 1 and 2 this bit tells a table from a block; at level 3 it is set in a page.
+const TABLE_OR_PAGE: u64 = 2;
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+
+/// The first level of a walk, and the last.
+const LEVEL_FIRST: u8 = 1;
+const LEVEL_LAST: u8 = 3;
+
+/// Where tables live.
+///
+/// `table` is always an address that [`TableMemory::allocate`] returned (or the root), `index` is below [`ENTRIES`].
+pub trait TableMemory {
+    /// Gives a new table of [`ENTRIES`] zeros, aligned to its size, or nothing when memory is exhausted.
+    fn allocate(&mut self) -> Option<PhysAddr>;
+
+    /// Reads descriptor `index` of `table`.
+    fn read(&self, table: PhysAddr, index: usize) -> u64;
+
+    /// Writes descriptor `index` of `table`. A store to a linked table must not be reordered before its zeroing.
+    fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64);
+}
+
+/// A range to map: `input..input + size` onto `output..output + size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The first input address: an IPA at stage 2, a virtual address at EL2's stage 1. A multiple of [`PAGE_SIZE`].
+    pub input: u64,
+    /// The first output address. A multiple of [`PAGE_SIZE`].
+    pub output: PhysAddr,
+    /// The size in bytes. A multiple of [`PAGE_SIZE`], not zero.
+    pub size: u64,
+    /// How it may be accessed.
+    pub attributes: Attributes,
+}
+
+/// Why a range could not be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// No memory for a table is left. A part of the range, from its start, may be mapped.
+    OutOfTables,
+    /// An address or the size is not a multiple of [`PAGE_SIZE`], or the size is zero. Nothing has changed.
+    Misaligned,
+    /// The range ends above the input or output address space. Nothing has changed.
+    OutOfRange,
+    /// A part of the range is mapped already. Nothing has changed.
+    AlreadyMapped {
+        /// The first input address that is.
+        input: u64,
+    },
+}
+
+impl core::fmt::Display for MapError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::OutOfTables => formatter.write_str("no memory is left for translation tables"),
+            Self::Misaligned => formatter.write_str("a mapping must consist of whole 4 KiB pages, and at least one"),
+            Self::OutOfRange => formatter.write_str("a mapping ends above the address space (39 bits in, 48 bits out)"),
+            Self::AlreadyMapped { input } => write!(formatter, "address {input:#x} is mapped already"),
+        }
+    }
+}
+
+/// What a walk found: the block or page that maps an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// The output address of the walked input address itself, its offset into the block included.
+    pub output: PhysAddr,
+    /// How it may be accessed.
+    pub attributes: Attributes,
+    /// 1 for a 1 GiB block, 2 for a 2 MiB block, 3 for a page.
+    pub level: u8,
+    /// The size of the block or page in bytes.
+    pub size: u64,
+}
+
+/// Maps a range.
+///
+/// The work is bounded by the number of blocks and pages the range consists of.
+///
+/// # Errors
+/// [`MapError`]; all but [`MapError::OutOfTables`] are found before anything changes.
+pub fn map(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<(), MapError> {
+    if (mapping.input | mapping.output.0 | mapping.size) & PAGE_SIZE.wrapping_sub(1) != 0 || mapping.size == 0 {
+        return Err(MapError::Misaligned);
+    }
+    let input_end = mapping.input.checked_add(mapping.size).filter(|end| *end <= INPUT_END);
+    let output_end = mapping.output.0.checked_add(mapping.size).filter(|end| *end <= OUTPUT_END);
+    let (Some(input_end), Some(_)) = (input_end, output_end) else { return Err(MapError::OutOfRange) };
+    if let Some(input) = first_mapped(memory, root, mapping.input, input_end) {
+        return Err(MapError::AlreadyMapped { input });
+    }
+    let mut rest = *mapping;
+    while rest.size != 0 {
+        let done = map_one(memory, root, &rest)?;
+        // `done` is at most `rest.size`, and both ends were checked above.
+        rest.input = rest.input.wrapping_add(done);
+        rest.output = PhysAddr(rest.output.0.wrapping_add(done));
+        rest.size = rest.size.wrapping_sub(done);
+    }
+    Ok(())
+}
+
+/// Finds the block or page that maps `input`, if one does.
+#[must_use]
+pub fn walk(memory: &impl TableMemory, root: PhysAddr, input: u64) -> Option<Leaf> {
+    match look_up(memory, root, input) {
+        Entry::Leaf(leaf) => Some(leaf),
+        Entry::Hole { .. } | Entry::OutOfRange => None,
+    }
+}
+
+/// What an input address meets.
+enum Entry {
+    Leaf(Leaf),
+    /// Nothing, and nothing in the whole aligned `size` around it either.
+    Hole {
+        size: u64,
+    },
+    OutOfRange,
+}
+
+fn look_up(memory: &impl TableMemory, root: PhysAddr, input: u64) -> Entry {
+    if input >= INPUT_END {
+        return Entry::OutOfRange;
+    }
+    let mut table = root;
+    for level in LEVEL_FIRST..LEVEL_LAST {
+        let descriptor = memory.read(table, index(input, level));
+        if descriptor & VALID == 0 {
+            return Entry::Hole { size: entry_size(level) };
+        }
+        if descriptor & TABLE_OR_PAGE == 0 {
+            return Entry::Leaf(leaf(descriptor, input, level));
+        }
+        table = PhysAddr(descriptor & ADDRESS);
+    }
+    let descriptor = memory.read(table, index(input, LEVEL_LAST));
+    // At level 3 a descriptor without TABLE_OR_PAGE is reserved, and faults.
+    if descriptor & VALID == 0 || descriptor & TABLE_OR_PAGE == 0 {
+        return Entry::Hole { size: entry_size(LEVEL_LAST) };
+    }
+    Entry::Leaf(leaf(descriptor, input, LEVEL_LAST))
+}
+
+fn leaf(descriptor: u64, input: u64, level: u8) -> Leaf {
+    let size = entry_size(level);
+    let offset = size.wrapping_sub(1);
+    Leaf {
+        output: PhysAddr(descriptor & ADDRESS & !offset | input & offset),
+        attributes: Attributes::from_descriptor(descriptor),
+        level,
+        size,
+    }
+}
+
+/// The first address in `start..end` that something maps. Holes are skipped whole.
+fn first_mapped(memory: &impl TableMemory, root: PhysAddr, start: u64, end: u64) -> Option<u64> {
+    let mut input = start;
+    while input < end {
+        match look_up(memory, root, input) {
+            Entry::Leaf(_) => return Some(input),
+            // Below 2^39 + 2^30, so that this cannot wrap.
+            Entry::Hole { size } => input = (input & !size.wrapping_sub(1)).wrapping_add(size),
+            Entry::OutOfRange => return None,
+        }
+    }
+    None
+}
+
+/// Maps one block or page, the largest that fits at the start of `mapping`, and returns its size.
+fn map_one(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<u64, MapError> {
+    let mut table = root;
+    for level in LEVEL_FIRST..=LEVEL_LAST {
+        let index = index(mapping.input, level);
+        let size = entry_size(level);
+        let descriptor = memory.read(table, index);
+        let fits = (mapping.input | mapping.output.0) & size.wrapping_sub(1) == 0 && mapping.size >= size;
+        match (descriptor & VALID != 0, fits) {
+            (false, true) => {
+                let kind = if level == LEVEL_LAST { VALID | TABLE_OR_PAGE } else { VALID };
+                memory.write(table, index, mapping.output.0 | mapping.attributes.bits() | kind);
+                return Ok(size);
+            }
+            (false, false) => {
+                let next = memory.allocate().ok_or(MapError::OutOfTables)?;
+                memory.write(table, index, next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
+                table = next;
+            }
+            // A table is there already: the mapping becomes smaller blocks within it.
+            (true, _) if level != LEVEL_LAST && descriptor & TABLE_OR_PAGE != 0 => {
+                table = PhysAddr(descriptor & ADDRESS);
+            }
+            (true, _) => break,
+        }
+    }
+    Err(MapError::AlreadyMapped { input: mapping.input })
+}
+
+/// The number of bytes one descriptor covers at `level`.
+fn entry_size(level: u8) -> u64 {
+    match level {
+        1 => 1 << 30,
+        2 => 1 << 21,
+        _ => PAGE_SIZE,
+    }
+}
+
+/// The index of the descriptor for `input` in a table at `level`: nine bits.
+fn index(input: u64, level: u8) -> usize {
+    let shift = match level {
+        1 => 30,
+        2 => 21,
+        _ => 12,
+    };
+    (input >> shift & 0x1ff) as usize
+}
+
+#[cfg(test)]
+mod tests;
