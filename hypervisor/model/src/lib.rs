@@ -9,6 +9,7 @@
 //! | [`exit`] | why did the guest stop? |
 //! | [`inject`] | what does EL1 see when we hand it an exception? |
 //! | [`table`] | which descriptors map this range? |
+//! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
 //!
 //! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
 //! (`bulkhead`).
@@ -31,6 +32,7 @@ extern crate std;
 pub mod console;
 pub mod exit;
 pub mod inject;
+pub mod psci;
 pub mod table;
 
 pub use vdev::{Access, GuestAddr, Width};

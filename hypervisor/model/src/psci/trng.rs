@@ -1,0 +1,66 @@
+//! The shape of TRNG's answers (DEN0098); the randomness itself is an argument.
+
+use super::INVALID_PARAMETERS;
+
+/// TRNG 1.0.
+pub const TRNG_VERSION: u64 = 0x1_0000;
+
+/// TRNG_RND: no entropy is available now; the guest may try again (TRNG 2.5). It is this call's -3.
+pub const NO_ENTROPY: u64 = u64::MAX - 2;
+
+/// The UUID of Bulkhead's entropy source, 3306cc58-33aa-4203-b0ca-a4f5cc457d65, as `w0..=w3` carry it.
+pub const TRNG_UUID: [u32; 4] = [0x58cc_0633, 0x0342_aa33, 0xf5a4_cab0, 0x657d_45cc];
+
+// TRNG 2.4: a first word of all ones would read as "not supported".
+const _: () = assert!(TRNG_UUID[0] != u32::MAX, "the first word of the UUID is not NOT_SUPPORTED");
+
+/// Lays out `bits` bits of `entropy` as TRNG_RND returns them in `x1..=x3`.
+///
+/// Bits N-1:0 of the registers read together, `x3` lowest, are entropy, the rest is zero. A register carries 64 bits if
+/// the call is `wide` and 32 otherwise, so that a call gives at most 192 or 96 bits (TRNG 2.5).
+///
+/// # Errors
+/// [`INVALID_PARAMETERS`] for no bits, or more than the call can carry.
+pub fn random_words(bits: u64, wide: bool, entropy: [u64; 3]) -> Result<[u64; 3], u64> {
+    let width: u64 = if wide { 64 } else { 32 };
+    if bits == 0 || bits > width.saturating_mul(3) {
+        return Err(INVALID_PARAMETERS);
+    }
+    let [high, middle, low] = entropy;
+    let word = |value: u64, words_below: u64| {
+        let wanted = bits.saturating_sub(width.saturating_mul(words_below)).min(width);
+        // A shift by 64 or more leaves nothing, which is right for no bits wanted.
+        value & u64::MAX.checked_shr(64_u64.saturating_sub(wanted) as u32).unwrap_or(0)
+    };
+    Ok([word(high, 2), word(middle, 1), word(low, 0)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{INVALID_PARAMETERS, random_words};
+
+    const ONES: [u64; 3] = [u64::MAX; 3];
+
+    #[test]
+    fn entropy_fills_the_last_register_first() {
+        assert_eq!(random_words(1, true, ONES), Ok([0, 0, 1]));
+        assert_eq!(random_words(64, true, ONES), Ok([0, 0, u64::MAX]));
+        assert_eq!(random_words(65, true, ONES), Ok([0, 1, u64::MAX]));
+        assert_eq!(random_words(192, true, ONES), Ok(ONES));
+    }
+
+    #[test]
+    fn narrow_call_uses_the_lower_halves_only() {
+        let half = 0xffff_ffff;
+        assert_eq!(random_words(32, false, ONES), Ok([0, 0, half]));
+        assert_eq!(random_words(33, false, ONES), Ok([0, 1, half]));
+        assert_eq!(random_words(96, false, ONES), Ok([half, half, half]));
+    }
+
+    #[test]
+    fn no_bits_and_too_many_bits_are_refused() {
+        for (bits, wide) in [(0, true), (0, false), (193, true), (97, false), (u64::MAX, true), (u64::MAX, false)] {
+            assert_eq!(random_words(bits, wide, ONES), Err(INVALID_PARAMETERS), "{bits}");
+        }
+    }
+}
