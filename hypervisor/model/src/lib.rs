@@ -10,6 +10,7 @@
 //! | [`inject`] | what does EL1 see when we hand it an exception? |
 //! | [`table`] | which descriptors map this range? |
 //! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
+//! | [`id_registers`] | which processor features does a guest see? |
 //!
 //! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
 //! (`bulkhead`).
@@ -31,6 +32,7 @@ extern crate std;
 
 pub mod console;
 pub mod exit;
+pub mod id_registers;
 pub mod inject;
 pub mod psci;
 pub mod table;
