@@ -11,6 +11,8 @@
 //! | [`table`] | which descriptors map this range? |
 //! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
 //! | [`id_registers`] | which processor features does a guest see? |
+//! | [`ram`] | which physical memory is free? |
+//! | [`bus`] | which device answers at this address? |
 //!
 //! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
 //! (`bulkhead`).
@@ -30,11 +32,13 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bus;
 pub mod console;
 pub mod exit;
 pub mod id_registers;
 pub mod inject;
 pub mod psci;
+pub mod ram;
 pub mod table;
 
 pub use vdev::{Access, GuestAddr, Width};
