@@ -13,6 +13,7 @@
 //! | [`id_registers`] | which processor features does a guest see? |
 //! | [`ram`] | which physical memory is free? |
 //! | [`bus`] | which device answers at this address? |
+//! | [`vgic`] | which interrupts does a guest see, and which are in the list registers? |
 //!
 //! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
 //! (`bulkhead`).
@@ -40,6 +41,7 @@ pub mod inject;
 pub mod psci;
 pub mod ram;
 pub mod table;
+pub mod vgic;
 
 pub use vdev::{Access, GuestAddr, Width};
 

@@ -1,0 +1,306 @@
+//! Thirty-two interrupts as bitmaps, and, for SPIs, where they go.
+
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+
+use super::interrupt::{IntId, mask};
+
+/// The number that stands for "no virtual CPU" in a route.
+pub(super) const NOBODY: u8 = 0xff;
+
+/// The implemented bits of a priority: 32 levels, as many as every list register can hold.
+const PRIORITY_IMPLEMENTED: u8 = 0xf8;
+
+/// Thirty-two interrupts: bit n of every bitmap speaks of the same one.
+///
+/// The bitmaps that decide about delivery are changed and read with sequentially consistent operations; see the
+/// module's introduction for the reason. On AArch64 they cost no instruction more than relaxed ones.
+#[repr(align(64))]
+pub(super) struct Bank {
+    /// Forwarding is enabled (GICx_ISENABLER).
+    pub(super) enabled: AtomicU32,
+    /// Latched pending: an edge has arrived, or the guest wrote GICx_ISPENDR, and no list register took it yet.
+    pub(super) pending: AtomicU32,
+    /// The level of the input line.
+    pub(super) line: AtomicU32,
+    /// Active, and in no list register.
+    pub(super) active: AtomicU32,
+    /// In a list register of some virtual CPU. Only the virtual CPU that set a bit clears it.
+    pub(super) inflight: AtomicU32,
+    /// In flight, and no longer pending when the list register was last looked at.
+    pub(super) listed_taken: AtomicU32,
+    /// In flight, and active when the list register was last looked at.
+    pub(super) listed_active: AtomicU32,
+    /// Group 1 (GICx_IGROUPR).
+    pub(super) group: AtomicU32,
+    /// Edge-triggered (GICx_ICFGR).
+    pub(super) edge: AtomicU32,
+    /// Linked to a physical interrupt, which a deactivation by the guest deactivates too.
+    pub(super) linked: AtomicU32,
+    /// Linked, no longer pending or active for the guest: the physical interrupt is to be deactivated.
+    pub(super) release: AtomicU32,
+    /// Requests to whoever holds the interrupt in flight: it shall be pending no more,
+    pub(super) clear_pending: AtomicU32,
+    /// it shall be active no more,
+    pub(super) clear_active: AtomicU32,
+    /// it shall be active.
+    pub(super) set_active: AtomicU32,
+    priority: [AtomicU8; 32],
+}
+
+impl Bank {
+    pub(super) const fn new(edge: u32) -> Self {
+        Self {
+            enabled: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            line: AtomicU32::new(0),
+            active: AtomicU32::new(0),
+            inflight: AtomicU32::new(0),
+            listed_taken: AtomicU32::new(0),
+            listed_active: AtomicU32::new(0),
+            group: AtomicU32::new(u32::MAX),
+            edge: AtomicU32::new(edge),
+            linked: AtomicU32::new(0),
+            release: AtomicU32::new(0),
+            clear_pending: AtomicU32::new(0),
+            clear_active: AtomicU32::new(0),
+            set_active: AtomicU32::new(0),
+            priority: [const { AtomicU8::new(0) }; 32],
+        }
+    }
+
+    /// Back to power-on, except for the links, which belong to the virtual machine's construction. The physical
+    /// interrupts `release` waited for the guest and are to be deactivated.
+    pub(super) fn reset(&self, edge: u32, release: u32) {
+        for bitmap in [
+            &self.enabled,
+            &self.pending,
+            &self.line,
+            &self.active,
+            &self.inflight,
+            &self.listed_taken,
+            &self.listed_active,
+            &self.clear_pending,
+            &self.clear_active,
+            &self.set_active,
+        ] {
+            bitmap.store(0, SeqCst);
+        }
+        self.group.store(u32::MAX, SeqCst);
+        self.edge.store(edge, SeqCst);
+        self.release.store(release, SeqCst);
+        for priority in &self.priority {
+            priority.store(0, Relaxed);
+        }
+    }
+
+    /// The interrupts that are pending by their latch, or by their line if they are level-sensitive.
+    #[inline]
+    pub(super) fn raised(&self) -> u32 {
+        self.pending.load(SeqCst) | (self.line.load(SeqCst) & !self.edge.load(Relaxed))
+    }
+
+    /// The interrupts that are enabled, they and their group.
+    #[inline]
+    pub(super) fn forwarded(&self, groups: Groups) -> u32 {
+        self.enabled.load(SeqCst) & groups.select(self.group.load(Relaxed))
+    }
+
+    /// The interrupts that wait for a list register: raised, forwarded, not active, not in flight.
+    #[inline]
+    pub(super) fn candidates(&self, groups: Groups) -> u32 {
+        let raised = self.raised();
+        if raised == 0 {
+            return 0;
+        }
+        raised & self.forwarded(groups) & !self.active.load(SeqCst) & !self.inflight.load(SeqCst)
+    }
+
+    /// The priority of interrupt `bit`.
+    #[inline]
+    pub(super) fn priority(&self, bit: u32) -> u8 {
+        self.priority.get((bit & 31) as usize).map_or(0, |priority| priority.load(Relaxed))
+    }
+
+    /// Sets the implemented bits of the priority of interrupt `bit`.
+    #[inline]
+    pub(super) fn set_priority(&self, bit: u32, value: u8) {
+        if let Some(priority) = self.priority.get((bit & 31) as usize) {
+            priority.store(value & PRIORITY_IMPLEMENTED, Relaxed);
+        }
+    }
+
+    /// The group of interrupt `bit`, 0 or 1.
+    #[inline]
+    pub(super) fn group_of(&self, bit: u32) -> u32 {
+        self.group.load(Relaxed).wrapping_shr(bit) & 1
+    }
+
+    /// Publishes what a list register holds for the in-flight interrupt `bit`, for other cores' register reads.
+    pub(super) fn publish(&self, bit: u32, pending: bool, active: bool) {
+        assign(&self.listed_taken, mask(bit), !pending);
+        assign(&self.listed_active, mask(bit), active);
+    }
+
+    /// Forgets what was published about the interrupts `bits`, which leave their list registers.
+    #[inline]
+    pub(super) fn unpublish(&self, bits: u32) {
+        clear(&self.listed_taken, bits);
+        clear(&self.listed_active, bits);
+    }
+
+    /// Moves the requests of `bits` out of `requests` and gives them.
+    #[inline]
+    pub(super) fn take(requests: &AtomicU32, bits: u32) -> u32 {
+        if requests.load(SeqCst) & bits == 0 {
+            return 0;
+        }
+        requests.fetch_and(!bits, SeqCst) & bits
+    }
+}
+
+/// Sets or clears `bits`, with no write where nothing changes.
+fn assign(bitmap: &AtomicU32, bits: u32, value: bool) {
+    if value {
+        if bitmap.load(Relaxed) & bits != bits {
+            bitmap.fetch_or(bits, SeqCst);
+        }
+    } else {
+        clear(bitmap, bits);
+    }
+}
+
+/// Clears `bits`, with no write where nothing changes.
+#[inline]
+fn clear(bitmap: &AtomicU32, bits: u32) {
+    if bitmap.load(Relaxed) & bits != 0 {
+        bitmap.fetch_and(!bits, SeqCst);
+    }
+}
+
+/// Which interrupt groups the distributor forwards (GICD_CTLR.EnableGrp0 and EnableGrp1).
+#[derive(Clone, Copy)]
+pub(super) struct Groups {
+    zero: u32,
+    one: u32,
+}
+
+impl Groups {
+    /// Decodes the two enable bits of GICD_CTLR.
+    #[inline]
+    pub(super) const fn of(control: u32) -> Self {
+        Self { zero: 0u32.wrapping_sub(control & 1), one: 0u32.wrapping_sub((control >> 1) & 1) }
+    }
+
+    /// The interrupts of a word whose group is enabled; `group` has a bit set for each interrupt of group 1.
+    #[inline]
+    const fn select(self, group: u32) -> u32 {
+        (group & self.one) | (!group & self.zero)
+    }
+}
+
+/// Where the 32 SPIs of a word go and who has them.
+pub(super) struct Routes {
+    /// GICD_IROUTER bits 31:0 as the guest wrote them; Aff3 does not exist (GICD_TYPER.A3V = 0).
+    pub(super) router: [AtomicU32; 32],
+    /// The virtual CPU that GICD_IROUTER names, or [`NOBODY`].
+    pub(super) target: [AtomicU8; 32],
+    /// The virtual CPU whose list register holds the interrupt; meaningful for an interrupt in flight.
+    pub(super) holder: [AtomicU8; 32],
+    /// The physical interrupt of a linked one.
+    pub(super) physical: [AtomicU16; 32],
+}
+
+impl Routes {
+    pub(super) const fn new() -> Self {
+        Self {
+            router: [const { AtomicU32::new(0) }; 32],
+            target: [const { AtomicU8::new(0) }; 32],
+            holder: [const { AtomicU8::new(NOBODY) }; 32],
+            physical: [const { AtomicU16::new(0) }; 32],
+        }
+    }
+
+    pub(super) fn reset(&self) {
+        for ((router, target), holder) in self.router.iter().zip(&self.target).zip(&self.holder) {
+            router.store(0, SeqCst);
+            target.store(0, SeqCst);
+            holder.store(NOBODY, SeqCst);
+        }
+    }
+}
+
+/// One word of 32 interrupts in its place: a private bank or an SPI word of a virtual machine.
+#[derive(Clone, Copy)]
+pub(super) struct Word<'a> {
+    pub(super) bank: &'a Bank,
+    /// The routes of an SPI word; a private bank has none.
+    pub(super) routes: Option<&'a Routes>,
+    /// The virtual CPU that a private bank belongs to; of no meaning for an SPI word.
+    pub(super) home: usize,
+    /// 0 for a private bank, 1 + n for the SPI word n.
+    pub(super) number: usize,
+}
+
+impl Word<'_> {
+    /// The INTID of interrupt `bit`.
+    #[inline]
+    pub(super) const fn intid(&self, bit: u32) -> IntId {
+        IntId::new(((self.number as u32) << 5) | bit)
+    }
+
+    /// The virtual CPU that shall get interrupt `bit`; an index that no virtual CPU has, if it goes nowhere.
+    #[inline]
+    pub(super) fn target(&self, bit: u32) -> usize {
+        lookup(self.routes.map(|routes| &routes.target), bit, self.home)
+    }
+
+    /// The virtual CPU whose list register holds interrupt `bit`; meaningful for an interrupt in flight.
+    #[inline]
+    pub(super) fn holder(&self, bit: u32) -> usize {
+        lookup(self.routes.map(|routes| &routes.holder), bit, self.home)
+    }
+
+    /// The physical interrupt of the linked interrupt `bit`. A private one has its own number.
+    #[inline]
+    pub(super) fn physical(&self, bit: u32) -> u32 {
+        match self.routes {
+            None => self.intid(bit).raw(),
+            Some(routes) => {
+                routes.physical.get((bit & 31) as usize).map_or(0, |physical| u32::from(physical.load(Relaxed)))
+            }
+        }
+    }
+
+    /// Takes interrupt `bit` for a list register of `vcpu`; says whether its latch was set, which is thereby cleared.
+    /// `None` if another virtual CPU has it, or if it is not to be delivered to `vcpu` any more.
+    #[inline]
+    pub(super) fn claim(&self, bit: u32, vcpu: usize, groups: Groups) -> Option<bool> {
+        let bits = mask(bit);
+        if self.bank.inflight.fetch_or(bits, SeqCst) & bits != 0 {
+            return None;
+        }
+        if let Some(holder) = self.routes.and_then(|routes| routes.holder.get((bit & 31) as usize)) {
+            holder.store(vcpu as u8, SeqCst);
+        }
+        // From here on whoever changes this interrupt sees that we hold it. What changed before, we look at now.
+        let latched = self.bank.pending.fetch_and(!bits, SeqCst) & bits != 0;
+        let by_line = self.bank.line.load(SeqCst) & !self.bank.edge.load(Relaxed) & bits != 0;
+        let deliverable = self.bank.forwarded(groups) & !self.bank.active.load(SeqCst) & bits != 0;
+        if deliverable && (latched || by_line) && self.target(bit) == vcpu {
+            return Some(latched);
+        }
+        if latched {
+            self.bank.pending.fetch_or(bits, SeqCst);
+        }
+        self.bank.inflight.fetch_and(!bits, SeqCst);
+        None
+    }
+}
+
+#[inline]
+fn lookup(table: Option<&[AtomicU8; 32]>, bit: u32, home: usize) -> usize {
+    match table {
+        None => home,
+        Some(table) => table.get((bit & 31) as usize).map_or(home, |entry| usize::from(entry.load(SeqCst))),
+    }
+}

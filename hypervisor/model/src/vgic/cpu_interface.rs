@@ -1,0 +1,348 @@
+//! Which interrupts are in the list registers of one virtual CPU.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::bank::{Bank, Groups, Word};
+use super::interrupt::{Bits, IntId, mask};
+use super::overflow::Spilled;
+use super::{Kicks, LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic};
+
+/// The hardware-facing half of one virtual CPU's interrupts. It belongs to the core that runs the virtual CPU; every
+/// function takes the same virtual machine, virtual CPU index and list registers each time.
+///
+/// The list registers are live from the start (or from [`CpuInterface::load`]) until [`CpuInterface::unload`].
+pub struct CpuInterface {
+    /// The list registers in use, as a bitmap.
+    pub(super) used: u32,
+    /// Those of them that ask for notice when their interrupt ends.
+    pub(super) watched: u32,
+    /// Those of them whose pending state came from the latch, not from a line that is still high.
+    pub(super) latched: u32,
+    /// The interrupt in each register in use.
+    pub(super) listed: [IntId; LIST_REGISTERS_MAX],
+    /// The words with interrupts that found no free list register.
+    pub(super) leftover: u32,
+    /// Whether the underflow interrupt is on.
+    pub(super) underflow: bool,
+    /// Active interrupts that had to leave their list registers.
+    pub(super) spilled: Spilled,
+    /// The other virtual CPUs that have to flush, gathered until the end of a call.
+    pub(super) kicks: Kicks,
+    /// The linked PPIs whose physical interrupt is active on this core, waiting for the guest.
+    pub(super) held: u32,
+    /// The list registers of a virtual CPU that is not loaded.
+    pub(super) saved: [ListRegister; LIST_REGISTERS_MAX],
+    /// Whether the list registers are in `saved`.
+    pub(super) is_unloaded: bool,
+}
+
+impl Default for CpuInterface {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CpuInterface {
+    /// All list registers free.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            used: 0,
+            watched: 0,
+            latched: 0,
+            listed: [IntId::new(0); LIST_REGISTERS_MAX],
+            leftover: 0,
+            underflow: false,
+            spilled: Spilled::new(),
+            kicks: Kicks::NONE,
+            held: 0,
+            saved: [ListRegister::EMPTY; LIST_REGISTERS_MAX],
+            is_unloaded: false,
+        }
+    }
+
+    /// Makes the linked interrupt `intid` pending because its physical interrupt has been acknowledged on this core,
+    /// which leaves that one active. See [`Vgic::link`]. A flush must follow.
+    #[inline]
+    pub fn inject_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId) -> Kicks {
+        if intid.is_private() {
+            self.held |= intid.mask();
+        }
+        vgic.inject(intid, vcpu)
+    }
+
+    /// Brings the list registers up to date: takes out interrupts that ended or may no longer be delivered, puts in the
+    /// best of those that wait. To be run on the virtual CPU's core when it is kicked, on a maintenance interrupt, after
+    /// [`CpuInterface::load`], and after whatever the virtual CPU did itself that returned its own [`Kicks`].
+    ///
+    /// Gives the other virtual CPUs that are to flush. Takes a bounded time: every waiting interrupt is looked at
+    /// at most twice.
+    #[inline]
+    pub fn flush(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
+        // The list registers may be another virtual CPU's by now. What is ready stays so.
+        if self.is_unloaded {
+            return Kicks::NONE;
+        }
+        if self.used != 0 {
+            self.reap(vgic, vcpu, lrs);
+        }
+        if !self.spilled.is_empty() {
+            self.retire_spilled(vgic, vcpu, lrs);
+        }
+        let words = self.leftover | vgic.take_ready(vcpu);
+        if words != 0 {
+            self.serve(vgic, vcpu, words, lrs);
+        }
+        core::mem::replace(&mut self.kicks, Kicks::NONE)
+    }
+
+    /// Lets go of the list registers whose interrupts have ended.
+    #[inline]
+    pub(super) fn reap(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
+        let ended = if self.watched == 0 { 0 } else { lrs.ended() & self.watched };
+        for index in Bits(self.used & (lrs.empty() | ended)) {
+            if ended & mask(index) != 0 {
+                // Or the notice would stay, and the maintenance interrupt with it.
+                lrs.write(index as usize, ListRegister::EMPTY);
+            }
+            self.vacate(vgic, vcpu, index);
+        }
+    }
+
+    /// Serves the words of the bitmap `words`, and asks for notice when list registers run empty if they did not suffice.
+    #[inline]
+    fn serve(&mut self, vgic: &Vgic, vcpu: usize, words: u32, lrs: &mut impl ListRegisters) {
+        let groups = vgic.groups();
+        self.leftover = 0;
+        for number in Bits(words) {
+            self.serve_word(vgic, vcpu, number, groups, lrs);
+        }
+        if self.leftover != 0 && self.used != all(lrs) {
+            // A later word gave back a list register that an earlier one missed.
+            for number in Bits(core::mem::take(&mut self.leftover)) {
+                self.serve_word(vgic, vcpu, number, groups, lrs);
+            }
+        }
+        let is_short = self.leftover != 0;
+        if is_short != self.underflow {
+            self.underflow = is_short;
+            lrs.set_underflow_interrupt(is_short);
+        }
+    }
+
+    #[inline]
+    fn serve_word(&mut self, vgic: &Vgic, vcpu: usize, number: u32, groups: Groups, lrs: &mut impl ListRegisters) {
+        let Some(word) = vgic.word(vcpu, number as usize) else { return };
+        if word.bank.inflight.load(SeqCst) != 0 {
+            self.revise(vgic, vcpu, word, groups, lrs);
+            // What the revision took out is among the candidates below.
+            self.leftover &= !mask(number);
+        }
+        if word.bank.release.load(SeqCst) != 0 {
+            self.release(word, lrs);
+        }
+        for bit in Bits(word.bank.candidates(groups)) {
+            if word.target(bit) == vcpu {
+                self.deliver(vgic, vcpu, word, bit, groups, lrs);
+            }
+        }
+    }
+
+    /// Puts the interrupt `bit` of `word` into a list register, or remembers it for later.
+    #[inline]
+    fn deliver(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        word: Word<'_>,
+        bit: u32,
+        groups: Groups,
+        lrs: &mut impl ListRegisters,
+    ) {
+        let priority = word.bank.priority(bit);
+        let free = all(lrs) & !self.used;
+        let index = if free != 0 {
+            free.trailing_zeros()
+        } else if let Some(index) = self.make_room(vgic, vcpu, priority, lrs) {
+            index
+        } else {
+            self.leftover |= mask(word.number as u32);
+            return;
+        };
+        let Some(was_latched) = word.claim(bit, vcpu, groups) else { return };
+        let intid = word.intid(bit);
+        let group = word.bank.group_of(bit);
+        let slot = mask(index);
+        let value = if word.bank.linked.load(Relaxed) & mask(bit) != 0 {
+            ListRegister::linked(intid, word.physical(bit), priority, group)
+        } else if word.bank.edge.load(Relaxed) & mask(bit) != 0 {
+            ListRegister::software(intid, priority, group)
+        } else {
+            // The line may still be high when the guest ends the interrupt.
+            self.watched |= slot;
+            ListRegister::software(intid, priority, group).with_eoi_notice()
+        };
+        lrs.write(index as usize, value);
+        self.used |= slot;
+        if was_latched {
+            self.latched |= slot;
+        }
+        if let Some(listed) = self.listed.get_mut(index as usize) {
+            *listed = intid;
+        }
+    }
+
+    /// Applies to the list registers what has changed about the in-flight interrupts of `word`, and publishes their
+    /// states.
+    fn revise(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, groups: Groups, lrs: &mut impl ListRegisters) {
+        let bank = word.bank;
+        let mut mine = 0;
+        for index in Bits(self.used) {
+            let Some(intid) = self.listed.get(index as usize).copied() else { break };
+            if intid.word() == word.number {
+                mine |= intid.mask();
+                self.revise_one(vgic, vcpu, word, index, groups, lrs);
+            }
+        }
+        // Requests that came too late for their holder are void, except that nothing stays active that shall not;
+        // requests that were announced to the wrong virtual CPU are passed on.
+        let requested = bank.clear_pending.load(SeqCst) | bank.clear_active.load(SeqCst) | bank.set_active.load(SeqCst);
+        if requested & !mine != 0 {
+            let gone = requested & !bank.inflight.load(SeqCst);
+            Bank::take(&bank.clear_pending, gone);
+            Bank::take(&bank.set_active, gone);
+            let inactive = Bank::take(&bank.clear_active, gone);
+            bank.active.fetch_and(!inactive, SeqCst);
+            self.kicks |= vgic.notify(word, requested & !gone & !mine);
+        }
+    }
+
+    fn revise_one(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        word: Word<'_>,
+        index: u32,
+        groups: Groups,
+        lrs: &mut impl ListRegisters,
+    ) {
+        let bank = word.bank;
+        let slot = mask(index);
+        let current = lrs.read(index as usize);
+        let (bit, bits) = (current.intid().bit(), current.intid().mask());
+        let (mut pending, mut active) = (current.state().is_pending(), current.state().is_active());
+        // The latch first, the requests second: whoever sees a new interrupt sees the request that came before it too.
+        let raised = bank.pending.load(SeqCst) & bits != 0;
+        if Bank::take(&bank.clear_pending, bits) != 0 {
+            pending = false;
+        }
+        if Bank::take(&bank.clear_active, bits) != 0 {
+            active = false;
+        }
+        if Bank::take(&bank.set_active, bits) != 0 {
+            active = true;
+        }
+        let may_pend = bank.forwarded(groups) & bits != 0 && word.target(bit) == vcpu;
+        let came_from_latch = self.latched & slot != 0;
+        if pending && !may_pend {
+            if came_from_latch {
+                bank.pending.fetch_or(bits, SeqCst);
+            }
+            pending = false;
+        } else if pending && !came_from_latch && bank.raised() & bits == 0 {
+            pending = false;
+        }
+        let is_linked = current.physical().is_some();
+        // A linked list register cannot be both: its physical interrupt has one active state. The latch waits.
+        if raised && may_pend && (pending || (active && !is_linked)) {
+            bank.pending.fetch_and(!bits, SeqCst);
+            self.latched |= slot;
+            pending = true;
+        }
+        if pending && active && is_linked {
+            bank.pending.fetch_or(bits, SeqCst);
+            pending = false;
+        }
+        if !pending && !active {
+            if current != ListRegister::EMPTY {
+                lrs.write(index as usize, ListRegister::EMPTY);
+            }
+            if let Some(physical) = current.physical()
+                && bank.pending.load(SeqCst) & bits == 0
+            {
+                self.deactivate(lrs, word, bit, physical);
+            }
+            self.vacate(vgic, vcpu, index);
+            return;
+        }
+        let mut wanted = current.with_state(ListState::of(pending, active));
+        if !active {
+            wanted = wanted.with_rank(bank.priority(bit), bank.group_of(bit));
+        } else if !pending && bank.pending.load(SeqCst) & bits != 0 {
+            // It waits for this one's end, perhaps for delivery elsewhere.
+            wanted = wanted.with_eoi_notice();
+        }
+        if wanted.notifies_eoi() {
+            self.watched |= slot;
+        }
+        if wanted != current {
+            lrs.write(index as usize, wanted);
+        }
+        bank.publish(bit, pending, active);
+    }
+
+    /// Forgets the interrupt of list register `index`, which holds it no more, and sees to it that it is looked at again
+    /// if it is still pending.
+    #[inline]
+    pub(super) fn vacate(&mut self, vgic: &Vgic, vcpu: usize, index: u32) {
+        let slot = mask(index);
+        self.used &= !slot;
+        self.watched &= !slot;
+        self.latched &= !slot;
+        let Some(intid) = self.listed.get(index as usize).copied() else { return };
+        let Some(word) = vgic.word(vcpu, intid.word()) else { return };
+        let bits = intid.mask();
+        word.bank.unpublish(bits);
+        word.bank.inflight.fetch_and(!bits, SeqCst);
+        let is_raised = word.bank.raised() & bits != 0;
+        if intid.is_private() && !is_raised {
+            // The guest's end of it deactivated the physical interrupt, if there was one.
+            self.held &= !bits;
+        }
+        if is_raised {
+            self.reconsider(vgic, vcpu, word, intid.bit());
+        }
+    }
+
+    /// Sees to it that the raised interrupt `bit`, which is in no list register, is looked at by whom it shall go to.
+    pub(super) fn reconsider(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, bit: u32) {
+        let target = word.target(bit);
+        if target == vcpu {
+            self.leftover |= mask(word.number as u32);
+            return;
+        }
+        self.kicks |= vgic.mark(target, word.number);
+    }
+
+    /// Deactivates the physical interrupts that the guest has let go of without ending them.
+    #[cold]
+    fn release(&mut self, word: Word<'_>, lrs: &mut impl ListRegisters) {
+        for bit in Bits(word.bank.release.swap(0, SeqCst)) {
+            self.deactivate(lrs, word, bit, word.physical(bit));
+        }
+    }
+
+    /// Deactivates the physical interrupt of the linked interrupt `bit`.
+    pub(super) fn deactivate(&mut self, lrs: &mut impl ListRegisters, word: Word<'_>, bit: u32, physical: u32) {
+        if word.number == 0 {
+            self.held &= !mask(bit);
+        }
+        lrs.deactivate_physical(physical);
+    }
+}
+
+/// The implemented list registers, as a bitmap.
+#[inline]
+pub(super) fn all(lrs: &impl ListRegisters) -> u32 {
+    mask((lrs.count().min(LIST_REGISTERS_MAX)) as u32).wrapping_sub(1)
+}

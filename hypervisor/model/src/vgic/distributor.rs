@@ -1,0 +1,289 @@
+//! The distributor's registers (GICD_*, GICv3 spec IHI0069 12.8 and 12.9).
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use vdev::Width;
+
+use super::bank::{Bank, NOBODY, Word};
+use super::interrupt::{Bits, mask};
+use super::registers::{
+    Banked, Bitmap, DISTRIBUTOR_SIZE, Frame, IMPLEMENTER_ID, PERIPHERAL_ID_2, is_word_or_priority, needs_sync,
+};
+use super::{Kicks, Vgic};
+
+/// GICD_CTLR.EnableGrp0 and EnableGrp1, where the guest sees a single security state.
+const CONTROL_ENABLES: u32 = 0b11;
+/// GICD_CTLR.ARE and DS: affinity routing always, one security state.
+const CONTROL_FIXED: u32 = 1 << 4 | 1 << 6;
+
+/// The registers that exist once, by offset.
+const CTLR: u64 = 0x0;
+const TYPER: u64 = 0x4;
+const IIDR: u64 = 0x8;
+const IROUTER: u64 = 0x6000;
+const IROUTER_END: u64 = 0x8000;
+const PIDR2: u64 = 0xffe8;
+
+/// GICD_IROUTER: Interrupt_Routing_Mode and the affinity fields that exist.
+const ROUTER_ANY: u32 = 1 << 31;
+const ROUTER_AFFINITY: u32 = 0x00ff_ffff;
+
+impl Vgic {
+    /// Answers a load by virtual CPU `vcpu` at byte `offset` into the distributor's 64 KiB frame. Reserved registers
+    /// read as zero. `None` if no register takes that width and alignment: the load ends in an external abort.
+    #[inline]
+    #[must_use]
+    pub fn distributor_read(&self, vcpu: usize, offset: u64, width: Width) -> Option<u64> {
+        let _every_vcpu_sees_the_same = vcpu;
+        if (IROUTER..IROUTER_END).contains(&offset) {
+            return self.router_read(offset, width);
+        }
+        if offset >= DISTRIBUTOR_SIZE || !is_word_or_priority(offset, width) {
+            return None;
+        }
+        Some(match offset {
+            CTLR => u64::from(self.control.load(Relaxed) | CONTROL_FIXED),
+            TYPER => self.type_register(),
+            IIDR => IMPLEMENTER_ID,
+            PIDR2 => PERIPHERAL_ID_2,
+            _ => self.shared_word(offset).map_or(0, |(register, word)| word.read(register, width)),
+        })
+    }
+
+    /// Takes a store by virtual CPU `vcpu` at byte `offset` into the distributor's frame. Stores to reserved and
+    /// read-only registers have no effect. `None` as for a load.
+    #[inline]
+    pub fn distributor_write(&self, vcpu: usize, offset: u64, width: Width, value: u64) -> Option<Kicks> {
+        let _every_vcpu_does_the_same = vcpu;
+        if (IROUTER..IROUTER_END).contains(&offset) {
+            return self.router_write(offset, width, value);
+        }
+        if offset >= DISTRIBUTOR_SIZE || !is_word_or_priority(offset, width) {
+            return None;
+        }
+        let value = value as u32;
+        Some(match offset {
+            CTLR => {
+                let enables = value & CONTROL_ENABLES;
+                if self.control.swap(enables, SeqCst) == enables { Kicks::NONE } else { self.notify_all() }
+            }
+            _ => match self.shared_word(offset) {
+                None => Kicks::NONE,
+                Some((register, word)) => self.write_banked(word, register, width, value),
+            },
+        })
+    }
+
+    /// Which other virtual CPUs hold, in list registers, interrupts that an access by `vcpu` at `offset` of `frame`
+    /// speaks of. Only worth a question where [`needs_sync`] says so. Once they have flushed, a load tells the state as
+    /// of then; a guest that polls sees every change in the end.
+    pub fn stale(&self, vcpu: usize, frame: Frame, offset: u64) -> Kicks {
+        if !needs_sync(frame, offset) {
+            return Kicks::NONE;
+        }
+        match frame {
+            Frame::Distributor => match self.shared_word(offset) {
+                None => Kicks::NONE,
+                Some((_, word)) => {
+                    let mut kicks = Kicks::NONE;
+                    for bit in Bits(word.bank.inflight.load(SeqCst)) {
+                        let holder = word.holder(bit);
+                        if holder != vcpu {
+                            kicks |= self.mark(holder, word.number);
+                        }
+                    }
+                    kicks
+                }
+            },
+            Frame::Redistributor(owner) => match self.word(owner, 0) {
+                Some(word) if owner != vcpu && word.bank.inflight.load(SeqCst) != 0 => self.mark(owner, 0),
+                Some(_) | None => Kicks::NONE,
+            },
+        }
+    }
+
+    /// GICD_TYPER: SPIs, ten bits of INTID, no LPIs, no message-based SPIs, one range of 16 in SGI targets.
+    fn type_register(&self) -> u64 {
+        const ID_BITS_LESS_ONE: u64 = 9;
+        (self.spi_words() as u64) | ID_BITS_LESS_ONE << 19
+    }
+
+    /// The SPI word that a banked register at `offset` speaks of. Private interrupts have none here: with affinity
+    /// routing their registers are in the redistributor, and read as zero in the distributor.
+    #[inline]
+    fn shared_word(&self, offset: u64) -> Option<(Banked, Word<'_>)> {
+        let register = Banked::decode(offset)?;
+        let number = match register {
+            Banked::Bitmap(_, number) => number,
+            Banked::Priority(intid) => (intid >> 5) as usize,
+            Banked::Configuration(half) => half >> 1,
+        };
+        if number == 0 {
+            return None;
+        }
+        Some((register, self.word(0, number)?))
+    }
+
+    /// The SPI whose GICD_IROUTER is at `offset`, and the number of bits from the register's start.
+    fn router(&self, offset: u64, width: Width) -> Option<(Option<(Word<'_>, u32)>, bool)> {
+        let is_upper_half = match width {
+            Width::DoubleWord if offset & 7 == 0 => false,
+            Width::Word if offset & 3 == 0 => offset & 4 != 0,
+            Width::Byte | Width::HalfWord | Width::Word | Width::DoubleWord => return None,
+        };
+        let intid = super::IntId::new(((offset & 0x1fff) >> 3) as u32);
+        let word = if intid.is_private() { None } else { self.word(0, intid.word()) };
+        Some((word.map(|word| (word, intid.bit())), is_upper_half))
+    }
+
+    fn router_read(&self, offset: u64, width: Width) -> Option<u64> {
+        let (place, is_upper_half) = self.router(offset, width)?;
+        let entry = place.and_then(|(word, bit)| word.routes?.router.get(bit as usize));
+        // The upper half is Aff3, which does not exist.
+        Some(if is_upper_half { 0 } else { entry.map_or(0, |entry| u64::from(entry.load(Relaxed))) })
+    }
+
+    fn router_write(&self, offset: u64, width: Width, value: u64) -> Option<Kicks> {
+        let (place, is_upper_half) = self.router(offset, width)?;
+        let Some((word, bit)) = place else { return Some(Kicks::NONE) };
+        let Some(routes) = word.routes.filter(|_| !is_upper_half) else { return Some(Kicks::NONE) };
+        let router = value as u32 & (ROUTER_ANY | ROUTER_AFFINITY);
+        // "Any one virtual CPU" is virtual CPU 0: it always exists.
+        let vcpu = if router & ROUTER_ANY != 0 { Some(0) } else { self.vcpu_of_affinity(router) };
+        if let (Some(entry), Some(target)) = (routes.router.get(bit as usize), routes.target.get(bit as usize)) {
+            entry.store(router, Relaxed);
+            target.store(vcpu.map_or(NOBODY, |vcpu| vcpu as u8), SeqCst);
+        }
+        let affected = word.bank.raised() | word.bank.inflight.load(SeqCst);
+        Some(self.notify(word, affected & mask(bit)))
+    }
+
+    /// A store to a register that the distributor and the redistributors have in common.
+    #[inline]
+    pub(super) fn write_banked(&self, word: Word<'_>, register: Banked, width: Width, value: u32) -> Kicks {
+        match register {
+            Banked::Bitmap(bitmap, _) => self.write_bitmap(word, bitmap, value),
+            Banked::Priority(intid) => {
+                let first = intid & 31;
+                let mut written = 0;
+                for (bit, byte) in (first..).zip(value.to_le_bytes()).take(width.bytes() as usize) {
+                    word.bank.set_priority(bit, byte);
+                    written |= mask(bit);
+                }
+                self.notify(word, written & (word.bank.raised() | word.bank.inflight.load(SeqCst)))
+            }
+            Banked::Configuration(half) => {
+                word.write_configuration(half, value);
+                self.notify(word, word.bank.raised() | word.bank.inflight.load(SeqCst))
+            }
+        }
+    }
+
+    fn write_bitmap(&self, word: Word<'_>, bitmap: Bitmap, value: u32) -> Kicks {
+        let bank = word.bank;
+        match bitmap {
+            Bitmap::Group => {
+                let changed = bank.group.swap(value, SeqCst) ^ value;
+                self.notify(word, changed & (bank.raised() | bank.inflight.load(SeqCst)))
+            }
+            Bitmap::SetEnable => {
+                let fresh = value & !bank.enabled.fetch_or(value, SeqCst);
+                self.notify(word, fresh & (bank.raised() | bank.inflight.load(SeqCst)))
+            }
+            Bitmap::ClearEnable => {
+                let stopped = value & bank.enabled.fetch_and(!value, SeqCst);
+                self.notify(word, stopped & bank.inflight.load(SeqCst))
+            }
+            Bitmap::SetPending => self.latch(word, value),
+            Bitmap::ClearPending => {
+                let dropped = value & bank.pending.fetch_and(!value, SeqCst);
+                let inflight = value & bank.inflight.load(SeqCst);
+                self.request(word, &bank.clear_pending, inflight) | self.release(word, dropped & !inflight)
+            }
+            Bitmap::SetActive => {
+                let inflight = value & bank.inflight.load(SeqCst);
+                bank.active.fetch_or(value & !inflight, SeqCst);
+                self.request(word, &bank.set_active, inflight)
+            }
+            Bitmap::ClearActive => {
+                let dropped = value & bank.active.fetch_and(!value, SeqCst);
+                let inflight = value & bank.inflight.load(SeqCst);
+                self.request(word, &bank.clear_active, inflight)
+                    | self.release(word, dropped & !inflight)
+                    | self.notify(word, dropped & bank.raised())
+            }
+        }
+    }
+
+    /// Asks whoever holds the interrupts `bits` in flight to do what `requests` stands for.
+    fn request(&self, word: Word<'_>, requests: &core::sync::atomic::AtomicU32, bits: u32) -> Kicks {
+        if bits == 0 {
+            return Kicks::NONE;
+        }
+        requests.fetch_or(bits, SeqCst);
+        self.notify(word, bits)
+    }
+
+    /// Lets go of the physical interrupts that those of `bits` that are linked stand for.
+    fn release(&self, word: Word<'_>, bits: u32) -> Kicks {
+        let bits = bits & word.bank.linked.load(Relaxed);
+        if bits == 0 {
+            return Kicks::NONE;
+        }
+        word.bank.release.fetch_or(bits, SeqCst);
+        // Any core can deactivate a shared physical interrupt, and an SPI may be routed to nobody.
+        self.mark(if word.routes.is_none() { word.home } else { 0 }, word.number)
+    }
+}
+
+impl Word<'_> {
+    /// A load of a register that the distributor and the redistributors have in common.
+    #[inline]
+    pub(super) fn read(&self, register: Banked, width: Width) -> u64 {
+        match register {
+            Banked::Bitmap(bitmap, _) => u64::from(self.bank.read_bitmap(bitmap)),
+            Banked::Priority(intid) => {
+                let mut value = 0;
+                // The bytes of one access are in one bank: it is aligned.
+                for byte in (0..width.bytes() as u32).rev() {
+                    value = value << 8 | u64::from(self.bank.priority((intid & 31) | byte));
+                }
+                value
+            }
+            Banked::Configuration(half) => u64::from(self.read_configuration(half)),
+        }
+    }
+
+    /// GICx_ICFGR: the upper of an interrupt's two bits says edge-triggered.
+    fn read_configuration(&self, half: usize) -> u32 {
+        let edge = self.bank.edge.load(Relaxed) >> if half & 1 == 0 { 0 } else { 16 };
+        Bits(edge & 0xffff).fold(0, |value, bit| value | 2u32.wrapping_shl(bit.wrapping_mul(2)))
+    }
+
+    fn write_configuration(&self, half: usize, value: u32) {
+        // SGIs are edge-triggered whatever is written.
+        if self.number == 0 && half & 1 == 0 {
+            return;
+        }
+        let edge = (0..16u32).filter(|bit| value.wrapping_shr(bit.wrapping_mul(2)) & 2 != 0);
+        let edge = edge.fold(0, |word, bit| word | mask(bit));
+        let (kept, edge) = if half & 1 == 0 { (0xffff_0000, edge) } else { (0x0000_ffff, edge << 16) };
+        // Two cores that configure the same word at once: each interrupt gets one of the two configurations.
+        self.bank.edge.fetch_and(kept | edge, SeqCst);
+        self.bank.edge.fetch_or(edge, SeqCst);
+    }
+}
+
+impl Bank {
+    #[inline]
+    fn read_bitmap(&self, bitmap: Bitmap) -> u32 {
+        match bitmap {
+            Bitmap::Group => self.group.load(Relaxed),
+            Bitmap::SetEnable | Bitmap::ClearEnable => self.enabled.load(Relaxed),
+            Bitmap::SetPending | Bitmap::ClearPending => {
+                self.raised() | (self.inflight.load(SeqCst) & !self.listed_taken.load(SeqCst))
+            }
+            Bitmap::SetActive | Bitmap::ClearActive => self.active.load(SeqCst) | self.listed_active.load(SeqCst),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! More interrupts than list registers: who has to leave, and what becomes of those that left while active.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::cpu_interface::CpuInterface;
+use super::interrupt::{Bits, IntId, mask};
+use super::{ListRegister, ListRegisters, Vgic};
+
+/// The most active interrupts that can be outside the list registers: one for each priority level, for interrupts that
+/// are active on top of one another differ in priority.
+const SPILLED_MAX: usize = 32;
+
+/// Interrupts that are active for the guest and have had to leave their list registers. Since no register holds them, the
+/// guest's end of one is only counted (ICH_HCR_EL2.EOIcount); it is the one of the highest priority, because a guest
+/// ends what it acknowledged last. (With EOImode = 1 a guest may deactivate in any order. It then still gets all of
+/// them deactivated, perhaps in another order.)
+pub(super) struct Spilled {
+    entries: [Option<(u8, IntId)>; SPILLED_MAX],
+    count: usize,
+}
+
+impl Spilled {
+    pub(super) const fn new() -> Self {
+        Self { entries: [None; SPILLED_MAX], count: 0 }
+    }
+
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn put(&mut self, priority: u8, intid: IntId) -> bool {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_none()) else { return false };
+        *entry = Some((priority, intid));
+        self.count = self.count.wrapping_add(1);
+        true
+    }
+
+    /// Takes out the interrupt of the highest priority.
+    fn take_best(&mut self) -> Option<IntId> {
+        let best = self.entries.iter_mut().filter(|entry| entry.is_some()).min_by_key(|entry| **entry)?;
+        self.count = self.count.wrapping_sub(1);
+        best.take().map(|(_, intid)| intid)
+    }
+
+    /// Keeps only the interrupts that `keep` names.
+    fn retain(&mut self, keep: impl Fn(IntId) -> bool) {
+        for entry in &mut self.entries {
+            if entry.is_some_and(|(_, intid)| !keep(intid)) {
+                *entry = None;
+                self.count = self.count.wrapping_sub(1);
+            }
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+impl CpuInterface {
+    /// Frees a list register for an interrupt of `priority`, when all are in use, and gives its index. A pending
+    /// interrupt of lower priority leaves first. If all are active and all of lower priority, so that the newcomer
+    /// would preempt them, the lowest of them leaves.
+    #[cold]
+    pub(super) fn make_room(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        priority: u8,
+        lrs: &mut impl ListRegisters,
+    ) -> Option<u32> {
+        let mut worst_pending: Option<(u8, u32)> = None;
+        let mut worst_active: Option<(u8, u32)> = None;
+        let mut best_active = u8::MAX;
+        for index in Bits(self.used) {
+            let value = lrs.read(index as usize);
+            let rank = (value.priority(), index);
+            if value.state().is_active() {
+                worst_active = worst_active.max(Some(rank));
+                best_active = best_active.min(value.priority());
+            } else {
+                worst_pending = worst_pending.max(Some(rank));
+            }
+        }
+        match (worst_pending, worst_active) {
+            (Some((worst, index)), _) if worst > priority => {
+                self.give_back(vgic, vcpu, index, lrs);
+                Some(index)
+            }
+            (None, Some((_, index))) if best_active > priority && self.spill(vgic, vcpu, index, lrs) => Some(index),
+            (Some(_) | None, _) => None,
+        }
+    }
+
+    /// Takes the pending interrupt in list register `index` back into its bank, to wait there.
+    fn give_back(&mut self, vgic: &Vgic, vcpu: usize, index: u32, lrs: &mut impl ListRegisters) {
+        let value = lrs.read(index as usize);
+        if let Some(word) = vgic.word(vcpu, value.intid().word())
+            && self.latched & mask(index) != 0
+        {
+            word.bank.pending.fetch_or(value.intid().mask(), SeqCst);
+        }
+        lrs.write(index as usize, ListRegister::EMPTY);
+        self.vacate(vgic, vcpu, index);
+    }
+
+    /// Takes the active interrupt in list register `index` back into its bank, where it stays active.
+    fn spill(&mut self, vgic: &Vgic, vcpu: usize, index: u32, lrs: &mut impl ListRegisters) -> bool {
+        let value = lrs.read(index as usize);
+        let intid = value.intid();
+        let Some(word) = vgic.word(vcpu, intid.word()) else { return false };
+        let is_first = self.spilled.is_empty();
+        if !self.spilled.put(value.priority(), intid) {
+            return false;
+        }
+        if is_first {
+            // Ends from before this one have nothing to do with it.
+            lrs.take_unlisted_eois();
+            lrs.set_unlisted_eoi_interrupt(true);
+        }
+        word.bank.active.fetch_or(intid.mask(), SeqCst);
+        if value.state().is_pending() {
+            word.bank.pending.fetch_or(intid.mask(), SeqCst);
+        }
+        let held = self.held;
+        lrs.write(index as usize, ListRegister::EMPTY);
+        self.vacate(vgic, vcpu, index);
+        self.held = held;
+        true
+    }
+
+    /// Deactivates as many spilled interrupts as the guest has ended without a list register.
+    #[cold]
+    pub(super) fn retire_spilled(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
+        let is_active = |intid: IntId| {
+            vgic.word(vcpu, intid.word()).is_some_and(|word| word.bank.active.load(SeqCst) & intid.mask() != 0)
+        };
+        // The guest may have deactivated some through GICx_ICACTIVER.
+        self.spilled.retain(is_active);
+        let ended = lrs.take_unlisted_eois().min(SPILLED_MAX as u32);
+        for _ in 0..ended {
+            let Some(intid) = self.spilled.take_best() else { break };
+            let Some(word) = vgic.word(vcpu, intid.word()) else { break };
+            let (bit, bits) = (intid.bit(), intid.mask());
+            word.bank.active.fetch_and(!bits, SeqCst);
+            if word.bank.linked.load(Relaxed) & bits != 0 {
+                self.deactivate(lrs, word, bit, word.physical(bit));
+            }
+            if word.bank.raised() & bits != 0 {
+                self.reconsider(vgic, vcpu, word, bit);
+            }
+        }
+        if self.spilled.is_empty() {
+            lrs.set_unlisted_eoi_interrupt(false);
+        }
+    }
+}

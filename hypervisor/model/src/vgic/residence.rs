@@ -1,0 +1,142 @@
+//! A virtual CPU's list registers when it leaves its core, comes back, or starts anew; and copies of them for registers.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use super::cpu_interface::CpuInterface;
+use super::interrupt::Bits;
+use super::{Kicks, ListRegister, ListRegisters, Vgic};
+
+impl CpuInterface {
+    /// Copies the states of this virtual CPU's list registers to where register reads look for them. To be called before
+    /// an access for which [`needs_sync`](super::needs_sync) holds; what the access writes is applied by the
+    /// flush that follows.
+    pub fn sync(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) {
+        for index in Bits(self.used) {
+            let state = self.listed_register(index, lrs).state();
+            let Some(intid) = self.listed.get(index as usize).copied() else { break };
+            if let Some(word) = vgic.word(vcpu, intid.word()) {
+                word.bank.publish(intid.bit(), state.is_pending(), state.is_active());
+            }
+        }
+    }
+
+    /// Whether a list register holds a pending interrupt, be it loaded or not. With [`Vgic::has_deliverable`] it says
+    /// whether a virtual CPU that waits for an interrupt has one.
+    #[must_use]
+    pub fn has_pending(&self, lrs: &impl ListRegisters) -> bool {
+        Bits(self.used).any(|index| self.listed_register(index, lrs).state().is_pending())
+    }
+
+    /// Takes the list registers off the core, which then runs another virtual CPU or none. Gives the PPIs (a bitmap
+    /// of INTIDs 0 to 31) whose physical interrupt was active on the guest's behalf; they have been deactivated, so
+    /// their source must be masked or stopped until [`CpuInterface::load`]. Shared physical interrupts stay active.
+    ///
+    /// The second value names other virtual CPUs that are to flush.
+    pub fn unload(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> (u32, Kicks) {
+        if self.is_unloaded {
+            return (self.held, Kicks::NONE);
+        }
+        if self.used != 0 {
+            self.reap(vgic, vcpu, lrs);
+        }
+        if !self.spilled.is_empty() {
+            self.retire_spilled(vgic, vcpu, lrs);
+        }
+        for index in Bits(self.used) {
+            if let Some(saved) = self.saved.get_mut(index as usize) {
+                *saved = lrs.read(index as usize);
+                lrs.write(index as usize, ListRegister::EMPTY);
+            }
+        }
+        self.silence(lrs);
+        for physical in Bits(self.held) {
+            lrs.deactivate_physical(physical);
+        }
+        self.is_unloaded = true;
+        (self.held, core::mem::replace(&mut self.kicks, Kicks::NONE))
+    }
+
+    /// Puts the list registers back onto a core. Gives the PPIs (a bitmap of INTIDs 0 to 31) whose physical interrupt the
+    /// caller must make active on this core, so that it does not fire again before the guest has ended it. A
+    /// flush must follow.
+    pub fn load(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> u32 {
+        if !self.is_unloaded {
+            return self.held;
+        }
+        self.is_unloaded = false;
+        let mut listed = 0;
+        for index in Bits(self.used) {
+            let Some(saved) = self.saved.get(index as usize).copied() else { break };
+            lrs.write(index as usize, saved);
+            if saved.intid().is_private() {
+                listed |= saved.intid().mask();
+            }
+        }
+        if self.underflow {
+            lrs.set_underflow_interrupt(true);
+        }
+        if !self.spilled.is_empty() {
+            lrs.take_unlisted_eois();
+            lrs.set_unlisted_eoi_interrupt(true);
+        }
+        // Another virtual CPU may have taken a pending one back in the meantime.
+        if let Some(word) = vgic.word(vcpu, 0) {
+            self.held &= listed | word.bank.pending.load(SeqCst) | word.bank.active.load(SeqCst);
+        }
+        self.held
+    }
+
+    /// Forgets everything, for a restart of the virtual machine: frees the list registers and deactivates the
+    /// physical interrupts that were active on the guest's behalf. To be called before [`Vgic::reset`], on the virtual
+    /// CPU's core. If it is not loaded, `lrs` is used for those physical interrupts alone.
+    pub fn reset(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
+        for index in Bits(self.used) {
+            let value = self.listed_register(index, lrs);
+            if let Some(physical) = value.physical()
+                && !value.intid().is_private()
+            {
+                lrs.deactivate_physical(physical);
+            }
+            if let Some(word) = vgic.word(vcpu, value.intid().word()) {
+                word.bank.unpublish(value.intid().mask());
+                word.bank.inflight.fetch_and(!value.intid().mask(), SeqCst);
+            }
+            if !self.is_unloaded {
+                lrs.write(index as usize, ListRegister::EMPTY);
+            }
+        }
+        if !self.is_unloaded {
+            self.silence(lrs);
+            for physical in Bits(self.held) {
+                lrs.deactivate_physical(physical);
+            }
+        }
+        self.used = 0;
+        self.watched = 0;
+        self.latched = 0;
+        self.leftover = 0;
+        self.underflow = false;
+        self.held = 0;
+        self.kicks = Kicks::NONE;
+        self.spilled.clear();
+        self.is_unloaded = false;
+    }
+
+    /// Turns the maintenance interrupts off that are on.
+    fn silence(&mut self, lrs: &mut impl ListRegisters) {
+        if self.underflow {
+            lrs.set_underflow_interrupt(false);
+        }
+        if !self.spilled.is_empty() {
+            lrs.set_unlisted_eoi_interrupt(false);
+        }
+    }
+
+    /// What list register `index`, which is in use, holds.
+    fn listed_register(&self, index: u32, lrs: &impl ListRegisters) -> ListRegister {
+        if self.is_unloaded {
+            return self.saved.get(index as usize).copied().unwrap_or_default();
+        }
+        lrs.read(index as usize)
+    }
+}

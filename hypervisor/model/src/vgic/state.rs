@@ -1,0 +1,286 @@
+//! The guest-visible state of one virtual machine's interrupt controller, and what makes interrupts pending.
+
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
+
+use super::bank::{Bank, Groups, Routes, Word};
+use super::interrupt::{Bits, IntId, mask};
+use super::{Kicks, SPI_WORDS, VCPUS_MAX};
+
+/// SGIs are always edge-triggered; PPIs and SPIs start as level-sensitive (GICv3 spec IHI0069 12.9.9, 12.11.7).
+const PRIVATE_EDGE: u32 = 0xffff;
+
+/// GICR_WAKER at power-on: ProcessorSleep and ChildrenAsleep.
+const WAKER_ASLEEP: u32 = 0b110;
+
+/// What one virtual CPU has for itself. Aligned, so that two cores do not share a cache line.
+#[repr(align(64))]
+pub(super) struct Private {
+    pub(super) bank: Bank,
+    /// Words that need a flush: bit 0 is the private bank, bit 1 + n the SPI word n.
+    ready: AtomicU32,
+    pub(super) waker: AtomicU32,
+}
+
+impl Private {
+    const fn new() -> Self {
+        Self { bank: Bank::new(PRIVATE_EDGE), ready: AtomicU32::new(0), waker: AtomicU32::new(WAKER_ASLEEP) }
+    }
+}
+
+/// Thirty-two SPIs.
+pub(super) struct Shared {
+    pub(super) bank: Bank,
+    pub(super) routes: Routes,
+}
+
+/// The interrupt controller of one virtual machine, shared by all cores that run its virtual CPUs.
+pub struct Vgic {
+    /// GICD_CTLR.EnableGrp0 and EnableGrp1; the rest of that register is constant.
+    pub(super) control: AtomicU32,
+    vcpus: usize,
+    spi_words: usize,
+    private: [Private; VCPUS_MAX],
+    shared: [Shared; SPI_WORDS],
+}
+
+impl Vgic {
+    /// The controller of a virtual machine with `vcpus` virtual CPUs (1 to [`VCPUS_MAX`]) and `spis` SPIs, rounded up
+    /// to a multiple of 32 (up to 32 · [`SPI_WORDS`]). Numbers outside those ranges are cut to them.
+    #[must_use]
+    pub const fn new(vcpus: usize, spis: usize) -> Self {
+        let vcpus = if vcpus > VCPUS_MAX {
+            VCPUS_MAX
+        } else if vcpus == 0 {
+            1
+        } else {
+            vcpus
+        };
+        let spi_words = spis.div_ceil(32);
+        Self {
+            control: AtomicU32::new(0),
+            vcpus,
+            spi_words: if spi_words > SPI_WORDS { SPI_WORDS } else { spi_words },
+            private: [const { Private::new() }; VCPUS_MAX],
+            shared: [const { Shared { bank: Bank::new(0), routes: Routes::new() } }; SPI_WORDS],
+        }
+    }
+
+    /// The number of virtual CPUs.
+    #[must_use]
+    pub const fn vcpus(&self) -> usize {
+        self.vcpus
+    }
+
+    /// The number of words of 32 SPIs.
+    pub(super) const fn spi_words(&self) -> usize {
+        self.spi_words
+    }
+
+    /// Links the interrupt `intid` to the physical interrupt `physical` (of no meaning for a PPI, whose physical number
+    /// is its own): whoever takes the physical one calls [`CpuInterface::inject_linked`](super::CpuInterface) and
+    /// leaves it active; the guest's end of the virtual one deactivates it. To be called while the virtual machine is
+    /// built, for interrupts 16 and up. Outlasts [`Vgic::reset`].
+    pub fn link(&self, intid: IntId, physical: u32) {
+        if intid.raw() < 16 {
+            return;
+        }
+        if intid.is_private() {
+            for private in &self.private {
+                private.bank.linked.fetch_or(intid.mask(), SeqCst);
+            }
+        } else if let Some(word) = self.word(0, intid.word()) {
+            if let Some(entry) = word.routes.and_then(|routes| routes.physical.get(intid.bit() as usize)) {
+                entry.store((physical & 0x1fff) as u16, SeqCst);
+            }
+            word.bank.linked.fetch_or(intid.mask(), SeqCst);
+        }
+    }
+
+    /// Makes `intid` pending, as an edge on its input does. `vcpu_for_private` says whose, for an SGI or PPI.
+    #[inline]
+    pub fn inject(&self, intid: IntId, vcpu_for_private: usize) -> Kicks {
+        self.word(vcpu_for_private, intid.word()).map_or(Kicks::NONE, |word| self.latch(word, intid.mask()))
+    }
+
+    /// Sets the level of the input line of `intid`. A level-sensitive interrupt is pending for as long as its line is
+    /// high; one that the guest has configured as edge-triggered becomes pending when the line rises.
+    #[inline]
+    pub fn set_line(&self, intid: IntId, vcpu_for_private: usize, level: bool) -> Kicks {
+        let Some(word) = self.word(vcpu_for_private, intid.word()) else { return Kicks::NONE };
+        let bits = intid.mask();
+        let is_high = word.bank.line.load(Relaxed) & bits != 0;
+        if is_high == level {
+            return Kicks::NONE;
+        }
+        if !level {
+            word.bank.line.fetch_and(!bits, SeqCst);
+            // Nobody but a holder has anything to take back.
+            return self.notify(word, bits & word.bank.inflight.load(SeqCst));
+        }
+        word.bank.line.fetch_or(bits, SeqCst);
+        if word.bank.edge.load(Relaxed) & bits != 0 {
+            return self.latch(word, bits);
+        }
+        self.notify(word, bits & (word.bank.enabled.load(SeqCst) | word.bank.inflight.load(SeqCst)))
+    }
+
+    /// Sends the SGI that a write of `icc_sgi1r` to ICC_SGI1R_EL1 by virtual CPU `source` asks for (GICv3 spec IHI0069
+    /// 12.2.21). Targets that do not exist, and those for which the SGI is in group 0, are passed over.
+    #[inline]
+    pub fn send_sgi(&self, source: usize, icc_sgi1r: u64) -> Kicks {
+        const AFFINITY_AND_RANGE: u64 = 0x00ff_f0ff_00ff_0000;
+        const ALL_BUT_SELF: u64 = 1 << 40;
+        let everyone = Kicks::one(self.vcpus).bits().wrapping_sub(1);
+        let targets = if icc_sgi1r & ALL_BUT_SELF != 0 {
+            everyone & !Kicks::one(source).bits()
+        } else if icc_sgi1r & AFFINITY_AND_RANGE != 0 {
+            // Aff3.Aff2.Aff1 = 0.0.0 and the first range of 16 are all there is.
+            0
+        } else {
+            everyone & (icc_sgi1r & 0xffff) as u16
+        };
+        let bits = mask(((icc_sgi1r >> 24) & 15) as u32);
+        let mut kicks = Kicks::NONE;
+        for index in Kicks::from_bits(targets).iter() {
+            let Some(private) = self.private.get(index) else { break };
+            if private.bank.group.load(Relaxed) & bits != 0 {
+                kicks |= self.latch(Word { bank: &private.bank, routes: None, home: index, number: 0 }, bits);
+            }
+        }
+        kicks
+    }
+
+    /// Whether an interrupt is pending and forwarded to `vcpu` that no list register holds yet: one reason for a virtual
+    /// CPU that waits for an interrupt to run. The other one is [`CpuInterface::has_pending`](super::CpuInterface).
+    #[must_use]
+    pub fn has_deliverable(&self, vcpu: usize) -> bool {
+        let groups = self.groups();
+        (0..=self.spi_words).filter_map(|number| self.word(vcpu, number)).any(|word| {
+            let mut candidates = Bits(word.bank.candidates(groups));
+            candidates.any(|bit| word.target(bit) == vcpu)
+        })
+    }
+
+    /// Back to power-on, for a restart of the virtual machine; the links stay. The caller has stopped all its virtual
+    /// CPUs and has called [`CpuInterface::reset`](super::CpuInterface) for each of them. A level-sensitive line
+    /// is low until its device sets it again.
+    pub fn reset(&self) {
+        self.control.store(0, SeqCst);
+        for private in &self.private {
+            private.bank.reset(PRIVATE_EDGE, 0);
+            private.waker.store(WAKER_ASLEEP, SeqCst);
+            private.ready.store(0, SeqCst);
+        }
+        for (number, shared) in (1..).zip(&self.shared) {
+            let bank = &shared.bank;
+            let release = bank.linked.load(SeqCst) & (bank.pending.load(SeqCst) | bank.active.load(SeqCst));
+            bank.reset(0, release);
+            shared.routes.reset();
+            if release != 0 {
+                // Virtual CPU 0 always exists; any core can deactivate a shared physical interrupt.
+                let _flushed_before_it_runs = self.mark(0, number);
+            }
+        }
+    }
+
+    /// The word `number` (0 is the private bank of `vcpu`, 1 + n the SPI word n), if this virtual machine has it.
+    #[inline]
+    pub(super) fn word(&self, vcpu: usize, number: usize) -> Option<Word<'_>> {
+        if number == 0 {
+            if vcpu >= self.vcpus {
+                return None;
+            }
+            let private = self.private.get(vcpu)?;
+            return Some(Word { bank: &private.bank, routes: None, home: vcpu, number });
+        }
+        if number > self.spi_words {
+            return None;
+        }
+        let shared = self.shared.get(number.wrapping_sub(1))?;
+        Some(Word { bank: &shared.bank, routes: Some(&shared.routes), home: vcpu, number })
+    }
+
+    /// What the virtual CPU `vcpu` has for itself, if it exists.
+    #[inline]
+    pub(super) fn private(&self, vcpu: usize) -> Option<&Private> {
+        self.private.get(vcpu).filter(|_| vcpu < self.vcpus)
+    }
+
+    /// The groups that GICD_CTLR forwards.
+    #[inline]
+    pub(super) fn groups(&self) -> Groups {
+        Groups::of(self.control.load(SeqCst))
+    }
+
+    /// Latches `bits` of `word` as pending, and tells those who have to do with the ones that were not.
+    #[inline]
+    pub(super) fn latch(&self, word: Word<'_>, bits: u32) -> Kicks {
+        // An interrupt that was pending already has been announced by whoever made it so.
+        let fresh = bits & !word.bank.pending.fetch_or(bits, SeqCst);
+        self.notify(word, fresh & (word.bank.enabled.load(SeqCst) | word.bank.inflight.load(SeqCst)))
+    }
+
+    /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` to look at it.
+    #[inline]
+    pub(super) fn notify(&self, word: Word<'_>, bits: u32) -> Kicks {
+        if bits == 0 {
+            return Kicks::NONE;
+        }
+        if word.routes.is_none() {
+            return self.mark(word.home, 0);
+        }
+        let inflight = word.bank.inflight.load(SeqCst);
+        let mut kicks = Kicks::NONE;
+        for bit in Bits(bits) {
+            let vcpu = if inflight & mask(bit) != 0 { word.holder(bit) } else { word.target(bit) };
+            kicks |= self.mark(vcpu, word.number);
+        }
+        kicks
+    }
+
+    /// Tells every virtual CPU to look at everything.
+    pub(super) fn notify_all(&self) -> Kicks {
+        let mut kicks = Kicks::NONE;
+        for vcpu in 0..self.vcpus {
+            for number in 0..=self.spi_words {
+                kicks |= self.mark(vcpu, number);
+            }
+        }
+        kicks
+    }
+
+    /// Marks the word `number` as ready for `vcpu`, if there is such a virtual CPU.
+    #[inline]
+    pub(super) fn mark(&self, vcpu: usize, number: usize) -> Kicks {
+        let Some(private) = self.private(vcpu) else { return Kicks::NONE };
+        private.ready.fetch_or(mask(number as u32), Release);
+        Kicks::one(vcpu)
+    }
+
+    /// Takes the words that are ready for `vcpu`.
+    #[inline]
+    pub(super) fn take_ready(&self, vcpu: usize) -> u32 {
+        let Some(private) = self.private(vcpu) else { return 0 };
+        if private.ready.load(Relaxed) == 0 {
+            return 0;
+        }
+        private.ready.swap(0, Acquire)
+    }
+
+    /// The virtual CPU with the affinity `affinity` (Aff2 in bits 23:16, Aff1 in 15:8, Aff0 in 7:0), if there is one.
+    pub(super) const fn vcpu_of_affinity(&self, affinity: u32) -> Option<usize> {
+        let index = (affinity & 15) | ((affinity & 0x00ff_ff00) >> 4);
+        if affinity & 0xf0 != 0 || index as usize >= self.vcpus {
+            return None;
+        }
+        Some(index as usize)
+    }
+
+    /// The affinity of virtual CPU `vcpu`: Aff0 is the index modulo 16, Aff1 the rest.
+    pub(super) const fn affinity_of_vcpu(vcpu: usize) -> u32 {
+        (vcpu as u32 & 15) | ((vcpu as u32 >> 4) << 8)
+    }
+}
