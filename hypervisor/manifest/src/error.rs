@@ -65,6 +65,8 @@ pub enum Place {
     System,
     /// Its number of cores.
     Cores,
+    /// The size of the board's RAM.
+    BoardMemory,
     /// A virtual machine as a whole.
     Vm(usize),
     /// The name of a virtual machine.

@@ -119,7 +119,7 @@ impl System {
         let available = board.memory.iter().fold(0_u64, |sum, ram| sum.saturating_add(ram.size));
         if needed.saturating_add(board.reserved) > available {
             let rule = Rule::MemoryBeyondBoard { needed, reserved: board.reserved, board: available };
-            return broken(Place::System, rule);
+            return broken(Place::BoardMemory, rule);
         }
         Ok(())
     }

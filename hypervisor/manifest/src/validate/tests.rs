@@ -172,7 +172,7 @@ fn memory_fixed_at_a_physical_address_is_ram() {
 #[test]
 fn all_memory_fits_the_board() {
     let sentence = "the vms need 1 GiB of memory and Bulkhead 16 MiB, but the board has 1 GiB; give the vms less";
-    refused(|system| system.vms[0].memory[0].size = 960 << 20, Place::System, sentence);
+    refused(|system| system.vms[0].memory[0].size = 960 << 20, Place::BoardMemory, sentence);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn sizes_that_overflow_together_do_not_fit_the_board() {
         }
     };
     let sentence = "the vms need 1022 GiB of memory and Bulkhead 16 MiB, but the board has 1 GiB; give the vms less";
-    refused(huge, Place::System, sentence);
+    refused(huge, Place::BoardMemory, sentence);
 }
 
 #[test]
