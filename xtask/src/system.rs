@@ -1,1 +1,27 @@
 //! System descriptions: TOML in, bundle out.
+//!
+//! [`load`] reads and validates a file of `guests/systems`, [`bundle`] reads the images, places them in guest RAM, writes
+//! each guest's device tree and packs it all, and [`report`] says who owns what. Whatever is wrong is a [`Problem`]: a
+//! sentence with file and line.
+//!
+//! What must hold of a system is decided in the `manifest` crate, with the very code that EL2 runs; this module finds the
+//! line. What it leaves out: building and downloading images (behind [`Images`]), and starting anything.
+
+mod ad_hoc;
+mod archive;
+mod bundle;
+mod device_tree;
+mod form;
+mod kernel;
+mod layout;
+mod problem;
+mod report;
+mod size;
+mod source;
+
+pub(crate) use ad_hoc::{AdHoc, ad_hoc};
+pub(crate) use bundle::{Bundle, BundleOptions, Contents, Images, bundle};
+pub(crate) use problem::Problem;
+pub(crate) use report::report;
+pub(crate) use size::parse_size;
+pub(crate) use source::{ImageName, Source, VmSource, load};

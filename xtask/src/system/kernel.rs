@@ -1,0 +1,193 @@
+//! Kernels: what kind a file is, and where its bytes go in guest RAM.
+//!
+//! | kind | place | entry |
+//! | --- | --- | --- |
+//! | arm64 `Image` | 2 MiB above the start of RAM, and `text_offset` | its first byte |
+//! | the same, compressed with gzip, or as an EFI `vmlinuz.efi` | as above, once it is uncompressed | its first byte |
+//! | ELF64 for AArch64 | each segment at its physical address; position-independent ones 2 MiB above the start of RAM | its entry |
+//! | anything else | 512 KiB above the start of RAM, as QEMU does | its first byte |
+//!
+//! Sources: Linux's "Booting AArch64 Linux" (the `Image` header); the ELF specification.
+
+use flate2::read::GzDecoder;
+use manifest::Span;
+use object::{
+    Endianness, elf,
+    read::elf::{FileHeader, ProgramHeader},
+};
+use std::io::Read;
+
+/// A kernel, placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    /// What kind of file it was.
+    pub(crate) kind: &'static str,
+    /// Its parts in ascending order of address; at least one.
+    pub(crate) segments: Vec<Segment>,
+    /// The guest address at which it starts.
+    pub(crate) entry: u64,
+    /// The memory it needs, that which it clears by itself included.
+    pub(crate) span: Span,
+}
+
+/// Bytes and the guest address they go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) address: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+const BLOCK_SIZE: u64 = 2 << 20;
+/// Where QEMU puts a file that it knows nothing about, above the start of RAM.
+const RAW_OFFSET: u64 = 0x8_0000;
+/// `text_offset` of an `Image` whose header is too old to state its size ("Booting AArch64 Linux", 4).
+const OLD_TEXT_OFFSET: u64 = 0x8_0000;
+const IMAGE_MAGIC_OFFSET: usize = 0x38;
+const IMAGE_MAGIC: &[u8] = b"ARM\x64";
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+
+/// Recognises the kernel in `bytes` and places it in the guest's RAM `ram`.
+///
+/// # Errors
+/// The end of a sentence that starts with what and where: why it cannot be started, and what to do.
+pub(crate) fn place_kernel(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
+    let kernel = match compressed_part(&bytes)? {
+        Some((kind, packed)) => {
+            let unpacked = unpack(packed, ram.size)?;
+            Kernel { kind, ..place_uncompressed(unpacked, ram)? }
+        }
+        None => place_uncompressed(bytes, ram)?,
+    };
+    if !ram.contains(kernel.span) {
+        return Err(format!("needs memory at {}, but the vm has {ram}; give the vm other or more memory", kernel.span));
+    }
+    Ok(kernel)
+}
+
+/// The gzip stream in `bytes`, if the kernel is compressed.
+fn compressed_part(bytes: &[u8]) -> Result<Option<(&'static str, &[u8])>, String> {
+    if bytes.starts_with(GZIP_MAGIC) {
+        return Ok(Some(("compressed kernel (gzip)", bytes)));
+    }
+    // The header of an EFI zboot image: "MZ", "zimg" at 4, offset and size of the payload, and at 24 the method.
+    if !(bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg")) {
+        return Ok(None);
+    }
+    let cut = || "is cut short; get the file again".to_string();
+    let method = bytes.get(24..56).ok_or_else(cut)?;
+    let method = method.split(|byte| *byte == 0).next().unwrap_or_default();
+    if method != b"gzip" {
+        let method = String::from_utf8_lossy(method);
+        return Err(format!("is compressed with {method:?}, but only gzip can be read; uncompress it first"));
+    }
+    let offset = word(bytes, 8).ok_or_else(cut)?;
+    let size = word(bytes, 12).ok_or_else(cut)?;
+    let packed = bytes.get(offset..).and_then(|rest| rest.get(..size)).ok_or_else(cut)?;
+    Ok(Some(("compressed kernel (EFI, gzip)", packed)))
+}
+
+/// Unpacks a gzip stream, but not more than the guest's RAM can hold.
+fn unpack(packed: &[u8], size_max: u64) -> Result<Vec<u8>, String> {
+    let mut unpacked = Vec::new();
+    GzDecoder::new(packed)
+        .take(size_max.saturating_add(1))
+        .read_to_end(&mut unpacked)
+        .map_err(|error| format!("cannot be uncompressed ({error}); get the file again"))?;
+    if unpacked.len() as u64 > size_max {
+        return Err("is larger than the vm's memory once it is uncompressed; give the vm more memory".to_string());
+    }
+    Ok(unpacked)
+}
+
+fn place_uncompressed(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
+    if bytes.is_empty() {
+        return Err("is empty; get the file again".to_string());
+    }
+    if bytes.get(IMAGE_MAGIC_OFFSET..IMAGE_MAGIC_OFFSET + 4) == Some(IMAGE_MAGIC) {
+        return place_image(bytes, ram);
+    }
+    if bytes.starts_with(&elf::ELFMAG) {
+        return place_elf(&bytes, ram);
+    }
+    let address = offset_in(ram, RAW_OFFSET)?;
+    let span = Span::new(address, bytes.len() as u64);
+    Ok(Kernel { kind: "raw binary", segments: vec![Segment { address, bytes }], entry: address, span })
+}
+
+fn place_image(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
+    let length = bytes.len() as u64;
+    let (text_offset, image_size) = match (double_word(&bytes, 8), double_word(&bytes, 16)) {
+        (Some(text_offset), Some(size)) if size != 0 => (text_offset, size.max(length)),
+        _ => (OLD_TEXT_OFFSET, length),
+    };
+    let address = offset_in(ram, BLOCK_SIZE.saturating_add(text_offset))?;
+    let span = Span::new(address, image_size);
+    Ok(Kernel { kind: "arm64 Image", segments: vec![Segment { address, bytes }], entry: address, span })
+}
+
+fn place_elf(bytes: &[u8], ram: Span) -> Result<Kernel, String> {
+    let broken = |error: object::Error| format!("is a broken ELF file ({error}); build it again");
+    let header = elf::FileHeader64::<Endianness>::parse(bytes)
+        .map_err(|_| "is an ELF file, but not of 64 bits; build it for AArch64".to_string())?;
+    let endian = header.endian().map_err(broken)?;
+    if header.e_machine(endian) != elf::EM_AARCH64 {
+        return Err("is an ELF file for another processor; build it for AArch64".to_string());
+    }
+    let bias = match header.e_type(endian) {
+        elf::ET_EXEC => None,
+        elf::ET_DYN => Some(()),
+        _ => return Err("is an ELF file, but not a linked program; link it first".to_string()),
+    };
+    let is_loaded =
+        |part: &&elf::ProgramHeader64<Endianness>| part.p_type(endian) == elf::PT_LOAD && part.p_memsz(endian) != 0;
+    let parts = header.program_headers(endian, bytes).map_err(broken)?;
+    let parts: Vec<_> = parts.iter().filter(is_loaded).collect();
+    let low = parts.iter().map(|part| part.p_paddr(endian)).min();
+    let low = low.ok_or("is an ELF file with nothing to load; link it again")?;
+    // What is position-independent keeps its place within a block, so that its alignment stays true.
+    let bias = match bias {
+        None => 0,
+        Some(()) => offset_in(ram, BLOCK_SIZE)?.wrapping_sub(low - low % BLOCK_SIZE),
+    };
+
+    let wraps = || "is an ELF file with addresses beyond 64 bits; link it again".to_string();
+    let (mut segments, mut entry, mut end) = (Vec::new(), None, 0);
+    for part in parts {
+        let address = part.p_paddr(endian).wrapping_add(bias);
+        let part_end = address.checked_add(part.p_memsz(endian)).ok_or_else(wraps)?;
+        end = part_end.max(end);
+        let offset = header.e_entry(endian).wrapping_sub(part.p_vaddr(endian));
+        if offset < part.p_memsz(endian) {
+            entry = Some(address + offset);
+        }
+        let bytes = part.data(endian, bytes).map_err(|()| "is an ELF file that is cut short; get the file again")?;
+        if bytes.len() as u64 > part.p_memsz(endian) {
+            return Err("is an ELF file with a segment larger than its memory; link it again".to_string());
+        }
+        if !bytes.is_empty() {
+            segments.push(Segment { address, bytes: bytes.to_vec() });
+        }
+    }
+    segments.sort_by_key(|segment| segment.address);
+    let entry = entry.ok_or("is an ELF file whose entry point is in no segment; link it again")?;
+    let low = low.wrapping_add(bias);
+    let size = end.checked_sub(low).ok_or_else(wraps)?;
+    Ok(Kernel { kind: "ELF program", segments, entry, span: Span::new(low, size) })
+}
+
+/// The address `offset` above the start of RAM.
+fn offset_in(ram: Span, offset: u64) -> Result<u64, String> {
+    ram.base.checked_add(offset).ok_or_else(|| "has an offset beyond 64 bits; get the file again".to_string())
+}
+
+fn word(bytes: &[u8], offset: usize) -> Option<usize> {
+    let bytes = bytes.get(offset..)?.first_chunk()?;
+    usize::try_from(u32::from_le_bytes(*bytes)).ok()
+}
+
+fn double_word(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests;
