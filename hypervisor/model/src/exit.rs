@@ -11,10 +11,10 @@ pub use system_register::{SystemRegister, SystemRegisterAccess};
 
 /// The syndrome registers as an exit left them.
 ///
-/// HPFAR_EL2 holds an address after a translation or access-flag fault, an address size fault, and any stage-2 fault on a
-/// stage-1 table walk (Arm ARM D19.2.69 HPFAR_EL2). After a permission fault it is UNKNOWN unless the fault was on a
-/// table walk: `arch` then translates FAR_EL2 with `AT S1E1R` and puts the result here, in HPFAR_EL2's own format,
-/// before it calls [`decode`].
+/// HPFAR_EL2 holds an address after a translation or access-flag fault, an address size fault, and any stage-2 fault on
+/// a stage-1 table walk (Arm ARM, HPFAR_EL2). After a permission fault it is UNKNOWN unless the fault was on a table
+/// walk: `arch` then translates FAR_EL2 with `AT S1E1R` and puts the result here, in HPFAR_EL2's own format, before it
+/// calls [`decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Syndrome {
     /// ESR_EL2.
@@ -70,7 +70,7 @@ pub enum Exit {
     },
 }
 
-/// Exception classes, Arm ARM D19.2.40 "ESR_EL2, Exception Syndrome Register", field EC.
+/// Exception classes, Arm ARM, ESR_EL2 field EC.
 mod class {
     pub(super) const WAIT: u8 = 0x01;
     pub(super) const CP15_32: u8 = 0x03;

@@ -2,8 +2,8 @@
 //!
 //! The principle: **a field is shown if its feature needs nothing from EL2, or if all of its state is switched with the
 //! virtual CPU** (general-purpose registers, FP and Advanced SIMD, the EL1 system registers of Armv8.0). A feature that
-//! EL2 must enable, whose registers are not switched, or that reaches another exception level is hidden. A field shows at
-//! most the value that this principle was judged for; what later extensions add is hidden until somebody judges it.
+//! EL2 must enable, whose registers are not switched, or that reaches another exception level is hidden. A field shows
+//! at most the value that this principle was judged for; what later extensions add is hidden until somebody judges it.
 //! So the table lists what is allowed, and everything else reads as zero: unknown fields, and unallocated registers
 //! (which the architecture makes read as zero too).
 //!
@@ -15,8 +15,8 @@ mod fields;
 use crate::exit::SystemRegister;
 use fields::{Field, Rule};
 
-/// What a guest reads from `register`, whose value in hardware is `hardware`: or nothing, if the register is none of the
-/// identification registers.
+/// What a guest reads from `register`, whose value in hardware is `hardware`: or nothing, if the register is none of
+/// the identification registers.
 ///
 /// `hardware` is ignored for a register that is hidden whole, so that 0 will do where `arch` does not know a register's
 /// name.
@@ -35,7 +35,8 @@ impl Field {
         let found = hardware >> self.shift & 0xf;
         let value = match self.rule {
             Rule::AtMost(limit) => found.min(limit),
-            // Arm ARM D19.1.3: in a signed field 0xf means "not implemented", and is less than zero.
+            // Arm ARM, "Principles of the ID scheme for fields in ID registers": in a signed field 0xf means "not
+            // implemented", and is less than zero.
             Rule::SignedAtMost(limit) if found < 8 => found.min(limit),
             Rule::SignedAtMost(_) => 0xf,
             Rule::Fixed(value) => value,

@@ -1,7 +1,8 @@
 //! What EL1 sees when Bulkhead hands it a synchronous exception.
 //!
-//! This follows the manual's pseudocode `AArch64.TakeException` for an exception taken to EL1, with the exits' registers
-//! as arguments. It computes; `arch` writes ELR_EL1, SPSR_EL1, ESR_EL1, FAR_EL1 and the guest's own PC and PSTATE.
+//! This follows the manual's pseudocode `AArch64.TakeException` for an exception taken to EL1, with the exits'
+//! registers as arguments. It computes; `arch` writes ELR_EL1, SPSR_EL1, ESR_EL1, FAR_EL1 and the guest's own PC and
+//! PSTATE.
 
 /// The state of a virtual CPU that decides how it takes an exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct El1Entry {
     pub far: Option<u64>,
 }
 
-/// PSTATE as SPSR_ELx holds it, Arm ARM C5.2.20 (AArch64) and G8.2.129 (AArch32).
+/// PSTATE as it is saved for exceptions, Arm ARM, SPSR_EL2, "exception taken from AArch64" and "from AArch32 state".
 mod pstate {
     pub(super) const NZCV: u64 = 0xf << 28;
     pub(super) const TCO: u64 = 1 << 25;
@@ -72,7 +73,7 @@ impl Origin {
         }
     }
 
-    /// Arm ARM D1.3.1.5, "Exception vectors": offsets of the synchronous entries.
+    /// Arm ARM D1.3, "Exception vectors": offsets of the synchronous entries.
     fn vector_offset(self) -> u64 {
         match self {
             Self::El1WithSpEl0 => 0x000,
@@ -111,7 +112,7 @@ pub fn instruction_abort(target: &El1Target, far: u64) -> El1Entry {
 const SYNCHRONOUS_EXTERNAL_ABORT: u64 = 0x10;
 
 /// ESR_ELx.IL. One for each class used here: an undefined instruction, an instruction abort, and a data abort without
-/// ISS.ISV (Arm ARM D19.2.40, field IL).
+/// ISS.ISV (Arm ARM, ESR_EL1, field IL).
 const ESR_IL: u64 = 1 << 25;
 
 fn enter(target: &El1Target, class: u64, iss: u64, far: Option<u64>) -> El1Entry {

@@ -1,8 +1,8 @@
 //! What a guest asks its firmware: PSCI (Arm DEN0022), SMCCC discovery (DEN0028), TRNG (DEN0098).
 //!
-//! [`decode`] names the call, [`features`] and its siblings answer discovery, [`Power`] keeps which virtual CPUs are on.
-//! Guests call by HVC or SMC alike. What this module leaves out: starting and stopping virtual CPUs and machines (the
-//! run loop), and where random numbers come from.
+//! [`decode`] names the call, [`features`] and its siblings answer discovery, [`Power`] keeps which virtual CPUs are
+//! on. Guests call by HVC or SMC alike. What this module leaves out: starting and stopping virtual CPUs and machines
+//! (the run loop), and where random numbers come from.
 
 mod discovery;
 mod power;
@@ -14,7 +14,7 @@ pub use discovery::{
 pub use power::{Power, mpidr, vcpu_index};
 pub use trng::{NO_ENTROPY, TRNG_UUID, TRNG_VERSION, random_words};
 
-/// PSCI 5.2.2: the call succeeded.
+/// The call succeeded (PSCI 5.2, "Return error codes").
 pub const SUCCESS: u64 = 0;
 /// The function is unknown, or not implemented here. SMCCC and TRNG answer the same.
 pub const NOT_SUPPORTED: u64 = u64::MAX;
@@ -68,9 +68,9 @@ mod function {
 /// A call by HVC or SMC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// PSCI_VERSION, PSCI 5.1.1.
+    /// PSCI_VERSION: [`PSCI_VERSION`].
     PsciVersion,
-    /// CPU_SUSPEND, PSCI 5.1.2.
+    /// CPU_SUSPEND: wait in a low-power state for an interrupt.
     CpuSuspend {
         /// What to enter; bit 16 tells powerdown (which resumes at `entry`) from standby.
         power_state: u32,
@@ -79,9 +79,9 @@ pub enum Call {
         /// What `x0` holds there.
         context: u64,
     },
-    /// CPU_OFF, PSCI 5.1.3.
+    /// CPU_OFF: turn the caller off.
     CpuOff,
-    /// CPU_ON, PSCI 5.1.4.
+    /// CPU_ON: turn another CPU on; see [`Power::turn_on`].
     CpuOn {
         /// The CPU, by the affinity fields of its MPIDR_EL1: see [`vcpu_index`].
         target: u64,
@@ -90,34 +90,34 @@ pub enum Call {
         /// What `x0` holds there.
         context: u64,
     },
-    /// AFFINITY_INFO, PSCI 5.1.5.
+    /// AFFINITY_INFO: is a CPU on? See [`Power::affinity_info`].
     AffinityInfo {
         /// The CPU, as in [`Call::CpuOn`].
         target: u64,
         /// The lowest affinity level that counts; since PSCI 1.0 only 0 need be supported.
         lowest_level: u64,
     },
-    /// MIGRATE_INFO_TYPE, PSCI 5.1.7: [`MIGRATE_INFO_TYPE`].
+    /// MIGRATE_INFO_TYPE: [`MIGRATE_INFO_TYPE`].
     MigrateInfoType,
-    /// SYSTEM_OFF, PSCI 5.1.9.
+    /// SYSTEM_OFF: end the virtual machine.
     SystemOff,
-    /// SYSTEM_RESET, PSCI 5.1.10.
+    /// SYSTEM_RESET: restart the virtual machine from its images.
     SystemReset,
-    /// SYSTEM_RESET2, PSCI 5.1.11.
+    /// SYSTEM_RESET2: restart the virtual machine in a way that the caller names.
     SystemReset2 {
         /// [`SYSTEM_WARM_RESET`]; others, and vendor-specific ones with bit 31, get [`INVALID_PARAMETERS`].
         kind: u32,
         /// For vendor-specific resets.
         cookie: u64,
     },
-    /// PSCI_FEATURES, PSCI 5.1.15: [`features`].
+    /// PSCI_FEATURES: [`features`].
     PsciFeatures {
         /// The function asked about.
         function: u32,
     },
-    /// SMCCC_VERSION, SMCCC 7.2: [`SMCCC_VERSION`].
+    /// SMCCC_VERSION: [`SMCCC_VERSION`].
     SmcccVersion,
-    /// SMCCC_ARCH_FEATURES, SMCCC 7.3: [`arch_features`].
+    /// SMCCC_ARCH_FEATURES: [`arch_features`].
     SmcccArchFeatures {
         /// The function asked about.
         function: u32,
@@ -126,16 +126,16 @@ pub enum Call {
     VendorHypUid,
     /// The revision of the vendor-specific hypervisor service, [`abi::ABI_VERSION`].
     VendorHypRevision,
-    /// TRNG_VERSION, TRNG 2.2: [`TRNG_VERSION`].
+    /// TRNG_VERSION: [`TRNG_VERSION`].
     TrngVersion,
-    /// TRNG_FEATURES, TRNG 2.3: [`trng_features`].
+    /// TRNG_FEATURES: [`trng_features`].
     TrngFeatures {
         /// The function asked about.
         function: u32,
     },
-    /// TRNG_GET_UUID, TRNG 2.4: [`TRNG_UUID`].
+    /// TRNG_GET_UUID: [`TRNG_UUID`].
     TrngUuid,
-    /// TRNG_RND, TRNG 2.5: [`random_words`].
+    /// TRNG_RND: [`random_words`].
     TrngRandom {
         /// How many bits of entropy.
         bits: u64,
@@ -148,7 +148,8 @@ pub enum Call {
 
 /// Names the call that a guest made with `function` in `w0` and `arguments` in `x1..=x3`.
 ///
-/// An SMC32 function takes 32-bit arguments; what the caller left above them is cut off (SMCCC 3.1).
+/// An SMC32 function takes 32-bit arguments; what the caller left above them is cut off (SMCCC, "Register use in
+/// AArch64").
 #[inline]
 #[must_use]
 pub fn decode(function: u32, arguments: [u64; 3]) -> Call {

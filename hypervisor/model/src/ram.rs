@@ -128,8 +128,8 @@ impl RamMap {
         Ok(())
     }
 
-    /// Takes the parts of `start..start + size` that are free, if any: for ranges that something else has described, such
-    /// as a device tree's memory reservations.
+    /// Takes the parts of `start..start + size` that are free, if any: for ranges that something else has described,
+    /// such as a device tree's memory reservations.
     ///
     /// # Errors
     /// [`RamError::BadRange`], [`RamError::TooManyRanges`]; in the latter case some parts may be taken.
@@ -144,9 +144,9 @@ impl RamMap {
 
     /// Takes `size` bytes at a multiple of `align`, a power of two.
     ///
-    /// The result is aligned to 1 GiB, or else to 2 MiB, where the size reaches that and such a place is free: so stage 2
-    /// can use the largest blocks. Of several places it takes the highest, which leaves low memory to those that
-    /// need it. Nothing is returned if no place fits, or `size` or `align` make no sense.
+    /// The result is aligned to 1 GiB, or else to 2 MiB, where the size reaches that and such a place is free: so stage
+    /// 2 can use the largest blocks. Of several places it takes the highest, which leaves low memory to those that need
+    /// it. Nothing is returned if no place fits, or `size` or `align` make no sense.
     #[must_use]
     pub fn allocate(&mut self, size: u64, align: u64) -> Option<PhysAddr> {
         if size == 0 || !align.is_power_of_two() {
@@ -180,8 +180,8 @@ impl RamMap {
         self.free.iter().map(|free| (PhysAddr(free.start), free.size()))
     }
 
-    /// Takes `size` bytes from the highest place aligned to `align`. When free ranges run out, it goes on to a place that
-    /// needs no further one.
+    /// Takes `size` bytes from the highest place aligned to `align`. When free ranges run out, it goes on to a place
+    /// that needs no further one.
     fn carve(&mut self, size: u64, align: u64) -> Option<PhysAddr> {
         let ranges = self.free.clone();
         ranges.iter().rev().find_map(|free| {

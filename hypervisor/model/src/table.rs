@@ -5,8 +5,9 @@
 //! both; only the [`Attributes`] differ.
 //!
 //! Table memory is behind [`TableMemory`], so building runs on the host. Descriptors only ever change from invalid to
-//! valid, which needs no TLB maintenance and no break-before-make (Arm ARM D8.16); the barrier before a walker may rely
-//! on them belongs to `arch`. Unmapping is left out: a virtual machine's map is fixed when it is built.
+//! valid, which needs no TLB maintenance and no break-before-make (Arm ARM D8, "Using break-before-make"); the barrier
+//! before a walker may rely on them belongs to `arch`. Unmapping is left out: a virtual machine's map is fixed when it
+//! is built.
 
 mod attributes;
 
@@ -28,7 +29,7 @@ const INPUT_END: u64 = 1 << INPUT_BITS;
 /// One past the highest output address: 48 bits is what a descriptor holds without FEAT_LPA2.
 const OUTPUT_END: u64 = 1 << 48;
 
-/// Descriptor bits, Arm ARM D8.3.
+/// Descriptor bits, Arm ARM D8.3, "Translation table descriptor formats".
 const VALID: u64 = 1;
 /// At levels 1 and 2 this bit tells a table from a block; at level 3 it is set in a page.
 const TABLE_OR_PAGE: u64 = 2;

@@ -3,12 +3,12 @@
 use super::Syndrome;
 use crate::{Access, GuestAddr, Width};
 
-/// A data abort from EL0 or EL1 (Arm ARM D19.2.40, "ISS encoding for an exception from a Data Abort").
+/// A data abort from EL0 or EL1 (Arm ARM, ESR_EL2, "ISS encoding for an exception from a Data Abort").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataAbort {
-    /// The address the guest's own translation gave: the page of HPFAR_EL2, with FAR_EL2's offset into it. The offset is
-    /// zero where FAR_EL2 says nothing about it: on a stage-1 table walk, which faults at a descriptor rather than at
-    /// the datum, and where FAR_EL2 is not valid (ISS.FnV).
+    /// The address the guest's own translation gave: the page of HPFAR_EL2, with FAR_EL2's offset into it. The offset
+    /// is zero where FAR_EL2 says nothing about it: on a stage-1 table walk, which faults at a descriptor rather than
+    /// at the datum, and where FAR_EL2 is not valid (ISS.FnV).
     pub address: GuestAddr,
     /// FAR_EL2: the virtual address of the access. UNKNOWN for an external abort with ISS.FnV.
     pub virtual_address: u64,
@@ -42,7 +42,7 @@ impl DataAbort {
     }
 }
 
-/// An instruction abort from EL0 or EL1 (Arm ARM D19.2.40, "ISS encoding for an exception from an Instruction Abort").
+/// An instruction abort from EL0 or EL1 (Arm ARM, ESR_EL2, "ISS encoding for an exception from an Instruction Abort").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstructionAbort {
     /// As [`DataAbort::address`].
@@ -98,7 +98,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Arm ARM D19.2.40, table of DFSC. Level -1 exists with 52-bit addresses only; it is decoded all the same.
+    /// Arm ARM, ESR_EL2, table of DFSC. Level -1 exists with 52-bit addresses only; it is decoded all the same.
     #[inline]
     fn decode(iss: u32) -> Self {
         match (iss & 0x3f) as u8 {
@@ -142,8 +142,8 @@ impl MmioAccess {
         }
     }
 
-    /// What a load of `value` leaves in the 64-bit register: cut to the width, sign-extended if the instruction asks for
-    /// it, and with the upper half cleared if it names a W register.
+    /// What a load of `value` leaves in the 64-bit register: cut to the width, sign-extended if the instruction asks
+    /// for it, and with the upper half cleared if it names a W register.
     #[inline]
     #[must_use]
     pub fn extend(&self, value: u64) -> u64 {

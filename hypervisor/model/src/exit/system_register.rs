@@ -3,7 +3,8 @@
 use crate::Access;
 use core::fmt;
 
-/// A system register or system instruction, named by its encoding (Arm ARM C5.1.2).
+/// A system register or system instruction, named by its encoding (Arm ARM C5.1, "The System instruction class encoding
+/// space").
 ///
 /// Prints as assemblers take it: `S3_0_C12_C11_5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +42,7 @@ impl fmt::Display for SystemRegister {
     }
 }
 
-/// A trapped MSR, MRS or system instruction (Arm ARM D19.2.40, "ISS encoding for an exception from MSR, MRS, or System
+/// A trapped MSR, MRS or system instruction (Arm ARM, ESR_EL2, "ISS encoding for an exception from MSR, MRS, or System
 /// instruction execution in AArch64 state").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SystemRegisterAccess {
@@ -80,7 +81,8 @@ macro_rules! registers {
     };
 }
 
-// Arm ARM D17 and D18, and for ICC_* the GICv3 specification IHI0069 12.2: op0 op1 CRn CRm op2.
+// As in each register's entry in the Arm ARM, and for ICC_* in the GICv3 specification IHI0069 12.2: op0 op1 CRn CRm
+// op2.
 registers! {
     // Identification, as HCR_EL2.TID3 traps it.
     ID_PFR0_EL1 = 3 0 0 1 0;

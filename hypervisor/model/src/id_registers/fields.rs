@@ -1,6 +1,6 @@
 //! The allow-list: each field that a guest may see, with the greatest value that was judged.
 //!
-//! Fields and values are those of the Arm ARM, D19.2 (AArch64) and G8.2 (AArch32), by their names there.
+//! Fields and values are those of each register's entry in the Arm ARM, by their names there.
 
 use crate::exit::SystemRegister;
 
@@ -140,8 +140,8 @@ const ISAR2: &[Field] = &[
     at_most(1, 52), // CSSC.
 ];
 
-/// Hidden: BigEnd and BigEndEL0, because a trapped access by a big-endian guest would be emulated with its bytes swapped;
-/// SNSMem; the stage-2 granules, of which zero means "as stage 1"; ExS; FGT; ECV.
+/// Hidden: BigEnd and BigEndEL0, because a trapped access by a big-endian guest would be emulated with its bytes
+/// swapped; SNSMem; the stage-2 granules, of which zero means "as stage 1"; ExS; FGT; ECV.
 const MMFR0: &[Field] = &[
     at_most(2, 0),         // PARange: 40 bits.
     at_most(2, 4),         // ASIDBits: 16.

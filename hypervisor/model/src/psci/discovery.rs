@@ -8,16 +8,16 @@ pub const PSCI_VERSION: u64 = 0x1_0001;
 /// SMCCC 1.1, as [`PSCI_VERSION`] is laid out.
 pub const SMCCC_VERSION: u64 = 0x1_0001;
 
-/// What MIGRATE_INFO_TYPE returns: there is no trusted OS that would have to move between CPUs (PSCI 5.1.7).
+/// What MIGRATE_INFO_TYPE returns: there is no trusted OS that would have to move between CPUs.
 pub const MIGRATE_INFO_TYPE: u64 = 2;
 
-/// The one reset of SYSTEM_RESET2 that the specification itself defines (PSCI 5.1.11).
+/// The one reset of SYSTEM_RESET2 that the specification itself defines (PSCI, SYSTEM_RESET2).
 pub const SYSTEM_WARM_RESET: u32 = 0;
 
 /// What PSCI_FEATURES returns for `function`: feature flags, or [`NOT_SUPPORTED`].
 ///
 /// No function has a flag set: CPU_SUSPEND takes the original format of its power state and has no OS-initiated mode
-/// (PSCI 5.1.15).
+/// (PSCI, PSCI_FEATURES).
 #[must_use]
 pub fn features(function: u32) -> u64 {
     match decode(function, [0; 3]) {
@@ -31,7 +31,7 @@ pub fn features(function: u32) -> u64 {
         | Call::SystemReset
         | Call::SystemReset2 { .. }
         | Call::PsciFeatures { .. }
-        // How a guest learns that SMCCC is at least 1.1 (SMCCC 7.2.2).
+        // How a guest learns that SMCCC is at least 1.1 (SMCCC, "Discovery through PSCI").
         | Call::SmcccVersion => SUCCESS,
         Call::SmcccArchFeatures { .. }
         | Call::VendorHypUid
@@ -72,7 +72,7 @@ pub fn arch_features(function: u32) -> u64 {
     }
 }
 
-/// What TRNG_FEATURES returns for `function` (TRNG 2.3).
+/// What TRNG_FEATURES returns for `function`.
 #[must_use]
 pub fn trng_features(function: u32) -> u64 {
     match decode(function, [0; 3]) {
@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn every_mandatory_function_of_psci_1_1_is_offered() {
-        // PSCI 6.2: VERSION, CPU_SUSPEND, CPU_OFF, CPU_ON, AFFINITY_INFO, SYSTEM_OFF, SYSTEM_RESET, PSCI_FEATURES.
+        // Mandatory since 1.0: VERSION, CPU_SUSPEND, CPU_OFF, CPU_ON, AFFINITY_INFO, SYSTEM_OFF, SYSTEM_RESET,
+        // PSCI_FEATURES.
         for function in [
             0x8400_0000,
             0x8400_0001,

@@ -15,8 +15,8 @@ pub const fn mpidr(index: usize) -> u64 {
 
 /// The virtual CPU, of `count`, that the affinity fields `mpidr` name.
 ///
-/// A `target` of CPU_ON or AFFINITY_INFO must have every other bit clear (PSCI 5.1.4): with bit 31 or MT set it names
-/// nobody, and the call gets INVALID_PARAMETERS.
+/// A `target` of CPU_ON or AFFINITY_INFO must have every other bit clear (PSCI, CPU_ON, parameter target_cpu): with bit
+/// 31 or MT set it names nobody, and the call gets INVALID_PARAMETERS.
 #[inline]
 #[must_use]
 pub fn vcpu_index(mpidr: u64, count: usize) -> Option<usize> {
@@ -34,7 +34,7 @@ const CLAIMED: u8 = 1;
 const PENDING: u8 = 2;
 const ON: u8 = 3;
 
-/// The power state of one virtual CPU (PSCI 6.6: OFF, ON_PENDING, ON).
+/// The power state of one virtual CPU (PSCI, AFFINITY_INFO: OFF, ON_PENDING, ON).
 ///
 /// Any core may call [`Power::turn_on`]; the core that the virtual CPU is pinned to calls [`Power::take_start`] and
 /// [`Power::turn_off`]. Nobody waits: whoever turns it on kicks that core *after* `turn_on` has returned.
@@ -88,7 +88,7 @@ impl Power {
         self.state.store(OFF, Ordering::Release);
     }
 
-    /// What AFFINITY_INFO returns: 0 on, 1 off, 2 pending (PSCI 5.1.5).
+    /// What AFFINITY_INFO returns: 0 on, 1 off, 2 pending.
     #[must_use]
     pub fn affinity_info(&self) -> u64 {
         match self.state.load(Ordering::Acquire) {

@@ -5,19 +5,19 @@ use super::INVALID_PARAMETERS;
 /// TRNG 1.0.
 pub const TRNG_VERSION: u64 = 0x1_0000;
 
-/// TRNG_RND: no entropy is available now; the guest may try again (TRNG 2.5). It is this call's -3.
+/// TRNG_RND's own -3: no entropy is available now; the guest may try again.
 pub const NO_ENTROPY: u64 = u64::MAX - 2;
 
 /// The UUID of Bulkhead's entropy source, 3306cc58-33aa-4203-b0ca-a4f5cc457d65, as `w0..=w3` carry it.
 pub const TRNG_UUID: [u32; 4] = [0x58cc_0633, 0x0342_aa33, 0xf5a4_cab0, 0x657d_45cc];
 
-// TRNG 2.4: a first word of all ones would read as "not supported".
+// A first word of all ones would read as "not supported".
 const _: () = assert!(TRNG_UUID[0] != u32::MAX, "the first word of the UUID is not NOT_SUPPORTED");
 
 /// Lays out `bits` bits of `entropy` as TRNG_RND returns them in `x1..=x3`.
 ///
 /// Bits N-1:0 of the registers read together, `x3` lowest, are entropy, the rest is zero. A register carries 64 bits if
-/// the call is `wide` and 32 otherwise, so that a call gives at most 192 or 96 bits (TRNG 2.5).
+/// the call is `wide` and 32 otherwise, so that a call gives at most 192 or 96 bits.
 ///
 /// # Errors
 /// [`INVALID_PARAMETERS`] for no bits, or more than the call can carry.

@@ -1,10 +1,10 @@
 //! Leaf attributes: how a block or page may be accessed.
 
-/// MAIR_EL2, as the `HYP_*` attributes index it: 0 is Device-nGnRE, 1 Normal write-back, 2 Normal non-cacheable (Arm ARM
-/// D19.2.101). The other five stay Device-nGnRnE, the strictest.
+/// MAIR_EL2, as the `HYP_*` attributes index it: 0 is Device-nGnRE, 1 Normal write-back, 2 Normal non-cacheable (Arm
+/// ARM, MAIR_EL2). The other five stay Device-nGnRnE, the strictest.
 pub const MAIR_EL2: u64 = 0x0044_ff04;
 
-/// The upper and lower attribute bits of a block or page descriptor, Arm ARM D8.3.1 and D8.3.2.
+/// The upper and lower attribute bits of a block or page descriptor, Arm ARM D8.3.
 ///
 /// The `GUEST_*` ones are for stage 2, the `HYP_*` ones for the stage 1 of EL2 without VHE; the two formats differ, and
 /// one is never valid in place of the other.
@@ -41,7 +41,8 @@ impl Attributes {
     pub const GUEST_MEMORY: Self = Self(ACCESS_FLAG | INNER_SHAREABLE | STAGE2_WRITE_BACK | STAGE2_READ_WRITE);
     /// Guest memory that only Bulkhead writes; the guest may execute it.
     pub const GUEST_MEMORY_READ_ONLY: Self = Self(ACCESS_FLAG | INNER_SHAREABLE | STAGE2_WRITE_BACK | STAGE2_READ);
-    /// Registers of an assigned device: read and write, never executed. Device memory is outer shareable whatever SH says.
+    /// Registers of an assigned device: read and write, never executed. Device memory is outer shareable whatever SH
+    /// says.
     pub const GUEST_DEVICE: Self = Self(ACCESS_FLAG | STAGE2_DEVICE | STAGE2_READ_WRITE | EXECUTE_NEVER);
 
     /// Bulkhead's code: read and execute.
