@@ -150,7 +150,7 @@ pub enum Call {
 ///
 /// An SMC32 function takes 32-bit arguments; what the caller left above them is cut off (SMCCC, "Register use in
 /// AArch64").
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn decode(function: u32, arguments: [u64; 3]) -> Call {
     // The call that benchmarks and probes make most; the rest is kept out of its way.
@@ -160,6 +160,7 @@ pub fn decode(function: u32, arguments: [u64; 3]) -> Call {
     decode_others(function, arguments)
 }
 
+#[inline(never)]
 fn decode_others(function: u32, arguments: [u64; 3]) -> Call {
     let mask = if function & function::SMC64 == 0 { 0xffff_ffff } else { u64::MAX };
     let [first, second, third] = arguments.map(|argument| argument & mask);

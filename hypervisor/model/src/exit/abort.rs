@@ -25,7 +25,7 @@ pub struct DataAbort {
 }
 
 impl DataAbort {
-    #[inline]
+    #[inline(always)]
     pub(super) fn decode(iss: u32, syndrome: &Syndrome) -> Self {
         let bit = |position: u32| iss >> position & 1 != 0;
         let on_table_walk = bit(7);
