@@ -36,8 +36,10 @@ pub enum Rule {
     NoMemory { vm: String },
     /// A list of one virtual machine has a bound.
     TooMany { vm: String, what: &'static str, count: usize, most: usize },
-    /// A region of RAM is not empty, and its size and addresses are multiples of [`MEMORY_ALIGN`].
-    MemoryUnaligned { vm: String, what: &'static str, value: u64 },
+    /// The size of a region of RAM is a multiple of [`MEMORY_ALIGN`], and not zero.
+    MemorySize { vm: String, size: u64 },
+    /// The addresses of a region of RAM are multiples of [`MEMORY_ALIGN`].
+    MemoryUnaligned { vm: String, what: &'static str, address: u64 },
     /// A region of RAM lies within [`GUEST_ADDRESS_BITS`].
     MemoryBeyondGuest { vm: String, base: u64, size: u64 },
     /// Regions of RAM come in ascending order of guest address.
@@ -52,8 +54,10 @@ pub enum Rule {
     PhysicalOverlap { vm: String, region: Span, other_vm: String, other: Span },
     /// All RAM together, Bulkhead's included, fits the board.
     MemoryBeyondBoard { needed: u64, reserved: u64, board: u64 },
-    /// A device's window is not empty, and its address and size are multiples of [`PAGE_SIZE`].
-    DeviceUnaligned { vm: String, device: String, what: &'static str, value: u64 },
+    /// The size of a device's window is a multiple of [`PAGE_SIZE`], and not zero.
+    DeviceSize { vm: String, device: String, size: u64 },
+    /// The address of a device's window is a multiple of [`PAGE_SIZE`].
+    DeviceUnaligned { vm: String, device: String, address: u64 },
     /// A device's window lies within [`GUEST_ADDRESS_BITS`].
     DeviceBeyondGuest { vm: String, device: String, base: u64, size: u64 },
     /// A device's window does not cover RAM.
@@ -107,9 +111,16 @@ impl fmt::Display for Rule {
             Self::TooMany { vm, what, count, most } => {
                 write!(out, "vm {vm:?} has {count} {what}, but at most {most} are possible; remove some")
             }
-            Self::MemoryUnaligned { vm, what, value } => write!(
+            Self::MemorySize { vm, size } => write!(
                 out,
-                "the {what} of vm {vm:?}'s memory is {value:#x}, but it must be a multiple of {} MiB and its size not zero",
+                "vm {vm:?} is to have {} of memory, but memory comes in multiples of {} MiB; round it up",
+                Bytes(*size),
+                MEMORY_ALIGN >> 20
+            ),
+            Self::MemoryUnaligned { vm, what, address } => write!(
+                out,
+                "the {what} of memory of vm {vm:?} is {}, but it must be a multiple of {} MiB; move it",
+                Address(*address),
                 MEMORY_ALIGN >> 20
             ),
             Self::MemoryBeyondGuest { vm, base, size } => write!(
@@ -141,10 +152,16 @@ impl fmt::Display for Rule {
                 Bytes(*reserved),
                 Bytes(*board)
             ),
-            Self::DeviceUnaligned { vm, device, what, value } => write!(
+            Self::DeviceSize { vm, device, size } => write!(
                 out,
-                "the {what} of device {device:?} of vm {vm:?} is {value:#x}, but it must be a multiple of {} KiB and the \
-                 size not zero",
+                "device {device:?} of vm {vm:?} has a window of {}, but windows come in multiples of {} KiB; round it up",
+                Bytes(*size),
+                PAGE_SIZE >> 10
+            ),
+            Self::DeviceUnaligned { vm, device, address } => write!(
+                out,
+                "device {device:?} of vm {vm:?} is at {}, but it must be at a multiple of {} KiB; move it",
+                Address(*address),
                 PAGE_SIZE >> 10
             ),
             Self::DeviceBeyondGuest { vm, device, base, size } => write!(

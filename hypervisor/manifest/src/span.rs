@@ -41,13 +41,6 @@ impl Span {
         }
     }
 
-    /// Whether both base and size are multiples of `align`, a power of two.
-    #[must_use]
-    pub const fn is_aligned(self, align: u64) -> bool {
-        let mask = align.wrapping_sub(1);
-        self.base & mask == 0 && self.size & mask == 0
-    }
-
     const fn last(self) -> u64 {
         self.base.saturating_add(self.size.saturating_sub(1))
     }

@@ -191,15 +191,14 @@ impl VmChecker<'_> {
     }
 
     fn check_region(&self, region: &MemoryRegion, place: Place) -> Check {
-        let is_bad = |value: u64| !Span::new(value, 0).is_aligned(MEMORY_ALIGN);
-        let physical = region.physical.unwrap_or(0);
-        let unaligned = [
-            ("size", region.size, region.size == 0 || is_bad(region.size)),
-            ("address", region.guest, is_bad(region.guest)),
-            ("physical address", physical, is_bad(physical)),
-        ];
-        if let Some((what, value, _)) = unaligned.into_iter().find(|(_, _, is_bad)| *is_bad) {
-            return broken(place, Rule::MemoryUnaligned { vm: self.name(), what, value });
+        if !is_size(region.size, MEMORY_ALIGN) {
+            return broken(place, Rule::MemorySize { vm: self.name(), size: region.size });
+        }
+        let addresses = [("address", Some(region.guest)), ("physical address", region.physical)];
+        for (what, address) in addresses {
+            if let Some(address) = address.filter(|address| !address.is_multiple_of(MEMORY_ALIGN)) {
+                return broken(place, Rule::MemoryUnaligned { vm: self.name(), what, address });
+            }
         }
         let span = region.guest_span();
         if !is_guest_span(span) {
@@ -224,13 +223,11 @@ impl VmChecker<'_> {
     fn check_window(&self, index: usize, device: &Device) -> Check {
         let place = Place::DeviceAddress(self.index, index);
         let (vm, name, window) = (self.name(), device.kind.clone(), device.span());
-        let is_bad = |value: u64| !Span::new(value, 0).is_aligned(PAGE_SIZE);
-        let unaligned = [
-            ("size", window.size, window.size == 0 || is_bad(window.size)),
-            ("address", window.base, is_bad(window.base)),
-        ];
-        if let Some((what, value, _)) = unaligned.into_iter().find(|(_, _, is_bad)| *is_bad) {
-            return broken(place, Rule::DeviceUnaligned { vm, device: name, what, value });
+        if !is_size(window.size, PAGE_SIZE) {
+            return broken(place, Rule::DeviceSize { vm, device: name, size: window.size });
+        }
+        if !window.base.is_multiple_of(PAGE_SIZE) {
+            return broken(place, Rule::DeviceUnaligned { vm, device: name, address: window.base });
         }
         if !is_guest_span(window) {
             let rule = Rule::DeviceBeyondGuest { vm, device: name, base: window.base, size: window.size };
@@ -280,7 +277,7 @@ impl VmChecker<'_> {
             ("the device tree", Span::new(vm.device_tree, DEVICE_TREE_SIZE_MIN), DEVICE_TREE_ALIGN),
         ];
         for (what, span, align) in starts {
-            if !Span::new(span.base, 0).is_aligned(align) {
+            if !span.base.is_multiple_of(align) {
                 return broken(place, Rule::StartUnaligned { vm: self.name(), what, address: span.base, align });
             }
             if !vm.has_memory(span) {
@@ -319,6 +316,10 @@ impl VmChecker<'_> {
 fn is_vm_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !name.is_empty() && name.len() <= NAME_LENGTH_MAX && name.bytes().all(is_allowed)
+}
+
+fn is_size(size: u64, unit: u64) -> bool {
+    size != 0 && size.is_multiple_of(unit)
 }
 
 /// Whether a guest can address all of `span`.

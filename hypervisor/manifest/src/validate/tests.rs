@@ -108,15 +108,17 @@ fn a_vm_has_memory() {
 
 #[test]
 fn memory_comes_in_blocks_of_2_mib() {
-    let rest = "but it must be a multiple of 2 MiB and its size not zero";
-    let sentence = format!("the size of vm \"alpha\"'s memory is 0x0, {rest}");
-    refused(|system| system.vms[0].memory[0].size = 0, Place::Region(0, 0), &sentence);
-    let sentence = format!("the size of vm \"alpha\"'s memory is 0x100000, {rest}");
-    refused(|system| system.vms[0].memory[0].size = 1 << 20, Place::Region(0, 0), &sentence);
-    let sentence = format!("the address of vm \"alpha\"'s memory is 0x40001000, {rest}");
-    refused(|system| system.vms[0].memory[0].guest = 0x4000_1000, Place::Region(0, 0), &sentence);
-    let sentence = format!("the physical address of vm \"alpha\"'s memory is 0x50001000, {rest}");
-    refused(|system| system.vms[0].memory[0].physical = Some(0x5000_1000), Place::Region(0, 0), &sentence);
+    let sentence =
+        |size| format!("vm \"alpha\" is to have {size} of memory, but memory comes in multiples of 2 MiB; round it up");
+    refused(|system| system.vms[0].memory[0].size = 0, Place::Region(0, 0), &sentence("0 bytes"));
+    refused(|system| system.vms[0].memory[0].size = 65 << 20, Place::Region(0, 0), &sentence("65 MiB"));
+    let sentence = |what, address| {
+        format!("the {what} of memory of vm \"alpha\" is {address}, but it must be a multiple of 2 MiB; move it")
+    };
+    let guest = sentence("address", "0x4000_1000");
+    refused(|system| system.vms[0].memory[0].guest = 0x4000_1000, Place::Region(0, 0), &guest);
+    let physical = sentence("physical address", "0x5000_1000");
+    refused(|system| system.vms[0].memory[0].physical = Some(0x5000_1000), Place::Region(0, 0), &physical);
 }
 
 #[test]
@@ -188,11 +190,11 @@ fn sizes_that_overflow_together_do_not_fit_the_board() {
 
 #[test]
 fn a_device_window_is_made_of_pages() {
-    let rest = "but it must be a multiple of 4 KiB and the size not zero";
-    let sentence = format!("the address of device \"pl011\" of vm \"alpha\" is 0x9000800, {rest}");
-    refused(|system| system.vms[0].devices[0].address = 0x0900_0800, Place::DeviceAddress(0, 0), &sentence);
-    let sentence = format!("the size of device \"pl011\" of vm \"alpha\" is 0x0, {rest}");
-    refused(|system| system.vms[0].devices[0].size = 0, Place::DeviceAddress(0, 0), &sentence);
+    let sentence = "device \"pl011\" of vm \"alpha\" is at 0x0900_0800, but it must be at a multiple of 4 KiB; move it";
+    refused(|system| system.vms[0].devices[0].address = 0x0900_0800, Place::DeviceAddress(0, 0), sentence);
+    let sentence = "device \"pl011\" of vm \"alpha\" has a window of 0 bytes, but windows come in multiples of 4 KiB; \
+                    round it up";
+    refused(|system| system.vms[0].devices[0].size = 0, Place::DeviceAddress(0, 0), sentence);
 }
 
 #[test]
