@@ -19,6 +19,9 @@ mod report;
 mod size;
 mod source;
 
+#[cfg(test)]
+mod invalid;
+
 pub(crate) use ad_hoc::{AdHoc, ad_hoc};
 pub(crate) use bundle::{Bundle, BundleOptions, Contents, Images, bundle};
 pub(crate) use problem::Problem;

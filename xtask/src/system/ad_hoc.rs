@@ -106,7 +106,7 @@ mod tests {
         let problem = ad_hoc(&AdHoc { vcpus: 0, ..options() }).unwrap_err();
         assert_eq!(problem.to_string(), "vm \"guest\" has no virtual cpu; name a core in its list of cores");
         let problem = ad_hoc(&AdHoc { memory_bytes: u64::MAX, ..options() }).unwrap_err();
-        assert!(problem.to_string().contains("must be a multiple of 2 MiB"), "{problem}");
+        assert!(problem.to_string().contains("memory comes in multiples of 2 MiB"), "{problem}");
         ad_hoc(&AdHoc { cores: 0, ..options() }).unwrap_err();
     }
 }

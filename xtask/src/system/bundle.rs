@@ -200,9 +200,10 @@ impl Builder<'_> {
     fn read(&self, role: &str, path: &Path) -> Result<Vec<u8>, Problem> {
         fs::read(path).map_err(|error| {
             let path = path.display();
-            let reason = match error.kind() {
-                io::ErrorKind::NotFound => format!("there is no file {path}; check its name"),
-                _ => format!("{path} cannot be read ({error}); check the file"),
+            let reason = if error.kind() == io::ErrorKind::NotFound {
+                format!("there is no file {path}; check its name")
+            } else {
+                format!("{path} cannot be read ({error}); check the file")
             };
             self.missing(role, reason)
         })

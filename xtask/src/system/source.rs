@@ -111,11 +111,24 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Source, Problem> {
     let reader = Reader { path, text };
     let form: SystemForm = toml::from_str(text).map_err(|error| {
         let line = error.span().and_then(|span| reader.line(&span));
-        Problem::new(Some(path), line, error.message().replace('\n', " "))
+        Problem::new(Some(path), line, sentence_of(error.message()))
     })?;
     let source = reader.system(form)?;
     source.validate(&source.skeleton())?;
     Ok(source)
+}
+
+/// What the TOML reader says, as a sentence that also says what to do.
+fn sentence_of(message: &str) -> String {
+    let message = message.replace('\n', " ");
+    if let Some((key, known)) = message.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", expected ")) {
+        let known = known.strip_prefix("one of ").unwrap_or(known);
+        return format!("the key {key} is not known; choose one of these: {known}");
+    }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key} is missing; add it");
+    }
+    if message.contains("; ") { message } else { format!("{message}; correct this line") }
 }
 
 /// Turns the TOML form into a [`Source`], and checks what the `manifest` crate does not know about.
@@ -136,6 +149,14 @@ impl Reader<'_> {
 
     fn problem(&self, line: Line, sentence: String) -> Problem {
         Problem::new(Some(self.path), line, sentence)
+    }
+
+    /// A number of cores, or the number of a core.
+    fn core_number(&self, number: &Spanned<u64>) -> Result<u8, Problem> {
+        u8::try_from(*number.get_ref()).map_err(|_| {
+            let sentence = format!("no board has {} cores; use a smaller number", number.get_ref());
+            self.problem(self.line_of(number), sentence)
+        })
     }
 
     fn system(&self, form: SystemForm) -> Result<Source, Problem> {
@@ -160,7 +181,7 @@ impl Reader<'_> {
             name: self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
             description: form.description.unwrap_or_default(),
             board,
-            cores: form.cores.map_or(board.cores_default, |cores| core_number(*cores.get_ref())),
+            cores: form.cores.map_or(Ok(board.cores_default), |cores| self.core_number(&cores))?,
             memory_bytes,
             vms: form.vm.into_iter().map(|vm| self.vm(vm)).collect::<Result<_, _>>()?,
             lines,
@@ -205,7 +226,7 @@ impl Reader<'_> {
         Ok(VmSource {
             name,
             memory,
-            cores: form.cores.get_ref().iter().map(|core| core_number(*core.get_ref())).collect(),
+            cores: form.cores.get_ref().iter().map(|core| self.core_number(core)).collect::<Result<_, _>>()?,
             kernel: ImageName::Named(form.kernel.into_inner()),
             initrd: form.initrd.map(|initrd| ImageName::Named(initrd.into_inner())),
             command_line: form.command_line.unwrap_or_default(),
@@ -243,11 +264,6 @@ impl Reader<'_> {
         };
         Ok((device, lines))
     }
-}
-
-/// A number of cores, or the number of a core. What does not fit is more than any board has, and validation says so.
-fn core_number(number: u64) -> u8 {
-    u8::try_from(number).unwrap_or(u8::MAX)
 }
 
 impl Source {
