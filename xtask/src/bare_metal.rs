@@ -1,0 +1,84 @@
+//! Builds the bare-metal programs, Bulkhead itself and the guests, and flattens them for a boot loader.
+
+use crate::{flat_image, workspace::Workspace};
+use anyhow::{Context, bail, ensure};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The target of everything that runs on the board: no floating-point registers, so EL2 has none to save.
+pub(crate) const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+/// The package of the EL2 binary.
+const HYPERVISOR: &str = "bulkhead";
+
+/// A built program.
+pub(crate) struct Program {
+    /// With symbols, for a debugger and for backtraces; linked at address 0.
+    pub(crate) elf: PathBuf,
+    /// What a boot loader copies into memory.
+    pub(crate) image: PathBuf,
+}
+
+/// Builds Bulkhead.
+///
+/// # Errors
+/// When cargo fails (it has said why), or when the ELF file cannot be flattened.
+pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program> {
+    build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead")
+}
+
+/// Builds the bare-metal guest `name`: a binary of one of the packages below `guests/`.
+///
+/// # Errors
+/// When no package has such a binary; otherwise as [`build_hypervisor`].
+pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<Program> {
+    let guests = workspace.root().join("guests");
+    let binaries = || {
+        let packages = workspace.metadata.workspace_packages().into_iter();
+        packages.filter(|package| package.manifest_path.as_std_path().starts_with(&guests)).flat_map(|package| {
+            package.targets.iter().filter(|target| target.is_bin()).map(|target| (package.name.as_str(), &target.name))
+        })
+    };
+    let Some((package, binary)) =
+        binaries().find(|(_, binary)| *binary == name || binary.strip_prefix("bulkhead-guest-") == Some(name))
+    else {
+        let known: Vec<&str> = binaries().map(|(_, binary)| binary.as_str()).collect();
+        bail!("there is no bare-metal guest `{name}` below guests/; there are: {}", known.join(", "));
+    };
+    build(workspace, package, binary, &format!("guest-{name}"))
+}
+
+fn build(workspace: &Workspace, package: &str, binary: &str, image_name: &str) -> anyhow::Result<Program> {
+    let status = cargo(workspace)
+        .args(["build", "--release", "--target", TARGET, "--package", package, "--bin", binary])
+        .status()
+        .context("cargo could not be started")?;
+    ensure!(status.success(), "`{binary}` does not build for {TARGET}; the compiler's message is above");
+
+    let elf = workspace.target().join(TARGET).join("release").join(binary);
+    let image = workspace.cache().join("images").join(format!("{image_name}.bin"));
+    flatten_file(&elf, &image).with_context(|| format!("{} cannot be made into a boot image", elf.display()))?;
+    Ok(Program { elf, image })
+}
+
+fn flatten_file(elf: &Path, image: &Path) -> anyhow::Result<()> {
+    let flat = flat_image::flatten(&std::fs::read(elf)?)?;
+    std::fs::create_dir_all(image.parent().context("an image has a directory")?)?;
+    std::fs::write(image, flat)?;
+    Ok(())
+}
+
+/// Cargo, to be run at the workspace's root with the toolchain that runs this program.
+pub(crate) fn cargo(workspace: &Workspace) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace.root());
+    // What cargo has set for this package must not leak into the build of another: build scripts look at it.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
