@@ -1,0 +1,71 @@
+//! The programs of this machine: the Rust target, QEMU, the debugger.
+
+use super::apt;
+use crate::{bare_metal, progress, qemu::PROGRAM as QEMU};
+use anyhow::{Context, bail, ensure};
+use std::{path::Path, process::Command};
+
+/// Makes sure that the compiler can build for the board.
+///
+/// # Errors
+/// One sentence, where neither the target nor rustup is there.
+pub(crate) fn rust_target() -> anyhow::Result<()> {
+    let target = bare_metal::TARGET;
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output().context("rustc could not be started")?;
+    let sysroot = String::from_utf8(output.stdout).context("rustc names no sysroot")?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(target).join("lib").is_dir() {
+        return Ok(());
+    }
+    ensure!(
+        apt::exists("rustup"),
+        "this Rust cannot build for {target} and there is no rustup to add it; install Rust with rustup (https://rustup.rs)"
+    );
+    progress::step(&format!("adding the Rust target {target}"), || {
+        apt::run(Command::new("rustup").args(["target", "add", target]))
+    })
+}
+
+/// Makes sure that QEMU is there.
+///
+/// # Errors
+/// One sentence that says what to install, where this machine does not let us install it.
+pub(crate) fn qemu() -> anyhow::Result<()> {
+    if apt::exists(QEMU) {
+        return Ok(());
+    }
+    let installed = progress::step("installing QEMU (package qemu-system-arm)", || apt::install("qemu-system-arm"))?;
+    ensure!(
+        installed && apt::exists(QEMU),
+        "there is no `{QEMU}`: install QEMU 7.2 or newer for AArch64 (Debian and Ubuntu: `sudo apt-get install \
+         qemu-system-arm`; Fedora: `sudo dnf install qemu-system-aarch64`; macOS: `brew install qemu`) and run the \
+         command again"
+    );
+    Ok(())
+}
+
+/// Gives the name of a debugger that knows AArch64, and installs one where there is none.
+///
+/// # Errors
+/// One sentence that says what to install.
+pub(crate) fn debugger() -> anyhow::Result<&'static str> {
+    if let Some(found) = find_debugger() {
+        return Ok(found);
+    }
+    progress::step("installing gdb-multiarch", || apt::install("gdb-multiarch"))?;
+    match find_debugger() {
+        Some(found) => Ok(found),
+        None => bail!(
+            "no gdb here knows AArch64: install `gdb-multiarch` (or `aarch64-linux-gnu-gdb`) and run the command again"
+        ),
+    }
+}
+
+fn find_debugger() -> Option<&'static str> {
+    ["gdb-multiarch", "aarch64-linux-gnu-gdb", "aarch64-none-elf-gdb", "gdb"].into_iter().find(|name| {
+        let mut probe = Command::new(name);
+        probe.args(["--batch", "--nx", "-ex", "set architecture aarch64"]);
+        probe.output().is_ok_and(|output| {
+            output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("Undefined")
+        })
+    })
+}
