@@ -1,0 +1,161 @@
+//! The command line of QEMU: a board from `platform`, with Bulkhead as the kernel and the bundle as the initial RAM disk.
+
+use platform::Board;
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::Command,
+};
+
+/// The program that emulates the boards.
+pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
+
+/// Who has the other end of the board's UART.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Uart {
+    /// A person at a terminal: keys reach the board, and Ctrl-A X ends QEMU.
+    Terminal,
+    /// A program that only reads.
+    Reader,
+}
+
+/// How the board's time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// With the host's clock.
+    Host,
+    /// One nanosecond for each instruction: the same in every run, on every machine.
+    Instructions,
+}
+
+/// A board under QEMU and what is loaded onto it.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    /// The board.
+    pub(crate) board: &'static Board,
+    /// The model of its cores, as QEMU names it.
+    pub(crate) cpu: String,
+    /// The number of cores.
+    pub(crate) cores: u8,
+    /// The size of its RAM, in bytes.
+    pub(crate) memory_bytes: u64,
+    /// How its time passes.
+    pub(crate) clock: Clock,
+    /// Who has the other end of its UART.
+    pub(crate) uart: Uart,
+    /// `bulkhead.bin`.
+    pub(crate) kernel: PathBuf,
+    /// The bundle.
+    pub(crate) bundle: PathBuf,
+    /// Further arguments, as the user gave them.
+    pub(crate) extra: Vec<OsString>,
+}
+
+impl Machine {
+    /// QEMU's arguments.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut option = |name: &str, value: &OsStr| arguments.extend([name.into(), value.to_owned()]);
+        let machine = match self.clock {
+            Clock::Host => self.board.qemu_machine.to_owned(),
+            Clock::Instructions => format!("{},{}", self.board.qemu_machine, self.board.qemu_machine_reproducible),
+        };
+        option("-M", machine.as_ref());
+        option("-cpu", self.cpu.as_ref());
+        option("-smp", self.cores.to_string().as_ref());
+        option("-m", format!("{}M", self.memory_bytes >> 20).as_ref());
+        option("-display", "none".as_ref());
+        match self.uart {
+            Uart::Terminal => option("-serial", "mon:stdio".as_ref()),
+            Uart::Reader => {
+                option("-serial", "stdio".as_ref());
+                option("-monitor", "none".as_ref());
+            }
+        }
+        option("-nic", "none".as_ref());
+        if self.clock == Clock::Instructions {
+            option("-icount", "shift=0,sleep=off".as_ref());
+            option("-rtc", "base=2020-01-01T00:00:00,clock=vm".as_ref());
+            option("-seed", "1".as_ref());
+        }
+        // Bulkhead's panic reaches QEMU through this device, and QEMU then ends with a failing status.
+        option("-device", "pvpanic-pci".as_ref());
+        option("-action", "panic=exit-failure".as_ref());
+        option("-kernel", self.kernel.as_ref());
+        option("-initrd", self.bundle.as_ref());
+        arguments.push("-no-reboot".into());
+        arguments.extend(self.extra.iter().cloned());
+        arguments
+    }
+
+    /// The command, ready to start.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(self.arguments());
+        command
+    }
+
+    /// The command as one would type it into a shell.
+    pub(crate) fn line(&self) -> String {
+        let mut line = PROGRAM.to_owned();
+        for argument in self.arguments() {
+            line.push(' ');
+            line.push_str(&quoted(&argument.to_string_lossy()));
+        }
+        line
+    }
+}
+
+/// `word` as a shell takes it: quoted where it must be.
+fn quoted(word: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_=,.:/+@".contains(character);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        let board = platform::find("qemu-virt").expect("the board is known");
+        Machine {
+            board,
+            cpu: board.cpu_default.to_owned(),
+            cores: 4,
+            memory_bytes: 1 << 30,
+            clock: Clock::Host,
+            uart: Uart::Reader,
+            kernel: "bulkhead.bin".into(),
+            bundle: "two linux.bundle".into(),
+            extra: vec!["-d".into(), "guest_errors".into()],
+        }
+    }
+
+    #[test]
+    fn the_gic_version_is_always_stated() {
+        // QEMU's default with `virtualization=on` is a GICv2.
+        assert!(machine().line().contains("gic-version=3"));
+    }
+
+    #[test]
+    fn a_file_name_with_a_space_is_quoted() {
+        assert!(machine().line().contains("-initrd 'two linux.bundle'"), "{}", machine().line());
+    }
+
+    #[test]
+    fn what_the_user_adds_comes_last_and_so_wins() {
+        assert!(machine().line().ends_with("-d guest_errors"));
+    }
+
+    #[test]
+    fn counted_instructions_leave_nothing_to_chance() {
+        let line = Machine { clock: Clock::Instructions, ..machine() }.line();
+        for part in ["-icount shift=0,sleep=off", "dtb-randomness=off", "clock=vm", "-seed 1"] {
+            assert!(line.contains(part), "{part} is missing: {line}");
+        }
+    }
+}

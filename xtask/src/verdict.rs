@@ -1,0 +1,151 @@
+//! Judges a run that nobody watched: what each guest reported about itself, and how the run ended.
+
+use crate::{
+    session::{Ending, Outcome},
+    system::{ImageName, Source, VmSource},
+};
+use std::collections::BTreeMap;
+
+/// The name under which a system asks for the root file system of `guests/linux`, whose `init` checks itself.
+const LINUX_ROOT_FILE_SYSTEM: &str = "linux";
+
+/// What a guest found out, by name: `cpus` → `2`.
+pub(crate) type Findings = BTreeMap<String, String>;
+
+/// What the Linux guest `name` reported for `check` (`selfcheck`, `hotplug` or `ticks`).
+///
+/// # Errors
+/// A sentence, when it reported a failure or nothing at all.
+pub(crate) fn findings(outcome: &Outcome, check: &str, name: &str) -> Result<Findings, String> {
+    let prefix = format!("{check} {name}: ");
+    let report = outcome.guest_lines(name).find_map(|line| line.strip_prefix(&prefix));
+    match report.map(|report| report.split_once(' ').unwrap_or((report, ""))) {
+        None => Err(format!("guest `{name}` has not reported its {check}")),
+        Some(("ok", found)) => Ok(found
+            .split(' ')
+            .filter_map(|word| word.split_once('='))
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect()),
+        Some((_, reason)) => Err(format!("the {check} of guest `{name}` failed: {reason}")),
+    }
+}
+
+/// Whether `vm` is a Linux guest that checks itself when it is asked to.
+pub(crate) fn checks_itself(vm: &VmSource) -> bool {
+    matches!(&vm.initrd, Some(ImageName::Named(name)) if name == LINUX_ROOT_FILE_SYSTEM)
+}
+
+/// Refuses a run that did not end by itself and well.
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn ended_well(outcome: &Outcome) -> Result<(), String> {
+    if let Some(panic) = outcome.panic() {
+        return Err(format!("Bulkhead panicked; its epitaph begins with: {panic}"));
+    }
+    match &outcome.ending {
+        Ending::Exited(status) if status.success() => Ok(()),
+        Ending::Exited(status) => Err(format!("QEMU failed ({status})")),
+        Ending::TimedOut(limit) => {
+            let last = outcome.lines.iter().rev().find(|line| !line.trim().is_empty());
+            let last = last.map_or_else(|| "nothing at all".to_owned(), |line| format!("`{line}`"));
+            Err(format!("it had not ended after {} s; the last it printed was {last}", limit.as_secs()))
+        }
+        Ending::Panicked => Err("Bulkhead panicked".to_owned()),
+        Ending::Interrupted => Err("interrupted".to_owned()),
+    }
+}
+
+/// Judges a whole run of `source`: it ended well, every Linux guest has found itself in order and as the system
+/// describes it, and no bare-metal guest reported a failure.
+///
+/// # Errors
+/// A sentence about the first thing that is wrong.
+pub(crate) fn whole_run(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    // A guest's own reason says more than the timeout that may follow from it.
+    for vm in source.vms() {
+        let failure = outcome.guest_lines(vm.name()).find(|line| {
+            line.starts_with("FAIL ") || line.starts_with("GUEST PANIC") || line.contains("Kernel panic - not syncing")
+        });
+        if let Some(failure) = failure {
+            return Err(format!("guest `{}` reports: {failure}", vm.name()));
+        }
+    }
+    if outcome.panic().is_some() {
+        ended_well(outcome)?;
+    }
+    let mut boot_ids: BTreeMap<String, &str> = BTreeMap::new();
+    for vm in source.vms().iter().filter(|vm| checks_itself(vm)) {
+        let found = match findings(outcome, "selfcheck", vm.name()) {
+            Ok(found) => found,
+            Err(sentence) => {
+                let why = ended_well(outcome).err().map(|why| format!("; {why}")).unwrap_or_default();
+                return Err(sentence + &why);
+            }
+        };
+        agrees(vm, &found)?;
+        let boot_id = found.get("boot_id").cloned().unwrap_or_default();
+        if let Some(other) = boot_ids.insert(boot_id, vm.name()) {
+            return Err(format!("guests `{other}` and `{}` drew the same random number: they share a seed", vm.name()));
+        }
+    }
+    ended_well(outcome)
+}
+
+/// Compares what a Linux guest found with what the system gives it.
+fn agrees(vm: &VmSource, found: &Findings) -> Result<(), String> {
+    for (key, expected) in [("cpus", vm.vcpus().to_string()), ("memory_bytes", vm.memory_bytes().to_string())] {
+        let seen = found.get(key).map_or("nothing", String::as_str);
+        if seen != expected {
+            return Err(format!("guest `{}` sees {key}={seen}, but the system gives it {expected}", vm.name()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+
+    fn outcome(lines: &[&str]) -> Outcome {
+        let ending = Ending::Exited(ExitStatus::from_raw(0));
+        Outcome { lines: lines.iter().map(|line| (*line).to_owned()).collect(), ending }
+    }
+
+    #[test]
+    fn findings_are_read_by_name() {
+        let found = findings(&outcome(&["[a] selfcheck a: ok cpus=2 ticks=250,251"]), "selfcheck", "a").expect("ok");
+        assert_eq!(found["cpus"], "2");
+        assert_eq!(found["ticks"], "250,251");
+    }
+
+    #[test]
+    fn a_guest_cannot_report_for_its_neighbour() {
+        findings(&outcome(&["[b] selfcheck a: ok cpus=2"]), "selfcheck", "a").expect_err("said by b");
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_reason() {
+        let sentence =
+            findings(&outcome(&["[a] selfcheck a: FAILED 1 of 2 CPUs"]), "selfcheck", "a").expect_err("failed");
+        assert_eq!(sentence, "the selfcheck of guest `a` failed: 1 of 2 CPUs");
+    }
+
+    #[test]
+    fn silence_is_not_success() {
+        findings(&outcome(&[]), "selfcheck", "a").expect_err("nothing was said");
+    }
+
+    #[test]
+    fn a_run_that_ends_with_an_epitaph_failed_whatever_qemu_says() {
+        ended_well(&outcome(&["[bulkhead] BULKHEAD PANIC: out of pages"])).expect_err("a panic");
+    }
+
+    #[test]
+    fn a_timeout_quotes_the_last_line() {
+        let outcome = Outcome { ending: Ending::TimedOut(Duration::from_secs(60)), ..outcome(&["[a] booting", ""]) };
+        let sentence = ended_well(&outcome).expect_err("timed out");
+        assert_eq!(sentence, "it had not ended after 60 s; the last it printed was `[a] booting`");
+    }
+}
