@@ -1,0 +1,142 @@
+//! Whole systems under QEMU, each started once and judged by what its guests report.
+//!
+//! To add one: write a system into `guests/systems`, and a [`Scenario`] into the list of one of the files here.
+
+mod boot;
+mod guests;
+mod linux;
+
+use crate::{
+    launch::{self, BoardOptions},
+    qemu::Uart,
+    session::{Outcome, Session},
+    system::Source,
+    systems,
+    tally::Tally,
+    workspace::Workspace,
+};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// How much of a failed run's output is shown.
+const TAIL_LINES: usize = 25;
+
+/// A system, how it is started, and what must come of it.
+struct Scenario {
+    /// A sentence that says what holds.
+    name: String,
+    /// The system in `guests/systems`.
+    system: &'static str,
+    /// The model of the cores, where it is not the board's default.
+    cpu: Option<&'static str>,
+    /// Added to every guest's command line.
+    command_line: &'static str,
+    /// Changes the bundle before the start.
+    tamper: Option<fn(Vec<u8>) -> Vec<u8>>,
+    /// How long the run may take.
+    limit_seconds: u64,
+    /// Judges the run.
+    verdict: fn(&Source, &Outcome) -> Result<(), String>,
+}
+
+/// Every scenario, in the order in which they run.
+fn all() -> Vec<Scenario> {
+    let mut scenarios = boot::scenarios();
+    scenarios.extend(guests::scenarios());
+    scenarios.extend(linux::scenarios());
+    scenarios
+}
+
+/// Runs the scenarios whose names contain `filter`, or all, one at a time: each emulates several cores.
+///
+/// # Errors
+/// When something is wrong with this machine rather than with a scenario.
+pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    for scenario in all() {
+        if filter.is_some_and(|filter| !scenario.name.contains(filter)) {
+            continue;
+        }
+        let started = Instant::now();
+        let log = log_path(workspace, &scenario.name);
+        match scenario.run(workspace, log.clone()) {
+            Ok(()) => {
+                println!("PASS {} ({:.1} s)", scenario.name, started.elapsed().as_secs_f32());
+                tally.count(true);
+            }
+            Err(reason) => {
+                println!("FAIL {}: {reason:#}", scenario.name);
+                show_tail(workspace, &log);
+                tally.count(false);
+            }
+        }
+    }
+    Ok(tally)
+}
+
+impl Scenario {
+    fn run(&self, workspace: &Workspace, log: PathBuf) -> anyhow::Result<()> {
+        // A log of an earlier run must not be taken for this one's.
+        if log.exists() {
+            std::fs::remove_file(&log)?;
+        }
+        let source = systems::find(workspace, self.system)?;
+        let mut prepared = launch::prepare(workspace, source, self.command_line)?;
+        if let Some(tamper) = self.tamper {
+            prepared.bundle.cpio = tamper(prepared.bundle.cpio);
+        }
+        let options = BoardOptions { cpu: self.cpu.map(str::to_owned), ..BoardOptions::default() };
+        let machine = prepared.machine(workspace, &options, Uart::Reader, Vec::new())?;
+        let symbols = prepared.symbols();
+        let limit = Some(Duration::from_secs(self.limit_seconds));
+        let outcome = Session { symbols: symbols.as_ref(), echo: false, log: Some(log), limit }.run(&machine)?;
+        (self.verdict)(&prepared.source, &outcome).map_err(anyhow::Error::msg)
+    }
+}
+
+/// Where the output of the scenario `name` goes: `target/bulkhead/logs/two-linux-guests-on-cortex-a57.log`.
+fn log_path(workspace: &Workspace, name: &str) -> PathBuf {
+    let mut file = String::new();
+    for character in name.chars() {
+        if character.is_ascii_alphanumeric() {
+            file.push(character.to_ascii_lowercase());
+        } else if !file.ends_with('-') {
+            file.push('-');
+        }
+    }
+    workspace.cache().join("logs").join(format!("{}.log", file.trim_matches('-')))
+}
+
+fn show_tail(workspace: &Workspace, log: &std::path::Path) {
+    let Ok(text) = std::fs::read(log) else { return };
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    for line in lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default() {
+        println!("    | {line}");
+    }
+    println!("    the whole output: {}", workspace.display(log));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_scenarios_share_a_name_or_a_log() {
+        let workspace = Workspace::find().expect("a workspace");
+        let logs: BTreeSet<_> = all().iter().map(|scenario| log_path(&workspace, &scenario.name)).collect();
+        assert_eq!(logs.len(), all().len());
+    }
+
+    #[test]
+    fn every_scenario_names_a_system_that_there_is() {
+        let workspace = Workspace::find().expect("a workspace");
+        let known = systems::names(&workspace).expect("systems");
+        for scenario in all() {
+            assert!(known.iter().any(|name| name == scenario.system), "`{}`: no {}", scenario.name, scenario.system);
+        }
+    }
+}
