@@ -1,10 +1,28 @@
 //! Development commands: everything a person does with this repository is `cargo xtask COMMAND`.
 //!
-//! Each command has one file under `commands`; the modules beside it are what several commands share. What the system
-//! description means is not decided here but in `system` and in the `manifest` crate.
+//! Each command has one file under `commands`; the modules beside it are what several commands share. Reading order:
+//! `commands/run.rs`, `launch` (from a description to a board), `qemu` (its command line), `session` (one run),
+//! `verdict` (was it good). What a system description means is decided in `system` and in the `manifest` crate.
 
+mod bare_metal;
 mod commands;
+mod flat_image;
+mod host_tests;
+mod images;
+mod launch;
+mod linux;
+mod progress;
+mod qemu;
+mod scenarios;
+mod session;
+mod setup;
+mod symbols;
 mod system;
+mod systems;
+mod tally;
+mod tidy;
+mod verdict;
+mod workspace;
 
 use clap::Parser;
 use std::process::ExitCode;

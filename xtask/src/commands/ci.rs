@@ -1,0 +1,114 @@
+//! `ci`: everything that must hold before a change lands. `.ci/run` calls this and nothing else.
+
+use crate::{
+    bare_metal::{TARGET, cargo},
+    host_tests, scenarios, setup,
+    tally::Tally,
+    tidy,
+    workspace::Workspace,
+};
+use anyhow::Context;
+use std::{
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+/// The crates whose tests also run under Miri: those without a single line that knows about hardware or the host.
+const MIRI_PACKAGES: &[&str] =
+    &["bulkhead-abi", "bulkhead-devices", "bulkhead-manifest", "bulkhead-model", "bulkhead-platform", "bulkhead-vdev"];
+
+pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    setup::rust_target()?;
+    let bare_metal = bare_metal_packages(workspace);
+    let mut steps = Steps::default();
+
+    steps.command("format", cargo(workspace).args(["fmt", "--all", "--check"]))?;
+    steps.check("tidy rules", || {
+        let findings = tidy::check(workspace)?;
+        for finding in &findings {
+            println!("{finding}");
+        }
+        Ok(!findings.iter().any(tidy::Finding::is_refused))
+    })?;
+    let mut clippy = cargo(workspace);
+    steps.command("lints of the host crates", clippy.args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    let mut clippy = cargo(workspace);
+    clippy.args(["clippy", "--target", TARGET]).args(&bare_metal).args(["--", "-D", "warnings"]);
+    steps.command("lints of the bare-metal crates", &mut clippy)?;
+    let mut doc = cargo(workspace);
+    steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps"]))?;
+    let mut doc = cargo(workspace);
+    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps", "--target", TARGET]).args(&bare_metal);
+    steps.command("documentation of the bare-metal crates", &mut doc)?;
+    steps.tests("host tests", || host_tests::run(workspace, None))?;
+    steps.miri(workspace)?;
+    steps.tests("scenarios under QEMU", || scenarios::run(workspace, None))?;
+
+    println!("== {} s in all", steps.started.elapsed().as_secs());
+    println!("{}", steps.tally);
+    Ok(if steps.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `--package NAME` for each crate that does not build on the host.
+fn bare_metal_packages(workspace: &Workspace) -> Vec<String> {
+    let metadata = &workspace.metadata;
+    let host = metadata.workspace_default_packages();
+    let all = metadata.workspace_packages().into_iter();
+    let others = all.filter(|package| !host.iter().any(|other| other.id == package.id));
+    others.flat_map(|package| ["--package".to_owned(), package.name.to_string()]).collect()
+}
+
+/// The steps, each counted as one test unless it counts tests itself.
+struct Steps {
+    tally: Tally,
+    started: Instant,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self { tally: Tally::default(), started: Instant::now() }
+    }
+}
+
+impl Steps {
+    fn check(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        println!("== {name}");
+        let started = Instant::now();
+        let passed = step().with_context(|| format!("step `{name}` could not run"))?;
+        let word = if passed { "PASS" } else { "FAIL" };
+        println!("{word} {name} ({:.1} s)", started.elapsed().as_secs_f32());
+        self.tally.count(passed);
+        Ok(())
+    }
+
+    fn command(&mut self, name: &str, command: &mut Command) -> anyhow::Result<()> {
+        self.check(name, || Ok(command.stdin(Stdio::null()).status()?.success()))
+    }
+
+    fn tests(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<Tally>) -> anyhow::Result<()> {
+        println!("== {name}");
+        let tally = step().with_context(|| format!("step `{name}` could not run"))?;
+        self.tally.add(tally);
+        Ok(())
+    }
+
+    /// The pure crates' tests, interpreted. Needs the nightly toolchain, which not everybody has.
+    fn miri(&mut self, workspace: &Workspace) -> anyhow::Result<()> {
+        let nightly = |arguments: &[&str]| {
+            let mut command = Command::new("rustup");
+            command.args(["run", "nightly", "cargo", "miri"]).args(arguments).current_dir(workspace.root());
+            command
+        };
+        let mut probe = nightly(&["--version"]);
+        let there = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !there.is_ok_and(|status| status.success()) {
+            println!("== Miri is skipped: `rustup toolchain install nightly --component miri,rust-src` adds it");
+            return Ok(());
+        }
+        let mut command = nightly(&["test", "--quiet"]);
+        for package in MIRI_PACKAGES {
+            command.args(["--package", package]);
+        }
+        self.tests("the pure crates under Miri", || host_tests::counted(command))
+    }
+}

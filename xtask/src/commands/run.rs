@@ -1,0 +1,119 @@
+//! `run`: starts a system, or one image of the user's own, under QEMU.
+//!
+//! At a terminal the guests are there to be used. Without one, each Linux guest is told to check itself and power off,
+//! and the exit code says whether all is well.
+
+use crate::{
+    launch::{self, BoardOptions},
+    qemu::Uart,
+    session::Session,
+    system::{self, AdHoc, Source, parse_size},
+    systems, verdict,
+    workspace::Workspace,
+};
+use anyhow::{Context, ensure};
+use std::{
+    ffi::OsString,
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// How long a run without a terminal may take.
+const LIMIT_DEFAULT: Duration = Duration::from_secs(60);
+/// The same where instructions are counted: one core is emulated at a time.
+const LIMIT_DEFAULT_ICOUNT: Duration = Duration::from_secs(300);
+
+/// The options of `run`.
+#[derive(clap::Args)]
+pub(super) struct Run {
+    /// A system of guests/systems, or the path of a .toml file
+    #[arg(default_value = super::DEFAULT_SYSTEM, conflicts_with = "kernel")]
+    system: String,
+    /// Start this arm64 image as the only guest, in place of a system
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The initial RAM disk of --kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// The command line of --kernel
+    #[arg(
+        long,
+        value_name = "STRING",
+        requires = "kernel",
+        default_value = "console=ttyAMA0",
+        allow_hyphen_values = true
+    )]
+    append: String,
+    /// The RAM of --kernel, such as 512M
+    #[arg(long, value_name = "SIZE", requires = "kernel", default_value = "256M", value_parser = parse_size)]
+    memory: u64,
+    /// The number of virtual CPUs of --kernel
+    #[arg(long, value_name = "N", requires = "kernel", default_value_t = 1)]
+    vcpus: u8,
+    #[command(flatten)]
+    board: BoardOptions,
+    /// End the run after so long (default without a terminal: 60, or 300 with --icount)
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Further arguments for QEMU
+    #[arg(last = true, value_name = "QEMU ARGS")]
+    qemu: Vec<OsString>,
+}
+
+impl Run {
+    pub(super) fn run(self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+        let terminal = std::io::stdin().is_terminal();
+        let source = self.source(workspace)?;
+        let alone = self.kernel.is_some();
+        let extra_command_line = if terminal || alone { "" } else { "bulkhead.selfcheck" };
+        let prepared = launch::prepare(workspace, source, extra_command_line)?;
+        let uart = if terminal { Uart::Terminal } else { Uart::Reader };
+        let machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
+        let symbols = prepared.symbols();
+
+        let limit_default = if self.board.icount { LIMIT_DEFAULT_ICOUNT } else { LIMIT_DEFAULT };
+        let limit = match self.timeout {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => (!terminal).then_some(limit_default),
+        };
+        if terminal {
+            eprintln!("run: Ctrl-] then a digit picks the guest that gets your keys; Ctrl-A X ends QEMU");
+        }
+        let started = Instant::now();
+        let outcome = Session { symbols: symbols.as_ref(), echo: true, log: None, limit }.run(&machine)?;
+        let judged = if terminal || alone {
+            verdict::ended_well(&outcome)
+        } else {
+            verdict::whole_run(&prepared.source, &outcome)
+        };
+        match judged {
+            Ok(()) => {
+                if !terminal {
+                    eprintln!("run: all is well after {:.1} s", started.elapsed().as_secs_f32());
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(sentence) => {
+                eprintln!("run: {sentence}");
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    }
+
+    fn source(&self, workspace: &Workspace) -> anyhow::Result<Source> {
+        let Some(kernel) = &self.kernel else { return systems::find(workspace, &self.system) };
+        let board = platform::BOARDS.first().copied().context("no board is known")?;
+        ensure!(self.vcpus > 0, "--vcpus 0 leaves nothing to run on; give 1 or more");
+        Ok(system::ad_hoc(&AdHoc {
+            board,
+            cores: self.board.smp.unwrap_or_else(|| self.vcpus.min(board.cores_max)),
+            kernel: kernel.clone(),
+            initrd: self.initrd.clone(),
+            command_line: self.append.clone(),
+            memory_bytes: self.memory,
+            vcpus: self.vcpus,
+        })?)
+    }
+}

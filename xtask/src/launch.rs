@@ -1,0 +1,127 @@
+//! From a system's description to a board that is ready to start: builds, fetches and packs what it takes.
+
+use crate::{
+    bare_metal::{self, Program},
+    images::HostImages,
+    qemu::{Clock, Machine, Uart},
+    setup,
+    symbols::Symbols,
+    system::{self, Bundle, BundleOptions, Source},
+    workspace::Workspace,
+};
+use anyhow::{Context, ensure};
+use clap::Args;
+use std::{ffi::OsString, path::PathBuf};
+
+/// The options that choose the board's cores and clock.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct BoardOptions {
+    /// The model of the cores, as QEMU names it (default: the board's)
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) cpu: Option<String>,
+    /// The number of cores (default: as many as the system uses)
+    #[arg(long, value_name = "N")]
+    pub(crate) smp: Option<u8>,
+    /// Count time in instructions: slow, and the same in every run
+    #[arg(long)]
+    pub(crate) icount: bool,
+}
+
+/// A system with everything that its start needs.
+pub(crate) struct Prepared {
+    /// The system's description.
+    pub(crate) source: Source,
+    /// What its virtual machines are started from.
+    pub(crate) bundle: Bundle,
+    /// Bulkhead.
+    pub(crate) program: Program,
+}
+
+/// Builds Bulkhead and the bundle of `source`, and sets up what is missing for that. Each machine's command line gets
+/// `extra_command_line`.
+///
+/// # Errors
+/// What is wrong with the system or with this machine, in a sentence.
+pub(crate) fn prepare(workspace: &Workspace, source: Source, extra_command_line: &str) -> anyhow::Result<Prepared> {
+    setup::rust_target()?;
+    let program = bare_metal::build_hypervisor(workspace)?;
+    let bundle = bundle(workspace, &source, extra_command_line)?;
+    Ok(Prepared { source, bundle, program })
+}
+
+/// Builds the bundle of `source` alone.
+///
+/// # Errors
+/// As [`prepare`].
+pub(crate) fn bundle(workspace: &Workspace, source: &Source, extra_command_line: &str) -> anyhow::Result<Bundle> {
+    let options = BundleOptions { extra_command_line: extra_command_line.to_owned() };
+    Ok(system::bundle(source, &HostImages::new(workspace), &options)?)
+}
+
+impl Prepared {
+    /// Writes the bundle to the cache and gives the board to start, with QEMU installed where it was missing.
+    ///
+    /// # Errors
+    /// When the board has fewer cores than the system uses, or QEMU cannot be had.
+    pub(crate) fn machine(
+        &self,
+        workspace: &Workspace,
+        options: &BoardOptions,
+        uart: Uart,
+        extra: Vec<OsString>,
+    ) -> anyhow::Result<Machine> {
+        let bundle = workspace.cache().join("bundles").join(format!("{}.bundle", self.source.name()));
+        self.write_bundle(&bundle)?;
+        setup::qemu()?;
+        self.machine_with(options, uart, extra, self.program.image.clone(), bundle)
+    }
+
+    /// As [`Prepared::machine`], for files that lie elsewhere.
+    ///
+    /// # Errors
+    /// When the board has fewer cores than the system uses.
+    pub(crate) fn machine_with(
+        &self,
+        options: &BoardOptions,
+        uart: Uart,
+        extra: Vec<OsString>,
+        kernel: PathBuf,
+        bundle: PathBuf,
+    ) -> anyhow::Result<Machine> {
+        let source = &self.source;
+        let board = source.board();
+        let cores = options.smp.unwrap_or_else(|| source.cores());
+        ensure!(
+            cores >= source.cores(),
+            "system `{}` uses {} cores, and --smp gives the board only {cores}",
+            source.name(),
+            source.cores()
+        );
+        Ok(Machine {
+            board,
+            cpu: options.cpu.clone().unwrap_or_else(|| board.cpu_default.to_owned()),
+            cores,
+            memory_bytes: source.memory_bytes(),
+            clock: if options.icount { Clock::Instructions } else { Clock::Host },
+            uart,
+            kernel,
+            bundle,
+            extra,
+        })
+    }
+
+    /// Writes the bundle to `path`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write_bundle(&self, path: &std::path::Path) -> anyhow::Result<()> {
+        let directory = path.parent().context("a bundle lies in a directory")?;
+        std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be created", directory.display()))?;
+        std::fs::write(path, &self.bundle.cpio).with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    /// Bulkhead's symbols, for epitaphs.
+    pub(crate) fn symbols(&self) -> Option<Symbols> {
+        Symbols::read(&self.program.elf)
+    }
+}

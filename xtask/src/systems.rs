@@ -1,0 +1,54 @@
+//! Finds a system by the name that a person types.
+
+use crate::{
+    system::{self, Source},
+    workspace::Workspace,
+};
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+
+/// Reads the system `name`: one of `guests/systems`, or the path of a TOML file.
+///
+/// # Errors
+/// When there is no such system, with the names of those that there are; or what is wrong with it, with file and line.
+pub(crate) fn find(workspace: &Workspace, name: &str) -> anyhow::Result<Source> {
+    if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
+        return Ok(system::load(Path::new(name))?);
+    }
+    let path = directory(workspace).join(name).with_extension("toml");
+    if !path.is_file() {
+        let known = names(workspace)?.join(", ");
+        bail!(
+            "there is no system `{name}` in guests/systems; choose one of these, or give the path of a .toml file: {known}"
+        );
+    }
+    Ok(system::load(&as_typed(&path))?)
+}
+
+/// The names of the systems in `guests/systems`, in alphabetical order.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(crate) fn names(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
+    let directory = directory(workspace);
+    let entries = std::fs::read_dir(&directory).with_context(|| format!("{} cannot be read", directory.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn directory(workspace: &Workspace) -> PathBuf {
+    workspace.root().join("guests/systems")
+}
+
+/// `path` relative to the current directory where it lies below it: short in messages, and an editor can open it.
+fn as_typed(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned())).unwrap_or_else(|| path.to_owned())
+}
