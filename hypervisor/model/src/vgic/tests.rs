@@ -1,1 +1,11 @@
 //! The virtual GIC as its guest's drivers use it, on a simulated CPU interface.
+
+mod bounds;
+mod core;
+mod driver;
+mod linked;
+mod machine;
+mod overflow;
+mod random;
+mod remote;
+mod threads;

@@ -1,0 +1,158 @@
+//! More interrupts than list registers.
+
+use std::vec::Vec;
+
+use super::core::SPURIOUS;
+use super::machine::*;
+
+#[test]
+fn twelve_interrupts_pass_through_four_list_registers() {
+    let mut machine = Machine::ready(1, 4);
+    for intid in 40..52 {
+        machine.edge(intid);
+    }
+    assert_eq!(machine.core(0).listed().len(), 4);
+    assert!(machine.core(0).underflow);
+    let mut seen = machine.drain(0);
+    seen.sort_unstable();
+    assert_eq!(seen, (40..52).collect::<Vec<_>>());
+    assert!(!machine.core(0).underflow, "nothing is left to wait for");
+}
+
+#[test]
+fn the_best_of_many_interrupts_are_in_the_list_registers() {
+    let mut machine = Machine::ready(1, 2);
+    for intid in 40..52 {
+        machine.set_priority(intid, (0xf8 - 8 * (intid - 40)) as u8);
+        machine.edge(intid);
+    }
+    assert_eq!(machine.drain(0), (40..52).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn level_interrupts_overflow_without_being_lost() {
+    let mut machine = Machine::ready(1, 2);
+    for intid in 40..48 {
+        machine.line(intid, true);
+    }
+    let mut seen = Vec::new();
+    for _ in 40..48 {
+        let intid = machine.acknowledge(0);
+        machine.line(intid, false);
+        machine.end(0, intid);
+        seen.push(intid);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (40..48).collect::<Vec<_>>());
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+}
+
+#[test]
+fn a_better_interrupt_displaces_a_pending_one() {
+    let mut machine = Machine::ready(1, 2);
+    machine.edge(40);
+    machine.edge(41);
+    machine.set_priority(50, 0x10);
+    machine.edge(50);
+    assert_eq!(machine.acknowledge(0), 50);
+    machine.end(0, 50);
+    let mut seen = machine.drain(0);
+    seen.sort_unstable();
+    assert_eq!(seen, [40, 41]);
+}
+
+#[test]
+fn a_displaced_level_interrupt_whose_line_drops_is_gone() {
+    let mut machine = Machine::ready(1, 2);
+    machine.set_priority(33, 0xf0);
+    machine.line(33, true);
+    machine.edge(40);
+    machine.edge(41);
+    assert!(!machine.core(0).listed().contains(&33));
+    machine.line(33, false);
+    assert_eq!(machine.drain(0).len(), 2);
+    assert_eq!(machine.drain(0), []);
+}
+
+/// Nests `depth` interrupts (INTIDs 40 and up, each of higher priority), and gives them innermost first.
+fn nest(machine: &mut Machine, depth: u32) -> Vec<u32> {
+    let mut running = Vec::new();
+    for number in 0..depth {
+        let intid = 40 + number;
+        machine.set_priority(intid, (0xf0 - 8 * number) as u8);
+        machine.edge(intid);
+        assert_eq!(machine.acknowledge(0), intid, "it preempts");
+        running.insert(0, intid);
+    }
+    running
+}
+
+#[test]
+fn nested_interrupts_deeper_than_the_list_registers_all_end() {
+    for list_registers in [2, 4] {
+        let mut machine = Machine::ready(1, list_registers);
+        let running = nest(&mut machine, 10);
+        assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0x3ff << 8, "all of them are active");
+        for intid in running {
+            machine.end(0, intid);
+        }
+        assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0);
+        for intid in 40..50 {
+            machine.edge(intid);
+        }
+        assert_eq!(machine.drain(0).len(), 10);
+    }
+}
+
+#[test]
+fn an_interrupt_that_would_not_preempt_waits_for_a_list_register() {
+    let mut machine = Machine::ready(1, 2);
+    let running = nest(&mut machine, 2);
+    machine.set_priority(60, 0xf8);
+    machine.edge(60);
+    assert!(!machine.core(0).listed().contains(&60));
+    for intid in running {
+        machine.end(0, intid);
+    }
+    assert_eq!(machine.drain(0), [60]);
+}
+
+#[test]
+fn an_edge_to_a_spilled_interrupt_is_delivered_after_its_end() {
+    let mut machine = Machine::ready(1, 2);
+    let running = nest(&mut machine, 3);
+    machine.edge(40);
+    for intid in running {
+        machine.end(0, intid);
+    }
+    assert_eq!(machine.drain(0), [40]);
+}
+
+#[test]
+fn a_spilled_interrupt_can_be_deactivated_by_software() {
+    let mut machine = Machine::ready(1, 2);
+    let running = nest(&mut machine, 4);
+    machine.gicd_write(0, ICACTIVER + 4, 0b11 << 8);
+    assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0b1100 << 8);
+    // The guest drops the priorities of those two still.
+    for intid in running {
+        machine.end(0, intid);
+    }
+    assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0);
+    machine.edge(40);
+    assert_eq!(machine.drain(0), [40]);
+}
+
+#[test]
+fn more_interrupts_may_be_active_than_there_are_places_for_them() {
+    let mut machine = Machine::ready(1, 2);
+    // A hostile guest drops priorities without deactivating: everything it has stays active.
+    for intid in 32..96 {
+        machine.set_priority(intid, 0xf0);
+        machine.edge(intid);
+        machine.acknowledge(0);
+        machine.cpus[0].1.running.clear();
+        machine.kick(crate::vgic::Kicks::one(0));
+    }
+    assert!(machine.core(0).listed().len() <= 2);
+}
