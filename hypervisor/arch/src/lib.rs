@@ -1,2 +1,71 @@
-//! AArch64 EL2 and real hardware: the one hypervisor crate with unsafe code.
+//! AArch64 EL2 and real hardware: the one hypervisor crate that may use `unsafe`.
+//!
+//! It offers safe types whose contracts the rest of Bulkhead cannot break: memory has one owner, a guest's bytes are
+//! reached by copy, a virtual CPU runs only through [`context::Vcpu::enter`]. It decides nothing: policy is in `bulkhead`,
+//! logic in `model`.
+//!
+//! Reading order: [`boot`], `vectors`, [`context`], [`cpu`], [`mmu`], [`memory`], [`gic`], [`list_registers`],
+//! [`epitaph`].
 #![no_std]
+#![cfg(target_arch = "aarch64")]
+
+pub mod board;
+pub mod boot;
+pub mod context;
+pub mod cpu;
+pub mod entropy;
+pub mod epitaph;
+pub mod firmware;
+pub mod gic;
+pub mod heap;
+pub mod list_registers;
+pub mod memory;
+pub mod mmu;
+mod registers;
+pub mod timer;
+pub mod uart;
+mod vectors;
+
+use board::Board;
+use gic::Gic;
+use uart::Uart;
+
+/// The board's hardware, taken once by the primary core.
+pub struct Hardware {
+    /// What the device tree says.
+    pub board: Board,
+    /// The UART.
+    pub uart: Uart,
+    /// The interrupt controller.
+    pub gic: Gic,
+}
+
+/// Reads the board's device tree and takes its hardware. The MMU is off: no lock may be taken before it is on.
+///
+/// # Errors
+/// What the device tree lacks, as a sentence.
+///
+/// # Panics
+/// If called twice.
+pub fn take_hardware(device_tree: usize) -> Result<Hardware, &'static str> {
+    use core::sync::atomic::{AtomicBool, Ordering};
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5).
+    assert!(!TAKEN.load(Ordering::Relaxed), "the hardware has one owner");
+    TAKEN.store(true, Ordering::Relaxed);
+    // SAFETY: this is the first call, so `device_tree` is what the boot loader passed.
+    let board = unsafe { Board::read(device_tree) }?;
+    epitaph::set_uart(board.uart.start);
+    // SAFETY: the addresses come from the board's device tree; with the MMU off all memory is device memory, and after
+    // that the binary maps these ranges as such before it uses them.
+    let (uart, gic) = unsafe {
+        (
+            Uart::new(board.uart.start),
+            Gic::new(board.distributor.start, board.redistributors.start, board.redistributors.size),
+        )
+    };
+    uart.configure();
+    firmware::configure(&board);
+    firmware::find_panic_device(&board);
+    Ok(Hardware { board, uart, gic })
+}

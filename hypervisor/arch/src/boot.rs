@@ -1,0 +1,232 @@
+//! From the boot loader to Rust: the arm64 `Image` header, the primary core's first instructions, and the secondaries'.
+//!
+//! Leaves out everything that Rust can do: the board, the tables, the interrupt controller.
+
+use core::arch::global_asm;
+
+/// The most cores that Bulkhead runs on.
+pub const CORES_MAX: usize = 8;
+/// The size of one core's EL2 stack, in bytes, without the guard page below it.
+pub const STACK_SIZE: usize = 32 * 1024;
+/// The unmapped page below each stack, in bytes.
+pub const STACK_GUARD_SIZE: usize = 4096;
+
+const STACK_STRIDE: usize = STACK_SIZE + STACK_GUARD_SIZE;
+
+#[repr(C, align(4096))]
+struct Stacks([[u8; STACK_STRIDE]; CORES_MAX]);
+
+/// The cores' stacks; only the assembly below and the stage-1 tables refer to them.
+#[unsafe(link_section = ".noinit.stacks")]
+static mut STACKS: Stacks = Stacks([[0; STACK_STRIDE]; CORES_MAX]);
+
+/// The address of the first byte of `core`'s guard page; its stack lies above.
+pub(crate) fn stack_guard(core: usize) -> usize {
+    let stacks = &raw const STACKS;
+    stacks as usize + core * STACK_STRIDE
+}
+
+/// The first address above `core`'s stack.
+pub(crate) fn stack_top(core: usize) -> usize {
+    stack_guard(core) + STACK_STRIDE
+}
+
+/// What a secondary core finds in `x0` when PSCI CPU_ON starts it.
+#[repr(C)]
+pub(crate) struct SecondaryStart {
+    pub(crate) stack_top: u64,
+    pub(crate) core: u64,
+    pub(crate) mair: u64,
+    pub(crate) tcr: u64,
+    pub(crate) ttbr0: u64,
+    pub(crate) sctlr: u64,
+}
+
+// Linux `Documentation/arch/arm64/booting.rst`: the 64-byte header; flags 0xa = little-endian, 4 KiB pages, anywhere in
+// memory. On entry the MMU and data cache are off and the image is clean to the point of coherency.
+//
+// The BSS is invalidated before it is cleared, so that no stale cache line covers it once the caches are on.
+//
+// Relocation: the image is linked at 0, so `_start`'s run-time address is the displacement, and every entry of
+// .rela.dyn is R_AARCH64_RELATIVE (1027): *(base + offset) = base + addend.
+global_asm!(
+    r#"
+.section .head.text, "ax"
+.global _start
+_start:
+    b       primary_entry
+    .long   0
+    .quad   0
+    .quad   __image_size
+    .quad   0xa
+    .quad   0
+    .quad   0
+    .quad   0
+    .ascii  "ARM\x64"
+    .long   0
+
+primary_entry:
+    msr     daifset, #0xf
+    mrs     x1, CurrentEL
+    cmp     x1, #(2 << 2)
+    b.ne    not_el2
+    mov     x19, x0
+
+    adrp    x1, __bss_start
+    add     x1, x1, :lo12:__bss_start
+    adrp    x2, __image_end
+    add     x2, x2, :lo12:__image_end
+    mov     x3, x1
+0:  dc      ivac, x3
+    add     x3, x3, #64
+    cmp     x3, x2
+    b.lo    0b
+    dsb     sy
+
+    adrp    x2, __bss_end
+    add     x2, x2, :lo12:__bss_end
+1:  stp     xzr, xzr, [x1], #16
+    cmp     x1, x2
+    b.lo    1b
+
+    adrp    x0, _start
+    adrp    x1, __rela_start
+    add     x1, x1, :lo12:__rela_start
+    adrp    x2, __rela_end
+    add     x2, x2, :lo12:__rela_end
+2:  cmp     x1, x2
+    b.hs    3f
+    ldp     x3, x4, [x1], #16
+    ldr     x5, [x1], #8
+    cmp     w4, #1027
+    b.ne    2b
+    add     x5, x5, x0
+    str     x5, [x0, x3]
+    b       2b
+3:
+    adrp    x1, {stacks}
+    add     x1, x1, :lo12:{stacks}
+    add     x1, x1, #{stack_stride}
+    msr     spsel, #1
+    mov     sp, x1
+    adrp    x1, el2_vectors
+    add     x1, x1, :lo12:el2_vectors
+    msr     vbar_el2, x1
+    isb
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x0, x19
+    bl      {primary}
+not_el2:
+    wfe
+    b       not_el2
+
+.global secondary_entry
+secondary_entry:
+    msr     daifset, #0xf
+    msr     spsel, #1
+    ldp     x1, x20, [x0]
+    mov     sp, x1
+    adrp    x1, el2_vectors
+    add     x1, x1, :lo12:el2_vectors
+    msr     vbar_el2, x1
+    ldp     x1, x2, [x0, #16]
+    ldp     x3, x4, [x0, #32]
+    msr     mair_el2, x1
+    msr     tcr_el2, x2
+    msr     ttbr0_el2, x3
+    isb
+    tlbi    alle2
+    ic      iallu
+    dsb     nsh
+    isb
+    msr     sctlr_el2, x4
+    isb
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x0, x20
+    bl      {secondary}
+    b       not_el2
+"#,
+    stacks = sym STACKS,
+    stack_stride = const STACK_STRIDE,
+    primary = sym primary,
+    secondary = sym secondary,
+);
+
+unsafe extern "Rust" {
+    // SAFETY: both are defined by `entry!`, which checks their types.
+    safe fn __bulkhead_primary(device_tree: usize) -> !;
+    safe fn __bulkhead_secondary(core: usize) -> !;
+}
+
+extern "C" fn primary(device_tree: usize) -> ! {
+    __bulkhead_primary(device_tree)
+}
+
+extern "C" fn secondary(core: usize) -> ! {
+    __bulkhead_secondary(core)
+}
+
+/// Names the binary's entry points: `$primary: fn(usize) -> !` gets the device tree's address with the MMU off,
+/// `$secondary: fn(usize) -> !` runs on each further core with the MMU on and gets the core's number.
+#[macro_export]
+macro_rules! entry {
+    ($primary:path, $secondary:path) => {
+        #[allow(unsafe_code, missing_docs)]
+        #[unsafe(no_mangle)]
+        pub extern "Rust" fn __bulkhead_primary(device_tree: usize) -> ! {
+            let function: fn(usize) -> ! = $primary;
+            function(device_tree)
+        }
+        #[allow(unsafe_code, missing_docs)]
+        #[unsafe(no_mangle)]
+        pub extern "Rust" fn __bulkhead_secondary(core: usize) -> ! {
+            let function: fn(usize) -> ! = $secondary;
+            function(core)
+        }
+    };
+}
+
+/// A range of the image, as the linker laid it out and the boot loader placed it.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageRange {
+    /// First physical (and, at EL2, virtual) address.
+    pub start: u64,
+    /// First address behind the range.
+    pub end: u64,
+}
+
+macro_rules! linker_symbol {
+    ($name:ident) => {{
+        unsafe extern "C" {
+            static $name: u8;
+        }
+        (&raw const $name) as u64
+    }};
+}
+
+/// The whole image, with BSS, heap and stacks.
+pub fn image() -> ImageRange {
+    ImageRange { start: linker_symbol!(__image_start), end: linker_symbol!(__image_end) }
+}
+
+/// Code.
+pub fn text() -> ImageRange {
+    ImageRange { start: linker_symbol!(__image_start), end: linker_symbol!(__text_end) }
+}
+
+/// Constants and relocation tables.
+pub fn rodata() -> ImageRange {
+    ImageRange { start: linker_symbol!(__text_end), end: linker_symbol!(__rodata_end) }
+}
+
+/// Data, BSS and heap: everything writable but the stacks.
+pub(crate) fn data() -> ImageRange {
+    ImageRange { start: linker_symbol!(__rodata_end), end: linker_symbol!(__stacks_start) }
+}
+
+/// Where PSCI CPU_ON sends a secondary core.
+pub(crate) fn secondary_entry() -> u64 {
+    linker_symbol!(secondary_entry)
+}

@@ -1,0 +1,246 @@
+//! A virtual CPU's registers: what the exit path touches first, then everything that changes hands on a switch.
+//!
+//! Leaves out what a virtual CPU *means* (its VM, its interrupts): that is the type parameter of [`Vcpu`].
+
+use crate::vectors::enter_guest;
+use core::arch::asm;
+
+/// What a fast handler says at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Verdict {
+    /// The exit is answered: back to the guest.
+    Resume = 0,
+    /// The run loop must see it.
+    Leave = 1,
+}
+
+/// What EL2 does when a guest leaves; `Self` is what the hypervisor keeps for each virtual CPU.
+///
+/// The handlers run on the exit path, with interrupts masked, and are the *fast tier*: they answer or say
+/// [`Verdict::Leave`], and never wait.
+pub trait Guest: Sized {
+    /// An HVC from AArch64.
+    fn hypercall(vcpu: &mut Vcpu<Self>) -> Verdict;
+    /// Any other synchronous exit; `esr` is ESR_EL2.
+    fn trap(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict;
+    /// A physical interrupt.
+    fn interrupt(vcpu: &mut Vcpu<Self>) -> Verdict;
+    /// An SError; `esr` is ESR_EL2.
+    fn system_error(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict;
+}
+
+type Handler = unsafe extern "C" fn(*mut Context, u64) -> Verdict;
+
+/// The registers of a virtual CPU. The first fields are laid out for the vectors' assembly.
+#[repr(C)]
+pub struct Context {
+    /// X0 to X30.
+    pub x: [u64; 31],
+    /// Where the guest goes on; held in ELR_EL2 itself while it runs and in the fast tier.
+    pub(crate) elr: u64,
+    /// The guest's PSTATE; held in SPSR_EL2 itself while it runs and in the fast tier.
+    pub(crate) spsr: u64,
+    pub(crate) hypercall: Handler,
+    pub(crate) trap: Handler,
+    pub(crate) interrupt: Handler,
+    pub(crate) system_error: Handler,
+    /// EL1 state; meaningful while the virtual CPU is not loaded.
+    pub(crate) el1: El1State,
+    pub(crate) fp: FpState,
+}
+
+/// A virtual CPU: registers, and what the hypervisor keeps with them.
+#[repr(C)]
+pub struct Vcpu<G: Guest> {
+    /// The registers.
+    pub context: Context,
+    /// The hypervisor's own part.
+    pub guest: G,
+}
+
+macro_rules! handler {
+    ($name:ident, $method:ident ( $($argument:ident)? )) => {
+        /// # Safety
+        /// `context` is the one that [`Vcpu::enter`] handed to the vectors.
+        unsafe extern "C" fn $name<G: Guest>(context: *mut Context, _esr: u64) -> Verdict {
+            // SAFETY: `enter` passed the address of a whole `Vcpu<G>` that it holds exclusively, and the context is its
+            // first field; `enter` does not touch it until the guest has left.
+            let vcpu = unsafe { &mut *context.cast::<Vcpu<G>>() };
+            $(let $argument = _esr;)?
+            G::$method(vcpu $(, $argument)?)
+        }
+    };
+}
+
+handler!(hypercall, hypercall());
+handler!(trap, trap(esr));
+handler!(interrupt, interrupt());
+handler!(system_error, system_error(esr));
+
+impl<G: Guest> Vcpu<G> {
+    /// A virtual CPU that has never run; [`Vcpu::start_at`] comes before [`Vcpu::enter`].
+    pub fn new(guest: G) -> Self {
+        Self {
+            context: Context {
+                x: [0; 31],
+                elr: 0,
+                spsr: RESET_PSTATE,
+                hypercall: hypercall::<G>,
+                trap: trap::<G>,
+                interrupt: interrupt::<G>,
+                system_error: system_error::<G>,
+                el1: El1State::new(),
+                fp: FpState::new(),
+            },
+            guest,
+        }
+    }
+
+    /// Runs the guest until a fast handler says [`Verdict::Leave`].
+    ///
+    /// The virtual CPU must be *loaded* on this core: its EL1 state, its VM's stage 2 and its list registers.
+    pub fn enter(&mut self) {
+        // SAFETY: the context is exclusively ours during the call. That the loaded EL1 state is this guest's is the
+        // caller's contract; were it broken, a guest would run with another's EL1 registers, but EL2's memory is out of
+        // reach of either.
+        unsafe { enter_guest((&raw mut *self).cast::<Context>()) }
+    }
+
+    /// Resets the registers as PSCI CPU_ON does (DEN0022 6.4): EL1h, MMU off, interrupts masked, `x0` = `argument`.
+    pub fn start_at(&mut self, entry: u64, argument: u64) {
+        self.context.x = [0; 31];
+        self.context.x[0] = argument;
+        self.context.elr = entry;
+        self.context.spsr = RESET_PSTATE;
+        self.context.el1 = El1State::new();
+        self.context.fp = FpState::new();
+    }
+
+    /// General register `index`; 31 reads as zero.
+    #[inline]
+    pub fn register(&self, index: u8) -> u64 {
+        self.context.x.get(usize::from(index)).copied().unwrap_or(0)
+    }
+
+    /// Sets general register `index`; 31 ignores it.
+    #[inline]
+    pub fn set_register(&mut self, index: u8, value: u64) {
+        if let Some(register) = self.context.x.get_mut(usize::from(index)) {
+            *register = value;
+        }
+    }
+}
+
+/// EL1h, debug exceptions, SError, IRQ and FIQ masked.
+const RESET_PSTATE: u64 = 0x3c5;
+
+/// SCTLR_EL1's RES1 bits (Arm ARM D19.2.118): MMU and caches off.
+const RESET_SCTLR: u64 = 0x30d0_0800;
+
+macro_rules! el1_state {
+    ($($field:ident = $register:literal),* $(,)?) => {
+        /// The EL1 system registers that a guest can change, timers included.
+        #[repr(C)]
+        pub(crate) struct El1State {
+            $(pub(crate) $field: u64,)*
+        }
+
+        impl El1State {
+            const fn new() -> Self {
+                let mut state = Self { $($field: 0,)* };
+                state.sctlr = RESET_SCTLR;
+                state
+            }
+
+            /// Reads this core's EL1 registers into `self`.
+            pub(crate) fn save(&mut self) {
+                // SAFETY: reads of EL1 registers have no side effects at EL2.
+                unsafe { $(asm!(concat!("mrs {0}, ", $register), out(reg) self.$field, options(nomem, nostack));)* }
+            }
+
+            /// Writes `self` to this core's EL1 registers.
+            pub(crate) fn load(&self) {
+                // SAFETY: EL1 registers do not affect EL2; the next ERET synchronises them.
+                unsafe { $(asm!(concat!("msr ", $register, ", {0}"), in(reg) self.$field, options(nomem, nostack));)* }
+            }
+        }
+    };
+}
+
+el1_state! {
+    sctlr = "sctlr_el1",
+    cpacr = "cpacr_el1",
+    ttbr0 = "ttbr0_el1",
+    ttbr1 = "ttbr1_el1",
+    tcr = "tcr_el1",
+    mair = "mair_el1",
+    amair = "amair_el1",
+    esr = "esr_el1",
+    far = "far_el1",
+    afsr0 = "afsr0_el1",
+    afsr1 = "afsr1_el1",
+    vbar = "vbar_el1",
+    contextidr = "contextidr_el1",
+    tpidr_el1 = "tpidr_el1",
+    tpidr_el0 = "tpidr_el0",
+    tpidrro_el0 = "tpidrro_el0",
+    sp_el0 = "sp_el0",
+    sp_el1 = "sp_el1",
+    elr = "elr_el1",
+    spsr = "spsr_el1",
+    csselr = "csselr_el1",
+    par = "par_el1",
+    mdscr = "mdscr_el1",
+    cntkctl = "cntkctl_el1",
+    cntv_cval = "cntv_cval_el0",
+    cntv_ctl = "cntv_ctl_el0",
+    cntp_cval = "cntp_cval_el0",
+    cntp_ctl = "cntp_ctl_el0",
+}
+
+/// The FP and SIMD registers. EL2 is built without them, so they change only with the virtual CPU, eagerly.
+#[repr(C, align(16))]
+pub(crate) struct FpState {
+    v: [u128; 32],
+    fpcr: u64,
+    fpsr: u64,
+}
+
+impl FpState {
+    const fn new() -> Self {
+        Self { v: [0; 32], fpcr: 0, fpsr: 0 }
+    }
+
+    pub(crate) fn save(&mut self) {
+        // SAFETY: stores 512 bytes within `v`; CPTR_EL2.TFP is clear, so FP instructions do not trap at EL2.
+        unsafe {
+            asm!(
+                ".arch_extension fp", ".arch_extension simd",
+                "stp q0, q1, [{0}]", "stp q2, q3, [{0}, #32]", "stp q4, q5, [{0}, #64]", "stp q6, q7, [{0}, #96]",
+                "stp q8, q9, [{0}, #128]", "stp q10, q11, [{0}, #160]", "stp q12, q13, [{0}, #192]",
+                "stp q14, q15, [{0}, #224]", "stp q16, q17, [{0}, #256]", "stp q18, q19, [{0}, #288]",
+                "stp q20, q21, [{0}, #320]", "stp q22, q23, [{0}, #352]", "stp q24, q25, [{0}, #384]",
+                "stp q26, q27, [{0}, #416]", "stp q28, q29, [{0}, #448]", "stp q30, q31, [{0}, #480]",
+                "mrs {1}, fpcr", "mrs {2}, fpsr",
+                in(reg) &raw mut self.v, out(reg) self.fpcr, out(reg) self.fpsr, options(nostack)
+            );
+        }
+    }
+
+    pub(crate) fn load(&self) {
+        // SAFETY: reads 512 bytes within `v` into registers that no EL2 code uses.
+        unsafe {
+            asm!(
+                ".arch_extension fp", ".arch_extension simd",
+                "ldp q0, q1, [{0}]", "ldp q2, q3, [{0}, #32]", "ldp q4, q5, [{0}, #64]", "ldp q6, q7, [{0}, #96]",
+                "ldp q8, q9, [{0}, #128]", "ldp q10, q11, [{0}, #160]", "ldp q12, q13, [{0}, #192]",
+                "ldp q14, q15, [{0}, #224]", "ldp q16, q17, [{0}, #256]", "ldp q18, q19, [{0}, #288]",
+                "ldp q20, q21, [{0}, #320]", "ldp q22, q23, [{0}, #352]", "ldp q24, q25, [{0}, #384]",
+                "ldp q26, q27, [{0}, #416]", "ldp q28, q29, [{0}, #448]", "ldp q30, q31, [{0}, #480]",
+                "msr fpcr, {1}", "msr fpsr, {2}",
+                in(reg) &raw const self.v, in(reg) self.fpcr, in(reg) self.fpsr, options(nostack, readonly)
+            );
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! One core at EL2: traps, and loading and unloading a virtual CPU.
+
+use crate::context::{Guest, Vcpu};
+use crate::mmu::{self, Stage2};
+use crate::registers::{
+    CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
+};
+use aarch64_cpu::registers::{
+    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2,
+    VTTBR_EL2,
+};
+use core::arch::asm;
+use model::exit::Syndrome;
+use model::inject::{El1Entry, El1Target};
+use tock_registers::interfaces::{Readable, Writeable};
+
+/// HCR_EL2 for every guest (Arm ARM D19.2.48). VM; SWIO (set/way invalidation also cleans); PTW (no table walks on
+/// device memory); FMO, IMO, AMO (physical interrupts come here, virtual ones go there); TSC, TID3, TIDCP, TACR, TLOR,
+/// TERR (traps of SMC, ID registers, implementation-defined registers, ACTLR, LORegions, RAS); RW (EL1 is AArch64).
+/// Clear, and so trapped or UNDEFINED: pointer authentication, memory tagging, activity monitors, SCXTNUM, nesting.
+const HCR_GUEST: u64 = 1
+    | (1 << 1)
+    | (1 << 2)
+    | (1 << 3)
+    | (1 << 4)
+    | (1 << 5)
+    | (1 << 18)
+    | (1 << 19)
+    | (1 << 20)
+    | (1 << 21)
+    | (1 << 31)
+    | (1 << 35)
+    | (1 << 36);
+
+/// HCR_EL2.TWI: trap WFI.
+const HCR_TRAP_WFI: u64 = 1 << 13;
+
+/// CPTR_EL2 with E2H clear: RES1 bits, which include the traps of SVE and SME, then TTA (trace) and TAM (activity
+/// monitors). FP and SIMD stay with the guest.
+const CPTR_GUEST: u64 = 0x33ff | (1 << 20) | (1 << 30);
+
+/// MDCR_EL2: TPMCR, TPM (PMU), TDA, TDOSA, TDRA (debug registers), TPMS (profiling), TTRF (trace filter).
+const MDCR_GUEST: u64 = (1 << 5) | (1 << 6) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 14) | (1 << 19);
+
+/// EL1 may read the physical counter and owns the physical timer: EL2 keeps CNTHP for itself.
+const CNTHCTL_GUEST: u64 = 0b11;
+
+/// Sets this core's traps and controls up for guests. Once per core, before the first guest.
+pub fn configure() {
+    mmu::configure_stage2();
+    HCR_EL2.set(HCR_GUEST);
+    CPTR_EL2.set(CPTR_GUEST);
+    HSTR_EL2.set(0);
+    // MDCR_EL2.HPMN must not exceed the number of counters; with no PMU it is RES0.
+    let pmu_version = (ID_AA64DFR0_EL1.get() >> 8) & 0xf;
+    let counters = if pmu_version == 0 || pmu_version == 0xf { 0 } else { (PMCR_EL0.get() >> 11) & 0x1f };
+    MDCR_EL2.set(MDCR_GUEST | counters);
+    CNTHCTL_EL2.set(CNTHCTL_GUEST);
+    VPIDR_EL2.set(MIDR_EL1.get());
+    // A locked OS lock would suppress the guests' single-step exceptions.
+    OSLAR_EL1.set(0);
+    OSDLR_EL1.set(0);
+    MDSCR_EL1.set(0);
+    instruction_barrier();
+}
+
+/// This core's affinity: MPIDR_EL1 without its flags.
+pub fn affinity() -> u64 {
+    MPIDR_EL1.get() & 0xff_00ff_ffff
+}
+
+fn instruction_barrier() {
+    // SAFETY: a barrier.
+    unsafe { asm!("isb", options(nostack)) };
+}
+
+/// What a virtual CPU has of its VM: loaded with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    /// The VM's stage 2.
+    pub stage2: Stage2,
+    /// What EL1 reads as MPIDR_EL1, RES1 bit 31 apart.
+    pub affinity: u64,
+    /// CNTVOFF_EL2: the physical count at which the VM's virtual counter was zero, in ticks.
+    pub counter_offset: u64,
+    /// Whether WFI comes to EL2: where virtual CPUs share a core.
+    pub trap_wait: bool,
+}
+
+impl<G: Guest> Vcpu<G> {
+    /// Loads the virtual CPU on this core: EL1 and FP registers, stage 2, identity, counter offset.
+    pub fn load(&self, placement: &Placement) {
+        VTTBR_EL2.set(placement.stage2.vttbr());
+        VMPIDR_EL2.set((1 << 31) | placement.affinity);
+        CNTVOFF_EL2.set(placement.counter_offset);
+        HCR_EL2.set(HCR_GUEST | if placement.trap_wait { HCR_TRAP_WFI } else { 0 });
+        if placement.trap_wait {
+            mmu::invalidate_local_el1();
+        }
+        self.context.el1.load();
+        self.context.fp.load();
+        instruction_barrier();
+    }
+
+    /// Saves what [`Vcpu::load`] loaded, and stops this core's EL1 timers so that they raise nothing for the next one.
+    pub fn save(&mut self) {
+        self.context.el1.save();
+        self.context.fp.save();
+        crate::timer::stop_guest_timers();
+    }
+
+    /// Where the guest will go on. In the run loop only (the fast tier has [`program_counter`]).
+    pub fn resume_address(&self) -> u64 {
+        self.context.elr
+    }
+
+    /// The timers of a virtual CPU that is not loaded, as physical counts; `counter_offset` is its VM's.
+    pub fn saved_timers(&self, counter_offset: u64) -> [Option<u64>; 2] {
+        let el1 = &self.context.el1;
+        // CNTx_CTL_EL0 (Arm ARM D24.2): ENABLE is bit 0, IMASK bit 1.
+        let armed = |control: u64| control & 0b11 == 0b01;
+        [
+            armed(el1.cntv_ctl).then(|| el1.cntv_cval.wrapping_add(counter_offset)),
+            armed(el1.cntp_ctl).then_some(el1.cntp_cval),
+        ]
+    }
+
+    /// After [`Verdict::Leave`](crate::context::Verdict::Leave): skips the instruction that trapped.
+    pub fn skip_instruction(&mut self) {
+        self.context.elr = self.context.elr.wrapping_add(4);
+        self.context.spsr &= !PSTATE_SS_AND_BTYPE;
+    }
+
+    /// After [`Verdict::Leave`](crate::context::Verdict::Leave): the guest's PSTATE.
+    pub fn pstate(&self) -> u64 {
+        self.context.spsr
+    }
+}
+
+/// PSTATE.SS and PSTATE.BTYPE: both belong to the instruction that was just emulated.
+const PSTATE_SS_AND_BTYPE: u64 = (1 << 21) | (0b11 << 10);
+
+/// In the fast tier: where the guest will go on.
+#[inline]
+pub fn program_counter() -> u64 {
+    ELR_EL2.get()
+}
+
+/// In the fast tier: skips the instruction that trapped.
+#[inline]
+pub fn skip_instruction() {
+    ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
+    let pstate = SPSR_EL2.get();
+    if pstate & PSTATE_SS_AND_BTYPE != 0 {
+        SPSR_EL2.set(pstate & !PSTATE_SS_AND_BTYPE);
+    }
+}
+
+/// In the fast tier: what the exit was.
+#[inline]
+pub fn syndrome(esr: u64) -> Syndrome {
+    let far = FAR_EL2.get();
+    let mut hpfar = HPFAR_EL2.get();
+    // HPFAR_EL2 is UNKNOWN for a permission fault that was not on a table walk: ask the MMU. An address that no longer
+    // translates (another virtual CPU of the same VM changed the tables) gives 0, where no guest has anything.
+    let class = esr >> 26;
+    let aborted = class == 0x20 || class == 0x24;
+    if aborted && (esr & 0x3c) == 0x0c && (esr & (1 << 7)) == 0 {
+        hpfar = (mmu::translate_stage1(far).unwrap_or(0) >> 12) << 4;
+    }
+    Syndrome { esr, far, hpfar }
+}
+
+/// In the fast tier: the syndrome register alone.
+#[inline]
+pub fn exception_syndrome() -> u64 {
+    ESR_EL2.get()
+}
+
+/// In the fast tier: makes the loaded guest take an exception, as `entry` computes it from the guest's state.
+pub fn inject(entry: impl FnOnce(&El1Target) -> El1Entry) {
+    let (vbar, sctlr): (u64, u64);
+    // SAFETY: reads of EL1 registers have no side effects at EL2.
+    unsafe { asm!("mrs {0}, vbar_el1", "mrs {1}, sctlr_el1", out(reg) vbar, out(reg) sctlr, options(nomem, nostack)) };
+    let target = El1Target { vbar, spsr: SPSR_EL2.get(), pc: ELR_EL2.get(), sctlr };
+    let entry = entry(&target);
+    // SAFETY: EL1 registers and the guest's own return state: nothing of EL2's changes.
+    unsafe {
+        asm!("msr elr_el1, {0}", "msr spsr_el1, {1}", "msr esr_el1, {2}",
+            in(reg) entry.elr, in(reg) entry.spsr, in(reg) entry.esr, options(nomem, nostack));
+        if let Some(far) = entry.far {
+            asm!("msr far_el1, {0}", in(reg) far, options(nomem, nostack));
+        }
+    }
+    ELR_EL2.set(entry.pc);
+    SPSR_EL2.set(entry.pstate);
+}
+
+/// After [`inject`]: where the guest was (ELR_EL1).
+pub fn interrupted_at() -> u64 {
+    ELR_EL1.get()
+}
+
+/// The loaded guest's MDSCR_EL1 (debug registers trap, this one is live).
+pub fn monitor_debug_control() -> u64 {
+    MDSCR_EL1.get()
+}
+
+/// Sets the loaded guest's MDSCR_EL1: single step and the monitor enables only, none of the external debugger's bits.
+pub fn set_monitor_debug_control(value: u64) {
+    const SS_TDCC_KDE_MDE: u64 = 1 | (1 << 12) | (1 << 13) | (1 << 15);
+    MDSCR_EL1.set(value & SS_TDCC_KDE_MDE);
+}
+
+/// Reads a register of the ID space `op0=3, op1=0, CRn=0`, by CRm (1 to 7) and op2.
+pub fn id_register(crm: u8, op2: u8) -> u64 {
+    macro_rules! read {
+        ($($crm:literal: $($op2:literal)*;)*) => {
+            match (crm, op2) {
+                $($(($crm, $op2) => {
+                    let value: u64;
+                    // SAFETY: the ID space is readable at EL2; unallocated encodings in it read as zero.
+                    unsafe { asm!(concat!("mrs {0}, s3_0_c0_c", $crm, "_", $op2), out(reg) value, options(nomem, nostack)) };
+                    value
+                })*)*
+                _ => 0,
+            }
+        };
+    }
+    read! {
+        1: 0 1 2 3 4 5 6 7;
+        2: 0 1 2 3 4 5 6 7;
+        3: 0 1 2 3 4 5 6 7;
+        4: 0 1 2 3 4 5 6 7;
+        5: 0 1 2 3 4 5 6 7;
+        6: 0 1 2 3 4 5 6 7;
+        7: 0 1 2 3 4 5 6 7;
+    }
+}
+
+/// Waits for an interrupt to become pending. Interrupts stay masked at EL2: the caller acknowledges it.
+pub fn wait_for_interrupt() {
+    // SAFETY: a hint; a pending interrupt ends it even while masked (Arm ARM D1.6.2).
+    unsafe { asm!("dsb sy", "wfi", options(nostack)) };
+}
+
+/// Stops this core for good.
+pub fn park() -> ! {
+    loop {
+        // SAFETY: a hint.
+        unsafe { asm!("wfi", options(nomem, nostack)) };
+    }
+}

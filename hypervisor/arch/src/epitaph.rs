@@ -1,0 +1,182 @@
+//! What Bulkhead leaves when it fails: reason, core, registers and backtrace on the UART, every core stopped.
+//!
+//! Nothing here takes a lock or allocates: whoever failed may hold the lock.
+
+use crate::boot::{self, CORES_MAX};
+use crate::registers::ICC_SGI1R_EL1;
+use crate::uart::Uart;
+use crate::{cpu, firmware, gic};
+use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2, VTTBR_EL2};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use tock_registers::interfaces::{Readable, Writeable};
+
+/// The UART's address, or 0 before it is known.
+static UART: AtomicU64 = AtomicU64::new(0);
+static FAILED: AtomicBool = AtomicBool::new(false);
+static AFFINITIES: [AtomicU64; CORES_MAX] = [const { AtomicU64::new(u64::MAX) }; CORES_MAX];
+static DESCRIBE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Says what `core` was doing, on one line.
+pub type Describe = fn(core: usize, out: &mut dyn Write) -> fmt::Result;
+
+pub(crate) fn set_uart(base: u64) {
+    UART.store(base, Ordering::Release);
+}
+
+/// Notes the number of the core that runs this.
+pub fn set_core(core: usize) {
+    if let Some(entry) = AFFINITIES.get(core) {
+        entry.store(cpu::affinity(), Ordering::Release);
+    }
+}
+
+/// Lets `describe` add a line to the epitaph: what the core was doing.
+pub fn describe_with(describe: Describe) {
+    DESCRIBE.store(describe as *mut (), Ordering::Release);
+}
+
+/// The number of the core that runs this, 0 before [`set_core`].
+pub fn this_core() -> usize {
+    let affinity = cpu::affinity();
+    AFFINITIES.iter().position(|entry| entry.load(Ordering::Acquire) == affinity).unwrap_or(0)
+}
+
+/// The UART without a lock.
+struct RawConsole(Option<Uart>);
+
+impl RawConsole {
+    fn new() -> Self {
+        let base = UART.load(Ordering::Acquire);
+        // SAFETY: `set_uart` stores only the base of the board's UART; sharing it with a core that is printing garbles a
+        // line at worst.
+        Self((base != 0).then(|| unsafe { Uart::new(base) }))
+    }
+}
+
+impl Write for RawConsole {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if let Some(uart) = &self.0 {
+            for byte in text.bytes() {
+                if byte == b'\n' {
+                    uart.put(b'\r');
+                }
+                uart.put(byte);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// X0 to X30 and SP, as the vectors store them.
+#[repr(C)]
+pub(crate) struct OwnFrame {
+    x: [u64; 31],
+    sp: u64,
+}
+
+/// An exception that EL2 itself took: a defect of Bulkhead.
+pub(crate) extern "C" fn own_exception(frame: &OwnFrame, kind: u64) -> ! {
+    let kind = ["synchronous exception", "IRQ", "FIQ", "SError"].get(kind as usize).unwrap_or(&"exception");
+    fail(format_args!("unexpected {kind} at EL2"), Some(frame))
+}
+
+#[panic_handler]
+fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
+    fail(format_args!("{information}"), None)
+}
+
+/// Ends everything because the boot cannot go on: a sentence for the person at the console, not an epitaph.
+pub fn refuse_to_boot(reason: fmt::Arguments<'_>) -> ! {
+    let mut console = RawConsole::new();
+    let _ = writeln!(console, "\nBULKHEAD STOPS: {reason}");
+    stop()
+}
+
+fn stop() -> ! {
+    // PSCI could power the board off, but what is on the console and in memory must stay to be read.
+    firmware::report_panic();
+    cpu::park()
+}
+
+fn fail(reason: fmt::Arguments<'_>, frame: Option<&OwnFrame>) -> ! {
+    if FAILED.swap(true, Ordering::AcqRel) {
+        // Another core is writing the epitaph, or writing it failed too.
+        cpu::park()
+    }
+    // IRM: every core but this one.
+    ICC_SGI1R_EL1.set(1 << 40 | u64::from(gic::STOP) << 24);
+    let core = this_core();
+    let mut out = RawConsole::new();
+    let _ = write_epitaph(&mut out, core, reason, frame);
+    stop()
+}
+
+fn write_epitaph(
+    out: &mut RawConsole,
+    core: usize,
+    reason: fmt::Arguments<'_>,
+    frame: Option<&OwnFrame>,
+) -> fmt::Result {
+    writeln!(out, "\n\nBULKHEAD PANIC on core {core}: {reason}")?;
+    let describe = DESCRIBE.load(Ordering::Acquire);
+    if !describe.is_null() {
+        // SAFETY: `describe_with` stores only `Describe` functions.
+        let describe: Describe = unsafe { core::mem::transmute(describe) };
+        write!(out, "  running  ")?;
+        describe(core, out)?;
+        writeln!(out)?;
+    }
+    let base = boot::image().start;
+    writeln!(out, "  image    {base:#x}")?;
+    writeln!(out, "  ESR_EL2  {:#018x}  ELR_EL2   {:#018x}", ESR_EL2.get(), ELR_EL2.get())?;
+    writeln!(out, "  FAR_EL2  {:#018x}  HPFAR_EL2 {:#018x}", FAR_EL2.get(), HPFAR_EL2.get())?;
+    writeln!(out, "  SPSR_EL2 {:#018x}  VTTBR_EL2 {:#018x}", SPSR_EL2.get(), VTTBR_EL2.get())?;
+    let frame_pointer;
+    match frame {
+        Some(frame) => {
+            for (index, pair) in frame.x.chunks(2).enumerate() {
+                write!(out, "  x{:<2} {:#018x}", index * 2, pair[0])?;
+                match pair.get(1) {
+                    Some(second) => writeln!(out, "  x{:<2} {second:#018x}", index * 2 + 1)?,
+                    None => writeln!(out, "  sp  {:#018x}", frame.sp)?,
+                }
+            }
+            write_frame(out, 0, ELR_EL2.get())?;
+            frame_pointer = frame.x[29];
+        }
+        None => {
+            let own: u64;
+            // SAFETY: reads a register.
+            unsafe { core::arch::asm!("mov {0}, x29", out(reg) own, options(nomem, nostack)) };
+            frame_pointer = own;
+        }
+    }
+    write_backtrace(out, frame_pointer)
+}
+
+fn write_frame(out: &mut RawConsole, number: usize, address: u64) -> fmt::Result {
+    writeln!(out, "  frame {number}: bulkhead+{:#x}", address.wrapping_sub(boot::image().start))
+}
+
+/// Follows the frame records (AAPCS64 6.4.6: previous frame pointer, return address) as long as they are on a stack.
+fn write_backtrace(out: &mut RawConsole, mut frame_pointer: u64) -> fmt::Result {
+    let image = boot::image();
+    for number in 1..32 {
+        if frame_pointer < image.start || frame_pointer + 16 > image.end || frame_pointer % 8 != 0 {
+            break;
+        }
+        // SAFETY: inside the image, all of which is readable but the guard pages, and no frame record lies on those.
+        let [previous, return_address] = unsafe { (frame_pointer as *const [u64; 2]).read_volatile() };
+        if return_address == 0 {
+            break;
+        }
+        // The return address is one past the call.
+        write_frame(out, number, return_address.wrapping_sub(4))?;
+        if previous <= frame_pointer {
+            break;
+        }
+        frame_pointer = previous;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The hardware behind the vGIC: ICH_LR<n>_EL2 and their control register (IHI 0069 12.4).
+
+use crate::gic;
+use crate::registers::{
+    ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_EISR_EL2, ICH_ELRSR_EL2, ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2,
+};
+use aarch64_cpu::registers::{
+    ICH_LR0_EL2, ICH_LR1_EL2, ICH_LR2_EL2, ICH_LR3_EL2, ICH_LR4_EL2, ICH_LR5_EL2, ICH_LR6_EL2, ICH_LR7_EL2,
+    ICH_LR8_EL2, ICH_LR9_EL2, ICH_LR10_EL2, ICH_LR11_EL2, ICH_LR12_EL2, ICH_LR13_EL2, ICH_LR14_EL2, ICH_LR15_EL2,
+};
+use model::vgic::{ListRegister, ListRegisters};
+use tock_registers::interfaces::{Readable, Writeable};
+
+/// ICH_HCR_EL2: En; UIE (underflow); LRENPIE (EOI with no list register); EOIcount at bit 27.
+const EN: u64 = 1;
+const UIE: u64 = 1 << 1;
+const LRENPIE: u64 = 1 << 2;
+const EOI_COUNT_SHIFT: u64 = 27;
+const EOI_COUNT_MASK: u64 = 0x1f << EOI_COUNT_SHIFT;
+
+/// This core's list registers.
+pub struct CoreListRegisters(());
+
+impl CoreListRegisters {
+    /// The list registers of the core that runs this.
+    #[inline]
+    #[must_use]
+    pub fn of_this_core() -> Self {
+        Self(())
+    }
+}
+
+macro_rules! by_index {
+    ($index:expr, $register:ident => $action:expr, else $otherwise:expr) => {
+        by_index!(@ $index, $register => $action, $otherwise,
+            0 ICH_LR0_EL2, 1 ICH_LR1_EL2, 2 ICH_LR2_EL2, 3 ICH_LR3_EL2, 4 ICH_LR4_EL2, 5 ICH_LR5_EL2, 6 ICH_LR6_EL2,
+            7 ICH_LR7_EL2, 8 ICH_LR8_EL2, 9 ICH_LR9_EL2, 10 ICH_LR10_EL2, 11 ICH_LR11_EL2, 12 ICH_LR12_EL2,
+            13 ICH_LR13_EL2, 14 ICH_LR14_EL2, 15 ICH_LR15_EL2)
+    };
+    (@ $index:expr, $register:ident => $action:expr, $otherwise:expr, $($number:literal $name:ident),*) => {
+        match $index {
+            $($number => { let $register = &$name; $action })*
+            _ => $otherwise,
+        }
+    };
+}
+
+impl ListRegisters for CoreListRegisters {
+    #[inline]
+    fn count(&self) -> usize {
+        (ICH_VTR_EL2.get() & 0x1f) as usize + 1
+    }
+
+    #[inline]
+    fn read(&self, index: usize) -> ListRegister {
+        ListRegister::from_bits(by_index!(index, register => register.get(), else 0))
+    }
+
+    #[inline]
+    fn write(&mut self, index: usize, value: ListRegister) {
+        by_index!(index, register => register.set(value.bits()), else ());
+    }
+
+    #[inline]
+    fn empty(&self) -> u32 {
+        ICH_ELRSR_EL2.get() as u32
+    }
+
+    #[inline]
+    fn ended(&self) -> u32 {
+        ICH_EISR_EL2.get() as u32
+    }
+
+    #[inline]
+    fn set_underflow_interrupt(&mut self, on: bool) {
+        set_control(UIE, on);
+    }
+
+    #[inline]
+    fn set_unlisted_eoi_interrupt(&mut self, on: bool) {
+        set_control(LRENPIE, on);
+    }
+
+    fn take_unlisted_eois(&mut self) -> u32 {
+        let control = ICH_HCR_EL2.get();
+        let count = (control & EOI_COUNT_MASK) >> EOI_COUNT_SHIFT;
+        if count != 0 {
+            ICH_HCR_EL2.set(control & !EOI_COUNT_MASK);
+        }
+        count as u32
+    }
+
+    fn deactivate_physical(&mut self, physical: u32) {
+        gic::deactivate(physical);
+    }
+}
+
+#[inline]
+fn set_control(bit: u64, on: bool) {
+    let before = ICH_HCR_EL2.get();
+    let after = if on { before | bit } else { before & !bit };
+    if after != before {
+        ICH_HCR_EL2.set(after);
+    }
+}
+
+/// What the virtual CPU interface holds beside the list registers: priority mask, enables, active priorities, and the
+/// maintenance interrupts asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct VirtualInterface {
+    vmcr: u64,
+    ap0r: u64,
+    ap1r: u64,
+    hcr: u64,
+}
+
+impl VirtualInterface {
+    /// The state at reset: everything masked.
+    #[must_use]
+    pub const fn reset() -> Self {
+        Self { vmcr: 0, ap0r: 0, ap1r: 0, hcr: EN }
+    }
+
+    /// Loads this state on this core.
+    ///
+    /// One active-priorities register a group is enough: Bulkhead's vGIC has five bits of priority.
+    pub fn load(&self) {
+        ICH_VMCR_EL2.set(self.vmcr);
+        ICH_AP0R0_EL2.set(self.ap0r);
+        ICH_AP1R0_EL2.set(self.ap1r);
+        ICH_HCR_EL2.set(self.hcr);
+    }
+
+    /// Reads this core's state, and turns its virtual interface off.
+    #[must_use]
+    pub fn save() -> Self {
+        let state = Self {
+            vmcr: ICH_VMCR_EL2.get(),
+            ap0r: ICH_AP0R0_EL2.get(),
+            ap1r: ICH_AP1R0_EL2.get(),
+            hcr: ICH_HCR_EL2.get(),
+        };
+        ICH_HCR_EL2.set(0);
+        state
+    }
+}

@@ -1,0 +1,300 @@
+//! Physical memory: who owns it, clearing it, and copying guest bytes.
+//!
+//! Ownership is what keeps the `unsafe` here sound: [`PhysicalMemory`] owns the board's free RAM, [`MemoryBlock`]s are
+//! taken out of it once and never overlap, and a guest's bytes are reached by copy alone.
+
+use crate::board::{Board, Range};
+use crate::boot;
+use crate::mmu::{TABLE_SIZE, TablePool};
+use arrayvec::ArrayVec;
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
+use model::PhysAddr;
+use model::ram::RamMap;
+use vdev::{GuestAddr, GuestFault, GuestMemory};
+
+/// All RAM of the board that nothing uses.
+pub struct PhysicalMemory {
+    map: RamMap,
+    bundle: &'static [u8],
+}
+
+/// A block of RAM with one owner.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MemoryBlock {
+    start: PhysAddr,
+    size: u64,
+}
+
+impl MemoryBlock {
+    /// The block's first address.
+    #[must_use]
+    pub fn start(&self) -> PhysAddr {
+        self.start
+    }
+
+    /// The block's size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Makes the block a pool of translation tables; it must be a multiple of 4 KiB.
+    #[must_use]
+    pub fn into_tables(self) -> TablePool {
+        assert!(self.start.0 % TABLE_SIZE == 0 && self.size % TABLE_SIZE == 0, "a table fills its page");
+        // SAFETY: the block is RAM with one owner, which gives it up here.
+        unsafe { TablePool::new(self.start, self.size) }
+    }
+}
+
+impl PhysicalMemory {
+    /// Takes the board's RAM, all but the image, the device tree, the bundle and what the device tree reserves.
+    ///
+    /// # Errors
+    /// A sentence for the person at the console.
+    ///
+    /// # Panics
+    /// If called twice.
+    pub fn take(board: &Board) -> Result<Self, &'static str> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        assert!(!TAKEN.swap(true, Ordering::Relaxed), "the board's RAM has one owner");
+        const FULL: &str = "the device tree describes RAM in more pieces than Bulkhead can hold";
+        let mut map = RamMap::new();
+        for range in &board.memory {
+            map.add(PhysAddr(range.start), range.size).map_err(|_| FULL)?;
+        }
+        let image = boot::image();
+        let image = Range { start: image.start, size: image.end - image.start };
+        for range in board.reserved.iter().chain([&image, &board.device_tree]).chain(&board.bundle) {
+            map.exclude(PhysAddr(range.start), range.size).map_err(|_| FULL)?;
+        }
+        let inside = |range: &Range| {
+            board
+                .memory
+                .iter()
+                .any(|memory| range.start >= memory.start && range.start - memory.start + range.size <= memory.size)
+        };
+        let bundle = match &board.bundle {
+            // SAFETY: the bytes are RAM, reserved above so that nobody else gets them, and nothing writes to them.
+            Some(range) if inside(range) => unsafe {
+                core::slice::from_raw_parts(range.start as *const u8, range.size as usize)
+            },
+            _ => &[],
+        };
+        Ok(Self { map, bundle })
+    }
+
+    /// The initrd that the boot loader left; empty if there is none.
+    #[must_use]
+    pub fn bundle(&self) -> &'static [u8] {
+        self.bundle
+    }
+
+    /// A block of `size` bytes whose address is a multiple of `align`.
+    pub fn allocate(&mut self, size: u64, align: u64) -> Option<MemoryBlock> {
+        let start = self.map.allocate(size, align)?;
+        Some(MemoryBlock { start, size })
+    }
+
+    /// The block of `size` bytes at `start`, if all of it is free.
+    pub fn allocate_at(&mut self, start: PhysAddr, size: u64) -> Option<MemoryBlock> {
+        self.map.reserve(start, size).ok().map(|()| MemoryBlock { start, size })
+    }
+
+    /// Bytes that nobody owns.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.map.total_free()
+    }
+}
+
+/// The most RAM regions of one guest.
+pub const REGIONS_MAX: usize = 8;
+
+struct Region {
+    guest: u64,
+    block: MemoryBlock,
+}
+
+/// A guest's RAM: the only way for EL2 to touch a guest's bytes.
+///
+/// Guests run at the same time and may change any byte at any moment, so no reference into this memory ever exists;
+/// copies use volatile accesses and whatever they find is a claim.
+pub struct GuestRam {
+    regions: ArrayVec<Region, REGIONS_MAX>,
+}
+
+impl Default for GuestRam {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl GuestRam {
+    /// No RAM.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { regions: ArrayVec::new_const() }
+    }
+
+    /// Adds `block` at guest address `guest`.
+    ///
+    /// # Errors
+    /// Gives the block back if the guest has [`REGIONS_MAX`] regions.
+    pub fn add(&mut self, guest: u64, block: MemoryBlock) -> Result<(), MemoryBlock> {
+        self.regions.try_push(Region { guest, block }).map_err(|full| full.element().block)
+    }
+
+    /// The regions: guest address, physical address, bytes.
+    pub fn regions(&self) -> impl Iterator<Item = (u64, PhysAddr, u64)> + '_ {
+        self.regions.iter().map(|region| (region.guest, region.block.start, region.block.size))
+    }
+
+    /// The number of bytes in all regions.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.regions.iter().map(|region| region.block.size).sum()
+    }
+
+    /// Whether `address` is in this RAM.
+    #[must_use]
+    pub fn contains(&self, address: u64) -> bool {
+        self.find(address, 1).is_some()
+    }
+
+    fn find(&self, address: u64, size: usize) -> Option<*mut u8> {
+        let size = size as u64;
+        self.regions.iter().find_map(|region| {
+            let offset = address.checked_sub(region.guest)?;
+            let end = offset.checked_add(size)?;
+            (end <= region.block.size).then_some((region.block.start.0 + offset) as *mut u8)
+        })
+    }
+
+    /// Clears `size` bytes at `offset`, counted through all regions, and cleans them from the caches, since a guest starts
+    /// with its caches off. Both must be multiples of 4 KiB. Returns the bytes cleared, fewer at the end of a region.
+    pub fn clear(&self, mut offset: u64, size: u64) -> u64 {
+        assert!(offset % TABLE_SIZE == 0 && size % TABLE_SIZE == 0, "memory is cleared in pages");
+        for region in &self.regions {
+            if offset < region.block.size {
+                let size = size.min(region.block.size - offset);
+                let start = region.block.start.0 + offset;
+                // SAFETY: inside a block that this guest owns, and no reference into it exists.
+                unsafe { clear(start, size) };
+                clean_and_invalidate(start, size);
+                return size;
+            }
+            offset -= region.block.size;
+        }
+        0
+    }
+
+    /// Copies `bytes` to guest address `address` and cleans them from the caches, as for code that a guest will run with
+    /// its caches off.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::write`].
+    pub fn load(&self, address: u64, bytes: &[u8]) -> Result<(), GuestFault> {
+        let target = self.find(address, bytes.len()).ok_or(GuestFault::BadAddress)?;
+        // SAFETY: `find` checked that the whole range is this guest's, and no reference into it exists.
+        unsafe { copy_out(bytes, target) };
+        clean_and_invalidate(target as u64, bytes.len() as u64);
+        Ok(())
+    }
+}
+
+impl GuestMemory for GuestRam {
+    fn read(&self, address: GuestAddr, buffer: &mut [u8]) -> Result<(), GuestFault> {
+        let source = self.find(address.0, buffer.len()).ok_or(GuestFault::BadAddress)?;
+        for (index, byte) in buffer.iter_mut().enumerate() {
+            // SAFETY: `find` checked that the whole range is this guest's RAM, which is mapped at EL2.
+            *byte = unsafe { source.add(index).read_volatile() };
+        }
+        Ok(())
+    }
+
+    fn write(&self, address: GuestAddr, bytes: &[u8]) -> Result<(), GuestFault> {
+        let target = self.find(address.0, bytes.len()).ok_or(GuestFault::BadAddress)?;
+        // SAFETY: `find` checked that the whole range is this guest's, and no reference into it exists.
+        unsafe { copy_out(bytes, target) };
+        Ok(())
+    }
+}
+
+/// Copies `bytes` to `target`, in words where both ends allow it.
+///
+/// # Safety
+/// The target range must be writable RAM to which no Rust reference exists.
+unsafe fn copy_out(bytes: &[u8], target: *mut u8) {
+    let words = if target as usize % 8 == bytes.as_ptr() as usize % 8 {
+        // SAFETY: any eight bytes are a `u64`.
+        unsafe { bytes.align_to::<u64>() }
+    } else {
+        (bytes, &[] as &[u64], &[] as &[u8])
+    };
+    let (head, middle, tail) = words;
+    // SAFETY: the parts lie one behind the other in a range that the caller vouches for, and the middle is aligned.
+    unsafe {
+        for (index, byte) in head.iter().enumerate() {
+            target.add(index).write_volatile(*byte);
+        }
+        let words = target.add(head.len()).cast::<u64>();
+        for (index, word) in middle.iter().enumerate() {
+            words.add(index).write_volatile(*word);
+        }
+        let rest = words.add(middle.len()).cast::<u8>();
+        for (index, byte) in tail.iter().enumerate() {
+            rest.add(index).write_volatile(*byte);
+        }
+    }
+}
+
+/// Clears `[start, start + size)`, which must be a multiple of 4 KiB at both ends.
+///
+/// # Safety
+/// The range must be writable RAM, mapped as Normal memory, to which no Rust reference exists.
+unsafe fn clear(start: u64, size: u64) {
+    let zero_blocks: u64;
+    // SAFETY: an ID register.
+    unsafe { asm!("mrs {0}, dczid_el0", out(reg) zero_blocks, options(nomem, nostack)) };
+    // DCZID_EL0 (Arm ARM D19.2.35): DZP (bit 4) forbids DC ZVA; BS is the log2 of the block in words, 2 KiB at most.
+    let (mut address, end) = (start, start + size);
+    if zero_blocks & (1 << 4) == 0 {
+        let block = 4 << (zero_blocks & 0xf);
+        while address < end {
+            // SAFETY: within the caller's range, which is a multiple of every block size.
+            unsafe { asm!("dc zva, {0}", in(reg) address, options(nostack)) };
+            address += block;
+        }
+    } else {
+        while address < end {
+            // SAFETY: within the caller's range.
+            unsafe { (address as *mut u64).write_volatile(0) };
+            address += 8;
+        }
+    }
+}
+
+/// Cleans and invalidates `[start, start + size)` to the point of coherency.
+pub(crate) fn clean_and_invalidate(start: u64, size: u64) {
+    let cache_type: u64;
+    // SAFETY: an ID register.
+    unsafe { asm!("mrs {0}, ctr_el0", out(reg) cache_type, options(nomem, nostack)) };
+    // CTR_EL0.DminLine: log2 of the smallest line in words.
+    let line = 4 << ((cache_type >> 16) & 0xf);
+    let mut address = start & !(line - 1);
+    while address < start + size {
+        // SAFETY: maintenance that changes no data; the address is mapped.
+        unsafe { asm!("dc civac, {0}", in(reg) address, options(nostack)) };
+        address += line;
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy", options(nostack)) };
+}
+
+/// Drops stale instructions everywhere, after new code was loaded for a guest.
+pub fn invalidate_instruction_caches() {
+    // SAFETY: maintenance that changes no data.
+    unsafe { asm!("dsb ish", "ic ialluis", "dsb ish", "isb", options(nostack)) };
+}

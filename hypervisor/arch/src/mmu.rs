@@ -1,0 +1,249 @@
+//! EL2's own translation (stage 1) and the guests' (stage 2): turning them on and keeping TLBs honest.
+//!
+//! Leaves out the table format: `model::table` builds both, over [`TablePool`] memory.
+
+use crate::boot::{self, SecondaryStart};
+use crate::registers::ID_AA64MMFR0_EL1;
+use aarch64_cpu::registers::{HCR_EL2, MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
+use core::arch::asm;
+use model::PhysAddr;
+use model::table::{Attributes, MapError, Mapping, TableMemory, map};
+use tock_registers::interfaces::{Readable, Writeable};
+
+/// Bits of input address that stage 1 at EL2 and every stage 2 translate: one 512-entry level-1 table, 512 GiB.
+pub const INPUT_ADDRESS_BITS: u64 = 39;
+
+/// The bytes of one translation table.
+pub const TABLE_SIZE: u64 = 4096;
+
+/// A run of physical memory that translation tables are taken from.
+pub struct TablePool {
+    next: u64,
+    end: u64,
+}
+
+impl TablePool {
+    /// A pool over `[start, start + size)`.
+    ///
+    /// # Safety
+    /// The range must be RAM, a multiple of 4 KiB at both ends, used by nothing else from now on, and reachable by EL2
+    /// at its physical address.
+    pub(crate) unsafe fn new(start: PhysAddr, size: u64) -> Self {
+        Self { next: start.0, end: start.0 + size }
+    }
+
+    /// The bytes not yet handed out.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.end - self.next
+    }
+}
+
+impl TableMemory for TablePool {
+    fn allocate(&mut self) -> Option<PhysAddr> {
+        if self.next >= self.end {
+            return None;
+        }
+        let table = self.next;
+        self.next += TABLE_SIZE;
+        // SAFETY: the pool owns this page (contract of `new`) and has given it to nobody yet.
+        unsafe { core::ptr::write_bytes(table as *mut u64, 0, 512) };
+        Some(PhysAddr(table))
+    }
+
+    fn read(&self, table: PhysAddr, index: usize) -> u64 {
+        assert!(
+            index < 512 && table.0 % TABLE_SIZE == 0 && table.0 < self.end,
+            "table {:#x} is not of this pool",
+            table.0
+        );
+        // SAFETY: the address is inside a page of the pool.
+        unsafe { (table.0 as *const u64).add(index).read_volatile() }
+    }
+
+    fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64) {
+        assert!(
+            index < 512 && table.0 % TABLE_SIZE == 0 && table.0 < self.end,
+            "table {:#x} is not of this pool",
+            table.0
+        );
+        // SAFETY: as for `read`, and the pool is borrowed exclusively.
+        unsafe { (table.0 as *mut u64).add(index).write_volatile(descriptor) };
+    }
+}
+
+/// Tables of EL2's stage 1: root, the levels below the image, RAM and devices.
+const HYP_TABLES: usize = 24;
+
+#[repr(C, align(4096))]
+struct HypTables([[u64; 512]; HYP_TABLES]);
+
+static mut TABLES: HypTables = HypTables([[0; 512]; HYP_TABLES]);
+
+/// EL2's own address space: everything at its physical address, writable or executable but never both.
+pub struct HypMap {
+    pool: TablePool,
+    root: PhysAddr,
+}
+
+impl HypMap {
+    /// The one stage-1 map, with the image in it: code RX, constants R, data RW, a guard page below each stack.
+    ///
+    /// # Errors
+    /// Out of tables, which is a defect of this file's constant.
+    ///
+    /// # Panics
+    /// If called twice.
+    pub fn new() -> Result<Self, MapError> {
+        static TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
+        // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5).
+        assert!(!TAKEN.load(core::sync::atomic::Ordering::Relaxed), "EL2 has one stage-1 map");
+        TAKEN.store(true, core::sync::atomic::Ordering::Relaxed);
+        // SAFETY: `TABLES` is named only here, and `TAKEN` lets this happen once.
+        let mut pool = unsafe { TablePool::new(PhysAddr((&raw mut TABLES) as u64), (HYP_TABLES as u64) * TABLE_SIZE) };
+        let root = pool.allocate().ok_or(MapError::OutOfTables)?;
+        let mut this = Self { pool, root };
+        let image = boot::image();
+        for (range, attributes) in [
+            (boot::text(), Attributes::HYP_CODE),
+            (boot::rodata(), Attributes::HYP_READ_ONLY),
+            (boot::data(), Attributes::HYP_DATA),
+        ] {
+            this.map(range.start, range.end - range.start, attributes)?;
+        }
+        for core in 0..boot::CORES_MAX {
+            let guard = boot::stack_guard(core) as u64;
+            let stack = guard + boot::STACK_GUARD_SIZE as u64;
+            this.map(stack, boot::STACK_SIZE as u64, Attributes::HYP_DATA)?;
+        }
+        let stacks_end = boot::stack_top(boot::CORES_MAX - 1) as u64;
+        this.map(stacks_end, image.end - stacks_end, Attributes::HYP_DATA)?;
+        Ok(this)
+    }
+
+    fn map(&mut self, start: u64, size: u64, attributes: Attributes) -> Result<(), MapError> {
+        if size == 0 {
+            return Ok(());
+        }
+        map(&mut self.pool, self.root, &Mapping { input: start, output: PhysAddr(start), size, attributes })
+    }
+
+    /// Maps `[start, start + size)` of RAM for reading and writing, leaving out the image, which is mapped already.
+    ///
+    /// # Errors
+    /// The range is mapped already, is not a multiple of 4 KiB, or no table is left.
+    pub fn map_memory(&mut self, start: u64, size: u64) -> Result<(), MapError> {
+        let image = boot::image();
+        let end = start + size;
+        if image.start >= end || image.end <= start {
+            return self.map(start, size, Attributes::HYP_DATA);
+        }
+        self.map(start, image.start.saturating_sub(start), Attributes::HYP_DATA)?;
+        self.map(image.end, end.saturating_sub(image.end), Attributes::HYP_DATA)
+    }
+
+    /// Maps `[start, start + size)` as device registers (Device-nGnRE).
+    ///
+    /// # Errors
+    /// As for [`HypMap::map_memory`].
+    pub fn map_device(&mut self, start: u64, size: u64) -> Result<(), MapError> {
+        self.map(start, size, Attributes::HYP_DEVICE)
+    }
+
+    /// Turns this core's MMU and caches on.
+    pub fn enable(&self) {
+        let settings = self.settings();
+        MAIR_EL2.set(settings.mair);
+        TCR_EL2.set(settings.tcr);
+        TTBR0_EL2.set(settings.ttbr0);
+        // SAFETY: the tables map the running code, its stack and its data at the addresses they have now, so execution
+        // goes on at the next instruction. Everything written so far went to memory with the caches off.
+        unsafe {
+            asm!("dsb sy", "isb", "tlbi alle2", "ic iallu", "dsb nsh", "isb", options(nostack));
+            asm!("msr sctlr_el2, {0}", "isb", in(reg) settings.sctlr, options(nostack));
+        }
+    }
+
+    /// What a secondary core `core` needs to come up in this map.
+    pub(crate) fn settings_for(&self, core: usize) -> SecondaryStart {
+        SecondaryStart { stack_top: boot::stack_top(core) as u64, core: core as u64, ..self.settings() }
+    }
+
+    fn settings(&self) -> SecondaryStart {
+        let mair = model::table::MAIR_EL2;
+        // Arm ARM D19.2.138: RES1 bits 31 and 23; 4 KiB granule, write-back, inner shareable.
+        let tcr = (1 << 31)
+            | (1 << 23)
+            | (physical_size_code() << 16)
+            | (0b11 << 12)
+            | (0b01 << 10)
+            | (0b01 << 8)
+            | (64 - INPUT_ADDRESS_BITS);
+        // Arm ARM D19.2.119: the RES1 bits; M, C, SA, I; WXN makes writable memory never executable.
+        let sctlr = 0x30c5_0830 | 1 | (1 << 2) | (1 << 3) | (1 << 12) | (1 << 19);
+        SecondaryStart { stack_top: 0, core: 0, mair, tcr, ttbr0: self.root.0, sctlr }
+    }
+}
+
+/// ID_AA64MMFR0_EL1.PARange, capped to what a 4 KiB granule's tables can say without LPA2 (48 bits).
+fn physical_size_code() -> u64 {
+    (ID_AA64MMFR0_EL1.get() & 0xf).min(5)
+}
+
+/// Sets this core up for stage 2: one level-1 root, 4 KiB granule, 8-bit VMIDs (every core has those).
+pub(crate) fn configure_stage2() {
+    // The output size must not exceed the core's, and a level-1 start allows no more than 40 bits here.
+    let size = physical_size_code();
+    VTCR_EL2.set(
+        (1 << 31) | (size << 16) | (0b11 << 12) | (0b01 << 10) | (0b01 << 8) | (0b01 << 6) | (64 - INPUT_ADDRESS_BITS),
+    );
+    VTTBR_EL2.set(0);
+    HCR_EL2.set(0);
+}
+
+/// A VM's stage 2: the value of VTTBR_EL2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage2(u64);
+
+impl Stage2 {
+    /// The stage 2 rooted at `root`, whose TLB entries carry `vmid`.
+    #[must_use]
+    pub fn new(root: PhysAddr, vmid: u8) -> Self {
+        Self(root.0 | (u64::from(vmid) << 48))
+    }
+
+    pub(crate) fn vttbr(self) -> u64 {
+        self.0
+    }
+
+    /// Drops every TLB entry of this VM, stages 1 and 2, on all cores: before its memory is used anew.
+    pub fn invalidate(self) {
+        let before = VTTBR_EL2.get();
+        VTTBR_EL2.set(self.0);
+        // SAFETY: TLB maintenance changes no mapping. It acts on the VMID in VTTBR_EL2 (Arm ARM D8.16), hence the ISB.
+        unsafe { asm!("isb", "dsb ishst", "tlbi vmalls12e1is", "dsb ish", "isb", options(nostack)) };
+        VTTBR_EL2.set(before);
+    }
+}
+
+/// Drops this core's EL1 TLB entries of the current VMID: two virtual CPUs of one VM on one core may use the same ASID
+/// for different tables.
+pub(crate) fn invalidate_local_el1() {
+    // SAFETY: TLB maintenance changes no mapping.
+    unsafe { asm!("isb", "tlbi vmalle1", "dsb nsh", "isb", options(nostack)) };
+}
+
+/// Asks the MMU what intermediate physical address a guest's virtual address has, as EL1 would see it. `None` if the
+/// guest's own stage 1 does not translate it.
+///
+/// The exit path needs this for permission faults, where HPFAR_EL2 is not valid (Arm ARM D19.2.62).
+pub fn translate_stage1(virtual_address: u64) -> Option<u64> {
+    let (before, result): (u64, u64);
+    // SAFETY: AT reads tables and reports in PAR_EL1, which is the guest's and is put back.
+    unsafe {
+        asm!("mrs {0}, par_el1", "at s1e1r, {2}", "isb", "mrs {1}, par_el1", "msr par_el1, {0}",
+            out(reg) before, out(reg) result, in(reg) virtual_address, options(nostack));
+    }
+    let _ = before;
+    if result & 1 != 0 { None } else { Some((result & 0x000f_ffff_ffff_f000) | (virtual_address & 0xfff)) }
+}

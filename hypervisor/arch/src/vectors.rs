@@ -1,0 +1,247 @@
+//! EL2's exception vectors and the two ends of running a guest: entering it and leaving it.
+//!
+//! Two tiers (see `ARCHITECTURE.md`): an exit saves the caller-saved registers and calls a *fast handler*, a plain
+//! function. If that answers, the registers are loaded again and ERET follows. If not, the callee-saved registers are
+//! saved too and [`enter`] returns to the run loop. HVC and interrupts need no more than the caller-saved registers;
+//! every other trap may name any register of the guest, so it saves them all before it calls.
+//!
+//! While a guest runs, EL2's stack holds, from `sp` up: 16 bytes of scratch, the context's address, padding, and the
+//! callee-saved registers of [`enter`]'s caller.
+
+use crate::context::Context;
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+global_asm!(
+    r#"
+.macro save_caller_saved
+    stp     x0, x1, [sp]
+    ldr     x0, [sp, #16]
+    stp     x2, x3, [x0, #16]
+    stp     x4, x5, [x0, #32]
+    stp     x6, x7, [x0, #48]
+    stp     x8, x9, [x0, #64]
+    stp     x10, x11, [x0, #80]
+    stp     x12, x13, [x0, #96]
+    stp     x14, x15, [x0, #112]
+    stp     x16, x17, [x0, #128]
+    ldp     x2, x3, [sp]
+    stp     x18, x19, [x0, #144]
+    stp     x29, x30, [x0, #232]
+    stp     x2, x3, [x0]
+.endm
+
+.macro save_callee_saved
+    stp     x20, x21, [x0, #160]
+    stp     x22, x23, [x0, #176]
+    stp     x24, x25, [x0, #192]
+    stp     x26, x27, [x0, #208]
+    str     x28, [x0, #224]
+.endm
+
+.macro load_callee_saved
+    ldp     x20, x21, [x0, #160]
+    ldp     x22, x23, [x0, #176]
+    ldp     x24, x25, [x0, #192]
+    ldp     x26, x27, [x0, #208]
+    ldr     x28, [x0, #224]
+.endm
+
+// ERET is followed by barriers that are never executed: they keep a core from speculating past it.
+.macro load_caller_saved_and_return
+    ldp     x29, x30, [x0, #232]
+    ldp     x18, x19, [x0, #144]
+    ldp     x16, x17, [x0, #128]
+    ldp     x14, x15, [x0, #112]
+    ldp     x12, x13, [x0, #96]
+    ldp     x10, x11, [x0, #80]
+    ldp     x8, x9, [x0, #64]
+    ldp     x6, x7, [x0, #48]
+    ldp     x4, x5, [x0, #32]
+    ldp     x2, x3, [x0, #16]
+    ldp     x0, x1, [x0]
+    eret
+    dsb     nsh
+    isb
+.endm
+
+.section .text.vectors, "ax"
+
+exit_sync:
+    save_caller_saved
+    mrs     x1, esr_el2
+    lsr     x2, x1, #26
+    cmp     x2, #0x16
+    b.ne    exit_trap
+    ldr     x2, [x0, #{hypercall}]
+    blr     x2
+    cbnz    x0, leave
+    ldr     x0, [sp, #16]
+    load_caller_saved_and_return
+
+exit_trap:
+    save_callee_saved
+    ldr     x2, [x0, #{trap}]
+    blr     x2
+    cbnz    x0, leave_saved
+    ldr     x0, [sp, #16]
+    load_callee_saved
+    load_caller_saved_and_return
+
+exit_interrupt:
+    save_caller_saved
+    ldr     x2, [x0, #{interrupt}]
+    blr     x2
+    cbnz    x0, leave
+    ldr     x0, [sp, #16]
+    load_caller_saved_and_return
+
+exit_system_error:
+    save_caller_saved
+    mrs     x1, esr_el2
+    ldr     x2, [x0, #{system_error}]
+    blr     x2
+    cbnz    x0, leave
+    ldr     x0, [sp, #16]
+    load_caller_saved_and_return
+
+// Handlers keep the callee-saved registers, as AAPCS64 asks, so they still hold the guest's values at `leave`. A trap has
+// saved them before its handler, which may have changed the copies.
+leave:
+    ldr     x0, [sp, #16]
+    save_callee_saved
+leave_saved:
+    ldr     x0, [sp, #16]
+    mrs     x1, elr_el2
+    mrs     x2, spsr_el2
+    stp     x1, x2, [x0, #{elr}]
+    add     sp, sp, #32
+    ldp     x19, x20, [sp, #16]
+    ldp     x21, x22, [sp, #32]
+    ldp     x23, x24, [sp, #48]
+    ldp     x25, x26, [sp, #64]
+    ldp     x27, x28, [sp, #80]
+    ldp     x29, x30, [sp], #96
+    ret
+
+.global enter_guest
+enter_guest:
+    stp     x29, x30, [sp, #-96]!
+    stp     x19, x20, [sp, #16]
+    stp     x21, x22, [sp, #32]
+    stp     x23, x24, [sp, #48]
+    stp     x25, x26, [sp, #64]
+    stp     x27, x28, [sp, #80]
+    sub     sp, sp, #32
+    str     x0, [sp, #16]
+    ldp     x1, x2, [x0, #{elr}]
+    msr     elr_el2, x1
+    msr     spsr_el2, x2
+    load_callee_saved
+    load_caller_saved_and_return
+
+.balign 2048
+.global el2_vectors
+el2_vectors:
+    .balign 128
+    b       own_sync
+    .balign 128
+    b       own_irq
+    .balign 128
+    b       own_fiq
+    .balign 128
+    b       own_serror
+
+    .balign 128
+    b       own_sync
+    .balign 128
+    b       own_irq
+    .balign 128
+    b       own_fiq
+    .balign 128
+    b       own_serror
+
+    .balign 128
+    b       exit_sync
+    .balign 128
+    b       exit_interrupt
+    .balign 128
+    b       exit_interrupt
+    .balign 128
+    b       exit_system_error
+
+    .balign 128
+    b       exit_sync
+    .balign 128
+    b       exit_interrupt
+    .balign 128
+    b       exit_interrupt
+    .balign 128
+    b       exit_system_error
+
+// EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another.
+.macro own name, number
+\name:
+    msr     tpidr_el2, x0
+    adrp    x0, {emergency_stack}
+    add     x0, x0, :lo12:{emergency_stack}
+    add     x0, x0, #{emergency_stack_size}
+    stp     x1, x2, [x0, #-264]
+    mov     x1, sp
+    sub     sp, x0, #272
+    mrs     x0, tpidr_el2
+    str     x0, [sp]
+    str     x1, [sp, #248]
+    stp     x3, x4, [sp, #24]
+    stp     x5, x6, [sp, #40]
+    stp     x7, x8, [sp, #56]
+    stp     x9, x10, [sp, #72]
+    stp     x11, x12, [sp, #88]
+    stp     x13, x14, [sp, #104]
+    stp     x15, x16, [sp, #120]
+    stp     x17, x18, [sp, #136]
+    stp     x19, x20, [sp, #152]
+    stp     x21, x22, [sp, #168]
+    stp     x23, x24, [sp, #184]
+    stp     x25, x26, [sp, #200]
+    stp     x27, x28, [sp, #216]
+    stp     x29, x30, [sp, #232]
+    mov     x0, sp
+    mov     x1, #\number
+    bl      {own_exception}
+.endm
+    own own_sync, 0
+    own own_irq, 1
+    own own_fiq, 2
+    own own_serror, 3
+"#,
+    hypercall = const offset_of!(Context, hypercall),
+    trap = const offset_of!(Context, trap),
+    interrupt = const offset_of!(Context, interrupt),
+    system_error = const offset_of!(Context, system_error),
+    elr = const offset_of!(Context, elr),
+    emergency_stack = sym EMERGENCY_STACK,
+    emergency_stack_size = const EMERGENCY_STACK_SIZE,
+    own_exception = sym crate::epitaph::own_exception,
+);
+
+const EMERGENCY_STACK_SIZE: usize = 8192;
+
+#[repr(C, align(16))]
+struct EmergencyStack([u8; EMERGENCY_STACK_SIZE]);
+
+/// Where EL2 handles its own exceptions. One serves all cores: the first to fail writes the epitaph and stops the rest.
+static mut EMERGENCY_STACK: EmergencyStack = EmergencyStack([0; EMERGENCY_STACK_SIZE]);
+
+unsafe extern "C" {
+    /// Runs the guest of `context` on this core until a fast handler asks to leave.
+    ///
+    /// # Safety
+    /// `context` must be valid for reads and writes and belong to the caller alone; EL1 state, stage 2 and list
+    /// registers on this core must be that guest's.
+    pub(crate) fn enter_guest(context: *mut Context);
+}
+
+const _: () = assert!(offset_of!(Context, x) == 0, "the assembly counts on it");
+const _: () = assert!(offset_of!(Context, elr) == 248, "ELR and SPSR follow the 31 general registers");
+const _: () = assert!(offset_of!(Context, spsr) == 256, "ELR and SPSR follow the 31 general registers");
