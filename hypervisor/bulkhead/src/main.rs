@@ -1,3 +1,51 @@
 //! The EL2 binary.
+//!
+//! [`primary`] is the boot story, one line a step; [`run`] is the life of a core after it.
 #![no_std]
 #![no_main]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+mod boot;
+mod console;
+mod construct;
+mod entropy;
+mod fast;
+mod guest_cpu;
+mod hypercall;
+mod interrupt;
+mod lifecycle;
+mod machine;
+mod mmio;
+mod run;
+mod scheduler;
+mod system_register;
+mod vm;
+
+use arch::epitaph;
+
+arch::entry!(primary, secondary);
+
+/// From the first Rust instruction of the primary core to its run loop.
+fn primary(device_tree: usize) -> ! {
+    let hardware = boot::step(arch::take_hardware(device_tree));
+    let map = boot::step(boot::map_board(&hardware.board));
+    map.enable();
+    arch::heap::configure();
+    epitaph::set_core(0);
+    epitaph::describe_with(boot::describe_core);
+    let arch::Hardware { board, uart, gic } = hardware;
+    console::install(uart, board.console_in_lines);
+    log::info!("Bulkhead {} on {} cores", env!("CARGO_PKG_VERSION"), board.cores.len());
+    gic.configure_distributor();
+    let machine = boot::step(construct::build(&board, gic));
+    boot::start_cores(&board, &map, machine);
+    boot::enter_run_loop(machine, 0)
+}
+
+/// From the first Rust instruction of a secondary core to its run loop.
+fn secondary(core: usize) -> ! {
+    epitaph::set_core(core);
+    boot::enter_run_loop(machine::get(), core)
+}

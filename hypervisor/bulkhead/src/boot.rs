@@ -1,0 +1,61 @@
+//! The steps of the boot story that need more than a line.
+
+use crate::machine::{self, Machine};
+use crate::run;
+use arch::board::Board;
+use arch::mmu::HypMap;
+use arch::{cpu, epitaph, firmware};
+use core::fmt::{self, Display, Write};
+
+/// Takes a step's result, or ends the boot with its sentence.
+pub fn step<T, E: Display>(result: Result<T, E>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(reason) => epitaph::refuse_to_boot(format_args!("{reason}")),
+    }
+}
+
+/// EL2's address space: the image, all RAM, and the devices that EL2 drives itself.
+pub fn map_board(board: &Board) -> Result<HypMap, &'static str> {
+    const FAILED: &str = "the device tree describes RAM or devices that overlap, or that lie above 512 GiB";
+    let mut map = HypMap::new().map_err(|_| "EL2's own tables do not fit their pool")?;
+    for range in &board.memory {
+        map.map_memory(range.start, range.size).map_err(|_| FAILED)?;
+    }
+    for range in [board.uart, board.distributor, board.redistributors] {
+        map.map_device(range.start, range.size).map_err(|_| FAILED)?;
+    }
+    if let Some(pcie) = board.pcie {
+        map.map_device(pcie.window.start, firmware::PANIC_DEVICE_SIZE).map_err(|_| FAILED)?;
+    }
+    Ok(map)
+}
+
+/// Starts every core that the system uses but this one.
+pub fn start_cores(board: &Board, map: &HypMap, machine: &'static Machine) {
+    for (core, affinity) in board.cores.iter().enumerate().take(machine.cores).skip(1) {
+        if let Err(error) = firmware::start_core(core, *affinity, map) {
+            epitaph::refuse_to_boot(format_args!("the firmware does not start core {core}: {error:?}"));
+        }
+    }
+}
+
+/// Sets this core up for guests and runs them.
+pub fn enter_run_loop(machine: &'static Machine, core: usize) -> ! {
+    if let Err(affinity) = machine.gic.configure_core(core) {
+        epitaph::refuse_to_boot(format_args!("core {core} (affinity {affinity:#x}) has no GIC redistributor"));
+    }
+    cpu::configure();
+    if core == 0 {
+        machine.gic.enable_spi(machine.uart_interrupt, 0);
+    }
+    run::run(machine, core)
+}
+
+/// A line for the epitaph: which virtual CPU the core was running.
+pub fn describe_core(core: usize, out: &mut dyn Write) -> fmt::Result {
+    match machine::try_get().and_then(|machine| machine.running(core)) {
+        Some((vm, vcpu)) => write!(out, "vm {}, vcpu {vcpu}", vm.name),
+        None => write!(out, "no guest"),
+    }
+}

@@ -1,0 +1,119 @@
+//! The system console: the board's UART, shared by Bulkhead's log and every guest.
+
+use crate::machine::Machine;
+use crate::vm::Vm;
+use arch::timer;
+use arch::uart::Uart;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use model::console::{Console, GuestIndex, Sink, UnfinishedLines};
+use spin::Mutex;
+use vdev::{Device, Host};
+
+/// The multiplexer and the UART behind it.
+struct SystemConsole {
+    multiplexer: Console,
+    uart: Option<Output>,
+}
+
+struct Output(Uart);
+
+impl Sink for Output {
+    fn put(&mut self, byte: u8) {
+        self.0.put(byte);
+    }
+}
+
+/// Never held while a device or another lock is taken.
+static CONSOLE: Mutex<SystemConsole> = Mutex::new(SystemConsole { multiplexer: Console::new(), uart: None });
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, _metadata: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let prefix = match record.level() {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info | Level::Debug | Level::Trace => "",
+        };
+        with(|multiplexer, output| multiplexer.log_line(format_args!("{prefix}{}", record.args()), output));
+    }
+
+    fn flush(&self) {}
+}
+
+fn with<R: Default>(action: impl FnOnce(&mut Console, &mut Output) -> R) -> R {
+    let mut console = CONSOLE.lock();
+    let SystemConsole { multiplexer, uart } = &mut *console;
+    uart.as_mut().map(|output| action(multiplexer, output)).unwrap_or_default()
+}
+
+/// Gives the console its UART and makes it the log's target.
+pub fn install(uart: Uart, whole_lines: bool) {
+    let mut console = CONSOLE.lock();
+    console.uart = Some(Output(uart));
+    if whole_lines {
+        console.multiplexer.set_unfinished_lines(UnfinishedLines::Held);
+    }
+    drop(console);
+    // Both fail only if done twice.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// Adds a guest.
+pub fn add_guest(name: &str) -> GuestIndex {
+    CONSOLE.lock().multiplexer.add_guest(name)
+}
+
+/// Says which keys switch the input between guests.
+pub fn help() {
+    with(|multiplexer, output| multiplexer.help_line(output));
+}
+
+/// Shows what `vm` has begun to say, when it stops.
+pub fn flush(vm: &Vm) {
+    with(|multiplexer, output| multiplexer.flush_guest(vm.console, output));
+}
+
+/// Takes what was typed on the UART and lets the guests' devices know.
+pub fn receive(machine: &'static Machine, this_core: usize) {
+    // The FIFO holds 32 bytes; a person, or a script, that types faster than this is served at the next interrupt.
+    for _ in 0..64 {
+        let taken = with(|multiplexer, output| output.0.take().map(|byte| multiplexer.input(byte, output)));
+        let Some(woken) = taken else { return };
+        let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.console == guest)) else { continue };
+        for slot in &vm.slots {
+            let mut console = GuestConsole::of(vm);
+            let mut device = slot.device.lock();
+            device.poll(&mut Host { now: timer::now(), memory: &vm.ram, console: &mut console });
+            if let Some(interrupt) = slot.interrupt {
+                let kicks = vm.vgic.set_line(interrupt, 0, device.line());
+                machine.kick(vm, kicks, this_core);
+            }
+        }
+    }
+}
+
+/// One guest's end of the console.
+pub struct GuestConsole(GuestIndex);
+
+impl GuestConsole {
+    /// The end of `vm`.
+    pub fn of(vm: &Vm) -> Self {
+        Self(vm.console)
+    }
+}
+
+impl vdev::Console for GuestConsole {
+    fn put(&mut self, byte: u8) {
+        with(|multiplexer, output| multiplexer.guest_put(self.0, byte, output));
+    }
+
+    fn take(&mut self) -> Option<u8> {
+        with(|multiplexer, _| multiplexer.take(self.0))
+    }
+}

@@ -1,0 +1,201 @@
+//! From the bundle to virtual machines: everything that allocates.
+
+use crate::console;
+use crate::entropy::Pool;
+use crate::guest_cpu::{GuestCpu, Left};
+use crate::machine::{self, Machine};
+use crate::vm::{Image, Parts, Slot, Vm};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use arch::board::Board;
+use arch::boot::CORES_MAX;
+use arch::context::Vcpu;
+use arch::gic::{self, Gic};
+use arch::list_registers::VirtualInterface;
+use arch::memory::{GuestRam, PhysicalMemory};
+use arch::mmu::Stage2;
+use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
+use model::PhysAddr;
+use model::bus::Bus;
+use model::table::{Attributes, Mapping, TableMemory, map};
+use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
+use spin::Mutex;
+use vdev::GuestAddr;
+use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
+
+/// Stage-2 tables of one machine: a root, and for each region at most two tables a level at its two ends.
+const TABLES_PER_VM: u64 = 24;
+const TABLE_SIZE: u64 = arch::mmu::TABLE_SIZE;
+/// Guest RAM starts at a multiple of this, so that stage 2 maps it in blocks.
+const BLOCK_SIZE: u64 = 2 << 20;
+/// The SPIs of a machine: as many as the vGIC has.
+const SPIS: usize = 32 * model::vgic::SPI_WORDS;
+
+const _: () =
+    assert!(VCPUS_MAX >= manifest::VCPUS_MAX, "the vGIC has room for every virtual CPU that a manifest may ask for");
+
+/// Builds the system that the bundle describes.
+///
+/// # Errors
+/// A sentence: what is wrong with the bundle, or what does not fit the board.
+pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
+    let mut memory = PhysicalMemory::take(board)?;
+    let bytes = memory.bundle();
+    if bytes.is_empty() {
+        return Err("there is no bundle: give QEMU one with -initrd, or the boot loader's equivalent (cargo xtask image makes it)".into());
+    }
+    let bundle = Bundle::new(bytes);
+    let system = bundle.manifest().map_err(|error| format!("the bundle: {error}"))?;
+    check(&system, &bundle, board, &memory).map_err(|error| format!("the bundle: {error}"))?;
+
+    let mut vms = Vec::with_capacity(system.vms.len());
+    for (number, vm) in system.vms.iter().enumerate() {
+        vms.push(build_vm(number, vm, &bundle, &mut memory)?);
+    }
+    let vms: &'static [Vm] = Box::leak(vms.into_boxed_slice());
+    let cores = usize::from(system.cores);
+    let machine = machine::install(Machine::new(gic, board.uart_interrupt, cores, vms, Pool::new(board)));
+    place_vcpus(machine);
+    log::info!(
+        "system {}: {} vms, {} KiB of EL2 heap, {} MiB of RAM spare",
+        system.name,
+        vms.len(),
+        arch::heap::used() / 1024,
+        memory.free() >> 20
+    );
+    if vms.len() > 1 {
+        console::help();
+    }
+    Ok(machine)
+}
+
+#[inline(never)]
+fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalMemory) -> Result<(), String> {
+    let ram: Vec<Span> = board.memory.iter().map(|range| Span::new(range.start, range.size)).collect();
+    let total: u64 = ram.iter().map(|span| span.size).sum();
+    let limits = BoardLimits {
+        cores: board.cores.len() as u8,
+        memory: &ram,
+        reserved: total.saturating_sub(memory.free()),
+        gic: GicWindows {
+            distributor: Span::new(GICD_BASE, GICD_SIZE),
+            redistributors: GICR_BASE,
+            redistributor_size: GICR_STRIDE,
+        },
+    };
+    system.validate(&limits).map_err(|error| error.to_string())?;
+    system.validate_files(bundle).map_err(|error| error.to_string())
+}
+
+#[inline(never)]
+fn build_vm(
+    number: usize,
+    vm: &manifest::Vm,
+    bundle: &Bundle<'static>,
+    memory: &mut PhysicalMemory,
+) -> Result<Vm, String> {
+    let (ram, stage2) = build_memory(number, vm, memory)?;
+    let (bus, slots) = build_devices(vm)?;
+    let vgic = new_vgic(vm.vcpus.len());
+    for timer in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {
+        vgic.link(IntId::new(timer), timer);
+    }
+    let mut images = Vec::new();
+    for load in &vm.loads {
+        let bytes = bundle.find(&load.file).map_err(|error| format!("the bundle: {error}"))?;
+        images.push(Image { address: load.address, bytes });
+    }
+    Ok(Vm::new(Parts {
+        number,
+        name: vm.name.clone(),
+        ram,
+        stage2,
+        vgic,
+        bus,
+        slots,
+        console: console::add_guest(&vm.name),
+        images,
+        seeds: vm.seeds.iter().map(|seed| (seed.address, seed.size as usize)).collect(),
+        entry: vm.entry,
+        device_tree: vm.device_tree,
+        vcpus: vm.vcpus.iter().map(|vcpu| vcpu.core).collect(),
+    }))
+}
+
+/// Apart, so that its copy on the way to the heap is not in a large frame.
+#[inline(never)]
+fn new_vgic(vcpus: usize) -> &'static Vgic {
+    Box::leak(Box::new(Vgic::new(vcpus, SPIS)))
+}
+
+/// Gives the machine its RAM, in blocks as large as fit, and maps it.
+#[inline(never)]
+fn build_memory(number: usize, vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<(GuestRam, Stage2), String> {
+    let name = &vm.name;
+    let tables = memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
+    let mut tables = tables.ok_or_else(|| format!("no RAM is left for the tables of vm {name}"))?.into_tables();
+    let root = tables.allocate().ok_or_else(|| format!("vm {name} has no root table"))?;
+    let mut ram = GuestRam::new();
+    for MemoryRegion { guest, size, physical } in &vm.memory {
+        let block = match physical {
+            Some(start) => memory.allocate_at(PhysAddr(*start), *size),
+            None => memory.allocate(*size, BLOCK_SIZE),
+        };
+        let block = block.ok_or_else(|| {
+            format!(
+                "the board has no {} MiB of RAM in one piece for vm {name} at {guest:#x}; give the board more or the vm less",
+                size >> 20
+            )
+        })?;
+        let mapping =
+            Mapping { input: *guest, output: block.start(), size: *size, attributes: Attributes::GUEST_MEMORY };
+        map(&mut tables, root, &mapping).map_err(|error| format!("the RAM of vm {name} at {guest:#x}: {error:?}"))?;
+        ram.add(*guest, block)
+            .map_err(|_| format!("vm {name} has more than {} regions of RAM", arch::memory::REGIONS_MAX))?;
+    }
+    // VMID 0 is EL2's own convention for "no guest".
+    Ok((ram, Stage2::new(root, number as u8 + 1)))
+}
+
+fn build_devices(vm: &manifest::Vm) -> Result<(Bus<{ crate::vm::DEVICES_MAX }>, Vec<Slot>), String> {
+    let mut bus = Bus::new();
+    let mut slots = Vec::new();
+    for device in &vm.devices {
+        let (name, kind) = (&vm.name, &device.kind);
+        let model = devices::find(kind).ok_or_else(|| {
+            format!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
+        })?;
+        bus.insert(GuestAddr(device.address), device.size, slots.len() as u16)
+            .map_err(|error| format!("vm {name}, device {kind} at {:#x}: {error:?}", device.address))?;
+        slots.push(Slot { device: Mutex::new((model.create)()), interrupt: device.interrupt.map(IntId::new) });
+    }
+    Ok((bus, slots))
+}
+
+/// Makes the virtual CPUs and puts each where its core will look for it.
+#[inline(never)]
+fn place_vcpus(machine: &'static Machine) {
+    let mut per_core = [0usize; CORES_MAX];
+    for core in machine.vms.iter().flat_map(|vm| (0..vm.vcpu_count()).filter_map(|index| vm.core_of(index))) {
+        per_core[core] += 1;
+    }
+    for vm in machine.vms {
+        for index in 0..vm.vcpu_count() {
+            let Some(core) = vm.core_of(index) else { continue };
+            let guest = GuestCpu {
+                machine,
+                vm,
+                index,
+                core,
+                shares_core: per_core[core] > 1,
+                interface: CpuInterface::new(),
+                virtual_interface: VirtualInterface::reset(),
+                left: Left::Reschedule,
+                waiting: false,
+            };
+            machine.vcpus[core].lock().push(Box::new(Vcpu::new(guest)));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Random bytes for guests: a ChaCha20 generator seeded from the board.
+
+use arch::board::Board;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// The system's random generator.
+pub struct Pool(ChaCha20Rng);
+
+impl Pool {
+    /// Seeds the generator with everything the board offers: the boot loader's `rng-seed`, and FEAT_RNG.
+    pub fn new(board: &Board) -> Self {
+        let mut seed = board.seed.unwrap_or([0; 32]);
+        let mut sources = u32::from(board.seed.is_some());
+        for chunk in seed.chunks_exact_mut(8) {
+            if let Some(word) = arch::entropy::random_word() {
+                sources += 1;
+                for (byte, random) in chunk.iter_mut().zip(word.to_le_bytes()) {
+                    *byte ^= random;
+                }
+            }
+        }
+        if sources == 0 {
+            log::warn!(
+                "the board gives no entropy (no rng-seed in its device tree, no FEAT_RNG): the guests' seeds are the same at \
+                 every start"
+            );
+        }
+        Self(ChaCha20Rng::from_seed(seed))
+    }
+
+    /// Fills `buffer` with random bytes.
+    pub fn fill(&mut self, buffer: &mut [u8]) {
+        self.0.fill_bytes(buffer);
+    }
+
+    /// A random word.
+    pub fn word(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+}

@@ -1,0 +1,97 @@
+//! The fast tier: what is answered on the exit path itself. See `ARCHITECTURE.md`, "Trap story".
+//!
+//! Nothing here waits, logs or allocates. What it cannot answer it leaves to [`crate::run`], with the reason in
+//! [`GuestCpu::left`].
+
+use crate::guest_cpu::{GuestCpu, Left};
+use crate::{hypercall, interrupt, mmio, system_register};
+use arch::context::{Guest, Vcpu, Verdict};
+use arch::cpu;
+use core::sync::atomic::Ordering;
+use model::exit::{DataAbort, Exit, decode};
+use model::inject;
+use vdev::Access;
+
+/// How many faults of one start of a virtual machine are logged.
+const FAULTS_LOGGED_MAX: u32 = 8;
+
+impl Guest for GuestCpu {
+    #[inline]
+    fn hypercall(vcpu: &mut Vcpu<Self>) -> Verdict {
+        // An HVC has already moved ELR past itself.
+        hypercall::answer(vcpu)
+    }
+
+    fn trap(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
+        let exit = decode(&cpu::syndrome(esr));
+        match exit {
+            Exit::DataAbort(abort) => data_abort(vcpu, abort),
+            Exit::SystemRegister(access) => system_register::answer(vcpu, access, exit),
+            Exit::Smc { .. } => {
+                cpu::skip_instruction();
+                hypercall::answer(vcpu)
+            }
+            Exit::Hvc { .. } => hypercall::answer(vcpu),
+            Exit::WaitForInterrupt => {
+                cpu::skip_instruction();
+                leave(vcpu, Left::Wait)
+            }
+            Exit::WaitForEvent => {
+                cpu::skip_instruction();
+                leave(vcpu, Left::Reschedule)
+            }
+            Exit::InstructionAbort(abort) => {
+                cpu::inject(|target| inject::instruction_abort(target, abort.virtual_address));
+                refused(vcpu, Left::Refused(exit))
+            }
+            Exit::FloatingPoint
+            | Exit::Sve
+            | Exit::Sme
+            | Exit::PointerAuthentication
+            | Exit::Aarch32 { .. }
+            | Exit::Other { .. } => undefined(vcpu, exit),
+        }
+    }
+
+    fn interrupt(vcpu: &mut Vcpu<Self>) -> Verdict {
+        interrupt::take(&mut vcpu.guest)
+    }
+
+    fn system_error(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
+        leave(vcpu, Left::SystemError(esr))
+    }
+}
+
+/// Hands over to the run loop.
+pub fn leave(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
+    vcpu.guest.left = reason;
+    Verdict::Leave
+}
+
+/// Resumes the guest, which has been given an exception, or leaves so that the refusal is logged.
+fn refused(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
+    if vcpu.guest.vm.faults.fetch_add(1, Ordering::Relaxed) < FAULTS_LOGGED_MAX {
+        leave(vcpu, reason)
+    } else {
+        Verdict::Resume
+    }
+}
+
+/// Refuses an instruction as undefined.
+pub fn undefined(vcpu: &mut Vcpu<GuestCpu>, exit: Exit) -> Verdict {
+    cpu::inject(inject::undefined);
+    refused(vcpu, Left::Refused(exit))
+}
+
+fn data_abort(vcpu: &mut Vcpu<GuestCpu>, abort: DataAbort) -> Verdict {
+    match mmio::access(vcpu, &abort) {
+        Ok(reschedule) => {
+            cpu::skip_instruction();
+            if reschedule { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
+        }
+        Err(mmio::Refusal) => {
+            cpu::inject(|target| inject::data_abort(target, abort.virtual_address, abort.access == Access::Write));
+            refused(vcpu, Left::Stray(abort))
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the hypervisor keeps for each virtual CPU beside its registers.
+
+use crate::machine::Machine;
+use crate::vm::Vm;
+use arch::cpu::Placement;
+use arch::list_registers::{CoreListRegisters, VirtualInterface};
+use core::sync::atomic::Ordering;
+use model::exit::{DataAbort, Exit};
+use model::vgic::{CpuInterface, Kicks};
+
+/// Why the fast tier handed over to the run loop.
+#[derive(Clone, Debug)]
+pub enum Left {
+    /// Nothing of the guest's: something else on this core may need to run, or the VM is stopping.
+    Reschedule,
+    /// WFI, or a PSCI suspend: nothing to do until an interrupt.
+    Wait,
+    /// A physical interrupt that the run loop serves: its INTID.
+    Interrupt(u32),
+    /// PSCI CPU_OFF.
+    CpuOff,
+    /// PSCI SYSTEM_OFF.
+    SystemOff,
+    /// PSCI SYSTEM_RESET.
+    SystemReset,
+    /// The guest touched what it does not own. It has its abort already; this is for the log.
+    Stray(DataAbort),
+    /// The guest did something else that it was refused. It has its exception already; this is for the log.
+    Refused(Exit),
+    /// An SError: ESR_EL2.
+    SystemError(u64),
+}
+
+/// The hypervisor's part of a virtual CPU.
+pub struct GuestCpu {
+    /// The whole system.
+    pub machine: &'static Machine,
+    /// Its virtual machine.
+    pub vm: &'static Vm,
+    /// Its number in its virtual machine.
+    pub index: usize,
+    /// Its core.
+    pub core: usize,
+    /// Whether other virtual CPUs share the core.
+    pub shares_core: bool,
+    /// The software side of its list registers.
+    pub interface: CpuInterface,
+    /// The virtual CPU interface, while not loaded.
+    pub virtual_interface: VirtualInterface,
+    /// Why it left last.
+    pub left: Left,
+    /// It waits for an interrupt.
+    pub waiting: bool,
+}
+
+impl GuestCpu {
+    /// Where it runs.
+    pub fn placement(&self) -> Placement {
+        Placement {
+            stage2: self.vm.stage2,
+            affinity: model::psci::mpidr(self.index),
+            counter_offset: self.vm.counter_offset.load(Ordering::Relaxed),
+            trap_wait: self.shares_core,
+        }
+    }
+
+    /// Carries out what a change in the vGIC asks for: refills this virtual CPU's list registers, which must be loaded,
+    /// and kicks the cores of others. Returns whether another virtual CPU of *this* core has something to do.
+    #[inline]
+    pub fn deliver(&mut self, kicks: Kicks) -> bool {
+        let mut kicks = kicks;
+        if kicks.contains(self.index) {
+            let own = self.interface.flush(self.vm.vgic, self.index, &mut CoreListRegisters::of_this_core());
+            kicks = Kicks::from_bits(kicks.bits() | own.bits());
+        }
+        let others = kicks.without(self.index);
+        let mut reschedule = false;
+        if !others.is_empty() {
+            for vcpu in others.iter() {
+                match self.vm.core_of(vcpu) {
+                    Some(core) if core == self.core => reschedule = true,
+                    Some(core) => self.machine.kick_core(core, self.core),
+                    None => {}
+                }
+            }
+        }
+        reschedule
+    }
+
+    /// Refills this virtual CPU's list registers, which must be loaded.
+    #[inline]
+    pub fn refill(&mut self) -> bool {
+        self.deliver(Kicks::one(self.index))
+    }
+}

@@ -1,0 +1,96 @@
+//! HVC and SMC: PSCI, SMCCC discovery, TRNG. Every other number gets NOT_SUPPORTED.
+
+use crate::fast::leave;
+use crate::guest_cpu::{GuestCpu, Left};
+use arch::context::{Vcpu, Verdict};
+use model::psci::{self, Call};
+
+/// Answers the call in the guest's registers (SMCCC: function in W0, arguments from X1, result in X0).
+#[inline]
+pub fn answer(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
+    let [function, first, second, third] = [vcpu.context.x[0], vcpu.context.x[1], vcpu.context.x[2], vcpu.context.x[3]];
+    let result = match psci::decode(function as u32, [first, second, third]) {
+        Call::PsciVersion => psci::PSCI_VERSION,
+        Call::PsciFeatures { function } => psci::features(function),
+        Call::MigrateInfoType => psci::MIGRATE_INFO_TYPE,
+        Call::CpuOn { target, entry, context } => turn_on(vcpu, target, entry, context),
+        Call::AffinityInfo { target, lowest_level } => affinity_info(vcpu, target, lowest_level),
+        Call::CpuSuspend { power_state, entry, context } => return suspend(vcpu, power_state, entry, context),
+        Call::CpuOff => return leave(vcpu, Left::CpuOff),
+        Call::SystemOff => return leave(vcpu, Left::SystemOff),
+        Call::SystemReset => return leave(vcpu, Left::SystemReset),
+        Call::SystemReset2 { kind, .. } if kind == psci::SYSTEM_WARM_RESET => return leave(vcpu, Left::SystemReset),
+        Call::SystemReset2 { .. } => psci::INVALID_PARAMETERS,
+        Call::SmcccVersion => psci::SMCCC_VERSION,
+        Call::SmcccArchFeatures { function } => psci::arch_features(function),
+        Call::VendorHypUid => return answer_words(vcpu, abi::UID.map(u64::from)),
+        Call::VendorHypRevision => {
+            return answer_words(vcpu, [u64::from(abi::ABI_VERSION.major), u64::from(abi::ABI_VERSION.minor), 0, 0]);
+        }
+        Call::TrngVersion => psci::TRNG_VERSION,
+        Call::TrngFeatures { function } => psci::trng_features(function),
+        Call::TrngUuid => return answer_words(vcpu, psci::TRNG_UUID.map(u64::from)),
+        Call::TrngRandom { bits, wide } => return random(vcpu, bits, wide),
+        Call::Unknown => psci::NOT_SUPPORTED,
+    };
+    vcpu.context.x[0] = result;
+    Verdict::Resume
+}
+
+fn answer_words(vcpu: &mut Vcpu<GuestCpu>, words: [u64; 4]) -> Verdict {
+    vcpu.context.x[..4].copy_from_slice(&words);
+    Verdict::Resume
+}
+
+fn turn_on(vcpu: &mut Vcpu<GuestCpu>, target: u64, entry: u64, context: u64) -> u64 {
+    let guest = &vcpu.guest;
+    let vm = guest.vm;
+    let Some(index) = psci::vcpu_index(target, vm.vcpu_count()) else { return psci::INVALID_PARAMETERS };
+    let (Some(power), Some(core)) = (vm.power.get(index), vm.core_of(index)) else { return psci::INVALID_PARAMETERS };
+    if !vm.ram.contains(entry) {
+        return psci::INVALID_ADDRESS;
+    }
+    match power.turn_on(entry, context) {
+        Ok(()) => {
+            guest.machine.kick_core(core, guest.core);
+            psci::SUCCESS
+        }
+        Err(error) => error,
+    }
+}
+
+fn affinity_info(vcpu: &Vcpu<GuestCpu>, target: u64, lowest_level: u64) -> u64 {
+    let vm = vcpu.guest.vm;
+    // DEN0022 5.7: levels above 0 are for implementations that power clusters.
+    if lowest_level != 0 {
+        return psci::INVALID_PARAMETERS;
+    }
+    psci::vcpu_index(target, vm.vcpu_count())
+        .and_then(|index| vm.power.get(index))
+        .map_or(psci::INVALID_PARAMETERS, psci::Power::affinity_info)
+}
+
+/// Every suspend is a standby: the virtual CPU keeps its state and waits for an interrupt. A request for power-down may
+/// be answered so (DEN0022 5.4.5 allows a shallower state), and then returns as a standby does.
+fn suspend(vcpu: &mut Vcpu<GuestCpu>, _power_state: u32, _entry: u64, _context: u64) -> Verdict {
+    vcpu.context.x[0] = psci::SUCCESS;
+    leave(vcpu, Left::Wait)
+}
+
+fn random(vcpu: &mut Vcpu<GuestCpu>, bits: u64, wide: bool) -> Verdict {
+    // Not a wait: if another core draws at this moment, the guest is told to ask again.
+    let Some(mut pool) = vcpu.guest.machine.entropy.try_lock() else {
+        vcpu.context.x[0] = psci::NO_ENTROPY;
+        return Verdict::Resume;
+    };
+    let entropy = [pool.word(), pool.word(), pool.word()];
+    drop(pool);
+    match psci::random_words(bits, wide, entropy) {
+        Ok(words) => {
+            vcpu.context.x[0] = psci::SUCCESS;
+            vcpu.context.x[1..4].copy_from_slice(&words);
+        }
+        Err(error) => vcpu.context.x[0] = error,
+    }
+    Verdict::Resume
+}

@@ -1,0 +1,46 @@
+//! Physical interrupts that arrive while a guest runs.
+
+use crate::guest_cpu::{GuestCpu, Left};
+use arch::context::Verdict;
+use arch::gic;
+use model::vgic::IntId;
+
+/// Takes the pending interrupt of this core, with `guest` loaded.
+#[inline]
+pub fn take(guest: &mut GuestCpu) -> Verdict {
+    let Some(intid) = gic::acknowledge() else { return Verdict::Resume };
+    gic::drop_priority(intid);
+    match intid {
+        gic::KICK => {
+            gic::deactivate(intid);
+            if guest.shares_core || !guest.vm.is_running() {
+                guest.left = Left::Reschedule;
+                return Verdict::Leave;
+            }
+            refill(guest)
+        }
+        // The guest's own EOI deactivates them: the list register links the two.
+        gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {
+            let kicks = guest.interface.inject_linked(guest.vm.vgic, guest.index, IntId::new(intid));
+            if guest.deliver(kicks) { reschedule(guest) } else { Verdict::Resume }
+        }
+        gic::MAINTENANCE => {
+            let verdict = refill(guest);
+            gic::deactivate(intid);
+            verdict
+        }
+        _ => {
+            guest.left = Left::Interrupt(intid);
+            Verdict::Leave
+        }
+    }
+}
+
+fn refill(guest: &mut GuestCpu) -> Verdict {
+    if guest.refill() { reschedule(guest) } else { Verdict::Resume }
+}
+
+fn reschedule(guest: &mut GuestCpu) -> Verdict {
+    guest.left = Left::Reschedule;
+    Verdict::Leave
+}

@@ -1,0 +1,105 @@
+//! The whole system at run time: what every core shares.
+
+use crate::entropy::Pool;
+use crate::guest_cpu::GuestCpu;
+use crate::vm::Vm;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use arch::boot::CORES_MAX;
+use arch::context::Vcpu;
+use arch::gic::{self, Gic};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use model::vgic::Kicks;
+use spin::{Mutex, Once};
+
+static MACHINE: Once<&'static Machine> = Once::new();
+
+/// The board and its virtual machines.
+pub struct Machine {
+    /// The physical interrupt controller.
+    pub gic: Gic,
+    /// The INTID of the board's UART.
+    pub uart_interrupt: u32,
+    /// How many cores the system uses.
+    pub cores: usize,
+    /// The virtual machines, in the manifest's order.
+    pub vms: &'static [Vm],
+    /// Random bytes for guests.
+    pub entropy: Mutex<Pool>,
+    /// Each core's virtual CPUs, until the core takes them.
+    pub vcpus: [Mutex<Vec<Box<Vcpu<GuestCpu>>>>; CORES_MAX],
+    /// Virtual machines that are not off.
+    live: AtomicUsize,
+    /// What each core runs: 0, or 1 + VM number * 16 + virtual CPU number. For the epitaph alone.
+    running: [AtomicU32; CORES_MAX],
+}
+
+impl Machine {
+    /// A system that has not started.
+    pub fn new(gic: Gic, uart_interrupt: u32, cores: usize, vms: &'static [Vm], entropy: Pool) -> Self {
+        Self {
+            gic,
+            uart_interrupt,
+            cores,
+            live: AtomicUsize::new(vms.len()),
+            vms,
+            entropy: Mutex::new(entropy),
+            vcpus: [const { Mutex::new(Vec::new()) }; CORES_MAX],
+            running: [const { AtomicU32::new(0) }; CORES_MAX],
+        }
+    }
+
+    /// Makes `core` look at its virtual CPUs, unless it is `this_core`, which is looking already.
+    #[inline]
+    pub fn kick_core(&self, core: usize, this_core: usize) {
+        if core != this_core {
+            self.gic.send_sgi(core, gic::KICK);
+        }
+    }
+
+    /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names.
+    pub fn kick(&self, vm: &Vm, kicks: Kicks, this_core: usize) {
+        for vcpu in kicks.iter() {
+            if let Some(core) = vm.core_of(vcpu) {
+                self.kick_core(core, this_core);
+            }
+        }
+    }
+
+    /// Notes that a virtual machine is off for good. Returns whether it was the last.
+    pub fn retire(&self) -> bool {
+        self.live.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Notes what `core` runs.
+    pub fn set_running(&self, core: usize, vcpu: Option<&GuestCpu>) {
+        if let Some(entry) = self.running.get(core) {
+            let value = vcpu.map_or(0, |vcpu| 1 + (vcpu.vm.number as u32) * 16 + vcpu.index as u32);
+            entry.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What `core` runs.
+    pub fn running(&self, core: usize) -> Option<(&Vm, usize)> {
+        let value = self.running.get(core)?.load(Ordering::Relaxed).checked_sub(1)?;
+        Some((self.vms.get((value / 16) as usize)?, (value % 16) as usize))
+    }
+}
+
+/// Makes `machine` the one machine.
+pub fn install(machine: Machine) -> &'static Machine {
+    MACHINE.call_once(|| Box::leak(Box::new(machine)))
+}
+
+/// The machine, once it is built.
+pub fn try_get() -> Option<&'static Machine> {
+    MACHINE.get().copied()
+}
+
+/// The machine. Secondary cores start after it is built.
+///
+/// # Panics
+/// Before [`install`].
+pub fn get() -> &'static Machine {
+    try_get().expect("secondary cores start after the machine is built")
+}

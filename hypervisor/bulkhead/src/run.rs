@@ -1,0 +1,118 @@
+//! The life of a core: pick a virtual CPU, run it, see why it left.
+
+use crate::console;
+use crate::guest_cpu::{GuestCpu, Left};
+use crate::lifecycle;
+use crate::machine::Machine;
+use crate::scheduler::{Core, Work};
+use crate::vm::Phase;
+use arch::context::Vcpu;
+use arch::{cpu, gic};
+use model::exit::Exit;
+use vdev::Access;
+
+/// Runs core `number`'s virtual CPUs, for ever.
+pub fn run(machine: &'static Machine, number: usize) -> ! {
+    let mut core = Core::new(machine, number);
+    loop {
+        match core.pick() {
+            Work::Run(vcpu) => {
+                let vcpu = core.switch_to(vcpu);
+                vcpu.enter();
+                after_exit(machine, vcpu);
+            }
+            Work::Prepare(vm) => lifecycle::prepare(machine, vm),
+            Work::Idle => {
+                cpu::wait_for_interrupt();
+                take_idle_interrupt(machine);
+            }
+        }
+    }
+}
+
+fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
+    let left = core::mem::replace(&mut vcpu.guest.left, Left::Reschedule);
+    let (vm, index) = (vcpu.guest.vm, vcpu.guest.index);
+    match left {
+        Left::Reschedule => {}
+        Left::Wait => vcpu.guest.waiting = true,
+        Left::Interrupt(intid) => serve(machine, intid, vcpu.guest.core),
+        Left::CpuOff => {
+            if let Some(power) = vm.power.get(index) {
+                power.turn_off();
+            }
+        }
+        Left::SystemOff => lifecycle::stop(machine, vm, Phase::StoppingForOff, vcpu.guest.core),
+        Left::SystemReset => lifecycle::stop(machine, vm, Phase::StoppingForReset, vcpu.guest.core),
+        Left::Stray(abort) => {
+            let direction = match abort.access {
+                Access::Read => "read",
+                Access::Write => "write",
+            };
+            let why =
+                if abort.mmio.is_none() && !abort.on_table_walk { " by an instruction with no syndrome" } else { "" };
+            log::warn!(
+                "vm {}, vcpu {index}: {direction} of {:#x}{why} refused with an external abort (PC {:#x}, virtual \
+                 address {:#x})",
+                vm.name,
+                abort.address,
+                cpu::interrupted_at(),
+                abort.virtual_address
+            );
+        }
+        Left::Refused(exit) => log_refusal(vcpu, exit),
+        Left::SystemError(esr) => {
+            log::error!(
+                "vm {}, vcpu {index}: SError at {:#x}, ESR {esr:#x}: the machine stops",
+                vm.name,
+                vcpu.resume_address()
+            );
+            lifecycle::stop(machine, vm, Phase::StoppingForOff, vcpu.guest.core);
+        }
+    }
+}
+
+fn log_refusal(vcpu: &Vcpu<GuestCpu>, exit: Exit) {
+    let (name, index, pc) = (&vcpu.guest.vm.name, vcpu.guest.index, cpu::interrupted_at());
+    match exit {
+        Exit::InstructionAbort(abort) => log::warn!(
+            "vm {name}, vcpu {index}: instruction fetch from {:#x} refused with an external abort (PC {pc:#x})",
+            abort.address
+        ),
+        Exit::SystemRegister(access) => log::warn!(
+            "vm {name}, vcpu {index}: {} of system register S{}_{}_C{}_C{}_{} refused as undefined (PC {pc:#x})",
+            match access.access {
+                Access::Read => "read",
+                Access::Write => "write",
+            },
+            access.register.op0,
+            access.register.op1,
+            access.register.crn,
+            access.register.crm,
+            access.register.op2
+        ),
+        exit => log::warn!("vm {name}, vcpu {index}: {exit:?} refused as undefined (PC {pc:#x})"),
+    }
+}
+
+/// Interrupts that arrive while no guest runs: acknowledged, and served here.
+fn take_idle_interrupt(machine: &'static Machine) {
+    let Some(intid) = gic::acknowledge() else { return };
+    gic::drop_priority(intid);
+    let core = arch::epitaph::this_core();
+    serve(machine, intid, core);
+}
+
+/// Serves an interrupt that is not a running guest's, and ends it.
+fn serve(machine: &'static Machine, intid: u32, core: usize) {
+    match intid {
+        // Seen again by `pick`, which runs next.
+        gic::KICK => {}
+        gic::STOP => cpu::park(),
+        // The deadline is past; `pick` sets the next.
+        gic::HYP_TIMER => arch::timer::set_deadline(None),
+        intid if intid == machine.uart_interrupt => console::receive(machine, core),
+        intid => log::warn!("core {core}: interrupt {intid} came that nobody owns"),
+    }
+    gic::deactivate(intid);
+}

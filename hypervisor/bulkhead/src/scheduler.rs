@@ -1,0 +1,214 @@
+//! One core's virtual CPUs and which of them runs: in turn, a time slice each, when more than one wants to.
+//!
+//! A virtual CPU stays loaded while nothing else needs the core, so that the common case, one virtual CPU a core, never
+//! switches.
+
+use crate::guest_cpu::GuestCpu;
+use crate::lifecycle;
+use crate::machine::Machine;
+use crate::vm::{Phase, Vm};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use arch::context::Vcpu;
+use arch::list_registers::CoreListRegisters;
+use arch::timer;
+use core::sync::atomic::Ordering;
+use vdev::Ticks;
+
+/// How long a virtual CPU runs before the next one of its core does, in parts of a second.
+const SLICES_PER_SECOND: u64 = 100;
+
+/// What a core does next.
+pub enum Work {
+    /// Run this virtual CPU of the core.
+    Run(usize),
+    /// Prepare this virtual machine's memory, one step.
+    Prepare(&'static Vm),
+    /// Nothing: wait for an interrupt.
+    Idle,
+}
+
+/// One core and its virtual CPUs.
+pub struct Core {
+    machine: &'static Machine,
+    number: usize,
+    vcpus: Vec<Box<Vcpu<GuestCpu>>>,
+    loaded: Option<usize>,
+    /// Who runs, or ran last, and until when if others want the core.
+    current: usize,
+    slice_end: Option<Ticks>,
+}
+
+impl Core {
+    /// Core `number`, with the virtual CPUs that were made for it.
+    pub fn new(machine: &'static Machine, number: usize) -> Self {
+        let vcpus = machine.vcpus.get(number).map(|vcpus| core::mem::take(&mut *vcpus.lock())).unwrap_or_default();
+        Self { machine, number, vcpus, loaded: None, current: 0, slice_end: None }
+    }
+
+    /// Decides what to do next, and arms the core's timer for the next decision.
+    pub fn pick(&mut self) -> Work {
+        if let Some(vm) = self.advance_lives() {
+            return Work::Prepare(vm);
+        }
+        if self.vcpus.len() == 1 {
+            return self.pick_only();
+        }
+        self.pick_in_turn()
+    }
+
+    /// Parks what must stop and starts what was turned on. Gives a machine that this core has to prepare.
+    fn advance_lives(&mut self) -> Option<&'static Vm> {
+        let mut to_prepare = None;
+        for index in 0..self.vcpus.len() {
+            let Some(vcpu) = self.vcpus.get_mut(index) else { break };
+            let (vm, number) = (vcpu.guest.vm, vcpu.guest.index);
+            let Some(power) = vm.power.get(number) else { continue };
+            match vm.phase() {
+                Phase::Running => {
+                    if let Some((entry, argument)) = power.take_start() {
+                        self.discard(index);
+                        if let Some(vcpu) = self.vcpus.get_mut(index) {
+                            lifecycle::start(vcpu, entry, argument);
+                        }
+                    } else if !power.is_on() && self.loaded == Some(index) {
+                        self.discard(index);
+                    }
+                }
+                Phase::Preparing if number == 0 => to_prepare = Some(vm),
+                Phase::StoppingForOff | Phase::StoppingForReset => {
+                    if vm.parked.load(Ordering::Acquire) & (1 << number) == 0 {
+                        power.turn_off();
+                        self.discard(index);
+                        lifecycle::park(self.machine, vm, number, self.number);
+                    }
+                }
+                Phase::Preparing | Phase::Off => {}
+            }
+        }
+        to_prepare
+    }
+
+    /// The core belongs to one virtual CPU.
+    fn pick_only(&mut self) -> Work {
+        if self.loaded.is_some() && self.vcpus.first().is_some_and(|vcpu| vcpu.guest.waiting) {
+            self.unload();
+        }
+        let now = timer::now();
+        let wake = self.vcpus.first_mut().and_then(|vcpu| wake_time(vcpu, now));
+        match wake {
+            Some(time) if time <= now => Work::Run(0),
+            other => self.idle_until(other),
+        }
+    }
+
+    fn pick_in_turn(&mut self) -> Work {
+        let now = timer::now();
+        let count = self.vcpus.len();
+        if self.slice_end.is_some_and(|end| end <= now) {
+            self.current += 1;
+            self.slice_end = None;
+        }
+        let mut chosen = None;
+        let mut runnable = 0;
+        let mut next_wake: Option<Ticks> = None;
+        for step in 0..count {
+            let index = (self.current + step) % count;
+            if self.loaded == Some(index) && self.vcpus.get(index).is_some_and(|vcpu| vcpu.guest.waiting) {
+                self.unload();
+            }
+            let Some(vcpu) = self.vcpus.get_mut(index) else { continue };
+            match wake_time(vcpu, now) {
+                Some(time) if time <= now => {
+                    runnable += 1;
+                    chosen = chosen.or(Some(index));
+                }
+                Some(time) => next_wake = Some(next_wake.map_or(time, |next| next.min(time))),
+                None => {}
+            }
+        }
+        let Some(index) = chosen else { return self.idle_until(next_wake) };
+        if index != self.current % count {
+            self.slice_end = None;
+        }
+        self.current = index;
+        if runnable > 1 {
+            let end = *self.slice_end.get_or_insert(Ticks(now.0 + timer::frequency() / SLICES_PER_SECOND));
+            next_wake = Some(next_wake.map_or(end, |next| next.min(end)));
+        } else {
+            self.slice_end = None;
+        }
+        timer::set_deadline(next_wake);
+        Work::Run(index)
+    }
+
+    fn idle_until(&mut self, wake: Option<Ticks>) -> Work {
+        timer::set_deadline(wake);
+        Work::Idle
+    }
+
+    /// Loads virtual CPU `index` on the core, if it is not, and refills its list registers.
+    pub fn switch_to(&mut self, index: usize) -> &mut Vcpu<GuestCpu> {
+        if self.loaded != Some(index) {
+            self.unload();
+            self.load(index);
+        }
+        let vcpu = &mut self.vcpus[index];
+        vcpu.guest.waiting = false;
+        // Whoever made something pending for it may have kicked this core while it was at EL2.
+        let _ = vcpu.guest.refill();
+        vcpu
+    }
+
+    fn load(&mut self, index: usize) {
+        let vcpu = &mut self.vcpus[index];
+        vcpu.load(&vcpu.guest.placement());
+        vcpu.guest.virtual_interface.load();
+        let mut active =
+            vcpu.guest.interface.load(vcpu.guest.vm.vgic, vcpu.guest.index, &mut CoreListRegisters::of_this_core());
+        while active != 0 {
+            self.machine.gic.activate_private(self.number, active.trailing_zeros());
+            active &= active - 1;
+        }
+        self.loaded = Some(index);
+        self.machine.set_running(self.number, Some(&vcpu.guest));
+    }
+
+    /// Takes the loaded virtual CPU off the core.
+    fn unload(&mut self) {
+        let Some(vcpu) = self.loaded.take().and_then(|index| self.vcpus.get_mut(index)) else { return };
+        vcpu.save();
+        let guest = &mut vcpu.guest;
+        let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
+        self.machine.kick(guest.vm, kicks, self.number);
+        guest.virtual_interface = arch::list_registers::VirtualInterface::save();
+        self.machine.set_running(self.number, None);
+    }
+
+    /// Takes virtual CPU `index` off the core, if it is there, and makes it forget its interrupts: it is off.
+    fn discard(&mut self, index: usize) {
+        let Some(vcpu) = self.vcpus.get_mut(index) else { return };
+        let guest = &mut vcpu.guest;
+        guest.interface.reset(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
+        if self.loaded == Some(index) {
+            self.unload();
+        }
+    }
+}
+
+/// When the virtual CPU can run: now, later, or (`None`) not before an interrupt.
+fn wake_time(vcpu: &mut Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
+    let guest = &vcpu.guest;
+    let vm = guest.vm;
+    if !vm.is_running() || !vm.power.get(guest.index).is_some_and(|power| power.is_on()) {
+        return None;
+    }
+    if !guest.waiting
+        || vm.vgic.has_deliverable(guest.index)
+        || guest.interface.has_pending(&CoreListRegisters::of_this_core())
+    {
+        return Some(now);
+    }
+    let timers = vcpu.saved_timers(vm.counter_offset.load(Ordering::Relaxed));
+    timers.into_iter().flatten().min().map(Ticks)
+}

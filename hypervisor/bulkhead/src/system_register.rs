@@ -1,0 +1,78 @@
+//! Trapped system registers: SGIs, the ID space, debug. Everything else is undefined to a guest.
+
+use crate::fast::{leave, undefined};
+use crate::guest_cpu::{GuestCpu, Left};
+use arch::context::{Vcpu, Verdict};
+use arch::cpu;
+use model::exit::{Exit, SystemRegister, SystemRegisterAccess};
+use model::id_registers;
+use vdev::Access;
+
+/// What a register does.
+enum Answer {
+    /// A read gives this, a write is ignored.
+    Value(u64),
+    /// No such register for a guest.
+    Undefined,
+}
+
+/// Answers the access, which is `exit`.
+pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: SystemRegisterAccess, exit: Exit) -> Verdict {
+    let register = access.register;
+    if access.access == Access::Write {
+        let value = vcpu.register(access.transfer);
+        match register {
+            SystemRegister::ICC_SGI1R_EL1 => {
+                cpu::skip_instruction();
+                let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
+                return if vcpu.guest.deliver(kicks) { leave(vcpu, Left::Reschedule) } else { Verdict::Resume };
+            }
+            // Group 0 and the other security state have no interrupts here (IHI 0069 12.2.14): nothing is sent.
+            SystemRegister::ICC_SGI0R_EL1 | SystemRegister::ICC_ASGI1R_EL1 => return ignored(),
+            SystemRegister::MDSCR_EL1 => {
+                cpu::set_monitor_debug_control(value);
+                return ignored();
+            }
+            _ => {}
+        }
+    }
+    match value(register, access.access) {
+        Answer::Value(value) => {
+            if access.access == Access::Read {
+                vcpu.set_register(access.transfer, value);
+            }
+            cpu::skip_instruction();
+            Verdict::Resume
+        }
+        Answer::Undefined => undefined(vcpu, exit),
+    }
+}
+
+fn ignored() -> Verdict {
+    cpu::skip_instruction();
+    Verdict::Resume
+}
+
+fn value(register: SystemRegister, access: Access) -> Answer {
+    if register.is_identification() {
+        // Writing an ID register is undefined on hardware too.
+        return match access {
+            Access::Read => {
+                let hardware = cpu::id_register(register.crm, register.op2);
+                Answer::Value(id_registers::visible(register, hardware).unwrap_or(0))
+            }
+            Access::Write => Answer::Undefined,
+        };
+    }
+    match register {
+        SystemRegister::MDSCR_EL1 => Answer::Value(cpu::monitor_debug_control()),
+        // OSLSR_EL1: OSLM = 0b10, the OS lock is implemented; OSLK = 0, it is not locked.
+        SystemRegister::OSLSR_EL1 => Answer::Value(1 << 3),
+        // ACTLR_EL1 has nothing that a guest may set.
+        SystemRegister::ACTLR_EL1 => Answer::Value(0),
+        // op0 = 2 is the debug and trace space: breakpoints, watchpoints, the OS locks and the DCC read as zero and
+        // ignore writes. CRn 0 and 1 with op1 0 and 3; trace (op1 1) does not exist.
+        SystemRegister { op0: 2, op1: 0 | 3 | 4, .. } => Answer::Value(0),
+        _ => Answer::Undefined,
+    }
+}
