@@ -40,5 +40,5 @@ pub use limits::{
     NAME_LENGTH_MAX, PAGE_SIZE, REGIONS_MAX, SEEDS_MAX, VCPUS_MAX, VMS_MAX,
 };
 pub use rule::Rule;
-pub use span::Span;
+pub use span::{Address, Span};
 pub use system::{Device, Load, MemoryRegion, Seed, System, Vcpu, Vm};

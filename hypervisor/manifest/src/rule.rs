@@ -4,8 +4,8 @@ use alloc::string::String;
 use core::fmt;
 
 use crate::{
-    GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE, Span, VCPUS_MAX,
-    VMS_MAX, span::Address,
+    Address, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE, Span,
+    VCPUS_MAX, VMS_MAX,
 };
 
 /// A rule that a system breaks, with what breaks it. `vm` is always the virtual machine's name.

@@ -53,8 +53,9 @@ impl fmt::Display for Span {
     }
 }
 
-/// An address as it is written in a manual: eight digits at least, in groups of four.
-pub(crate) struct Address(pub(crate) u64);
+/// Shows an address as it is written in a manual: eight digits at least, in groups of four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub u64);
 
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
