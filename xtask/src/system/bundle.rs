@@ -37,6 +37,7 @@ pub(crate) enum Contents {
     /// The bytes of a file.
     File(PathBuf),
     /// Bytes made for the occasion.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests make images in memory so far"))]
     Bytes(Vec<u8>),
 }
 

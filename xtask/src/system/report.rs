@@ -1,6 +1,6 @@
 //! The partition report: who owns what.
 
-use manifest::MemoryRegion;
+use manifest::{Address, MemoryRegion};
 use std::fmt::Write;
 use vdev::guest_map;
 
@@ -94,12 +94,19 @@ fn devices(source: &Source) -> Table {
 }
 
 fn images(source: &Source, bundle: &Bundle) -> Table {
-    let mut table = Table::new("Images", &["owner", "role", "size", "guest addresses", "image"]);
-    for (vm, images) in source.vms.iter().zip(&bundle.images) {
+    let mut table = Table::new("Images", &["owner", "role", "size", "guest addresses", "entry", "image"]);
+    let machines = source.vms.iter().zip(&bundle.system.vms).zip(&bundle.images);
+    for ((vm, built), images) in machines {
         for image in images {
-            let size = show_size_rounded(image.span.size);
-            let place = image.span.to_string();
-            table.row([vm.name.clone(), image.role.to_string(), size, place, image.description.clone()]);
+            let is_entry = image.span.contains(manifest::Span::new(built.entry, 1));
+            table.row([
+                vm.name.clone(),
+                image.role.to_string(),
+                show_size_rounded(image.span.size),
+                image.span.to_string(),
+                if is_entry { Address(built.entry).to_string() } else { "-".to_string() },
+                image.description.clone(),
+            ]);
         }
     }
     table

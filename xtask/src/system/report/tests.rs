@@ -1,7 +1,8 @@
 //! The report of a small system, whole.
 
 use super::*;
-use crate::system::source::parse;
+use crate::system::{bundle::Image, source::parse};
+use manifest::Span;
 use std::path::Path;
 
 const SYSTEM: &str = r#"
@@ -63,4 +64,27 @@ Devices and interrupts
 ";
     let found = report(&source, None);
     assert_eq!(found, expected, "found:\n{found}");
+}
+
+#[test]
+fn with_a_bundle_it_also_says_what_starts_where() {
+    let source = parse(Path::new("three.toml"), SYSTEM).unwrap();
+    let image = |role, base, size| Image { role, description: "made up".to_string(), span: Span::new(base, size) };
+    let images = vec![image("kernel", 0x4020_0000, 32 << 20), image("device tree", 0x4000_0000, 5000)];
+    let mut system = source.skeleton();
+    system.vms[0].entry = 0x4020_0000;
+    let bundle = Bundle { cpio: vec![0; 5 << 20], system, images: vec![images] };
+    let found = report(&source, Some(&bundle));
+    let expected = "
+Images
+  owner  role         size    guest addresses          entry        image
+  alpha  kernel       32 MiB  0x4020_0000–0x421f_ffff  0x4020_0000  made up
+  alpha  device tree  5 KiB   0x4000_0000–0x4000_1387  -            made up
+";
+    assert!(found.ends_with(expected), "found:\n{found}");
+    assert!(
+        found.contains("\n  bundle    5 MiB    -                            chosen by the boot loader\n"),
+        "{found}"
+    );
+    assert!(found.contains("\n  spare     905 MiB  -                            -\n"), "{found}");
 }
