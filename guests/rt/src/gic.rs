@@ -116,6 +116,7 @@ cpu_interface! {
     read_sre, write_sre = "S3_0_C12_C12_5"; // ICC_SRE_EL1
     _read_igrpen1, write_igrpen1 = "S3_0_C12_C12_7"; // ICC_IGRPEN1_EL1
     read_rpr, _write_rpr = "S3_0_C12_C11_3"; // ICC_RPR_EL1
+    _read_ap1r0, write_ap1r0 = "S3_0_C12_C9_0"; // ICC_AP1R0_EL1
     _read_dir, write_dir = "S3_0_C12_C11_1"; // ICC_DIR_EL1
     _read_sgi1r, write_sgi1r = "S3_0_C12_C11_5"; // ICC_SGI1R_EL1
 }
@@ -227,12 +228,7 @@ pub fn init_cpu() {
         reset_word(frame + offset::SGI_FRAME, 0);
     }
     // An interrupt that was acknowledged and never ended would hold the running priority.
-    for _ in 0..32 {
-        if read_rpr() & 0xff == 0xff {
-            break;
-        }
-        write_eoir1(u64::from(SPECIAL - 1));
-    }
+    write_ap1r0(0);
     set_mask(0xff);
     write_bpr1(0);
     set_end_mode(EndMode::DropAndDeactivate);
