@@ -142,3 +142,20 @@ pub fn close_top_half() {
         );
     }
 }
+
+/// Points the translation tables at `root`, where there are none: from the next instruction on everything faults.
+pub fn lose_tables(root: u64) -> ! {
+    // SAFETY: nothing runs after this: no fetch translates, the vectors' neither, so no state is left to be broken.
+    unsafe {
+        asm!(
+            "msr ttbr0_el1, {root}",
+            "isb",
+            "tlbi vmalle1",
+            "dsb nsh",
+            "isb",
+            "b .",
+            root = in(reg) root,
+            options(noreturn, nostack),
+        );
+    }
+}
