@@ -1,7 +1,7 @@
 //! Accesses that may fault: each gives the exception back as a value.
 //!
 //! All of these are safe functions, although they can touch any address. Reads cannot break Rust's rules: they are
-//! volatile, and a value is just bits. Writes could, if they hit this guest's own RAM; [`write`] and the other storing
+//! volatile, and a value is just bits. Writes could, if they hit this guest's own RAM; [`write()`] and the other storing
 //! probes therefore refuse an address in RAM with a panic. What lies outside is contained by the machine: under
 //! Bulkhead stage 2 decides, natively the board belongs to the guest.
 //!
@@ -193,7 +193,7 @@ pub fn write(address: u64, width: Width, value: u64) -> Result<(), Abort> {
     }
 }
 
-/// A 32-bit [`read`].
+/// A 32-bit [`read()`].
 ///
 /// # Errors
 /// The exception, if the load met one.
@@ -202,7 +202,7 @@ pub fn try_read32(address: u64) -> Result<u32, Abort> {
     read(address, Width::Word).map(|value| value as u32)
 }
 
-/// A 32-bit [`write`].
+/// A 32-bit [`write()`].
 ///
 /// # Errors
 /// The exception, if the store met one.

@@ -33,13 +33,13 @@ pub fn frequency() -> u64 {
 /// The ticks in `microseconds`.
 #[must_use]
 pub fn ticks(microseconds: u64) -> u64 {
-    microseconds * frequency() / 1_000_000
+    (u128::from(microseconds) * u128::from(frequency()) / 1_000_000) as u64
 }
 
 /// The microseconds in `ticks`.
 #[must_use]
 pub fn microseconds(ticks: u64) -> u64 {
-    ticks * 1_000_000 / frequency().max(1)
+    (u128::from(ticks) * 1_000_000 / u128::from(frequency().max(1))) as u64
 }
 
 /// Arms the virtual timer: its interrupt is raised once the virtual counter reaches `deadline`, and stays so.
@@ -84,7 +84,7 @@ pub fn disarm_physical() {
 
 /// Waits until `condition` holds, for at most `microseconds`; says whether it came to hold.
 pub fn wait_until(microseconds: u64, mut condition: impl FnMut() -> bool) -> bool {
-    let end = now() + ticks(microseconds);
+    let end = now().saturating_add(ticks(microseconds));
     loop {
         if condition() {
             return true;

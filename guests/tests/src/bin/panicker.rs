@@ -1,6 +1,6 @@
 //! Panics, and then stays as a crashed kernel does, so that the hypervisor and the neighbours live with a dead guest.
 //!
-//! Parameter: `after=off` turns the guest off after the panic.
+//! Parameter: `seconds=` (0), how long it stays before it is turned off.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -10,8 +10,6 @@ use rt::machine;
 rt::entry!(main);
 
 fn main() -> ! {
-    if machine().parameter("after") != Some("off") {
-        rt::stay_after_panic();
-    }
+    rt::stay_after_panic(machine().number("seconds", 0));
     panic!("on purpose")
 }
