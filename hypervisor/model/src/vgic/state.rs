@@ -124,7 +124,7 @@ impl Vgic {
         if word.bank.edge.load(Relaxed) & bits != 0 {
             return self.latch(word, bits);
         }
-        self.notify(word, bits & (word.bank.enabled.load(SeqCst) | word.bank.inflight.load(SeqCst)))
+        self.notify(word, bits & word.bank.enabled.load(SeqCst))
     }
 
     /// Sends the SGI that a write of `icc_sgi1r` to ICC_SGI1R_EL1 by virtual CPU `source` asks for (GICv3 spec IHI0069
@@ -218,9 +218,10 @@ impl Vgic {
     /// Latches `bits` of `word` as pending, and tells those who have to do with the ones that were not.
     #[inline]
     pub(super) fn latch(&self, word: Word<'_>, bits: u32) -> Kicks {
-        // An interrupt that was pending already has been announced by whoever made it so.
+        // An interrupt that was pending already has been announced by whoever made it so; one that is masked will be by
+        // whoever unmasks it.
         let fresh = bits & !word.bank.pending.fetch_or(bits, SeqCst);
-        self.notify(word, fresh & (word.bank.enabled.load(SeqCst) | word.bank.inflight.load(SeqCst)))
+        self.notify(word, fresh & word.bank.enabled.load(SeqCst))
     }
 
     /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` to look at it.

@@ -142,6 +142,10 @@ fn a_spilled_timer_is_let_go_at_its_end() {
         assert_eq!(machine.acknowledge(0), intid);
     }
     assert!(!machine.core(0).listed().contains(&TIMER));
+    let (interface, core) = &mut machine.cpus[0];
+    assert_eq!(interface.unload(&machine.vgic, 0, core).0, 1 << TIMER);
+    assert_eq!(interface.load(&machine.vgic, 0, core), 1 << TIMER);
+    core.active_ppis.insert(TIMER);
     machine.end(0, 51);
     machine.end(0, 50);
     assert!(machine.core(0).active_ppis.contains(&TIMER));

@@ -4,6 +4,7 @@ use std::vec::Vec;
 
 use super::core::SPURIOUS;
 use super::machine::*;
+use crate::vgic::{IntId, Kicks};
 
 #[test]
 fn twelve_interrupts_pass_through_four_list_registers() {
@@ -152,7 +153,73 @@ fn more_interrupts_may_be_active_than_there_are_places_for_them() {
         machine.edge(intid);
         machine.acknowledge(0);
         machine.cpus[0].1.running.clear();
-        machine.kick(crate::vgic::Kicks::one(0));
+        machine.kick(Kicks::one(0));
     }
     assert!(machine.core(0).listed().len() <= 2);
+}
+
+#[test]
+fn a_list_register_freed_by_a_later_word_serves_an_earlier_one_in_the_same_flush() {
+    let mut machine = Machine::ready(1, 2);
+    machine.edge(70);
+    machine.edge(71);
+    let kicks = machine.vgic.send_sgi(0, 1 | 3 << 24);
+    let masked = machine.vgic.distributor_write(0, ICENABLER + 8, vdev::Width::Word, u64::from(u32::MAX));
+    assert_eq!(masked, Some(kicks));
+    let (interface, core) = &mut machine.cpus[0];
+    assert!(interface.flush(&machine.vgic, 0, core).is_empty());
+    assert_eq!(core.listed(), [3]);
+    assert!(!core.underflow);
+}
+
+#[test]
+fn an_interrupt_that_is_masked_asks_for_no_list_register() {
+    let mut machine = Machine::ready(1, 2);
+    machine.edge(70);
+    let _flushed_below = machine.vgic.distributor_write(0, ICENABLER + 8, vdev::Width::Word, u64::from(u32::MAX));
+    let (interface, core) = &mut machine.cpus[0];
+    assert!(interface.flush(&machine.vgic, 0, core).is_empty());
+    assert_eq!(core.listed(), []);
+    assert!(!core.underflow);
+}
+
+#[test]
+fn ends_of_before_the_overflow_do_not_count() {
+    let mut machine = Machine::ready(1, 2);
+    machine.edge(60);
+    assert_eq!(machine.acknowledge(0), 60);
+    machine.gicd_write(0, ICACTIVER + 4, 1 << 28);
+    machine.end(0, 60);
+    let running = nest(&mut machine, 3);
+    assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0b111 << 8);
+    for intid in running {
+        machine.end(0, intid);
+    }
+    assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0);
+}
+
+#[test]
+fn only_one_virtual_cpu_gets_an_interrupt_that_two_reach_for() {
+    let machine = Machine::ready(2, 4);
+    let groups = machine.vgic.groups();
+    let _both_flush = machine.vgic.inject(IntId::new(40), 0);
+    let word = machine.vgic.word(0, 1).unwrap();
+    assert_eq!(word.claim(8, 1, groups), None, "it goes elsewhere");
+    assert_eq!(word.claim(8, 0, groups), Some(true));
+    let _again = machine.vgic.inject(IntId::new(40), 0);
+    assert_eq!(word.claim(8, 0, groups), None, "it is taken");
+}
+
+#[test]
+fn an_interrupt_masked_at_the_last_moment_is_not_taken() {
+    let machine = Machine::ready(1, 4);
+    let groups = machine.vgic.groups();
+    let word = machine.vgic.word(0, 1).unwrap();
+    let _flushed_never = machine.vgic.inject(IntId::new(40), 0);
+    let _masked = machine.vgic.distributor_write(0, ICENABLER + 4, vdev::Width::Word, 1 << 8);
+    assert_eq!(word.claim(8, 0, groups), None);
+    let _unmasked = machine.vgic.distributor_write(0, ISENABLER + 4, vdev::Width::Word, 1 << 8);
+    assert_eq!(word.claim(8, 0, groups), Some(true), "it is still pending");
+    let _lowered = machine.vgic.set_line(IntId::new(41), 0, true) | machine.vgic.set_line(IntId::new(41), 0, false);
+    assert_eq!(word.claim(9, 0, groups), None);
 }

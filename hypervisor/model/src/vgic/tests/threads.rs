@@ -65,6 +65,7 @@ impl Board {
             }
             thread::yield_now();
         }
+        self.done.store(true, Relaxed);
         panic!("an interrupt was lost: {} of {value} arrived", counter.load(SeqCst));
     }
 }
