@@ -34,11 +34,12 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
 }
 
 /// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; the last one takes the machine to its next phase.
-pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) {
+/// Returns whether it was the last.
+pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {
     let all = (1u32 << vm.vcpu_count()) - 1;
     let parked = vm.parked.fetch_or(1 << vcpu, Ordering::AcqRel) | 1 << vcpu;
     if parked != all {
-        return;
+        return false;
     }
     console::flush(vm);
     // One that parked early may have been turned on by one that parked late.
@@ -65,6 +66,7 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
         }
         Phase::Preparing | Phase::Running | Phase::Off => {}
     }
+    true
 }
 
 /// One step of preparing `vm`: its RAM is cleared, then its images are copied, then it starts.

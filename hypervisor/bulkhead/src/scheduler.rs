@@ -59,7 +59,18 @@ impl Core {
 
     /// Parks what must stop and starts what was turned on. Gives a machine that this core has to prepare.
     fn advance_lives(&mut self) -> Option<&'static Vm> {
-        let mut to_prepare = None;
+        loop {
+            let mut to_prepare = None;
+            if !self.advance_lives_once(&mut to_prepare) {
+                return to_prepare;
+            }
+        }
+    }
+
+    /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again. That
+    /// ends: the next phase of a stopping machine is none that this function ends.
+    fn advance_lives_once(&mut self, to_prepare: &mut Option<&'static Vm>) -> bool {
+        let mut changed = false;
         for index in 0..self.vcpus.len() {
             let Some(vcpu) = self.vcpus.get_mut(index) else { break };
             let (vm, number) = (vcpu.guest.vm, vcpu.guest.index);
@@ -75,18 +86,18 @@ impl Core {
                         self.discard(index);
                     }
                 }
-                Phase::Preparing if number == 0 => to_prepare = Some(vm),
+                Phase::Preparing if number == 0 => *to_prepare = Some(vm),
                 Phase::StoppingForOff | Phase::StoppingForReset => {
                     if vm.parked.load(Ordering::Acquire) & (1 << number) == 0 {
                         power.turn_off();
                         self.discard(index);
-                        lifecycle::park(self.machine, vm, number, self.number);
+                        changed |= lifecycle::park(self.machine, vm, number, self.number);
                     }
                 }
                 Phase::Preparing | Phase::Off => {}
             }
         }
-        to_prepare
+        changed
     }
 
     /// The core belongs to one virtual CPU.
