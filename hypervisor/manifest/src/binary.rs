@@ -87,6 +87,9 @@ mod tests {
     use super::*;
     use crate::validate::tests::two_vms;
 
+    /// Miri is a thousand times slower: it tries some of the bytes.
+    const STEP: usize = if cfg!(miri) { 23 } else { 1 };
+
     #[test]
     fn what_was_written_is_read() {
         let system = two_vms();
@@ -96,7 +99,7 @@ mod tests {
     #[test]
     fn a_manifest_cut_anywhere_is_refused() {
         let bytes = encode(&two_vms()).unwrap();
-        for length in 0..bytes.len() {
+        for length in (0..bytes.len()).step_by(STEP) {
             assert!(matches!(decode(&bytes[..length]), Err(Error::Damaged(_))), "cut at {length}");
         }
     }
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_anywhere_is_refused() {
         let bytes = encode(&two_vms()).unwrap();
-        for index in 0..bytes.len() {
+        for index in (0..bytes.len()).step_by(STEP) {
             let mut bytes = bytes.clone();
             bytes[index] ^= 1 << (index % 8);
             assert!(matches!(decode(&bytes), Err(Error::Damaged(_))), "flipped in byte {index}");

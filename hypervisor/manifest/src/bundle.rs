@@ -157,6 +157,9 @@ mod tests {
     use crate::{encode, validate::tests::two_vms};
     use alloc::{format, vec::Vec};
 
+    /// Miri is a thousand times slower: it tries some of the bytes.
+    const STEP: usize = if cfg!(miri) { 23 } else { 1 };
+
     /// Writes an archive by hand, as cpio(5) says.
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -218,7 +221,7 @@ mod tests {
     #[test]
     fn a_bundle_cut_anywhere_says_so() {
         let bytes = sample();
-        for length in 0..bytes.len() {
+        for length in (0..bytes.len()).step_by(STEP) {
             let result: Result<Vec<_>, _> = Bundle::new(&bytes[..length]).entries().collect();
             assert!(matches!(result, Err(Error::Damaged(Damage::Truncated { .. }))), "cut at {length}");
         }
@@ -227,7 +230,7 @@ mod tests {
     #[test]
     fn flipped_bytes_never_panic_and_never_loop() {
         let bytes = sample();
-        for index in 0..bytes.len() {
+        for index in (0..bytes.len()).step_by(STEP) {
             for flip in [0x01, 0x10, 0x80, 0xff] {
                 let mut bytes = bytes.clone();
                 bytes[index] ^= flip;
