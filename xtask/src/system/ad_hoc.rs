@@ -23,7 +23,7 @@ pub(crate) struct AdHoc {
     pub(crate) board: &'static Board,
     /// How many cores the board has.
     pub(crate) cores: u8,
-    /// The kernel: any kind that [`super::bundle`] knows.
+    /// The kernel: any kind that [`super::bundle()`] knows.
     pub(crate) kernel: PathBuf,
     /// The initial RAM disk.
     pub(crate) initrd: Option<PathBuf>,
