@@ -1,5 +1,6 @@
 //! The counters and the EL1 timers (Arm ARM D12).
 
+use crate::{gic, interrupts};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{
     CNTFRQ_EL0, CNTP_CTL_EL0, CNTP_CVAL_EL0, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, Readable, Writeable,
@@ -99,4 +100,19 @@ pub fn wait_until(microseconds: u64, mut condition: impl FnMut() -> bool) -> boo
 /// Spins for `microseconds`.
 pub fn spin(microseconds: u64) {
     wait_until(microseconds, || false);
+}
+
+/// Waits for `microseconds` without using the core, interrupts masked. The CPU's GIC interface must be set up; its virtual
+/// timer's interrupt is left disabled.
+pub fn sleep(microseconds: u64) {
+    let end = now().saturating_add(ticks(microseconds));
+    interrupts::without(|| {
+        gic::enable(VIRTUAL_TIMER);
+        arm(end);
+        while now() < end {
+            interrupts::wait();
+        }
+        disarm();
+        gic::disable(VIRTUAL_TIMER);
+    });
 }

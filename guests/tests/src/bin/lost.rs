@@ -6,12 +6,13 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use rt::{cpu, interrupts, machine, mmu, println, report, timer};
+use rt::{cpu, gic, interrupts, machine, mmu, println, report, timer};
 
 rt::entry!(main);
 
 fn main() -> ! {
     interrupts::mask();
+    gic::init();
     let behind_memory = machine().memory.last().map_or(0, rt::machine::Region::end);
     if cpu::count() > 1
         && let Err(error) = cpu::start(1, end_later)
@@ -23,7 +24,8 @@ fn main() -> ! {
 }
 
 fn end_later(_: usize) {
-    timer::spin(machine().number("seconds", 3).saturating_mul(1_000_000));
+    gic::init_cpu();
+    timer::sleep(machine().number("seconds", 3).saturating_mul(1_000_000));
     report::test("the other CPU of a guest without tables goes on", || Ok(()));
     report::finish()
 }
