@@ -47,8 +47,8 @@ pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
         return Err("there is no bundle: give QEMU one with -initrd, or the boot loader's equivalent (cargo xtask image makes it)".into());
     }
     let bundle = Bundle::new(bytes);
-    let system = bundle.manifest().map_err(|error| format!("the bundle: {error}"))?;
-    check(&system, &bundle, board, &memory).map_err(|error| format!("the bundle: {error}"))?;
+    let system = bundle.manifest().map_err(|error| error.to_string())?;
+    check(&system, &bundle, board, &memory)?;
 
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
@@ -104,7 +104,7 @@ fn build_vm(
     }
     let mut images = Vec::new();
     for load in &vm.loads {
-        let bytes = bundle.find(&load.file).map_err(|error| format!("the bundle: {error}"))?;
+        let bytes = bundle.find(&load.file).map_err(|error| error.to_string())?;
         images.push(Image { address: load.address, bytes });
     }
     Ok(Vm::new(Parts {
