@@ -40,6 +40,7 @@ mod overflow;
 mod redistributor;
 mod registers;
 mod residence;
+mod shortcut;
 mod state;
 
 #[cfg(test)]
@@ -63,4 +64,4 @@ pub const LIST_REGISTERS_MAX: usize = 16;
 
 const _: () = assert!(VCPUS_MAX <= 16, "an SGI target list has 16 bits, and so has Kicks");
 const _: () = assert!(VCPUS_MAX.is_power_of_two() && SPI_WORDS.is_power_of_two(), "indices are masked");
-const _: () = assert!(SPI_WORDS < 32, "the ready bitmap has one bit per word and one for the private bank");
+const _: () = assert!(SPI_WORDS < 16, "half a ready bitmap has one bit for each word and one for the private bank");

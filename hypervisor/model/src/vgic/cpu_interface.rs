@@ -5,6 +5,8 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::bank::{Bank, Groups, Word};
 use super::interrupt::{Bits, IntId, mask};
 use super::overflow::Spilled;
+use super::shortcut::Shortcut;
+use super::state::{News, Ready};
 use super::{Kicks, LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic};
 
 /// The hardware-facing half of one virtual CPU's interrupts. It belongs to the core that runs the virtual CPU; every
@@ -79,6 +81,15 @@ impl CpuInterface {
     /// at most twice.
     #[inline]
     pub fn flush(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
+        match self.shortcut(vgic, vcpu, lrs) {
+            Shortcut::Done => Kicks::NONE,
+            Shortcut::Left(ready) => self.flush_all(vgic, vcpu, ready, lrs),
+        }
+    }
+
+    /// The whole of a flush, of which the words `ready` have been taken already.
+    #[inline(never)]
+    fn flush_all(&mut self, vgic: &Vgic, vcpu: usize, ready: Ready, lrs: &mut impl ListRegisters) -> Kicks {
         // The list registers may be another virtual CPU's by now. What is ready stays so.
         if self.is_unloaded {
             return Kicks::NONE;
@@ -89,9 +100,9 @@ impl CpuInterface {
         if !self.spilled.is_empty() {
             self.retire_spilled(vgic, vcpu, lrs);
         }
-        let words = self.leftover | vgic.take_ready(vcpu);
-        if words != 0 {
-            self.serve(vgic, vcpu, words, lrs);
+        let ready = Ready(ready.0 | self.leftover | vgic.take_ready(vcpu).0);
+        if ready != Ready(0) {
+            self.serve(vgic, vcpu, ready, lrs);
         }
         core::mem::replace(&mut self.kicks, Kicks::NONE)
     }
@@ -109,18 +120,27 @@ impl CpuInterface {
         }
     }
 
-    /// Serves the words of the bitmap `words`, and asks for notice when list registers run empty if they did not suffice.
+    /// Serves the words `ready`, and asks for notice when list registers run empty if they did not suffice.
     #[inline]
-    fn serve(&mut self, vgic: &Vgic, vcpu: usize, words: u32, lrs: &mut impl ListRegisters) {
+    fn serve(&mut self, vgic: &Vgic, vcpu: usize, ready: Ready, lrs: &mut impl ListRegisters) {
         let groups = vgic.groups();
         self.leftover = 0;
-        for number in Bits(words) {
-            self.serve_word(vgic, vcpu, number, groups, lrs);
+        for number in Bits(ready.words()) {
+            let Some(word) = vgic.word(vcpu, number as usize) else { continue };
+            let bank = word.bank;
+            // An interrupt in flight that becomes pending again changes its list register too.
+            if ready.revisions() & mask(number) != 0 || bank.pending.load(SeqCst) & bank.inflight.load(SeqCst) != 0 {
+                self.revise(vgic, vcpu, word, groups, lrs);
+                // What the revision took out is among the candidates below.
+                self.leftover &= !mask(number);
+            }
+            self.deliver_all(vgic, vcpu, word, groups, lrs);
         }
         if self.leftover != 0 && self.used != all(lrs) {
             // A later word gave back a list register that an earlier one missed.
             for number in Bits(core::mem::take(&mut self.leftover)) {
-                self.serve_word(vgic, vcpu, number, groups, lrs);
+                let Some(word) = vgic.word(vcpu, number as usize) else { continue };
+                self.deliver_all(vgic, vcpu, word, groups, lrs);
             }
         }
         let is_short = self.leftover != 0;
@@ -130,17 +150,8 @@ impl CpuInterface {
         }
     }
 
-    #[inline]
-    fn serve_word(&mut self, vgic: &Vgic, vcpu: usize, number: u32, groups: Groups, lrs: &mut impl ListRegisters) {
-        let Some(word) = vgic.word(vcpu, number as usize) else { return };
-        if word.bank.inflight.load(SeqCst) != 0 {
-            self.revise(vgic, vcpu, word, groups, lrs);
-            // What the revision took out is among the candidates below.
-            self.leftover &= !mask(number);
-        }
-        if word.bank.release.load(SeqCst) != 0 {
-            self.release(word, lrs);
-        }
+    /// Puts the interrupts of `word` that wait for this virtual CPU into list registers, or remembers the word.
+    fn deliver_all(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, groups: Groups, lrs: &mut impl ListRegisters) {
         for bit in Bits(word.bank.candidates(groups)) {
             if word.target(bit) == vcpu {
                 self.deliver(vgic, vcpu, word, bit, groups, lrs);
@@ -192,10 +203,14 @@ impl CpuInterface {
         }
     }
 
-    /// Applies to the list registers what has changed about the in-flight interrupts of `word`, and publishes their
-    /// states.
+    /// Applies to the list registers what has changed about the in-flight interrupts of `word`, publishes their states,
+    /// and deactivates the physical interrupts that the guest has let go of.
+    #[inline(never)]
     fn revise(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, groups: Groups, lrs: &mut impl ListRegisters) {
         let bank = word.bank;
+        if bank.release.load(SeqCst) != 0 {
+            self.release(word, lrs);
+        }
         let mut mine = 0;
         for index in Bits(self.used) {
             let Some(intid) = self.listed.get(index as usize).copied() else { break };
@@ -321,7 +336,7 @@ impl CpuInterface {
             self.leftover |= mask(word.number as u32);
             return;
         }
-        self.kicks |= vgic.mark(target, word.number);
+        self.kicks |= vgic.mark(target, word.number, News::Deliver);
     }
 
     /// Deactivates the physical interrupts that the guest has let go of without ending them.

@@ -9,6 +9,7 @@ use super::interrupt::{Bits, mask};
 use super::registers::{
     Banked, Bitmap, DISTRIBUTOR_SIZE, Frame, IMPLEMENTER_ID, PERIPHERAL_ID_2, is_word_or_priority, needs_sync,
 };
+use super::state::News;
 use super::{Kicks, Vgic};
 
 /// GICD_CTLR.EnableGrp0 and EnableGrp1, where the guest sees a single security state.
@@ -89,14 +90,16 @@ impl Vgic {
                     for bit in Bits(word.bank.inflight.load(SeqCst)) {
                         let holder = word.holder(bit);
                         if holder != vcpu {
-                            kicks |= self.mark(holder, word.number);
+                            kicks |= self.mark(holder, word.number, News::Revise);
                         }
                     }
                     kicks
                 }
             },
             Frame::Redistributor(owner) => match self.word(owner, 0) {
-                Some(word) if owner != vcpu && word.bank.inflight.load(SeqCst) != 0 => self.mark(owner, 0),
+                Some(word) if owner != vcpu && word.bank.inflight.load(SeqCst) != 0 => {
+                    self.mark(owner, 0, News::Revise)
+                }
                 Some(_) | None => Kicks::NONE,
             },
         }
@@ -184,7 +187,7 @@ impl Vgic {
         match bitmap {
             Bitmap::Group => {
                 let changed = bank.group.swap(value, SeqCst) ^ value;
-                self.notify(word, changed & (bank.raised() | bank.inflight.load(SeqCst)))
+                self.withdraw(word, changed) | self.notify(word, changed & bank.raised())
             }
             Bitmap::SetEnable => {
                 let fresh = value & !bank.enabled.fetch_or(value, SeqCst);
@@ -192,7 +195,7 @@ impl Vgic {
             }
             Bitmap::ClearEnable => {
                 let stopped = value & bank.enabled.fetch_and(!value, SeqCst);
-                self.notify(word, stopped & bank.inflight.load(SeqCst))
+                self.withdraw(word, stopped)
             }
             Bitmap::SetPending => self.latch(word, value),
             Bitmap::ClearPending => {
@@ -215,6 +218,20 @@ impl Vgic {
         }
     }
 
+    /// Tells whoever holds interrupts of `bits` in flight, or is just about to, that they may have lost their reason.
+    fn withdraw(&self, word: Word<'_>, bits: u32) -> Kicks {
+        let bank = word.bank;
+        match word.routes {
+            Some(_) => self.notify(word, bits & bank.inflight.load(SeqCst)),
+            // The owner of a private bank does not look twice when it takes a latched interrupt: it first marks it
+            // as in flight, then clears the latch. So one of the two is still to be seen here.
+            None if bits & (bank.pending.load(SeqCst) | bank.inflight.load(SeqCst)) != 0 => {
+                self.mark(word.home, 0, News::Revise)
+            }
+            None => Kicks::NONE,
+        }
+    }
+
     /// Asks whoever holds the interrupts `bits` in flight to do what `requests` stands for.
     fn request(&self, word: Word<'_>, requests: &core::sync::atomic::AtomicU32, bits: u32) -> Kicks {
         if bits == 0 {
@@ -232,7 +249,7 @@ impl Vgic {
         }
         word.bank.release.fetch_or(bits, SeqCst);
         // Any core can deactivate a shared physical interrupt, and an SPI may be routed to nobody.
-        self.mark(if word.routes.is_none() { word.home } else { 0 }, word.number)
+        self.mark(if word.routes.is_none() { word.home } else { 0 }, word.number, News::Revise)
     }
 }
 

@@ -19,8 +19,8 @@ const WAKER_ASLEEP: u32 = 0b110;
 #[repr(align(64))]
 pub(super) struct Private {
     pub(super) bank: Bank,
-    /// Words that need a flush: bit 0 is the private bank, bit 1 + n the SPI word n.
-    ready: AtomicU32,
+    /// The words that need a flush, as [`Ready`] has them.
+    pub(super) ready: AtomicU32,
     pub(super) waker: AtomicU32,
 }
 
@@ -28,6 +28,47 @@ impl Private {
     const fn new() -> Self {
         Self { bank: Bank::new(PRIVATE_EDGE), ready: AtomicU32::new(0), waker: AtomicU32::new(WAKER_ASLEEP) }
     }
+}
+
+/// The words that concern a virtual CPU: bit 0 is the private bank, bit 1 + n the SPI word n. Bits 15:0 name words with
+/// interrupts that have become pending; bits 31:16 those where something else may have changed about interrupts in
+/// flight, so that list registers have to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ready(pub(super) u32);
+
+impl Ready {
+    /// Only the private bank has something new.
+    pub(super) const PRIVATE: Self = Self(1);
+
+    /// The word `number` has something new, of the kind `news`.
+    #[inline]
+    const fn of(number: usize, news: News) -> Self {
+        match news {
+            News::Deliver => Self(mask(number as u32)),
+            News::Revise => Self(mask(number as u32) << 16),
+        }
+    }
+
+    /// All words.
+    #[inline]
+    pub(super) const fn words(self) -> u32 {
+        (self.0 | self.0 >> 16) & 0xffff
+    }
+
+    /// The words with a change about interrupts in flight.
+    #[inline]
+    pub(super) const fn revisions(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
+/// What a virtual CPU has to do about a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// An interrupt has become pending.
+    Deliver,
+    /// As `Deliver`, and something else may have changed about an interrupt in flight.
+    Revise,
 }
 
 /// Thirty-two SPIs.
@@ -124,7 +165,7 @@ impl Vgic {
         if word.bank.edge.load(Relaxed) & bits != 0 {
             return self.latch(word, bits);
         }
-        self.notify(word, bits & word.bank.enabled.load(SeqCst))
+        self.announce(word, bits & word.bank.enabled.load(SeqCst))
     }
 
     /// Sends the SGI that a write of `icc_sgi1r` to ICC_SGI1R_EL1 by virtual CPU `source` asks for (GICv3 spec IHI0069
@@ -146,9 +187,16 @@ impl Vgic {
         let mut kicks = Kicks::NONE;
         for index in Kicks::from_bits(targets).iter() {
             let Some(private) = self.private.get(index) else { break };
-            if private.bank.group.load(Relaxed) & bits != 0 {
-                kicks |= self.latch(Word { bank: &private.bank, routes: None, home: index, number: 0 }, bits);
+            let bank = &private.bank;
+            if bank.group.load(Relaxed) & bits == 0
+                || bank.pending.fetch_or(bits, SeqCst) & bits != 0
+                || bank.enabled.load(SeqCst) & bits == 0
+            {
+                // Not for this one, or announced by whoever made it pending, or to be by whoever unmasks it.
+                continue;
             }
+            private.ready.fetch_or(Ready::PRIVATE.0, Release);
+            kicks |= Kicks::one(index);
         }
         kicks
     }
@@ -181,7 +229,7 @@ impl Vgic {
             shared.routes.reset();
             if release != 0 {
                 // Virtual CPU 0 always exists; any core can deactivate a shared physical interrupt.
-                let _flushed_before_it_runs = self.mark(0, number);
+                let _flushed_before_it_runs = self.mark(0, number, News::Revise);
             }
         }
     }
@@ -221,7 +269,23 @@ impl Vgic {
         // An interrupt that was pending already has been announced by whoever made it so; one that is masked will be by
         // whoever unmasks it.
         let fresh = bits & !word.bank.pending.fetch_or(bits, SeqCst);
-        self.notify(word, fresh & word.bank.enabled.load(SeqCst))
+        self.announce(word, fresh & word.bank.enabled.load(SeqCst))
+    }
+
+    /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` that it has become pending.
+    #[inline]
+    fn announce(&self, word: Word<'_>, bits: u32) -> Kicks {
+        if bits == 0 {
+            return Kicks::NONE;
+        }
+        let Some(_) = word.routes else { return self.mark(word.home, 0, News::Deliver) };
+        let inflight = word.bank.inflight.load(SeqCst);
+        let mut kicks = Kicks::NONE;
+        for bit in Bits(bits) {
+            let vcpu = if inflight & mask(bit) != 0 { word.holder(bit) } else { word.target(bit) };
+            kicks |= self.mark(vcpu, word.number, News::Deliver);
+        }
+        kicks
     }
 
     /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` to look at it.
@@ -230,14 +294,18 @@ impl Vgic {
         if bits == 0 {
             return Kicks::NONE;
         }
-        if word.routes.is_none() {
-            return self.mark(word.home, 0);
-        }
         let inflight = word.bank.inflight.load(SeqCst);
+        if word.routes.is_none() {
+            let news = if inflight & bits != 0 { News::Revise } else { News::Deliver };
+            return self.mark(word.home, 0, news);
+        }
         let mut kicks = Kicks::NONE;
         for bit in Bits(bits) {
-            let vcpu = if inflight & mask(bit) != 0 { word.holder(bit) } else { word.target(bit) };
-            kicks |= self.mark(vcpu, word.number);
+            kicks |= if inflight & mask(bit) != 0 {
+                self.mark(word.holder(bit), word.number, News::Revise)
+            } else {
+                self.mark(word.target(bit), word.number, News::Deliver)
+            };
         }
         kicks
     }
@@ -247,7 +315,7 @@ impl Vgic {
         let mut kicks = Kicks::NONE;
         for vcpu in 0..self.vcpus {
             for number in 0..=self.spi_words {
-                kicks |= self.mark(vcpu, number);
+                kicks |= self.mark(vcpu, number, News::Revise);
             }
         }
         kicks
@@ -255,20 +323,20 @@ impl Vgic {
 
     /// Marks the word `number` as ready for `vcpu`, if there is such a virtual CPU.
     #[inline]
-    pub(super) fn mark(&self, vcpu: usize, number: usize) -> Kicks {
+    pub(super) fn mark(&self, vcpu: usize, number: usize, news: News) -> Kicks {
         let Some(private) = self.private(vcpu) else { return Kicks::NONE };
-        private.ready.fetch_or(mask(number as u32), Release);
+        private.ready.fetch_or(Ready::of(number, news).0, Release);
         Kicks::one(vcpu)
     }
 
     /// Takes the words that are ready for `vcpu`.
     #[inline]
-    pub(super) fn take_ready(&self, vcpu: usize) -> u32 {
-        let Some(private) = self.private(vcpu) else { return 0 };
+    pub(super) fn take_ready(&self, vcpu: usize) -> Ready {
+        let Some(private) = self.private(vcpu) else { return Ready(0) };
         if private.ready.load(Relaxed) == 0 {
-            return 0;
+            return Ready(0);
         }
-        private.ready.swap(0, Acquire)
+        Ready(private.ready.swap(0, Acquire))
     }
 
     /// The virtual CPU with the affinity `affinity` (Aff2 in bits 23:16, Aff1 in 15:8, Aff0 in 7:0), if there is one.

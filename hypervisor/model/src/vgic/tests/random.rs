@@ -212,7 +212,12 @@ impl World {
         for word in 1..3 {
             self.machine.gicd_write(0, ISENABLER + 4 * word, u32::MAX);
         }
-        for _ in 0..400 {
+        for round in 0..400 {
+            let is_quiet =
+                self.machine.cpus.iter().all(|(_, core)| core.listed().is_empty() && core.running.is_empty());
+            if round > 0 && is_quiet {
+                break;
+            }
             for vcpu in 0..VCPUS {
                 while !self.machine.core(vcpu).running.is_empty() {
                     self.end(vcpu);
@@ -239,7 +244,7 @@ impl World {
 
 #[test]
 fn nothing_is_lost_and_nothing_comes_twice() {
-    let (seeds, steps) = if cfg!(miri) { (2, 150) } else { (60, 1500) };
+    let (seeds, steps) = if cfg!(miri) { (1, 60) } else { (60, 1500) };
     for seed in 1..=seeds {
         let mut world = World::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed), [2, 3, 4, 16][seed as usize % 4]);
         for _ in 0..3 {

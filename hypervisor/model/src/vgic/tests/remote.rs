@@ -137,7 +137,7 @@ fn a_request_that_reaches_the_wrong_virtual_cpu_is_passed_on() {
     // As if the holder had changed between the request and its announcement.
     let word = machine.vgic.word(0, 1).unwrap();
     word.bank.clear_active.fetch_or(1 << 8, std::sync::atomic::Ordering::SeqCst);
-    let kicks = machine.vgic.mark(1, 1);
+    let kicks = machine.vgic.mark(1, 1, crate::vgic::state::News::Revise);
     machine.kick(kicks);
     assert_eq!(machine.core(0).listed(), []);
 }
