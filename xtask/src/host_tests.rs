@@ -31,14 +31,42 @@ pub(crate) fn counted(mut command: Command) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
         let line = line?;
-        // One line per crate is enough for those without a failure: the tests' names scroll the rest away.
-        if !line.starts_with("test ") || !line.ends_with(" ok") {
+        let result = Tally::from_result_line(&line);
+        if is_worth_showing(&line, result) {
             println!("{line}");
         }
-        tally.add(Tally::from_result_line(&line).unwrap_or_default());
+        tally.add(result.unwrap_or_default());
     }
     if !child.wait()?.success() && tally.failed == 0 {
         tally.count(false);
     }
     Ok(tally)
+}
+
+/// What passes is counted; what fails is shown. The names of a thousand good tests would scroll the bad one away.
+fn is_worth_showing(line: &str, result: Option<Tally>) -> bool {
+    let passed = line.starts_with("test ") && line.ends_with(" ok");
+    let start = line.starts_with("running ") && (line.ends_with(" tests") || line.ends_with(" test"));
+    !(line.is_empty() || passed || start || result == Some(Tally::default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_shown() {
+        for line in
+            ["test exit::tests::an_hvc ... FAILED", "---- an_hvc stdout ----", "thread 'an_hvc' panicked at a.rs:1:1"]
+        {
+            assert!(is_worth_showing(line, None), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_counted_only() {
+        for line in ["", "running 12 tests", "running 1 test", "test exit::tests::an_hvc ... ok"] {
+            assert!(!is_worth_showing(line, None), "{line}");
+        }
+    }
 }

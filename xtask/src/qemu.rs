@@ -70,6 +70,8 @@ impl Machine {
             Uart::Reader => {
                 option("-serial", "stdio".as_ref());
                 option("-monitor", "none".as_ref());
+                // A guest's unfinished line would otherwise be shown at once, and again when it is continued.
+                option("-append", "bulkhead.console=lines".as_ref());
             }
         }
         option("-nic", "none".as_ref());

@@ -17,9 +17,11 @@ use std::{
 };
 
 /// What Bulkhead's epitaph starts with.
-pub(crate) const PANIC_MARK: &str = "BULKHEAD PANIC";
-/// How long QEMU may go on after an epitaph has begun.
-const EPITAPH_LIMIT: Duration = Duration::from_secs(5);
+const PANIC_MARK: &str = "BULKHEAD PANIC";
+/// What Bulkhead says when it cannot boot: a sentence follows.
+const REFUSAL_MARK: &str = "BULKHEAD STOPS";
+/// How long QEMU may go on after Bulkhead's last words.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 /// How often a run looks at its limit while the board says nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// More output than this is not kept: a guest may print without end.
@@ -44,8 +46,8 @@ pub(crate) enum Ending {
     Exited(ExitStatus),
     /// It was ended, because its time was up.
     TimedOut(Duration),
-    /// It was ended, because Bulkhead had panicked and QEMU went on.
-    Panicked,
+    /// It was ended, because Bulkhead had stopped for good and QEMU went on.
+    Stopped,
     /// It was ended, because the user interrupted this program.
     Interrupted,
 }
@@ -66,15 +68,16 @@ impl Outcome {
         self.lines.iter().filter_map(move |line| line.strip_prefix(&prefix))
     }
 
-    /// The line with which Bulkhead's epitaph begins, if there is one.
-    pub(crate) fn panic(&self) -> Option<&str> {
-        self.lines.iter().map(String::as_str).find(|line| is_epitaph(line))
+    /// Bulkhead's last line, if it panicked or refused to boot: the line that says why.
+    pub(crate) fn last_words(&self) -> Option<&str> {
+        self.lines.iter().map(String::as_str).find(|line| are_last_words(line))
     }
 }
 
-/// An epitaph comes from Bulkhead itself: a guest that prints the same words has its own prefix before them.
-fn is_epitaph(line: &str) -> bool {
-    line.strip_prefix("[bulkhead] ").unwrap_or(line).starts_with(PANIC_MARK)
+/// Last words come from Bulkhead itself: a guest that prints the same has its own prefix before them.
+fn are_last_words(line: &str) -> bool {
+    let line = line.strip_prefix("[bulkhead] ").unwrap_or(line);
+    line.starts_with(PANIC_MARK) || line.starts_with(REFUSAL_MARK)
 }
 
 impl Session<'_> {
@@ -124,12 +127,12 @@ impl Session<'_> {
             }
         });
 
-        let mut epitaph_since: Option<Instant> = None;
+        let mut stopped_since: Option<Instant> = None;
         let cut_short = loop {
             match receiver.recv_timeout(LOOK_EVERY) {
                 Ok(bytes) => {
                     if output.take(&bytes)? {
-                        epitaph_since.get_or_insert_with(Instant::now);
+                        stopped_since.get_or_insert_with(Instant::now);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => break None,
@@ -138,8 +141,8 @@ impl Session<'_> {
             if interrupted.load(Ordering::Relaxed) {
                 break Some(Ending::Interrupted);
             }
-            if epitaph_since.is_some_and(|since| since.elapsed() > EPITAPH_LIMIT) {
-                break Some(Ending::Panicked);
+            if stopped_since.is_some_and(|since| since.elapsed() > LAST_WORDS_LIMIT) {
+                break Some(Ending::Stopped);
             }
             if let Some(limit) = self.limit.filter(|limit| started.elapsed() > *limit) {
                 break Some(Ending::TimedOut(limit));
@@ -202,17 +205,17 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Takes the next bytes. Gives whether an epitaph began in them.
+    /// Takes the next bytes. Gives whether Bulkhead's last words are in them.
     fn take(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let mut epitaph = false;
+        let mut stopped = false;
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.show(part)?;
             self.partial.extend_from_slice(part);
             if part.ends_with(b"\n") {
-                epitaph |= self.end_line()?;
+                stopped |= self.end_line()?;
             }
         }
-        Ok(epitaph)
+        Ok(stopped)
     }
 
     fn end_line(&mut self) -> io::Result<bool> {
@@ -221,11 +224,11 @@ impl Output<'_> {
         for explanation in self.symbols.map(|symbols| symbols.explain(&line)).unwrap_or_default() {
             self.show(format!("             {explanation}\r\n").as_bytes())?;
         }
-        let epitaph = is_epitaph(&line);
+        let stopped = are_last_words(&line);
         if self.lines.len() < KEPT_LINES_MAX {
             self.lines.push(line);
         }
-        Ok(epitaph)
+        Ok(stopped)
     }
 
     fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -281,9 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn only_bulkhead_itself_can_panic() {
-        assert!(run("echo '[bulkhead] BULKHEAD PANIC: no memory'", None).panic().is_some());
-        assert!(run("echo 'BULKHEAD PANIC: no memory'", None).panic().is_some());
-        assert!(run("echo '[alpha] BULKHEAD PANIC: says the guest'", None).panic().is_none());
+    fn only_bulkhead_itself_has_last_words() {
+        assert!(run("echo 'BULKHEAD STOPS: there is no bundle'", None).last_words().is_some());
+        assert!(run("echo '[bulkhead] BULKHEAD PANIC: no memory'", None).last_words().is_some());
+        assert!(run("echo 'BULKHEAD PANIC: no memory'", None).last_words().is_some());
+        assert!(run("echo '[alpha] BULKHEAD PANIC: says the guest'", None).last_words().is_none());
     }
 }

@@ -40,8 +40,8 @@ pub(crate) fn checks_itself(vm: &VmSource) -> bool {
 /// # Errors
 /// A sentence.
 pub(crate) fn ended_well(outcome: &Outcome) -> Result<(), String> {
-    if let Some(panic) = outcome.panic() {
-        return Err(format!("Bulkhead panicked; its epitaph begins with: {panic}"));
+    if let Some(words) = outcome.last_words() {
+        return Err(format!("Bulkhead's last words: {words}"));
     }
     match &outcome.ending {
         Ending::Exited(status) if status.success() => Ok(()),
@@ -51,7 +51,7 @@ pub(crate) fn ended_well(outcome: &Outcome) -> Result<(), String> {
             let last = last.map_or_else(|| "nothing at all".to_owned(), |line| format!("`{line}`"));
             Err(format!("it had not ended after {} s; the last it printed was {last}", limit.as_secs()))
         }
-        Ending::Panicked => Err("Bulkhead panicked".to_owned()),
+        Ending::Stopped => Err("Bulkhead stopped".to_owned()),
         Ending::Interrupted => Err("interrupted".to_owned()),
     }
 }
@@ -71,7 +71,7 @@ pub(crate) fn whole_run(source: &Source, outcome: &Outcome) -> Result<(), String
             return Err(format!("guest `{}` reports: {failure}", vm.name()));
         }
     }
-    if outcome.panic().is_some() {
+    if outcome.last_words().is_some() {
         ended_well(outcome)?;
     }
     let mut boot_ids: BTreeMap<String, &str> = BTreeMap::new();

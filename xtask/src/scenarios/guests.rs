@@ -1,7 +1,101 @@
 //! The bare-metal test guests: each prints `PASS what holds` and `FAIL what does not: why`, and `DONE` at its end.
 
 use super::Scenario;
+use crate::{session::Outcome, system::Source, verdict};
+
+/// How often a guest must have reset itself beside its neighbour.
+const RESETS_MIN: usize = 10;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    Vec::new()
+    let scenario = |name: &str, system, limit_seconds, attempts, verdict| Scenario {
+        name: name.to_owned(),
+        system,
+        cpu: None,
+        command_line: "",
+        tamper: None,
+        limit_seconds,
+        attempts,
+        verdict,
+    };
+    let expectations = |name, system| scenario(name, system, 60, 1, every_guest_passes);
+    // The neighbour counts its ticks, and a host that is busy with something else takes some away: that is told from
+    // Bulkhead's doing by another attempt.
+    let disturbance = |name, system, verdict| scenario(name, system, 90, 3, verdict);
+    vec![
+        expectations("a small guest says hello and turns itself off", "test-hello"),
+        expectations("a guest finds its interrupt controller as the GICv3 specification has it", "test-gic"),
+        expectations("a guest finds PSCI as its specification has it", "test-psci"),
+        expectations("a guest finds its UART as the PL011's manual has it", "test-uart"),
+        disturbance("every page outside a guest's memory refuses it", "test-prober", every_guest_passes),
+        disturbance("a hostile guest is contained", "test-hostile", every_guest_passes),
+        disturbance("a guest without translation tables disturbs nobody", "test-lost", every_guest_passes),
+        disturbance("a guest that loops with interrupts masked disturbs nobody", "test-spinner", every_guest_passes),
+        disturbance("a guest that panics disturbs nobody", "test-panicker", attacker_panics),
+        disturbance("a guest that resets itself ten times disturbs nobody", "test-resetter", attacker_resets),
+    ]
+}
+
+fn every_guest_passes(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    verdict::whole_run(source, outcome)?;
+    source.vms().iter().try_for_each(|vm| passes(outcome, vm.name()))
+}
+
+/// The guest's tests have all passed, and it came to its end.
+fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
+    let lines: Vec<&str> = outcome.guest_lines(guest).collect();
+    if let Some(failure) = lines.iter().find(|line| line.starts_with("FAIL ")) {
+        return Err(format!("guest `{guest}` reports: {failure}"));
+    }
+    if !lines.iter().any(|line| line.starts_with("PASS ")) {
+        return Err(format!("guest `{guest}` has tested nothing"));
+    }
+    if !lines.contains(&"DONE") {
+        return Err(format!("guest `{guest}` has not come to its end"));
+    }
+    Ok(())
+}
+
+fn attacker_panics(_: &Source, outcome: &Outcome) -> Result<(), String> {
+    if !outcome.guest_lines("attacker").any(|line| line.starts_with("GUEST PANIC")) {
+        return Err("the attacker has not panicked".to_owned());
+    }
+    passes(outcome, "victim")?;
+    verdict::ended_well(outcome)
+}
+
+fn attacker_resets(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_guest_passes(source, outcome)?;
+    // The first start is no reset.
+    let resets = outcome.guest_lines("attacker").filter(|line| *line == "reset round").count().saturating_sub(1);
+    if resets < RESETS_MIN {
+        return Err(format!(
+            "the attacker has reset itself {resets} times in its time, which is too few to show anything"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Ending;
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+    fn outcome(lines: &[&str]) -> Outcome {
+        let ending = Ending::Exited(ExitStatus::from_raw(0));
+        Outcome { lines: lines.iter().map(|line| (*line).to_owned()).collect(), ending }
+    }
+
+    #[test]
+    fn a_guest_that_stops_half_way_has_not_passed() {
+        passes(&outcome(&["[a] PASS one thing"]), "a").expect_err("no DONE");
+        passes(&outcome(&["[a] DONE"]), "a").expect_err("no test");
+        passes(&outcome(&["[a] PASS one thing", "[b] DONE"]), "a").expect_err("somebody else is done");
+        passes(&outcome(&["[a] PASS one thing", "[a] DONE"]), "a").expect("passed");
+    }
+
+    #[test]
+    fn one_failure_among_many_counts() {
+        passes(&outcome(&["[a] PASS one", "[a] FAIL two: why", "[a] DONE"]), "a").expect_err("failed");
+    }
 }

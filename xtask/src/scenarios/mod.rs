@@ -37,6 +37,8 @@ struct Scenario {
     tamper: Option<fn(Vec<u8>) -> Vec<u8>>,
     /// How long the run may take.
     limit_seconds: u64,
+    /// How often it may be tried: more than once where the outcome depends on how much time the host gives.
+    attempts: u32,
     /// Judges the run.
     verdict: fn(&Source, &Outcome) -> Result<(), String>,
 }
@@ -61,7 +63,14 @@ pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result
         }
         let started = Instant::now();
         let log = log_path(workspace, &scenario.name);
-        match scenario.run(workspace, log.clone()) {
+        let mut outcome = scenario.run(workspace, log.clone());
+        for attempt in 1..scenario.attempts {
+            if let Err(reason) = &outcome {
+                println!("     attempt {attempt} of {}: {reason:#}", scenario.name);
+                outcome = scenario.run(workspace, log.clone());
+            }
+        }
+        match outcome {
             Ok(()) => {
                 println!("PASS {} ({:.1} s)", scenario.name, started.elapsed().as_secs_f32());
                 tally.count(true);
