@@ -57,11 +57,45 @@ pub fn configure() {
     MDCR_EL2.set(MDCR_GUEST | counters);
     CNTHCTL_EL2.set(CNTHCTL_GUEST);
     VPIDR_EL2.set(MIDR_EL1.get());
+    close_later_extensions();
     // A locked OS lock would suppress the guests' single-step exceptions.
     OSLAR_EL1.set(0);
     OSDLR_EL1.set(0);
     MDSCR_EL1.set(0);
     instruction_barrier();
+}
+
+/// Traps what extensions after Armv8.5 would otherwise let through. The registers of FEAT_FGT and FEAT_HCX are UNKNOWN at
+/// reset; zero traps the features with an inverted bit (TPIDR2_EL0, SMPRI_EL1, GCS, PIE, BRBE …) and nothing else.
+fn close_later_extensions() {
+    let mmfr0 = id_register(7, 0);
+    if (mmfr0 >> 56) & 0xf != 0 {
+        // SAFETY: FEAT_FGT exists: HFGRTR_EL2, HFGWTR_EL2, HFGITR_EL2, HDFGRTR_EL2, HDFGWTR_EL2 only trap EL1 and EL0.
+        unsafe {
+            asm!(
+                "msr s3_4_c1_c1_4, xzr",
+                "msr s3_4_c1_c1_5, xzr",
+                "msr s3_4_c1_c1_6, xzr",
+                "msr s3_4_c3_c1_4, xzr",
+                "msr s3_4_c3_c1_5, xzr",
+                options(nomem, nostack)
+            );
+        }
+    }
+    let mmfr1 = id_register(7, 1);
+    if (mmfr1 >> 40) & 0xf != 0 {
+        // SAFETY: FEAT_HCX exists: HCRX_EL2 enables features for EL1 and EL0.
+        unsafe { asm!("msr s3_4_c1_c2_2, xzr", options(nomem, nostack)) };
+    }
+}
+
+/// Clears TPIDR2_EL0, which FEAT_SME has and which no trap of FEAT_SME itself covers: without FEAT_FGT a guest can read
+/// and write it, although SME is hidden, and it must not carry anything from one guest to another.
+fn clear_hidden_registers() {
+    if (id_register(4, 1) >> 24) & 0xf != 0 {
+        // SAFETY: FEAT_SME exists; the register is software's own.
+        unsafe { asm!("msr s3_3_c13_c0_5, xzr", options(nomem, nostack)) };
+    }
 }
 
 /// This core's affinity: MPIDR_EL1 without its flags.
@@ -99,6 +133,7 @@ impl<G: Guest> Vcpu<G> {
         }
         self.context.el1.load();
         self.context.fp.load();
+        clear_hidden_registers();
         instruction_barrier();
     }
 

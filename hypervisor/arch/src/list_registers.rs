@@ -11,10 +11,13 @@ use aarch64_cpu::registers::{
 use model::vgic::{ListRegister, ListRegisters};
 use tock_registers::interfaces::{Readable, Writeable};
 
-/// ICH_HCR_EL2: En; UIE (underflow); LRENPIE (EOI with no list register); EOIcount at bit 27.
+/// ICH_VTR_EL2.TDS: ICH_HCR_EL2.TDIR exists.
+const VTR_TDS: u64 = 1 << 19;
+/// ICH_HCR_EL2: En; UIE (underflow); LRENPIE (EOI with no list register); TDIR (trap ICC_DIR_EL1); EOIcount at bit 27.
 const EN: u64 = 1;
 const UIE: u64 = 1 << 1;
 const LRENPIE: u64 = 1 << 2;
+const TDIR: u64 = 1 << 14;
 const EOI_COUNT_SHIFT: u64 = 27;
 const EOI_COUNT_MASK: u64 = 0x1f << EOI_COUNT_SHIFT;
 
@@ -76,9 +79,15 @@ impl ListRegisters for CoreListRegisters {
         set_control(UIE, on);
     }
 
-    #[inline]
+    fn running_priority(&self) -> u16 {
+        // Five bits of priority: bit n of either register stands for priority 8n.
+        let active = (ICH_AP0R0_EL2.get() | ICH_AP1R0_EL2.get()) as u32;
+        (active.trailing_zeros() * 8) as u16
+    }
+
     fn set_unlisted_eoi_interrupt(&mut self, on: bool) {
-        set_control(LRENPIE, on);
+        let has_tdir = ICH_VTR_EL2.get() & VTR_TDS != 0;
+        set_control(if has_tdir { LRENPIE | TDIR } else { LRENPIE }, on);
     }
 
     fn take_unlisted_eois(&mut self) -> u32 {
@@ -96,9 +105,9 @@ impl ListRegisters for CoreListRegisters {
 }
 
 #[inline]
-fn set_control(bit: u64, on: bool) {
+fn set_control(bits: u64, on: bool) {
     let before = ICH_HCR_EL2.get();
-    let after = if on { before | bit } else { before & !bit };
+    let after = if on { before | bits } else { before & !bits };
     if after != before {
         ICH_HCR_EL2.set(after);
     }

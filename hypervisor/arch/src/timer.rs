@@ -1,5 +1,6 @@
 //! The generic timer: EL2's own deadline (CNTHP) and the clock.
 
+use crate::gic;
 use crate::registers::{CNTHP_CTL_EL2, CNTHP_CVAL_EL2};
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTP_CTL_EL0, CNTPCT_EL0, CNTV_CTL_EL0};
 use core::arch::asm;
@@ -17,6 +18,14 @@ pub fn now() -> Ticks {
 /// Ticks of the system counter in a second.
 pub fn frequency() -> u64 {
     CNTFRQ_EL0.get().max(1)
+}
+
+/// The loaded guest's timer interrupts (a bitmap of PPIs) whose timers are off or have not met their condition.
+pub fn quiet_guest_timers() -> u32 {
+    // CNTx_CTL_EL0 (Arm ARM D24.2): ENABLE, IMASK, ISTATUS.
+    let is_quiet = |control: u64| control & 0b111 != 0b101;
+    u32::from(is_quiet(CNTV_CTL_EL0.get())) << gic::VIRTUAL_TIMER
+        | u32::from(is_quiet(CNTP_CTL_EL0.get())) << gic::PHYSICAL_TIMER
 }
 
 /// Asks for the interrupt [`crate::gic::HYP_TIMER`] on this core at `deadline`, or for none.

@@ -4,9 +4,9 @@ use crate::console::GuestConsole;
 use crate::guest_cpu::GuestCpu;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
-use arch::timer;
+use arch::{gic, timer};
 use model::exit::{DataAbort, MmioAccess};
-use model::vgic::{Frame, Kicks, needs_sync};
+use model::vgic::{Frame, IntId, Kicks, needs_sync};
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
 use vdev::{Access, Device, Host};
 
@@ -77,7 +77,21 @@ fn interrupt_controller(
                 Frame::Distributor => vgic.distributor_write(guest.index, offset, mmio.width, value),
                 Frame::Redistributor(vcpu) => vgic.redistributor_write(vcpu, offset, mmio.width, value),
             };
+            if frame == Frame::Redistributor(guest.index) {
+                withdraw_quiet_timers(guest);
+            }
             kicks.map(|kicks| (0, kicks)).ok_or(Refusal)
+        }
+    }
+}
+
+/// A timer interrupt that came while it was disabled must not reach the guest if the timer has been turned off since.
+fn withdraw_quiet_timers(guest: &mut GuestCpu) {
+    let quiet = timer::quiet_guest_timers();
+    for intid in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {
+        if quiet & (1 << intid) != 0 {
+            let lrs = &mut CoreListRegisters::of_this_core();
+            guest.interface.withdraw_linked(guest.vm.vgic, guest.index, IntId::new(intid), lrs);
         }
     }
 }

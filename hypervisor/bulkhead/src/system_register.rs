@@ -4,8 +4,10 @@ use crate::fast::{leave, undefined};
 use crate::guest_cpu::{GuestCpu, Left};
 use arch::context::{Vcpu, Verdict};
 use arch::cpu;
+use arch::list_registers::CoreListRegisters;
 use model::exit::{Exit, SystemRegister, SystemRegisterAccess};
 use model::id_registers;
+use model::vgic::IntId;
 use vdev::Access;
 
 /// What a register does.
@@ -27,6 +29,11 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: SystemRegisterAccess, exit: Exi
                 let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
                 return if vcpu.guest.deliver(kicks) { leave(vcpu, Left::Reschedule) } else { Verdict::Resume };
             }
+            // Traps only while there are more active interrupts than list registers.
+            SystemRegister::ICC_DIR_EL1 => {
+                cpu::skip_instruction();
+                return deactivate(vcpu, value);
+            }
             // Group 0 and the other security state have no interrupts here (IHI 0069 12.2.14): nothing is sent.
             SystemRegister::ICC_SGI0R_EL1 | SystemRegister::ICC_ASGI1R_EL1 => return ignored(),
             SystemRegister::MDSCR_EL1 => {
@@ -46,6 +53,14 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: SystemRegisterAccess, exit: Exi
         }
         Answer::Undefined => undefined(vcpu, exit),
     }
+}
+
+fn deactivate(vcpu: &mut Vcpu<GuestCpu>, value: u64) -> Verdict {
+    let guest = &mut vcpu.guest;
+    let intid = IntId::new((value & 0xff_ffff) as u32);
+    let lrs = &mut CoreListRegisters::of_this_core();
+    guest.interface.deactivate_listed_or_spilled(guest.vm.vgic, guest.index, intid, lrs);
+    if guest.refill() { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
 }
 
 fn ignored() -> Verdict {

@@ -186,7 +186,13 @@ pub trait ListRegisters {
     /// ICH_HCR_EL2.UIE: ask for a maintenance interrupt for as long as at most one register holds an interrupt.
     fn set_underflow_interrupt(&mut self, on: bool);
 
-    /// ICH_HCR_EL2.LRENPIE: ask for a maintenance interrupt for as long as ICH_HCR_EL2.EOIcount is not zero.
+    /// The priority that an interrupt must be better than (numerically below) to be signalled to the guest: that of the
+    /// best interrupt whose priority the guest has not dropped yet (ICH_AP0R0_EL2, ICH_AP1R0_EL2), or 0x100.
+    fn running_priority(&self) -> u16;
+
+    /// ICH_HCR_EL2.LRENPIE: ask for a maintenance interrupt for as long as ICH_HCR_EL2.EOIcount is not zero. And
+    /// ICH_HCR_EL2.TDIR, where it exists: trap the guest's ICC_DIR_EL1, to be given to
+    /// [`CpuInterface::deactivate_listed_or_spilled`](super::CpuInterface::deactivate_listed_or_spilled).
     fn set_unlisted_eoi_interrupt(&mut self, on: bool);
 
     /// Reads ICH_HCR_EL2.EOIcount, the number of interrupts that the guest ended and no register held, and zeroes it.

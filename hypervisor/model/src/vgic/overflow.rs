@@ -4,16 +4,17 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::cpu_interface::CpuInterface;
 use super::interrupt::{Bits, IntId, mask};
-use super::{ListRegister, ListRegisters, Vgic};
+use super::{ListRegister, ListRegisters, ListState, Vgic};
 
 /// The most active interrupts that can be outside the list registers: one for each priority level, for interrupts that
-/// are active on top of one another differ in priority.
+/// are active on top of one another differ in priority. With EOImode = 1 there can be more; then no more are
+/// acknowledged until some are deactivated.
 const SPILLED_MAX: usize = 32;
 
 /// Interrupts that are active for the guest and have had to leave their list registers. Since no register holds them, the
 /// guest's end of one is only counted (ICH_HCR_EL2.EOIcount); it is the one of the highest priority, because a guest
-/// ends what it acknowledged last. (With EOImode = 1 a guest may deactivate in any order. It then still gets all of
-/// them deactivated, perhaps in another order.)
+/// ends what it acknowledged last. With EOImode = 1 a guest may deactivate in any order, and ICC_DIR_EL1 traps while
+/// there are spilled interrupts.
 pub(super) struct Spilled {
     entries: [Option<(u8, IntId)>; SPILLED_MAX],
     count: usize,
@@ -43,6 +44,15 @@ impl Spilled {
         best.take().map(|(_, intid)| intid)
     }
 
+    /// Takes out `intid`. Returns whether it was there.
+    fn take(&mut self, intid: IntId) -> bool {
+        let found = self.entries.iter_mut().find(|entry| entry.is_some_and(|(_, spilled)| spilled == intid));
+        let Some(entry) = found else { return false };
+        *entry = None;
+        self.count = self.count.wrapping_sub(1);
+        true
+    }
+
     /// Keeps only the interrupts that `keep` names.
     fn retain(&mut self, keep: impl Fn(IntId) -> bool) {
         for entry in &mut self.entries {
@@ -60,8 +70,9 @@ impl Spilled {
 
 impl CpuInterface {
     /// Frees a list register for an interrupt of `priority`, when all are in use, and gives its index. A pending
-    /// interrupt of lower priority leaves first. If all are active and all of lower priority, so that the newcomer
-    /// would preempt them, the lowest of them leaves.
+    /// interrupt of lower priority leaves first. If all are active and the newcomer would be signalled all the same,
+    /// because it is better than what runs or because the guest has dropped the priority of all (EOImode = 1), the
+    /// lowest of them leaves.
     #[cold]
     pub(super) fn make_room(
         &mut self,
@@ -72,13 +83,11 @@ impl CpuInterface {
     ) -> Option<u32> {
         let mut worst_pending: Option<(u8, u32)> = None;
         let mut worst_active: Option<(u8, u32)> = None;
-        let mut best_active = u8::MAX;
         for index in Bits(self.used) {
             let value = lrs.read(index as usize);
             let rank = (value.priority(), index);
             if value.state().is_active() {
                 worst_active = worst_active.max(Some(rank));
-                best_active = best_active.min(value.priority());
             } else {
                 worst_pending = worst_pending.max(Some(rank));
             }
@@ -88,7 +97,11 @@ impl CpuInterface {
                 self.give_back(vgic, vcpu, index, lrs);
                 Some(index)
             }
-            (None, Some((_, index))) if best_active > priority && self.spill(vgic, vcpu, index, lrs) => Some(index),
+            (None, Some((_, index)))
+                if lrs.running_priority() > u16::from(priority) && self.spill(vgic, vcpu, index, lrs) =>
+            {
+                Some(index)
+            }
             (Some(_) | None, _) => None,
         }
     }
@@ -141,18 +154,70 @@ impl CpuInterface {
         let ended = lrs.take_unlisted_eois().min(SPILLED_MAX as u32);
         for _ in 0..ended {
             let Some(intid) = self.spilled.take_best() else { break };
-            let Some(word) = vgic.word(vcpu, intid.word()) else { break };
-            let (bit, bits) = (intid.bit(), intid.mask());
-            word.bank.active.fetch_and(!bits, SeqCst);
-            if word.bank.linked.load(Relaxed) & bits != 0 {
-                self.deactivate(lrs, word, bit, word.physical(bit));
-            }
-            if word.bank.raised() & bits != 0 {
-                self.reconsider(vgic, vcpu, word, bit);
-            }
+            self.end_spilled(vgic, vcpu, intid, lrs);
         }
         if self.spilled.is_empty() {
             lrs.set_unlisted_eoi_interrupt(false);
+        }
+    }
+
+    /// The interrupt `intid`, which has been spilled, ends.
+    fn end_spilled(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) {
+        let Some(word) = vgic.word(vcpu, intid.word()) else { return };
+        let (bit, bits) = (intid.bit(), intid.mask());
+        word.bank.active.fetch_and(!bits, SeqCst);
+        if word.bank.linked.load(Relaxed) & bits != 0 {
+            self.deactivate(lrs, word, bit, word.physical(bit));
+        }
+        if word.bank.raised() & bits != 0 {
+            self.reconsider(vgic, vcpu, word, bit);
+        }
+    }
+
+    /// Does what a trapped write of `intid` to ICC_DIR_EL1 asks for: it deactivates the interrupt, be it in a list
+    /// register or spilled. One that is not active stays as it is. A flush must follow.
+    pub fn deactivate_listed_or_spilled(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        intid: IntId,
+        lrs: &mut impl ListRegisters,
+    ) {
+        if self.spilled.take(intid) {
+            self.end_spilled(vgic, vcpu, intid, lrs);
+            if self.spilled.is_empty() {
+                lrs.set_unlisted_eoi_interrupt(false);
+            }
+            return;
+        }
+        for index in Bits(self.used) {
+            let value = lrs.read(index as usize);
+            if value.intid() != intid || !value.state().is_active() {
+                continue;
+            }
+            if let Some(physical) = value.physical() {
+                lrs.deactivate_physical(physical);
+            }
+            if value.state().is_pending() {
+                lrs.write(index as usize, value.with_state(ListState::Pending));
+            } else {
+                lrs.write(index as usize, ListRegister::EMPTY);
+                self.vacate(vgic, vcpu, index);
+            }
+            return;
+        }
+    }
+
+    /// Takes the linked PPI `intid` back if it waits in no list register: its source was turned off before the guest
+    /// could see it. To be called before a flush that the guest's own register write asks for.
+    pub fn withdraw_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) {
+        let bits = intid.mask();
+        if self.is_unloaded || !intid.is_private() || self.held & bits == 0 {
+            return;
+        }
+        let Some(word) = vgic.word(vcpu, 0) else { return };
+        if word.bank.inflight.load(SeqCst) & bits == 0 && word.bank.pending.fetch_and(!bits, SeqCst) & bits != 0 {
+            self.deactivate(lrs, word, intid.bit(), intid.raw());
         }
     }
 }

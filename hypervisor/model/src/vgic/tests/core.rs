@@ -72,6 +72,23 @@ impl Core {
         }
     }
 
+    /// A write of ICC_EOIR1_EL1 with EOImode = 1: drops the priority, and nothing else.
+    pub fn drop_priority(&mut self) {
+        self.running.pop().expect("the guest ends what it acknowledged");
+    }
+
+    /// A write of ICC_DIR_EL1 for an interrupt in a list register. Where ICH_HCR_EL2.TDIR is set, it traps instead.
+    pub fn deactivate(&mut self, intid: u32) {
+        assert!(!self.unlisted, "the write traps");
+        let held = self.registers.iter_mut().find(|value| value.intid().raw() == intid && value.state().is_active());
+        let value = held.expect("the guest deactivates what is active");
+        *value = value.with_state(ListState::Invalid);
+    }
+
+    pub fn traps_deactivation(&self) -> bool {
+        self.unlisted
+    }
+
     /// Whether the core's maintenance interrupt is asserted.
     pub fn maintenance(&self) -> bool {
         let valid = self.registers.iter().filter(|value| value.state() != ListState::Invalid).count();
@@ -125,6 +142,10 @@ impl ListRegisters for Core {
     fn set_underflow_interrupt(&mut self, on: bool) {
         assert_ne!(self.underflow, on, "the control register is written only where it changes");
         self.underflow = on;
+    }
+
+    fn running_priority(&self) -> u16 {
+        self.running.last().map_or(0x100, |(priority, _)| u16::from(*priority))
     }
 
     fn set_unlisted_eoi_interrupt(&mut self, on: bool) {

@@ -49,6 +49,20 @@ fn a_masked_timer_is_kept_and_still_linked_when_it_is_unmasked() {
 }
 
 #[test]
+fn a_masked_timer_that_is_turned_off_can_be_taken_back() {
+    let mut machine = linked_machine(1, 4);
+    machine.gicr_write(0, 0, SGI_BASE + ICENABLER, 1 << TIMER);
+    fire_timer(&mut machine, 0);
+    let (interface, core) = &mut machine.cpus[0];
+    interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
+    assert!(machine.core(0).active_ppis.is_empty());
+    machine.gicr_write(0, 0, SGI_BASE + ISENABLER, 1 << TIMER);
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+    fire_timer(&mut machine, 0);
+    assert_eq!(machine.drain(0), [TIMER]);
+}
+
+#[test]
 fn masking_a_listed_timer_takes_it_back_without_letting_go() {
     let mut machine = linked_machine(1, 4);
     fire_timer(&mut machine, 0);
