@@ -17,13 +17,14 @@ pub(super) enum Shortcut {
 
 impl CpuInterface {
     /// Flushes if nothing but the private bank has news, nothing waits for a list register, and at most one interrupt is
-    /// to be delivered. It does what [`CpuInterface::flush`] does at length, in the same order.
+    /// to be delivered. It does what [`CpuInterface::flush`] does at length, in the same order, except for what a
+    /// maintenance interrupt announces and therefore brings about itself: ends with notice, and unlisted ones.
     ///
     /// Only its owner writes the `inflight` bitmap of a private bank, so that plain stores are enough here.
     #[inline]
     pub(super) fn shortcut(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Shortcut {
         let nothing = Shortcut::Left(Ready(0));
-        if self.watched | self.leftover != 0 || self.is_unloaded || !self.spilled.is_empty() {
+        if self.leftover != 0 || self.is_unloaded {
             return nothing;
         }
         let Some(private) = vgic.private(vcpu) else { return nothing };
@@ -57,13 +58,13 @@ impl CpuInterface {
         let waiting = (pending | by_line) & bank.forwarded(vgic.groups()) & !bank.active.load(SeqCst) & !inflight;
         let free = all(lrs) & !self.used;
         let is_one = waiting.is_power_of_two();
-        if pending & inflight != 0 || waiting & by_line != 0 || free == 0 || !is_one {
-            // An interrupt that ended but whose line is high waits as any other: the word is served in full.
+        if pending & inflight != 0 || free == 0 || !is_one {
             return if waiting == 0 && pending & inflight == 0 { Shortcut::Done } else { Shortcut::Left(ready) };
         }
         // Here too: first in flight, then no longer latched. Whoever masks it meanwhile sees one of the two.
         bank.inflight.store(inflight | waiting, SeqCst);
         if bank.pending.fetch_and(!waiting, SeqCst) & waiting == 0 {
+            // It was pending by its line, or is so no more.
             bank.inflight.store(inflight, SeqCst);
             return Shortcut::Left(ready);
         }

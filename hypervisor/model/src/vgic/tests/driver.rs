@@ -311,6 +311,11 @@ fn an_interrupt_made_active_by_software_waits_until_it_is_not() {
     assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 1 << 8);
     machine.gicd_write(0, ICACTIVER + 4, 1 << 8);
     assert_eq!(machine.drain(0), [40]);
+    machine.gicr_write(0, 0, SGI_BASE + ISACTIVER, 1 << 2);
+    machine.sgi(0, sgi_to(2, 1));
+    assert_eq!(machine.drain(0), []);
+    machine.gicr_write(0, 0, SGI_BASE + ICACTIVER, 1 << 2);
+    assert_eq!(machine.drain(0), [2]);
 }
 
 #[test]
@@ -370,4 +375,44 @@ fn one_interrupt_costs_one_list_register_write() {
         assert_eq!(u64::from(machine.acknowledge(1)), round);
         machine.end(1, round as u32);
     }
+}
+
+#[test]
+fn what_was_seen_of_an_ipi_ends_with_it() {
+    let mut machine = Machine::ready(1, 4);
+    machine.sgi(0, sgi_to(2, 1));
+    assert_eq!(machine.acknowledge(0), 2);
+    assert_eq!(machine.gicr_read(0, 0, SGI_BASE + ISACTIVER), 1 << 2);
+    machine.end(0, 2);
+    machine.sgi(0, sgi_to(3, 1));
+    assert_eq!(machine.gicr_read(0, 0, SGI_BASE + ISACTIVER), 0);
+    assert_eq!(machine.gicr_read(0, 0, SGI_BASE + ISPENDR), 1 << 3);
+}
+
+#[test]
+fn a_list_register_keeps_nothing_of_its_last_interrupt() {
+    let mut machine = Machine::ready(1, 4);
+    machine.sgi(0, sgi_to(2, 1));
+    machine.sgi(0, sgi_to(3, 1));
+    assert_eq!(machine.drain(0).len(), 2);
+    machine.sgi(0, sgi_to(4, 1));
+    machine.line(33, true);
+    machine.line(33, false);
+    assert_eq!(machine.drain(0), [4]);
+}
+
+#[test]
+fn a_level_sensitive_private_interrupt_comes_for_as_long_as_its_line_is_high() {
+    let mut machine = Machine::ready(2, 4);
+    let kicks = machine.vgic.set_line(IntId::ppi(30), 1, true);
+    machine.kick(kicks);
+    for _ in 0..2 {
+        assert_eq!(machine.acknowledge(1), 30);
+        machine.end(1, 30);
+    }
+    let kicks = machine.vgic.set_line(IntId::ppi(30), 1, false);
+    machine.kick(kicks);
+    assert_eq!(machine.drain(1), []);
+    machine.gicr_write(1, 1, SGI_BASE + ISPENDR, 1 << 30);
+    assert_eq!(machine.drain(1), [30]);
 }

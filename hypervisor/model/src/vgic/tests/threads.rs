@@ -59,7 +59,7 @@ impl Board {
     }
 
     fn wait_for(&self, counter: &AtomicU32, value: u32) {
-        for _ in 0..50_000_000u32 {
+        for _ in 0..2_000_000u32 {
             if counter.load(SeqCst) == value {
                 return;
             }
