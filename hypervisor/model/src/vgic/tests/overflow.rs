@@ -225,6 +225,38 @@ fn an_interrupt_masked_at_the_last_moment_is_not_taken() {
 }
 
 #[test]
+fn with_two_step_ends_more_interrupts_are_active_than_list_registers_and_end_in_any_order() {
+    let mut machine = Machine::ready(1, 4);
+    for intid in 40..48 {
+        machine.edge(intid);
+    }
+    let mut seen = Vec::new();
+    for _ in 40..48 {
+        let intid = machine.acknowledge(0);
+        assert_ne!(intid, SPURIOUS, "after {seen:?}");
+        machine.cpus[0].1.drop_priority();
+        machine.kick(Kicks::one(0));
+        seen.push(intid);
+    }
+    assert!(machine.core(0).traps_deactivation());
+    // The order is neither that of acknowledgement nor its reverse.
+    seen.rotate_left(3);
+    seen.swap(0, 5);
+    for intid in seen {
+        if machine.core(0).traps_deactivation() {
+            let (interface, core) = &mut machine.cpus[0];
+            interface.deactivate_listed_or_spilled(&machine.vgic, 0, IntId::new(intid), core);
+            machine.kick(Kicks::one(0));
+        } else {
+            machine.cpus[0].1.deactivate(intid);
+        }
+    }
+    assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0);
+    machine.edge(40);
+    assert_eq!(machine.drain(0), [40]);
+}
+
+#[test]
 fn an_ipi_does_not_overtake_what_waits_for_a_list_register() {
     let mut machine = Machine::ready(1, 4);
     for intid in 40..46 {
