@@ -22,9 +22,9 @@ pub(crate) struct BoardOptions {
     /// The number of cores (default: as many as the system uses)
     #[arg(long, value_name = "N")]
     pub(crate) smp: Option<u8>,
-    /// Count time in instructions: slow, and the same in every run
-    #[arg(long)]
-    pub(crate) icount: bool,
+    /// Count time in instructions, 2^SHIFT ns for each (default 0): the same in every run, however busy the host is
+    #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub(crate) icount: Option<u8>,
 }
 
 /// A system with everything that its start needs.
@@ -102,7 +102,7 @@ impl Prepared {
             cpu: options.cpu.clone().unwrap_or_else(|| board.cpu_default.to_owned()),
             cores,
             memory_bytes: source.memory_bytes(),
-            clock: if options.icount { Clock::Instructions } else { Clock::Host },
+            clock: options.icount.map_or(Clock::Host, |shift| Clock::Instructions { shift }),
             uart,
             kernel,
             bundle,

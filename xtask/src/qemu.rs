@@ -24,8 +24,11 @@ pub(crate) enum Uart {
 pub(crate) enum Clock {
     /// With the host's clock.
     Host,
-    /// One nanosecond for each instruction: the same in every run, on every machine.
-    Instructions,
+    /// A fixed time for each instruction of any core, 2^`shift` ns: the same in every run, however busy the host is.
+    Instructions {
+        /// 0 for 1 ns.
+        shift: u8,
+    },
 }
 
 /// A board under QEMU and what is loaded onto it.
@@ -58,7 +61,9 @@ impl Machine {
         let mut option = |name: &str, value: &OsStr| arguments.extend([name.into(), value.to_owned()]);
         let machine = match self.clock {
             Clock::Host => self.board.qemu_machine.to_owned(),
-            Clock::Instructions => format!("{},{}", self.board.qemu_machine, self.board.qemu_machine_reproducible),
+            Clock::Instructions { .. } => {
+                format!("{},{}", self.board.qemu_machine, self.board.qemu_machine_reproducible)
+            }
         };
         option("-M", machine.as_ref());
         option("-cpu", self.cpu.as_ref());
@@ -75,8 +80,8 @@ impl Machine {
             }
         }
         option("-nic", "none".as_ref());
-        if self.clock == Clock::Instructions {
-            option("-icount", "shift=0,sleep=off".as_ref());
+        if let Clock::Instructions { shift } = self.clock {
+            option("-icount", format!("shift={shift},sleep=off").as_ref());
             option("-rtc", "base=2020-01-01T00:00:00,clock=vm".as_ref());
             option("-seed", "1".as_ref());
         }
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn counted_instructions_leave_nothing_to_chance() {
-        let line = Machine { clock: Clock::Instructions, ..machine() }.line();
+        let line = Machine { clock: Clock::Instructions { shift: 0 }, ..machine() }.line();
         for part in ["-icount shift=0,sleep=off", "dtb-randomness=off", "clock=vm", "-seed 1"] {
             assert!(line.contains(part), "{part} is missing: {line}");
         }

@@ -73,7 +73,7 @@ impl Run {
         let machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
         let symbols = prepared.symbols();
 
-        let limit_default = if self.board.icount { LIMIT_DEFAULT_ICOUNT } else { LIMIT_DEFAULT };
+        let limit_default = if self.board.icount.is_some() { LIMIT_DEFAULT_ICOUNT } else { LIMIT_DEFAULT };
         let limit = match self.timeout {
             Some(seconds) => Some(Duration::from_secs(seconds)),
             None => (!terminal).then_some(limit_default),

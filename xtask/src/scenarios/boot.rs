@@ -14,7 +14,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         command_line: "",
         tamper: Some(tamper),
         limit_seconds: 20,
-        attempts: 1,
+        icount: None,
         verdict: boot_is_refused,
     };
     vec![

@@ -7,31 +7,31 @@ use crate::{session::Outcome, system::Source, verdict};
 const RESETS_MIN: usize = 10;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let scenario = |name: &str, system, limit_seconds, attempts, verdict| Scenario {
+    let scenario = |name: &str, system, limit_seconds, icount, verdict| Scenario {
         name: name.to_owned(),
         system,
         cpu: None,
         command_line: "",
         tamper: None,
         limit_seconds,
-        attempts,
+        icount,
         verdict,
     };
-    let expectations = |name, system| scenario(name, system, 60, 1, every_guest_passes);
-    // The neighbour counts its ticks, and a host that is busy with something else takes some away: that is told from
-    // Bulkhead's doing by another attempt.
-    let disturbance = |name, system, verdict| scenario(name, system, 90, 3, verdict);
+    let expectations = |name, system| scenario(name, system, 60, None, every_guest_passes);
+    // The neighbour counts its ticks. An instruction takes 2^shift ns: the longer, the less work a second is, and the
+    // heavier weighs what Bulkhead does in it.
+    let disturbance = |name, system, shift, verdict| scenario(name, system, 120, Some(shift), verdict);
     vec![
         expectations("a small guest says hello and turns itself off", "test-hello"),
         expectations("a guest finds its interrupt controller as the GICv3 specification has it", "test-gic"),
         expectations("a guest finds PSCI as its specification has it", "test-psci"),
         expectations("a guest finds its UART as the PL011's manual has it", "test-uart"),
-        disturbance("every page outside a guest's memory refuses it", "test-prober", every_guest_passes),
-        disturbance("a hostile guest is contained", "test-hostile", every_guest_passes),
-        disturbance("a guest without translation tables disturbs nobody", "test-lost", every_guest_passes),
-        disturbance("a guest that loops with interrupts masked disturbs nobody", "test-spinner", every_guest_passes),
-        disturbance("a guest that panics disturbs nobody", "test-panicker", attacker_panics),
-        disturbance("a guest that resets itself ten times disturbs nobody", "test-resetter", attacker_resets),
+        disturbance("every page outside a guest's memory refuses it", "test-prober", 0, attacker_ends_first),
+        disturbance("a hostile guest is contained", "test-hostile", 4, every_guest_passes),
+        disturbance("a guest without translation tables disturbs nobody", "test-lost", 4, every_guest_passes),
+        disturbance("a guest that loops with interrupts masked disturbs nobody", "test-spinner", 4, every_guest_passes),
+        disturbance("a guest that panics disturbs nobody", "test-panicker", 4, attacker_panics),
+        disturbance("a guest that resets itself ten times disturbs nobody", "test-resetter", 2, attacker_resets),
     ]
 }
 
@@ -51,6 +51,16 @@ fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
     }
     if !lines.contains(&"DONE") {
         return Err(format!("guest `{guest}` has not come to its end"));
+    }
+    Ok(())
+}
+
+/// The neighbour has looked at its memory once more after all that the attacker did.
+fn attacker_ends_first(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_guest_passes(source, outcome)?;
+    let position = |line: &str| outcome.lines.iter().position(|other| other == line);
+    if position("[attacker] DONE") > position("[victim] DONE") {
+        return Err("the victim came to its end before the attacker, and has seen only a part of the attack".to_owned());
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         command_line: "bulkhead.selfcheck",
         tamper: None,
         limit_seconds: 60,
-        attempts: 1,
+        icount: None,
         verdict: verdict::whole_run,
     });
     let hotplug = Scenario {
@@ -25,7 +25,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         command_line: "bulkhead.hotplug=50",
         tamper: None,
         limit_seconds: 120,
-        attempts: 1,
+        icount: None,
         verdict: fifty_rounds,
     };
     on_each_cpu.into_iter().chain([hotplug]).collect()
