@@ -59,7 +59,7 @@ pub const VCPUS_MAX: usize = 8;
 /// The most words of 32 SPIs that one virtual machine can have: INTIDs 32 to 287.
 pub const SPI_WORDS: usize = 8;
 
-/// The most list registers that an implementation has (ICH_VTR_EL2.ListRegs is 4 bits used, GICv3 spec IHI0069 12.4).
+/// The most list registers that an implementation has (IHI0069, ICH_VTR_EL2.ListRegs).
 pub const LIST_REGISTERS_MAX: usize = 16;
 
 const _: () = assert!(VCPUS_MAX <= 16, "an SGI target list has 16 bits, and so has Kicks");

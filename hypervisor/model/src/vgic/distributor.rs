@@ -1,4 +1,4 @@
-//! The distributor's registers (GICD_*, GICv3 spec IHI0069 12.8 and 12.9).
+//! The distributor's registers (GICD_* in IHI0069, the GICv3 specification).
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 

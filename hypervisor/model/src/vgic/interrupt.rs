@@ -1,6 +1,6 @@
 //! The name of an interrupt, and the bits of a 32-bit word.
 
-/// An interrupt identifier (INTID) as the guest knows it: SGIs 0–15, PPIs 16–31, SPIs from 32 (GICv3 spec IHI0069 2.2).
+/// An interrupt identifier (INTID) as the guest knows it: SGIs 0–15, PPIs 16–31, SPIs from 32 (IHI0069, "INTIDs").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntId(u32);
 

@@ -2,7 +2,7 @@
 
 use super::IntId;
 
-/// The state of the interrupt in a list register (ICH_LR<n>_EL2.State, GICv3 spec IHI0069 12.4).
+/// The state of the interrupt in a list register (IHI0069, `ICH_LR<n>_EL2`, field State).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListState {
     /// The register is free.
@@ -42,7 +42,7 @@ impl ListState {
     }
 }
 
-/// The value of a list register, in the layout of ICH_LR<n>_EL2 (GICv3 spec IHI0069 12.4).
+/// The value of a list register, in the layout of `ICH_LR<n>_EL2` (IHI0069).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ListRegister(u64);
 

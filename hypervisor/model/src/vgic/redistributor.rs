@@ -1,4 +1,4 @@
-//! The redistributors' registers (GICR_*, GICv3 spec IHI0069 12.10 and 12.11): one pair of frames for each virtual CPU.
+//! The redistributors' registers (GICR_* in IHI0069, the GICv3 specification): one pair of frames for each virtual CPU.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -58,7 +58,7 @@ impl Vgic {
             return match (offset, width) {
                 (WAKER, Width::Word) => {
                     // The redistributor falls asleep and wakes at once. Interrupts are forwarded in either state: the
-                    // software that puts it to sleep masks them itself (GICv3 spec IHI0069 11.1).
+                    // software that puts it to sleep masks them itself (IHI0069, "Power management").
                     let sleep = value as u32 & PROCESSOR_SLEEP;
                     private.waker.store(if sleep == 0 { 0 } else { sleep | CHILDREN_ASLEEP }, Relaxed);
                     Some(Kicks::NONE)

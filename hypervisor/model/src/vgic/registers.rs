@@ -17,7 +17,7 @@ pub(super) const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 /// The offset of SGI_base from RD_base in a redistributor's pair of frames, in bytes.
 pub(super) const SGI_BASE: u64 = 0x1_0000;
 
-/// GICD_PIDR2 and GICR_PIDR2: architecture revision 3 (GICv3), JEP106 code of Arm (GICv3 spec IHI0069 12.1.13).
+/// GICD_PIDR2 and GICR_PIDR2: architecture revision 3 (GICv3), JEP106 code of Arm (IHI0069, GICD_PIDR2).
 pub(super) const PERIPHERAL_ID_2: u64 = 0x3b;
 
 /// GICD_IIDR and GICR_IIDR: product "B" for Bulkhead, implementer Arm (0x43b), as guests look for errata by it.
@@ -54,7 +54,7 @@ pub(super) enum Banked {
 }
 
 impl Banked {
-    /// Decodes an offset (GICv3 spec IHI0069 12.8, 12.10). The word is the one that the offset names; whether it
+    /// Decodes an offset (IHI0069, "The Distributor register map"). The word is the one that the offset names; whether it
     /// exists is the caller's affair.
     #[inline]
     pub(super) const fn decode(offset: u64) -> Option<Self> {

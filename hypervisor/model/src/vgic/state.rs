@@ -9,7 +9,8 @@ use super::bank::{Bank, Groups, Routes, Word};
 use super::interrupt::{Bits, IntId, mask};
 use super::{Kicks, SPI_WORDS, VCPUS_MAX};
 
-/// SGIs are always edge-triggered; PPIs and SPIs start as level-sensitive (GICv3 spec IHI0069 12.9.9, 12.11.7).
+/// SGIs are always edge-triggered; PPIs and SPIs start as level-sensitive (IHI0069, GICD_ICFGRn and
+/// GICR_ICFGR1).
 const PRIVATE_EDGE: u32 = 0xffff;
 
 /// GICR_WAKER at power-on: ProcessorSleep and ChildrenAsleep.
@@ -168,8 +169,8 @@ impl Vgic {
         self.announce(word, bits & word.bank.enabled.load(SeqCst))
     }
 
-    /// Sends the SGI that a write of `icc_sgi1r` to ICC_SGI1R_EL1 by virtual CPU `source` asks for (GICv3 spec IHI0069
-    /// 12.2.21). Targets that do not exist, and those for which the SGI is in group 0, are passed over.
+    /// Sends the SGI that a write of `icc_sgi1r` to ICC_SGI1R_EL1 by virtual CPU `source` asks for (IHI0069,
+    /// ICC_SGI1R_EL1). Targets that do not exist, and those for which the SGI is in group 0, are passed over.
     #[inline]
     pub fn send_sgi(&self, source: usize, icc_sgi1r: u64) -> Kicks {
         const AFFINITY_AND_RANGE: u64 = 0x00ff_f0ff_00ff_0000;
