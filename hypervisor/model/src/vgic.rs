@@ -1,8 +1,8 @@
 //! The virtual GICv3: what a guest sees of its interrupt controller, and what its cores' list registers hold.
 //!
 //! Two halves meet in one virtual machine's [`Vgic`]. The *guest-visible* half is the distributor and the
-//! redistributors: bitmaps of 32 interrupts each, changed with atomic operations by whichever core runs a virtual CPU or
-//! a device model, without a lock. The *hardware-facing* half is one [`CpuInterface`] per virtual CPU: it belongs to
+//! redistributors: bitmaps of 32 interrupts each, changed with atomic operations by whichever core runs a virtual CPU
+//! or a device model, without a lock. The *hardware-facing* half is one [`CpuInterface`] per virtual CPU: it belongs to
 //! the core that runs it and decides which interrupts are in that core's list registers.
 //!
 //! The halves meet in one protocol. Whoever makes an interrupt deliverable, or changes one that a list register holds,

@@ -74,8 +74,8 @@ impl CpuInterface {
     }
 
     /// Brings the list registers up to date: takes out interrupts that ended or may no longer be delivered, puts in the
-    /// best of those that wait. To be run on the virtual CPU's core when it is kicked, on a maintenance interrupt, after
-    /// [`CpuInterface::load`], and after whatever the virtual CPU did itself that returned its own [`Kicks`].
+    /// best of those that wait. To be run on the virtual CPU's core when it is kicked, on a maintenance interrupt,
+    /// after [`CpuInterface::load`], and after whatever the virtual CPU did itself that returned its own [`Kicks`].
     ///
     /// Gives the other virtual CPUs that are to flush. Takes a bounded time: every waiting interrupt is looked at
     /// at most twice.
@@ -306,8 +306,8 @@ impl CpuInterface {
         bank.publish(bit, pending, active);
     }
 
-    /// Forgets the interrupt of list register `index`, which holds it no more, and sees to it that it is looked at again
-    /// if it is still pending.
+    /// Forgets the interrupt of list register `index`, which holds it no more, and sees to it that it is looked at
+    /// again if it is still pending.
     #[inline]
     pub(super) fn vacate(&mut self, vgic: &Vgic, vcpu: usize, index: u32) {
         let slot = mask(index);

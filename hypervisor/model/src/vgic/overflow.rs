@@ -11,10 +11,10 @@ use super::{ListRegister, ListRegisters, ListState, Vgic};
 /// acknowledged until some are deactivated.
 const SPILLED_MAX: usize = 32;
 
-/// Interrupts that are active for the guest and have had to leave their list registers. Since no register holds them, the
-/// guest's end of one is only counted (ICH_HCR_EL2.EOIcount); it is the one of the highest priority, because a guest
-/// ends what it acknowledged last. With EOImode = 1 a guest may deactivate in any order, and ICC_DIR_EL1 traps while
-/// there are spilled interrupts.
+/// Interrupts that are active for the guest and have had to leave their list registers. Since no register holds them,
+/// the guest's end of one is only counted (ICH_HCR_EL2.EOIcount); it is the one of the highest priority, because a
+/// guest ends what it acknowledged last. With EOImode = 1 a guest may deactivate in any order, and ICC_DIR_EL1 traps
+/// while there are spilled interrupts.
 pub(super) struct Spilled {
     entries: [Option<(u8, IntId)>; SPILLED_MAX],
     count: usize,

@@ -22,9 +22,9 @@ const PROCESSOR_SLEEP: u32 = 1 << 1;
 const CHILDREN_ASLEEP: u32 = 1 << 2;
 
 impl Vgic {
-    /// Answers a load at byte `offset` into the 128 KiB pair of frames of the redistributor of `vcpu_of_frame`: RD_base,
-    /// then SGI_base. Reserved registers read as zero. `None` if no register takes that width and alignment, or if there
-    /// is no such redistributor: the load ends in an external abort.
+    /// Answers a load at byte `offset` into the 128 KiB pair of frames of the redistributor of `vcpu_of_frame`:
+    /// RD_base, then SGI_base. Reserved registers read as zero. `None` if no register takes that width and alignment,
+    /// or if there is no such redistributor: the load ends in an external abort.
     #[inline]
     #[must_use]
     pub fn redistributor_read(&self, vcpu_of_frame: usize, offset: u64, width: Width) -> Option<u64> {

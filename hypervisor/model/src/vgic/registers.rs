@@ -54,8 +54,8 @@ pub(super) enum Banked {
 }
 
 impl Banked {
-    /// Decodes an offset (IHI0069, "The Distributor register map"). The word is the one that the offset names; whether it
-    /// exists is the caller's affair.
+    /// Decodes an offset (IHI0069, "The Distributor register map"). The word is the one that the offset names; whether
+    /// it exists is the caller's affair.
     #[inline]
     pub(super) const fn decode(offset: u64) -> Option<Self> {
         let word = ((offset & 0x7f) >> 2) as usize;

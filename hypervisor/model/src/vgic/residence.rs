@@ -1,4 +1,5 @@
-//! A virtual CPU's list registers when it leaves its core, comes back, or starts anew; and copies of them for registers.
+//! A virtual CPU's list registers when it leaves its core, comes back, or starts anew; and copies of them for
+//! registers.
 
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -7,8 +8,8 @@ use super::interrupt::Bits;
 use super::{Kicks, ListRegister, ListRegisters, Vgic};
 
 impl CpuInterface {
-    /// Copies the states of this virtual CPU's list registers to where register reads look for them. To be called before
-    /// an access for which [`needs_sync`](super::needs_sync) holds; what the access writes is applied by the
+    /// Copies the states of this virtual CPU's list registers to where register reads look for them. To be called
+    /// before an access for which [`needs_sync`](super::needs_sync) holds; what the access writes is applied by the
     /// flush that follows.
     pub fn sync(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) {
         for index in Bits(self.used) {
@@ -56,9 +57,9 @@ impl CpuInterface {
         (self.held, core::mem::replace(&mut self.kicks, Kicks::NONE))
     }
 
-    /// Puts the list registers back onto a core. Gives the PPIs (a bitmap of INTIDs 0 to 31) whose physical interrupt the
-    /// caller must make active on this core, so that it does not fire again before the guest has ended it. A
-    /// flush must follow.
+    /// Puts the list registers back onto a core. Gives the PPIs (a bitmap of INTIDs 0 to 31) whose physical interrupt
+    /// the caller must make active on this core, so that it does not fire again before the guest has ended it. A flush
+    /// must follow.
     pub fn load(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> u32 {
         if !self.is_unloaded {
             return self.held;

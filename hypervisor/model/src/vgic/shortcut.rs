@@ -16,8 +16,8 @@ pub(super) enum Shortcut {
 }
 
 impl CpuInterface {
-    /// Flushes if nothing but the private bank has news, nothing waits for a list register, and at most one interrupt is
-    /// to be delivered. It does what [`CpuInterface::flush`] does at length, in the same order, except for what a
+    /// Flushes if nothing but the private bank has news, nothing waits for a list register, and at most one interrupt
+    /// is to be delivered. It does what [`CpuInterface::flush`] does at length, in the same order, except for what a
     /// maintenance interrupt announces and therefore brings about itself: ends with notice, and unlisted ones.
     ///
     /// Only its owner writes the `inflight` bitmap of a private bank, so that plain stores are enough here.

@@ -202,8 +202,9 @@ impl Vgic {
         kicks
     }
 
-    /// Whether an interrupt is pending and forwarded to `vcpu` that no list register holds yet: one reason for a virtual
-    /// CPU that waits for an interrupt to run. The other one is [`CpuInterface::has_pending`](super::CpuInterface).
+    /// Whether an interrupt is pending and forwarded to `vcpu` that no list register holds yet: one reason for a
+    /// virtual CPU that waits for an interrupt to run. The other one is
+    /// [`CpuInterface::has_pending`](super::CpuInterface).
     #[must_use]
     pub fn has_deliverable(&self, vcpu: usize) -> bool {
         let groups = self.groups();

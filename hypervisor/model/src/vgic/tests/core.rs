@@ -1,4 +1,5 @@
-//! A simulated core: the guest's side of the list registers, as the hardware behaves (IHI0069, "Virtual interrupt handling and prioritization").
+//! A simulated core: the guest's side of the list registers, as the hardware behaves (IHI0069, "Virtual interrupt
+//! handling and prioritization").
 
 use std::collections::BTreeSet;
 use std::vec::Vec;
