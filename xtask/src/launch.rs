@@ -72,7 +72,7 @@ impl Prepared {
     ) -> anyhow::Result<Machine> {
         let bundle = workspace.cache().join("bundles").join(format!("{}.bundle", self.source.name()));
         self.write_bundle(&bundle)?;
-        setup::qemu()?;
+        setup::qemu(workspace)?;
         self.machine_with(options, uart, extra, self.program.image.clone(), bundle)
     }
 

@@ -31,27 +31,53 @@ fn is_root() -> bool {
 /// # Errors
 /// apt-get's own message, when it tried and failed.
 pub(crate) fn install(package: &str) -> anyhow::Result<bool> {
-    if !exists("apt-get") {
+    if !may_install() {
         return Ok(false);
     }
-    let sudo = !is_root();
-    if sudo && !(exists("sudo") && succeeds(Command::new("sudo").args(["-n", "true"]))) {
-        return Ok(false);
-    }
-    let apt = |arguments: &[&str]| {
-        let mut command = if sudo { Command::new("sudo") } else { Command::new("env") };
-        if sudo {
-            command.args(["-n", "env"]);
-        }
-        command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", "--quiet", "--yes"]).args(arguments);
-        run(&mut command)
-    };
     // A mirror that cannot be reached may not matter; what matters is whether the package can then be installed.
-    let updated = apt(&["update"]);
-    apt(&["install", "--no-install-recommends", package])
+    let updated = privileged(&[], &["update"]);
+    privileged(&[], &["install", "--no-install-recommends", package])
         .or_else(|error| updated.and(Err(error)))
         .with_context(|| format!("apt-get cannot install {package}"))?;
     Ok(true)
+}
+
+/// Whether apt-get is this machine's way to install programs, and this user may use it without being asked for a password.
+pub(crate) fn may_install() -> bool {
+    exists("apt-get") && (is_root() || (exists("sudo") && succeeds(Command::new("sudo").args(["-n", "true"]))))
+}
+
+/// Runs apt-get with the right to change this machine; see [`may_install`].
+///
+/// # Errors
+/// apt-get's own message.
+pub(crate) fn privileged(options: &[String], arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = if is_root() { Command::new("env") } else { Command::new("sudo") };
+    if !is_root() {
+        command.args(["-n", "env"]);
+    }
+    command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", "--quiet", "--yes"]);
+    run(command.args(options).args(arguments))
+}
+
+/// The version of `package` that apt-get would install, as far as this machine's package lists know.
+pub(crate) fn candidate(package: &str) -> Option<String> {
+    let output = Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().find_map(|line| line.trim().strip_prefix("Candidate: ")).map(str::to_owned)
+}
+
+/// This machine's package sources, as pairs of mirror and release, whether their lists have been fetched or not.
+///
+/// # Errors
+/// When there is no apt-get, or it says nothing.
+pub(crate) fn targets() -> anyhow::Result<Vec<(String, String)>> {
+    let mut command = Command::new("apt-get");
+    command.args(["indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]);
+    let output = command.env("LC_ALL", "C").output().context("apt-get could not be started")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pair = |line: &str| line.split_once(' ').map(|(mirror, release)| (mirror.to_owned(), release.to_owned()));
+    Ok(text.lines().filter_map(pair).collect())
 }
 
 /// apt with its own package lists, its own cache, and an empty view of what is installed, for arm64 packages.

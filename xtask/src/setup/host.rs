@@ -1,7 +1,7 @@
-//! The programs of this machine: the Rust target, QEMU, the debugger.
+//! The programs of this machine: the Rust target, the debugger.
 
 use super::apt;
-use crate::{bare_metal, progress, qemu::PROGRAM as QEMU};
+use crate::{bare_metal, progress};
 use anyhow::{Context, bail, ensure};
 use std::{path::Path, process::Command};
 
@@ -23,24 +23,6 @@ pub(crate) fn rust_target() -> anyhow::Result<()> {
     progress::step(&format!("adding the Rust target {target}"), || {
         apt::run(Command::new("rustup").args(["target", "add", target]))
     })
-}
-
-/// Makes sure that QEMU is there.
-///
-/// # Errors
-/// One sentence that says what to install, where this machine does not let us install it.
-pub(crate) fn qemu() -> anyhow::Result<()> {
-    if apt::exists(QEMU) {
-        return Ok(());
-    }
-    let installed = progress::step("installing QEMU (package qemu-system-arm)", || apt::install("qemu-system-arm"))?;
-    ensure!(
-        installed && apt::exists(QEMU),
-        "there is no `{QEMU}`: install QEMU 7.2 or newer for AArch64 (Debian and Ubuntu: `sudo apt-get install \
-         qemu-system-arm`; Fedora: `sudo dnf install qemu-system-aarch64`; macOS: `brew install qemu`) and run the \
-         command again"
-    );
-    Ok(())
 }
 
 /// Gives the name of a debugger that knows AArch64, and installs one where there is none.

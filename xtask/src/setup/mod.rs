@@ -3,9 +3,11 @@
 
 mod apt;
 mod debian;
+mod emulator;
 mod host;
 
-pub(crate) use host::{debugger, qemu, rust_target};
+pub(crate) use emulator::qemu;
+pub(crate) use host::{debugger, rust_target};
 
 use crate::{linux::root_file_system, progress, workspace::Workspace};
 use anyhow::Context;
@@ -46,7 +48,7 @@ pub(crate) fn linux(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
 /// As the parts.
 pub(crate) fn everything(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
     rust_target()?;
-    qemu()?;
+    qemu(workspace)?;
     linux(workspace)
 }
 
