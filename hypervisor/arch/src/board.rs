@@ -77,7 +77,7 @@ impl Board {
     /// # Safety
     /// `address` must be what the boot loader passed in `x0`: the address of a device tree that nobody writes to.
     pub(crate) unsafe fn read(address: usize) -> Result<Self, Missing> {
-        if address == 0 || address % 8 != 0 {
+        if address == 0 || !address.is_multiple_of(8) {
             return Err("x0 does not hold the address of a device tree; start Bulkhead as one starts Linux");
         }
         // SAFETY: the caller vouches for the tree.

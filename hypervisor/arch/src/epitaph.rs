@@ -132,8 +132,7 @@ fn write_epitaph(
     writeln!(out, "  ESR_EL2  {:#018x}  ELR_EL2   {:#018x}", ESR_EL2.get(), ELR_EL2.get())?;
     writeln!(out, "  FAR_EL2  {:#018x}  HPFAR_EL2 {:#018x}", FAR_EL2.get(), HPFAR_EL2.get())?;
     writeln!(out, "  SPSR_EL2 {:#018x}  VTTBR_EL2 {:#018x}", SPSR_EL2.get(), VTTBR_EL2.get())?;
-    let frame_pointer;
-    match frame {
+    let frame_pointer = match frame {
         Some(frame) => {
             for (index, pair) in frame.x.chunks(2).enumerate() {
                 write!(out, "  x{:<2} {:#018x}", index * 2, pair[0])?;
@@ -143,15 +142,15 @@ fn write_epitaph(
                 }
             }
             write_frame(out, 0, ELR_EL2.get())?;
-            frame_pointer = frame.x[29];
+            frame.x[29]
         }
         None => {
             let own: u64;
             // SAFETY: reads a register.
             unsafe { core::arch::asm!("mov {0}, x29", out(reg) own, options(nomem, nostack)) };
-            frame_pointer = own;
+            own
         }
-    }
+    };
     write_backtrace(out, frame_pointer)
 }
 
@@ -163,7 +162,7 @@ fn write_frame(out: &mut RawConsole, number: usize, address: u64) -> fmt::Result
 fn write_backtrace(out: &mut RawConsole, mut frame_pointer: u64) -> fmt::Result {
     let image = boot::image();
     for number in 1..32 {
-        if frame_pointer < image.start || frame_pointer + 16 > image.end || frame_pointer % 8 != 0 {
+        if frame_pointer < image.start || frame_pointer + 16 > image.end || !frame_pointer.is_multiple_of(8) {
             break;
         }
         // SAFETY: inside the image, all of which is readable but the guard pages, and no frame record lies on those.

@@ -1,4 +1,4 @@
-//! The hardware behind the vGIC: ICH_LR<n>_EL2 and their control register (IHI 0069 12.4).
+//! The hardware behind the vGIC: `ICH_LR<n>_EL2` and their control register (IHI 0069 12.4).
 
 use crate::gic;
 use crate::registers::{

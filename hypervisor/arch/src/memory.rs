@@ -42,7 +42,10 @@ impl MemoryBlock {
     /// Makes the block a pool of translation tables; it must be a multiple of 4 KiB.
     #[must_use]
     pub fn into_tables(self) -> TablePool {
-        assert!(self.start.0 % TABLE_SIZE == 0 && self.size % TABLE_SIZE == 0, "a table fills its page");
+        assert!(
+            self.start.0.is_multiple_of(TABLE_SIZE) && self.size.is_multiple_of(TABLE_SIZE),
+            "a table fills its page"
+        );
         // SAFETY: the block is RAM with one owner, which gives it up here.
         unsafe { TablePool::new(self.start, self.size) }
     }
@@ -175,7 +178,7 @@ impl GuestRam {
     /// Clears `size` bytes at `offset`, counted through all regions, and cleans them from the caches, since a guest starts
     /// with its caches off. Both must be multiples of 4 KiB. Returns the bytes cleared, fewer at the end of a region.
     pub fn clear(&self, mut offset: u64, size: u64) -> u64 {
-        assert!(offset % TABLE_SIZE == 0 && size % TABLE_SIZE == 0, "memory is cleared in pages");
+        assert!(offset.is_multiple_of(TABLE_SIZE) && size.is_multiple_of(TABLE_SIZE), "memory is cleared in pages");
         for region in &self.regions {
             if offset < region.block.size {
                 let size = size.min(region.block.size - offset);

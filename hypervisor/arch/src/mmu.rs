@@ -53,7 +53,7 @@ impl TableMemory for TablePool {
 
     fn read(&self, table: PhysAddr, index: usize) -> u64 {
         assert!(
-            index < 512 && table.0 % TABLE_SIZE == 0 && table.0 < self.end,
+            index < 512 && table.0.is_multiple_of(TABLE_SIZE) && table.0 < self.end,
             "table {:#x} is not of this pool",
             table.0
         );
@@ -63,7 +63,7 @@ impl TableMemory for TablePool {
 
     fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64) {
         assert!(
-            index < 512 && table.0 % TABLE_SIZE == 0 && table.0 < self.end,
+            index < 512 && table.0.is_multiple_of(TABLE_SIZE) && table.0 < self.end,
             "table {:#x} is not of this pool",
             table.0
         );

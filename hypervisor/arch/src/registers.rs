@@ -11,7 +11,7 @@ macro_rules! system_registers {
             use core::arch::asm;
             use tock_registers::interfaces::{Readable, Writeable};
             $(
-                #[allow(non_camel_case_types)]
+                #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
                 pub(crate) struct $name;
 
                 impl Readable for $name {

@@ -195,7 +195,7 @@ fn place_vcpus(machine: &'static Machine) {
                 left: Left::Reschedule,
                 waiting: false,
             };
-            machine.vcpus[core].lock().push(Box::new(Vcpu::new(guest)));
+            machine.vcpus[core].lock().push(Vcpu::new(guest));
         }
     }
 }

@@ -9,7 +9,7 @@ use arch::context::{Guest, Vcpu, Verdict};
 use arch::cpu;
 use core::sync::atomic::Ordering;
 use model::exit::{DataAbort, Exit, decode};
-use model::inject;
+use model::{inject, psci};
 use vdev::Access;
 
 /// How many faults of one start of a virtual machine are logged.
@@ -19,7 +19,13 @@ impl Guest for GuestCpu {
     #[inline]
     fn hypercall(vcpu: &mut Vcpu<Self>) -> Verdict {
         // An HVC has already moved ELR past itself.
-        hypercall::answer(vcpu)
+        match psci::constant(vcpu.context.x[0] as u32) {
+            Some(value) => {
+                vcpu.context.x[0] = value;
+                Verdict::Resume
+            }
+            None => hypercall::answer(vcpu),
+        }
     }
 
     fn trap(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {

@@ -6,7 +6,7 @@ use arch::context::{Vcpu, Verdict};
 use model::psci::{self, Call};
 
 /// Answers the call in the guest's registers (SMCCC: function in W0, arguments from X1, result in X0).
-#[inline]
+#[inline(never)]
 pub fn answer(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     let [function, first, second, third] = [vcpu.context.x[0], vcpu.context.x[1], vcpu.context.x[2], vcpu.context.x[3]];
     let result = match psci::decode(function as u32, [first, second, third]) {

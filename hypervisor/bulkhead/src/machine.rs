@@ -27,7 +27,7 @@ pub struct Machine {
     /// Random bytes for guests.
     pub entropy: Mutex<Pool>,
     /// Each core's virtual CPUs, until the core takes them.
-    pub vcpus: [Mutex<Vec<Box<Vcpu<GuestCpu>>>>; CORES_MAX],
+    pub vcpus: [Mutex<Vec<Vcpu<GuestCpu>>>; CORES_MAX],
     /// Virtual machines that are not off.
     live: AtomicUsize,
     /// What each core runs: 0, or 1 + VM number * 16 + virtual CPU number. For the epitaph alone.

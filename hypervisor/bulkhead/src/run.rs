@@ -91,7 +91,17 @@ fn log_refusal(vcpu: &Vcpu<GuestCpu>, exit: Exit) {
             access.register.crm,
             access.register.op2
         ),
-        exit => log::warn!("vm {name}, vcpu {index}: {exit:?} refused as undefined (PC {pc:#x})"),
+        Exit::Hvc { .. }
+        | Exit::Smc { .. }
+        | Exit::DataAbort(_)
+        | Exit::WaitForInterrupt
+        | Exit::WaitForEvent
+        | Exit::FloatingPoint
+        | Exit::Sve
+        | Exit::Sme
+        | Exit::PointerAuthentication
+        | Exit::Aarch32 { .. }
+        | Exit::Other { .. } => log::warn!("vm {name}, vcpu {index}: {exit:?} refused as undefined (PC {pc:#x})"),
     }
 }
 

@@ -7,7 +7,6 @@ use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::Machine;
 use crate::vm::{Phase, Vm};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
@@ -32,7 +31,7 @@ pub enum Work {
 pub struct Core {
     machine: &'static Machine,
     number: usize,
-    vcpus: Vec<Box<Vcpu<GuestCpu>>>,
+    vcpus: Vec<Vcpu<GuestCpu>>,
     loaded: Option<usize>,
     /// Who runs, or ran last, and until when if others want the core.
     current: usize,

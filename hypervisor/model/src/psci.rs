@@ -9,7 +9,7 @@ mod power;
 mod trng;
 
 pub use discovery::{
-    MIGRATE_INFO_TYPE, PSCI_VERSION, SMCCC_VERSION, SYSTEM_WARM_RESET, arch_features, features, trng_features,
+    MIGRATE_INFO_TYPE, PSCI_VERSION, SMCCC_VERSION, SYSTEM_WARM_RESET, arch_features, constant, features, trng_features,
 };
 pub use power::{Power, mpidr, vcpu_index};
 pub use trng::{NO_ENTROPY, TRNG_UUID, TRNG_VERSION, random_words};

@@ -1,6 +1,6 @@
 //! Answers to "do you have this function?".
 
-use super::{Call, NOT_SUPPORTED, SUCCESS, decode};
+use super::{Call, NOT_SUPPORTED, SUCCESS, decode, function as ids};
 
 /// PSCI 1.1: the major version in bits 31:16, the minor one below.
 pub const PSCI_VERSION: u64 = 0x1_0001;
@@ -13,6 +13,18 @@ pub const MIGRATE_INFO_TYPE: u64 = 2;
 
 /// The one reset of SYSTEM_RESET2 that the specification itself defines (PSCI, SYSTEM_RESET2).
 pub const SYSTEM_WARM_RESET: u32 = 0;
+
+/// The answer to a call that has but one, whatever the state and the arguments: the calls that the exit path answers
+/// before it does anything else.
+#[must_use]
+#[inline]
+pub const fn constant(function: u32) -> Option<u64> {
+    match function {
+        ids::PSCI_VERSION => Some(PSCI_VERSION),
+        ids::SMCCC_VERSION => Some(SMCCC_VERSION),
+        _ => None,
+    }
+}
 
 /// What PSCI_FEATURES returns for `function`: feature flags, or [`NOT_SUPPORTED`].
 ///
@@ -97,7 +109,19 @@ pub fn trng_features(function: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{NOT_SUPPORTED, SUCCESS, arch_features, features, trng_features};
+    use super::{
+        Call, NOT_SUPPORTED, PSCI_VERSION, SMCCC_VERSION, SUCCESS, arch_features, constant, decode, features,
+        trng_features,
+    };
+
+    #[test]
+    fn constant_answers_are_those_of_the_decoded_calls() {
+        assert_eq!(constant(0x8400_0000), Some(PSCI_VERSION));
+        assert_eq!(decode(0x8400_0000, [0; 3]), Call::PsciVersion);
+        assert_eq!(constant(0x8000_0000), Some(SMCCC_VERSION));
+        assert_eq!(decode(0x8000_0000, [0; 3]), Call::SmcccVersion);
+        assert_eq!(constant(0xc400_0000), None);
+    }
 
     #[test]
     fn every_mandatory_function_of_psci_1_1_is_offered() {
