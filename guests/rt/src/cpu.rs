@@ -95,6 +95,37 @@ pub fn start(index: usize, main: fn(usize)) -> Result<(), psci::Error> {
     psci::cpu_on(affinity, entry_address(), index as u64)
 }
 
+/// Does nothing, in one instruction.
+#[inline(always)]
+pub fn nop() {
+    // SAFETY: NOP changes nothing.
+    unsafe { core::arch::asm!("nop", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Tells the core that this CPU only waits (YIELD): an emulator then runs the next CPU.
+#[inline(always)]
+pub fn relax() {
+    // SAFETY: YIELD is a hint; it changes no register and no memory.
+    unsafe { core::arch::asm!("yield", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Runs `3 × turns + 2` instructions, more or less: a delay without a clock.
+#[inline(never)]
+pub fn delay(turns: u64) {
+    // SAFETY: counts a register of its own down to zero.
+    unsafe {
+        core::arch::asm!(
+            "cbz {0}, 3f",
+            "2: nop",
+            "sub {0}, {0}, #1",
+            "cbnz {0}, 2b",
+            "3:",
+            inout(reg) turns => _,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+}
+
 /// Starts every CPU but this one.
 ///
 /// # Errors

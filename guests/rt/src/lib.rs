@@ -24,6 +24,7 @@ mod panic;
 pub mod probe;
 pub mod psci;
 pub mod random;
+pub mod register;
 pub mod report;
 pub mod smccc;
 pub mod system_registers;

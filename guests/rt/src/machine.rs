@@ -40,6 +40,15 @@ pub enum Conduit {
     Smc,
 }
 
+/// What kind of UART a guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UartKind {
+    /// An Arm PL011 (DDI0183).
+    Pl011,
+    /// The part of it that a server must have (SBSA DEN0029, "Generic UART"): data, flags and interrupts; it is set up already.
+    Sbsa,
+}
+
 /// This guest's machine, as its device tree describes it.
 #[derive(Debug)]
 pub struct Machine {
@@ -53,8 +62,10 @@ pub struct Machine {
     pub distributor: Region,
     /// The GIC redistributors, one after the other.
     pub redistributors: Region,
-    /// The first PL011 UART.
+    /// The first UART.
     pub uart: Option<Region>,
+    /// What kind of UART it is.
+    pub uart_kind: UartKind,
     /// The INTID of the UART's interrupt.
     pub uart_interrupt: Option<u32>,
     /// How firmware is called.
@@ -129,7 +140,8 @@ pub(crate) fn discover(device_tree: usize) {
 
 fn read(device_tree: u64, tree: &Fdt<'static>) -> Machine {
     let gic = tree.find_compatible(&["arm,gic-v3"]);
-    let uart = tree.find_compatible(&["arm,pl011"]);
+    let pl011 = tree.find_compatible(&["arm,pl011"]);
+    let uart = pl011.or_else(|| tree.find_compatible(&["arm,sbsa-uart"]));
     let nothing = Region { start: 0, size: 0 };
     let mut windows = ArrayVec::<Region, WINDOWS_MAX>::new();
     for node in tree.find_node("/").into_iter().flat_map(FdtNode::children) {
@@ -150,6 +162,7 @@ fn read(device_tree: u64, tree: &Fdt<'static>) -> Machine {
         distributor: gic.and_then(|node| regions(node).next()).unwrap_or(nothing),
         redistributors: gic.and_then(|node| regions(node).nth(1)).unwrap_or(nothing),
         uart: uart.and_then(|node| regions(node).next()),
+        uart_kind: if pl011.is_some() { UartKind::Pl011 } else { UartKind::Sbsa },
         uart_interrupt: uart.and_then(shared_interrupt),
         conduit: if method == Some("smc") { Conduit::Smc } else { Conduit::Hvc },
         under_bulkhead: tree.find_compatible(&["bulkhead,bulkhead"]).is_some(),

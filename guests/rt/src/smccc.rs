@@ -2,6 +2,7 @@
 
 use crate::machine::{Conduit, try_machine};
 use crate::probe::{Abort, probe};
+use core::arch::asm;
 
 /// The answer to any function that does not exist.
 pub const NOT_SUPPORTED: u64 = u64::MAX;
@@ -62,6 +63,23 @@ conduit!(
     smc,
     "smc #{immediate}"
 );
+
+/// `HVC #0` with nothing around it, for measurements: no arguments, the result of `x0` alone. Where the instruction is
+/// undefined the guest ends with a panic.
+#[inline(always)]
+pub fn bare_hvc(function: u64) -> u64 {
+    let result;
+    // SAFETY: a function without arguments has no address to write to; SMCCC 1.1 (DEN0028 2.6) lets it change `x0` to `x3`
+    // alone.
+    unsafe {
+        asm!(
+            "hvc #0",
+            inout("x0") function => result, lateout("x1") _, lateout("x2") _, lateout("x3") _,
+            options(nostack),
+        );
+    }
+    result
+}
 
 /// Calls `function` by HVC or SMC and says whether `x4..=x17` came back as they went in, as SMCCC 1.1 promises.
 ///

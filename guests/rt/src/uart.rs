@@ -1,6 +1,6 @@
 //! The guest's PL011 UART (Arm DDI0183), polled.
 
-use crate::machine::try_machine;
+use crate::machine::{UartKind, try_machine};
 use crate::mmio;
 use crate::probe::{self, Abort, Width};
 
@@ -107,8 +107,11 @@ pub fn try_write(offset: u64, width: Width, value: u64) -> Result<(), Abort> {
 
 /// Brings the UART into its ordinary state: 8 bits, FIFOs on, interrupts masked, both directions enabled.
 pub fn init() {
-    write(offset::CR, 0);
     write(offset::IMSC, 0);
+    if try_machine().is_none_or(|machine| machine.uart_kind == UartKind::Sbsa) {
+        return;
+    }
+    write(offset::CR, 0);
     write(offset::ICR, INTERRUPT_ALL);
     write(offset::DMACR, 0);
     write(offset::LCR_H, LINE_8_BITS | LINE_FIFO);
