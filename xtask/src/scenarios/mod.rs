@@ -7,6 +7,7 @@ mod guests;
 mod linux;
 
 use crate::{
+    bare_metal,
     launch::{self, BoardOptions},
     qemu::Uart,
     session::{Outcome, Session},
@@ -58,10 +59,18 @@ fn all() -> Vec<Scenario> {
 /// When something is wrong with this machine rather than with a scenario.
 pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    for scenario in all() {
-        if filter.is_some_and(|filter| !scenario.name.contains(filter)) {
-            continue;
-        }
+    let scenarios: Vec<_> =
+        all().into_iter().filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter))).collect();
+    if scenarios.is_empty() {
+        return Ok(tally);
+    }
+    // One failure says it: each scenario would only repeat it.
+    if let Err(error) = bare_metal::build_hypervisor(workspace) {
+        println!("FAIL Bulkhead builds: {error:#}");
+        tally.count(false);
+        return Ok(tally);
+    }
+    for scenario in scenarios {
         let started = Instant::now();
         let log = log_path(workspace, &scenario.name);
         match scenario.run(workspace, log.clone()) {
