@@ -6,11 +6,11 @@ use crate::registers::{
     CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
 };
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2,
-    VTTBR_EL2,
+    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2, VTTBR_EL2,
 };
 use core::arch::asm;
-use model::exit::Syndrome;
+use model::GuestAddr;
+use model::exit::{DeviceAccess, Syndrome};
 use model::inject::{El1Entry, El1Target};
 use tock_registers::interfaces::{Readable, Writeable};
 
@@ -206,10 +206,10 @@ pub fn syndrome(esr: u64) -> Syndrome {
     Syndrome { esr, far, hpfar }
 }
 
-/// In the fast tier: the syndrome register alone.
-#[inline]
-pub fn exception_syndrome() -> u64 {
-    ESR_EL2.get()
+/// In the fast tier: the guest address of `access`, if it is aligned.
+#[inline(always)]
+pub fn fault_address(access: DeviceAccess) -> Option<GuestAddr> {
+    access.address(FAR_EL2.get(), HPFAR_EL2.get())
 }
 
 /// In the fast tier: makes the loaded guest take an exception, as `entry` computes it from the guest's state.

@@ -2,12 +2,11 @@
 
 use crate::machine::Machine;
 use crate::vm::Vm;
-use arch::timer;
 use arch::uart::Uart;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use model::console::{Console, GuestIndex, Sink, UnfinishedLines};
 use spin::Mutex;
-use vdev::{Device, Host};
+use vdev::Device;
 
 /// The multiplexer and the UART behind it.
 struct SystemConsole {
@@ -87,13 +86,8 @@ pub fn receive(machine: &'static Machine, this_core: usize) {
         let Some(woken) = taken else { return };
         let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.console == guest)) else { continue };
         for slot in &vm.slots {
-            let mut console = GuestConsole::of(vm);
-            let mut device = slot.device.lock();
-            device.poll(&mut Host { now: timer::now(), memory: &vm.ram, console: &mut console });
-            if let Some(interrupt) = slot.interrupt {
-                let kicks = vm.vgic.set_line(interrupt, 0, device.line());
-                machine.kick(vm, kicks, this_core);
-            }
+            let ((), kicks) = slot.with(vm, |device, host| device.poll(host));
+            machine.kick(vm, kicks, this_core);
         }
     }
 }

@@ -18,10 +18,9 @@ use arch::memory::{GuestRam, PhysicalMemory};
 use arch::mmu::Stage2;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
-use model::bus::Bus;
+use model::bus::{Bus, Recent};
 use model::table::{Attributes, Mapping, TableMemory, map};
 use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
-use spin::Mutex;
 use vdev::GuestAddr;
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
 
@@ -169,7 +168,7 @@ fn build_devices(vm: &manifest::Vm) -> Result<(Bus<{ crate::vm::DEVICES_MAX }>, 
         })?;
         bus.insert(GuestAddr(device.address), device.size, slots.len() as u16)
             .map_err(|error| format!("vm {name}, device {kind} at {:#x}: {error:?}", device.address))?;
-        slots.push(Slot { device: Mutex::new((model.create)()), interrupt: device.interrupt.map(IntId::new) });
+        slots.push(Slot::new((model.create)(), device.interrupt.map(IntId::new)));
     }
     Ok((bus, slots))
 }
@@ -194,6 +193,7 @@ fn place_vcpus(machine: &'static Machine) {
                 virtual_interface: VirtualInterface::reset(),
                 left: Left::Reschedule,
                 waiting: false,
+                recent: Recent::none(),
             };
             machine.vcpus[core].lock().push(Vcpu::new(guest));
         }

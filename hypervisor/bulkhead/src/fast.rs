@@ -8,7 +8,8 @@ use crate::{hypercall, interrupt, mmio, system_register};
 use arch::context::{Guest, Vcpu, Verdict};
 use arch::cpu;
 use core::sync::atomic::Ordering;
-use model::exit::{DataAbort, Exit, decode};
+use model::exit::{DeviceAccess, Exit, SystemRegister, decode};
+use model::vgic::Kicks;
 use model::{inject, psci};
 use vdev::Access;
 
@@ -28,35 +29,22 @@ impl Guest for GuestCpu {
         }
     }
 
+    #[inline]
     fn trap(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
-        let exit = decode(&cpu::syndrome(esr));
-        match exit {
-            Exit::DataAbort(abort) => data_abort(vcpu, abort),
-            Exit::SystemRegister(access) => system_register::answer(vcpu, access, exit),
-            Exit::Smc { .. } => {
-                cpu::skip_instruction();
-                hypercall::answer(vcpu)
-            }
-            Exit::Hvc { .. } => hypercall::answer(vcpu),
-            Exit::WaitForInterrupt => {
-                cpu::skip_instruction();
-                leave(vcpu, Left::Wait)
-            }
-            Exit::WaitForEvent => {
-                cpu::skip_instruction();
-                leave(vcpu, Left::Reschedule)
-            }
-            Exit::InstructionAbort(abort) => {
-                cpu::inject(|target| inject::instruction_abort(target, abort.virtual_address));
-                refused(vcpu, Left::Refused(exit))
-            }
-            Exit::FloatingPoint
-            | Exit::Sve
-            | Exit::Sme
-            | Exit::PointerAuthentication
-            | Exit::Aarch32 { .. }
-            | Exit::Other { .. } => undefined(vcpu, exit),
+        // The two kinds of trap that happen all the time; the rest is decoded in full.
+        if let Some(access) = DeviceAccess::of(esr)
+            && let Ok(kicks) = mmio::answer(vcpu, access)
+        {
+            cpu::skip_instruction();
+            return deliver(vcpu, kicks);
         }
+        if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr) {
+            cpu::skip_instruction();
+            let value = vcpu.register(register);
+            let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
+            return deliver(vcpu, kicks);
+        }
+        other_trap(vcpu, esr)
     }
 
     fn interrupt(vcpu: &mut Vcpu<Self>) -> Verdict {
@@ -89,15 +77,47 @@ pub fn undefined(vcpu: &mut Vcpu<GuestCpu>, exit: Exit) -> Verdict {
     refused(vcpu, Left::Refused(exit))
 }
 
-fn data_abort(vcpu: &mut Vcpu<GuestCpu>, abort: DataAbort) -> Verdict {
-    match mmio::access(vcpu, &abort) {
-        Ok(reschedule) => {
-            cpu::skip_instruction();
-            if reschedule { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
-        }
-        Err(mmio::Refusal) => {
+/// Tells the virtual CPUs in `kicks`, and resumes the guest unless another virtual CPU of this core has to be looked at.
+#[inline(always)]
+fn deliver(vcpu: &mut Vcpu<GuestCpu>, kicks: Kicks) -> Verdict {
+    if kicks.is_empty() || !vcpu.guest.deliver(kicks) {
+        return Verdict::Resume;
+    }
+    leave(vcpu, Left::Reschedule)
+}
+
+/// Any trap but those of [`Guest::trap`] itself: refused device accesses among them.
+#[inline(never)]
+fn other_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
+    let exit = decode(&cpu::syndrome(esr));
+    match exit {
+        Exit::DataAbort(abort) => {
             cpu::inject(|target| inject::data_abort(target, abort.virtual_address, abort.access == Access::Write));
             refused(vcpu, Left::Stray(abort))
         }
+        Exit::SystemRegister(access) => system_register::answer(vcpu, access, exit),
+        Exit::Smc { .. } => {
+            cpu::skip_instruction();
+            hypercall::answer(vcpu)
+        }
+        Exit::Hvc { .. } => hypercall::answer(vcpu),
+        Exit::WaitForInterrupt => {
+            cpu::skip_instruction();
+            leave(vcpu, Left::Wait)
+        }
+        Exit::WaitForEvent => {
+            cpu::skip_instruction();
+            leave(vcpu, Left::Reschedule)
+        }
+        Exit::InstructionAbort(abort) => {
+            cpu::inject(|target| inject::instruction_abort(target, abort.virtual_address));
+            refused(vcpu, Left::Refused(exit))
+        }
+        Exit::FloatingPoint
+        | Exit::Sve
+        | Exit::Sme
+        | Exit::PointerAuthentication
+        | Exit::Aarch32 { .. }
+        | Exit::Other { .. } => undefined(vcpu, exit),
     }
 }

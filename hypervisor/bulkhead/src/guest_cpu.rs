@@ -5,6 +5,7 @@ use crate::vm::Vm;
 use arch::cpu::Placement;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use core::sync::atomic::Ordering;
+use model::bus::Recent;
 use model::exit::{DataAbort, Exit};
 use model::vgic::{CpuInterface, Kicks};
 
@@ -51,6 +52,8 @@ pub struct GuestCpu {
     pub left: Left,
     /// It waits for an interrupt.
     pub waiting: bool,
+    /// The device window that it used last.
+    pub recent: Recent,
 }
 
 impl GuestCpu {

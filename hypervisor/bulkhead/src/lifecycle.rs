@@ -13,7 +13,6 @@ use arch::list_registers::VirtualInterface;
 use arch::{firmware, memory, timer};
 use core::sync::atomic::Ordering;
 use model::vgic::CpuInterface;
-use vdev::Device;
 
 /// Bytes cleared or copied in one step: the longest that preparing a machine holds its core, about 0.1 ms.
 const STEP_SIZE: u64 = 1 << 20;
@@ -98,7 +97,7 @@ pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
 fn begin(machine: &'static Machine, vm: &'static Vm) {
     vm.vgic.reset();
     for slot in &vm.slots {
-        slot.device.lock().reset();
+        slot.reset();
     }
     let mut pool = machine.entropy.lock();
     for (address, size) in &vm.seeds {

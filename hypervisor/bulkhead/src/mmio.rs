@@ -1,88 +1,117 @@
 //! Loads and stores to the guest's device windows: the vGIC's frames first, then the bus.
+//!
+//! What is marked `inline(always)` is the exit path of a device register, whose instructions are counted (`xtask bench`).
 
-use crate::console::GuestConsole;
 use crate::guest_cpu::GuestCpu;
+use crate::vm::Slot;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
-use arch::{gic, timer};
-use model::exit::{DataAbort, MmioAccess};
+use arch::{cpu, gic, timer};
+use model::exit::DeviceAccess;
 use model::vgic::{Frame, IntId, Kicks, needs_sync};
+use model::{GuestAddr, Width};
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
-use vdev::{Access, Device, Host};
+use vdev::{Access, Device};
 
 /// The access is answered by a synchronous external abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal;
 
-/// Answers the access behind `abort`. `Ok(true)` asks the run loop to look at this core's other virtual CPUs.
+/// Answers `access`. The virtual CPUs in the result are to be told.
 ///
 /// # Errors
-/// Nothing answers at this address, not at this width, or the instruction left no syndrome to answer it by.
-pub fn access(vcpu: &mut Vcpu<GuestCpu>, abort: &DataAbort) -> Result<bool, Refusal> {
-    let Some(mmio) = abort.mmio else { return Err(Refusal) };
-    if abort.on_table_walk || abort.cache_maintenance {
-        return Err(Refusal);
+/// Nothing answers at this address, or not at this width.
+#[inline(always)]
+pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Result<Kicks, Refusal> {
+    let address = cpu::fault_address(access).ok_or(Refusal)?;
+    let transfer = access.transfer();
+    match access.direction() {
+        Access::Read => {
+            let (value, kicks) = load(&mut vcpu.guest, address, transfer.width)?;
+            vcpu.set_register(transfer.transfer, transfer.extend(value));
+            Ok(kicks)
+        }
+        Access::Write => {
+            let value = transfer.cut(vcpu.register(transfer.transfer));
+            store(&mut vcpu.guest, address, transfer.width, value)
+        }
     }
-    let address = abort.address.0;
-    if address & (mmio.width.bytes() - 1) != 0 {
-        return Err(Refusal);
-    }
-    let store = match abort.access {
-        Access::Read => None,
-        Access::Write => Some(mmio.cut(vcpu.register(mmio.transfer))),
-    };
-    let guest = &mut vcpu.guest;
-    let (value, kicks) = if let Some(offset) = address.checked_sub(GICD_BASE).filter(|offset| *offset < GICD_SIZE) {
-        interrupt_controller(guest, Frame::Distributor, offset, &mmio, store)?
-    } else if let Some((frame, offset)) = redistributor(guest, address) {
-        interrupt_controller(guest, Frame::Redistributor(frame), offset, &mmio, store)?
-    } else {
-        device(guest, abort, &mmio, store)?
-    };
-    if store.is_none() {
-        vcpu.set_register(mmio.transfer, mmio.extend(value));
-    }
-    Ok(!kicks.is_empty() && vcpu.guest.deliver(kicks))
 }
 
-fn redistributor(guest: &GuestCpu, address: u64) -> Option<(usize, u64)> {
-    let offset = address.checked_sub(GICR_BASE)?;
-    let frame = (offset / GICR_STRIDE) as usize;
-    (frame < guest.vm.vcpu_count()).then_some((frame, offset % GICR_STRIDE))
-}
-
-fn interrupt_controller(
-    guest: &mut GuestCpu,
-    frame: Frame,
-    offset: u64,
-    mmio: &MmioAccess,
-    store: Option<u64>,
-) -> Result<(u64, Kicks), Refusal> {
+#[inline(always)]
+fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, Kicks), Refusal> {
     let vgic = guest.vm.vgic;
-    if needs_sync(frame, offset) {
-        guest.interface.sync(vgic, guest.index, &CoreListRegisters::of_this_core());
-        let stale = vgic.stale(guest.index, frame, offset);
-        guest.deliver(stale);
-    }
-    match store {
-        None => {
-            let value = match frame {
-                Frame::Distributor => vgic.distributor_read(guest.index, offset, mmio.width),
-                Frame::Redistributor(vcpu) => vgic.redistributor_read(vcpu, offset, mmio.width),
-            };
-            value.map(|value| (value, Kicks::NONE)).ok_or(Refusal)
+    let value = if let Some(offset) = distributor_offset(address) {
+        if needs_sync(Frame::Distributor, offset) {
+            sync(guest, Frame::Distributor, offset);
         }
-        Some(value) => {
-            let kicks = match frame {
-                Frame::Distributor => vgic.distributor_write(guest.index, offset, mmio.width, value),
-                Frame::Redistributor(vcpu) => vgic.redistributor_write(vcpu, offset, mmio.width, value),
-            };
-            if frame == Frame::Redistributor(guest.index) {
-                withdraw_quiet_timers(guest);
-            }
-            kicks.map(|kicks| (0, kicks)).ok_or(Refusal)
+        vgic.distributor_read(guest.index, offset, width)
+    } else if let Some((vcpu, offset)) = redistributor_offset(address) {
+        if needs_sync(Frame::Redistributor(vcpu), offset) {
+            sync(guest, Frame::Redistributor(vcpu), offset);
         }
+        vgic.redistributor_read(vcpu, offset, width)
+    } else {
+        let (slot, offset) = find(guest, address)?;
+        let (value, kicks) = slot.with(guest.vm, |device, host| device.read(offset, width, host));
+        return value.map(|value| (value, kicks)).map_err(|_| Refusal);
+    };
+    value.map(|value| (value, Kicks::NONE)).ok_or(Refusal)
+}
+
+#[inline(never)]
+fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> Result<Kicks, Refusal> {
+    let vgic = guest.vm.vgic;
+    if let Some(offset) = distributor_offset(address) {
+        if needs_sync(Frame::Distributor, offset) {
+            sync(guest, Frame::Distributor, offset);
+        }
+        vgic.distributor_write(guest.index, offset, width, value).ok_or(Refusal)
+    } else if let Some((vcpu, offset)) = redistributor_offset(address) {
+        if needs_sync(Frame::Redistributor(vcpu), offset) {
+            sync(guest, Frame::Redistributor(vcpu), offset);
+        }
+        let kicks = vgic.redistributor_write(vcpu, offset, width, value).ok_or(Refusal)?;
+        if vcpu == guest.index {
+            withdraw_quiet_timers(guest);
+        }
+        Ok(kicks)
+    } else {
+        let (slot, offset) = find(guest, address)?;
+        let (result, kicks) = slot.with(guest.vm, |device, host| device.write(offset, width, value, host));
+        result.map(|()| kicks).map_err(|_| Refusal)
     }
+}
+
+#[inline(always)]
+fn distributor_offset(address: GuestAddr) -> Option<u64> {
+    let offset = address.0.wrapping_sub(GICD_BASE);
+    (offset < GICD_SIZE).then_some(offset)
+}
+
+/// The virtual CPU whose redistributor is at `address`, and the offset into its frames. The vGIC refuses one that does not
+/// exist.
+#[inline(always)]
+fn redistributor_offset(address: GuestAddr) -> Option<(usize, u64)> {
+    let offset = address.0.wrapping_sub(GICR_BASE);
+    let vcpu = (offset / GICR_STRIDE) as usize;
+    (vcpu < model::vgic::VCPUS_MAX).then_some((vcpu, offset % GICR_STRIDE))
+}
+
+/// The device at `address`, and the offset into its window.
+#[inline(always)]
+fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(&'static Slot, u64), Refusal> {
+    let (index, offset) = guest.vm.bus.find_again(&mut guest.recent, address).ok_or(Refusal)?;
+    guest.vm.slots.get(usize::from(index)).map(|slot| (slot, offset)).ok_or(Refusal)
+}
+
+/// Brings what the vGIC knows of list registers up to date, before a register that speaks of them is used.
+#[inline(never)]
+fn sync(guest: &mut GuestCpu, frame: Frame, offset: u64) {
+    guest.interface.sync(guest.vm.vgic, guest.index, &CoreListRegisters::of_this_core());
+    let stale = guest.vm.vgic.stale(guest.index, frame, offset);
+    // Another virtual CPU of this core is not loaded: it has nothing that this could bring up to date.
+    let _ = guest.deliver(stale);
 }
 
 /// A timer interrupt that came while it was disabled must not reach the guest if the timer has been turned off since.
@@ -94,27 +123,4 @@ fn withdraw_quiet_timers(guest: &mut GuestCpu) {
             guest.interface.withdraw_linked(guest.vm.vgic, guest.index, IntId::new(intid), lrs);
         }
     }
-}
-
-fn device(
-    guest: &mut GuestCpu,
-    abort: &DataAbort,
-    mmio: &MmioAccess,
-    store: Option<u64>,
-) -> Result<(u64, Kicks), Refusal> {
-    let vm = guest.vm;
-    let (index, offset) = vm.bus.find(abort.address, mmio.width).ok_or(Refusal)?;
-    let slot = vm.slots.get(usize::from(index)).ok_or(Refusal)?;
-    let mut console = GuestConsole::of(vm);
-    let mut device = slot.device.lock();
-    let mut host = Host { now: timer::now(), memory: &vm.ram, console: &mut console };
-    let value = match store {
-        None => device.read(offset, mmio.width, &mut host).map_err(|_| Refusal)?,
-        Some(value) => device.write(offset, mmio.width, value, &mut host).map(|()| 0).map_err(|_| Refusal)?,
-    };
-    let kicks = match slot.interrupt {
-        Some(interrupt) => vm.vgic.set_line(interrupt, guest.index, device.line()),
-        None => Kicks::NONE,
-    };
-    Ok((value, kicks))
 }

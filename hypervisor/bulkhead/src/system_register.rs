@@ -24,11 +24,6 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: SystemRegisterAccess, exit: Exi
     if access.access == Access::Write {
         let value = vcpu.register(access.transfer);
         match register {
-            SystemRegister::ICC_SGI1R_EL1 => {
-                cpu::skip_instruction();
-                let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
-                return if vcpu.guest.deliver(kicks) { leave(vcpu, Left::Reschedule) } else { Verdict::Resume };
-            }
             // Traps only while there are more active interrupts than list registers.
             SystemRegister::ICC_DIR_EL1 => {
                 cpu::skip_instruction();

@@ -1,16 +1,19 @@
 //! One virtual machine: what its virtual CPUs share.
 
+use crate::console::GuestConsole;
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
+use arch::timer;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use devices::AnyDevice;
 use model::bus::Bus;
 use model::console::GuestIndex;
 use model::psci::Power;
-use model::vgic::{IntId, VCPUS_MAX, Vgic};
+use model::vgic::{IntId, Kicks, VCPUS_MAX, Vgic};
 use spin::Mutex;
+use vdev::{Device, Host};
 
 /// The most devices of one virtual machine.
 pub const DEVICES_MAX: usize = manifest::DEVICES_MAX;
@@ -25,10 +28,45 @@ pub struct Image {
 
 /// A virtual device in its place.
 pub struct Slot {
-    /// The model.
-    pub device: Mutex<AnyDevice>,
-    /// Its interrupt.
-    pub interrupt: Option<IntId>,
+    occupant: Mutex<Occupant>,
+    interrupt: Option<IntId>,
+}
+
+struct Occupant {
+    device: AnyDevice,
+    /// The level of its line when it was last looked at.
+    line: bool,
+}
+
+impl Slot {
+    /// `device`, whose line is SPI `interrupt`.
+    pub fn new(device: AnyDevice, interrupt: Option<IntId>) -> Self {
+        Self { occupant: Mutex::new(Occupant { device, line: false }), interrupt }
+    }
+
+    /// Lets `action` use the device, then samples its line: the virtual CPUs in the second result are to be told.
+    #[inline(always)]
+    pub fn with<R>(&self, vm: &Vm, action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R) -> (R, Kicks) {
+        let mut console = GuestConsole::of(vm);
+        let mut occupant = self.occupant.lock();
+        let Occupant { device, line } = &mut *occupant;
+        let mut host = Host { now: timer::now(), memory: &vm.ram, console: &mut console };
+        let result = action(device, &mut host);
+        let level = device.line();
+        if level == *line {
+            return (result, Kicks::NONE);
+        }
+        *line = level;
+        // Under the lock, so that the vGIC hears of levels in their order.
+        (result, self.interrupt.map_or(Kicks::NONE, |interrupt| vm.vgic.set_line(interrupt, 0, level)))
+    }
+
+    /// Returns the device to power-on; the vGIC, which holds its line low then, is reset too.
+    pub fn reset(&self) {
+        let mut occupant = self.occupant.lock();
+        occupant.device.reset();
+        occupant.line = false;
+    }
 }
 
 /// Where a virtual machine is in its life.

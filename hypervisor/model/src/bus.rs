@@ -38,6 +38,18 @@ struct Window {
     id: u16,
 }
 
+/// The window that an access found last: the next one is likely to be for it too.
+#[derive(Clone, Copy, Debug)]
+pub struct Recent(Window);
+
+impl Recent {
+    /// No window.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Window { start: u64::MAX, last: 0, id: 0 })
+    }
+}
+
 /// The device windows of a virtual machine, at most `N`.
 #[derive(Clone, Debug, Default)]
 pub struct Bus<const N: usize> {
@@ -66,6 +78,26 @@ impl<const N: usize> Bus<N> {
         self.windows.try_insert(place, Window { start: start.0, last, id }).map_err(|_| InsertError::Full)
     }
 
+    /// The device at `address` and the offset into its window, looked for in `recent` first, which then holds the window.
+    ///
+    /// The caller has checked that the access is aligned to its width: since windows start and end at pages, one whose
+    /// first byte is inside is wholly inside.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_again(&self, recent: &mut Recent, address: GuestAddr) -> Option<(u16, u64)> {
+        let Recent(window) = recent;
+        if address.0 < window.start || address.0 > window.last {
+            *window = self.window_at(address)?;
+        }
+        Some((window.id, address.0.wrapping_sub(window.start)))
+    }
+
+    #[inline(never)]
+    fn window_at(&self, address: GuestAddr) -> Option<Window> {
+        let following = self.windows.partition_point(|window| window.start <= address.0);
+        self.windows.get(following.checked_sub(1)?).filter(|window| address.0 <= window.last).copied()
+    }
+
     /// The device that answers all bytes of an access, and the offset into the window.
     ///
     /// An access that is only partly inside a window is nobody's. One that is wholly inside need not be aligned: the
@@ -82,7 +114,7 @@ impl<const N: usize> Bus<N> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bus, InsertError};
+    use super::{Bus, InsertError, Recent};
     use crate::{GuestAddr, Width};
 
     fn machine() -> Bus<4> {
@@ -92,6 +124,16 @@ mod tests {
         bus.insert(GuestAddr(0x0800_0000), 0x1_0000, 1).unwrap();
         bus.insert(GuestAddr(0x0900_0000), 0x1000, 2).unwrap();
         bus
+    }
+
+    #[test]
+    fn recent_window_changes_nothing_but_the_way_to_it() {
+        let bus = machine();
+        let mut recent = Recent::none();
+        for address in [0x0900_0018, 0x0900_0fff, 0x0900_1000, 0x0a00_0000, 0, 0x0800_ffff, u64::MAX, 0x0900_0000] {
+            let address = GuestAddr(address);
+            assert_eq!(bus.find_again(&mut recent, address), bus.find(address, Width::Byte), "{address:#x}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 mod abort;
 mod system_register;
 
-pub use abort::{DataAbort, Fault, InstructionAbort, MmioAccess};
+pub use abort::{DataAbort, DeviceAccess, Fault, InstructionAbort, MmioAccess};
 pub use system_register::{SystemRegister, SystemRegisterAccess};
 
 /// The syndrome registers as an exit left them.

@@ -126,7 +126,7 @@ pub struct MmioAccess {
 }
 
 impl MmioAccess {
-    #[inline]
+    #[inline(always)]
     fn decode(iss: u32) -> Self {
         let width = match iss >> 22 & 3 {
             0 => Width::Byte,
@@ -166,9 +166,54 @@ impl MmioAccess {
     }
 }
 
+/// A load or store that a device model can answer, straight from the syndrome: a translation fault of the access itself,
+/// with a valid syndrome. Nearly every access to a device is one, so this is what the exit path looks for first.
+///
+/// [`decode`](super::decode) tells the rest: why an access is none of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceAccess(u32);
+
+impl DeviceAccess {
+    /// EC; and of the ISS: ISV, FnV, CM, S1PTW, and DFSC but for the level.
+    const MASK: u64 = 0x3f << 26 | 1 << 24 | 1 << 10 | 1 << 8 | 1 << 7 | 0x3c;
+    /// A data abort from a lower exception level; ISV; a translation fault.
+    const VALUE: u64 = 0x24 << 26 | 1 << 24 | 0x04;
+
+    /// The access behind `esr`, if it is one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(esr: u64) -> Option<Self> {
+        if esr & Self::MASK == Self::VALUE { Some(Self(esr as u32)) } else { None }
+    }
+
+    /// The address, from FAR_EL2 and HPFAR_EL2, if it is a multiple of the access's width.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(self, far: u64, hpfar: u64) -> Option<GuestAddr> {
+        // HPFAR_EL2 has no page offset; FAR_EL2 supplies bits 11:0.
+        let address = (hpfar & 0x0000_0fff_ffff_fff0) << 8 | far & 0xfff;
+        let bytes = 1u64 << (self.0 >> 22 & 3);
+        if address & bytes.wrapping_sub(1) == 0 { Some(GuestAddr(address)) } else { None }
+    }
+
+    /// The direction.
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction(self) -> Access {
+        if self.0 & 1 << 6 != 0 { Access::Write } else { Access::Read }
+    }
+
+    /// The register transfer.
+    #[inline(always)]
+    #[must_use]
+    pub fn transfer(self) -> MmioAccess {
+        MmioAccess::decode(self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{DataAbort, Fault, MmioAccess};
+    use super::{DataAbort, DeviceAccess, Fault, MmioAccess};
     use crate::exit::{Exit, Syndrome, decode};
     use crate::{Access, GuestAddr, Width};
 
@@ -185,6 +230,33 @@ mod tests {
         let syndrome = Syndrome { esr: 0x24 << 26 | 1 << 25 | iss, far: 0xffff_8000_0a00_0018, hpfar: 0x9_0000 };
         let Exit::DataAbort(abort) = decode(&syndrome) else { panic!("EC 0x24 is a data abort") };
         abort
+    }
+
+    #[test]
+    fn device_access_is_what_the_full_decoding_says_it_is() {
+        let (far, hpfar) = (0xffff_8000_0a00_0018, 0x9_0000);
+        for iss in
+            [ISV | 2 << 22 | 3 << 16, ISV | WNR | 31 << 16, ISV | 1 << 22 | SF | 1 << 21, ISV | 3 << 22 | SF | WNR]
+        {
+            let iss = iss | TRANSLATION_LEVEL_3;
+            let full = data_abort(iss);
+            let access = DeviceAccess::of(0x24 << 26 | 1 << 25 | iss).expect("a plain access");
+            assert_eq!(access.address(far, hpfar), Some(full.address));
+            assert_eq!(access.direction(), full.access);
+            assert_eq!(Some(access.transfer()), full.mmio);
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_no_device_access() {
+        let esr = 0x24 << 26 | 1 << 25 | ISV | 2 << 22 | TRANSLATION_LEVEL_3;
+        assert!(DeviceAccess::of(esr).is_some());
+        // No syndrome, a table walk, cache maintenance, no address, a permission fault, an abort from EL2 itself.
+        for other in [esr & !ISV, esr | S1PTW, esr | CM, esr | FNV, esr | 0x08, esr | 1 << 26] {
+            assert_eq!(DeviceAccess::of(other), None, "{other:#x}");
+        }
+        let misaligned = DeviceAccess::of(esr).expect("a word");
+        assert_eq!(misaligned.address(0x1002, 0x9_0000), None);
     }
 
     #[test]

@@ -22,6 +22,23 @@ pub struct SystemRegister {
 }
 
 impl SystemRegister {
+    /// The register that `esr` stores (0 to 31), if it is a trapped write of this register: for the one or two that the
+    /// exit path looks for before it decodes anything.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stored_by(self, esr: u64) -> Option<u8> {
+        const RT: u64 = 0x1f << 5;
+        // EC 0x18, IL, then the fields as ISS has them, direction 0.
+        let syndrome = 0x18 << 26
+            | 1 << 25
+            | (self.op0 as u64) << 20
+            | (self.op2 as u64) << 17
+            | (self.op1 as u64) << 14
+            | (self.crn as u64) << 10
+            | (self.crm as u64) << 1;
+        if esr & (u32::MAX as u64) & !RT == syndrome { Some((esr >> 5 & 0x1f) as u8) } else { None }
+    }
+
     /// Names the register `S<op0>_<op1>_C<crn>_C<crm>_<op2>`.
     #[must_use]
     pub const fn new(op0: u8, op1: u8, crn: u8, crm: u8, op2: u8) -> Self {
@@ -244,6 +261,14 @@ mod tests {
     use super::{SystemRegister, SystemRegisterAccess};
     use crate::Access;
     use std::string::ToString;
+
+    #[test]
+    fn stored_by_finds_writes_of_its_register_alone() {
+        let esr = 0x18 << 26 | 1 << 25 | 3 << 20 | 5 << 17 | 12 << 10 | 30 << 5 | 11 << 1;
+        assert_eq!(SystemRegister::ICC_SGI1R_EL1.stored_by(esr), Some(30));
+        assert_eq!(SystemRegister::ICC_SGI0R_EL1.stored_by(esr), None);
+        assert_eq!(SystemRegister::ICC_SGI1R_EL1.stored_by(esr | 1), None);
+    }
 
     #[test]
     fn name_reads_as_an_assembler_takes_it() {
