@@ -5,6 +5,7 @@
 //! `verdict` (was it good). What a system description means is decided in `system` and in the `manifest` crate.
 
 mod bare_metal;
+mod bench;
 mod commands;
 mod flat_image;
 mod host_tests;

@@ -2,7 +2,7 @@
 
 use crate::{
     bare_metal::{TARGET, cargo},
-    host_tests, scenarios, setup,
+    bench, host_tests, scenarios, setup,
     tally::Tally,
     tidy,
     workspace::Workspace,
@@ -42,6 +42,7 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     steps.command("documentation of the bare-metal crates", &mut doc)?;
     steps.tests("host tests", || host_tests::run(workspace, None))?;
     steps.miri(workspace)?;
+    steps.tests("measurements", || bench::check(workspace))?;
     steps.tests("scenarios under QEMU", || scenarios::run(workspace, None))?;
 
     println!("== {} s in all", steps.started.elapsed().as_secs());

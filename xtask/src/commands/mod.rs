@@ -1,5 +1,6 @@
 //! The command line, one file per command.
 
+mod bench;
 mod check;
 mod ci;
 mod debug;
@@ -29,6 +30,8 @@ enum Command {
     Run(run::Run),
     /// Run the host's tests, then the scenarios under QEMU
     Test(test::Test),
+    /// Measure what a guest pays for Bulkhead, beside the bare board and, where asked, beside Xen
+    Bench(bench::Bench),
     /// Everything that must hold before a change lands: format, lints, tests, documentation, tidy rules
     Ci,
     /// Write bulkhead.bin and a system's bundle, to start by hand
@@ -48,6 +51,7 @@ impl CommandLine {
         match self.command {
             Command::Run(run) => run.run(&workspace),
             Command::Test(test) => test.run(&workspace),
+            Command::Bench(bench) => bench.run(&workspace),
             Command::Ci => ci::run(&workspace),
             Command::Image(image) => image.run(&workspace),
             Command::Check(check) => check.run(&workspace),

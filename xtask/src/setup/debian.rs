@@ -85,7 +85,7 @@ pub(super) fn fetch(cache: &Path) -> anyhow::Result<Files> {
 
 /// Package lists that have an arm64 kernel: from this machine's sources (its mirror may be the only one it reaches), or
 /// else from Debian's.
-fn lists(cache: &Path, work: &Path) -> anyhow::Result<ForeignApt> {
+pub(super) fn lists(cache: &Path, work: &Path) -> anyhow::Result<ForeignApt> {
     let directory = cache.join("apt");
     let own = ForeignApt::new(&directory.join("machine"), None)?;
     let mut updated = progress::step("fetching Debian's package lists for arm64", || Ok(own.update()))?;
@@ -117,7 +117,7 @@ fn kernel_package(apt: &ForeignApt) -> anyhow::Result<String> {
 }
 
 /// The file that apt has made of `package`: `NAME_VERSION_ARCHITECTURE.deb`.
-fn package_file(directory: &Path, package: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn package_file(directory: &Path, package: &str) -> anyhow::Result<PathBuf> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();

@@ -54,10 +54,31 @@ pub(crate) fn qemu(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As [`qemu`], for runs that count instructions on several cores.
+///
+/// # Errors
+/// As [`qemu`], and where the QEMU of this machine is too old for that.
+pub(crate) fn measuring_qemu(workspace: &Workspace) -> anyhow::Result<()> {
+    qemu(workspace)?;
+    let found = version().unwrap_or(0);
+    ensure!(
+        found >= MEASURES,
+        "measurements want QEMU {MEASURES} or newer, and this machine has QEMU {found}: install a newer one and run the \
+         command again"
+    );
+    Ok(())
+}
+
+/// This machine's QEMU as it names itself: `QEMU emulator version 10.0.2 (…)`.
+pub(crate) fn name() -> String {
+    let output = Command::new(QEMU).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&output).into_owned();
+    text.lines().next().unwrap_or("an unknown QEMU").to_owned()
+}
+
 /// The major version of this machine's QEMU, if it has one.
 pub(crate) fn version() -> Option<u32> {
-    let output = Command::new(QEMU).arg("--version").output().ok()?;
-    major(&String::from_utf8_lossy(&output.stdout))
+    major(&name())
 }
 
 /// The major version in what a QEMU says about itself: `QEMU emulator version 10.0.2 (Debian …)`.

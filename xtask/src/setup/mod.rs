@@ -5,8 +5,9 @@ mod apt;
 mod debian;
 mod emulator;
 mod host;
+mod xen;
 
-pub(crate) use emulator::qemu;
+pub(crate) use emulator::{measuring_qemu, name as qemu_name, qemu};
 pub(crate) use host::{debugger, rust_target};
 
 use crate::{linux::root_file_system, progress, workspace::Workspace};
@@ -40,6 +41,15 @@ pub(crate) fn linux(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
         std::fs::write(&initrd, archive).with_context(|| format!("{} cannot be written", initrd.display()))?;
     }
     Ok(LinuxImages { kernel: debian.kernel, initrd })
+}
+
+/// Makes sure that Debian's Xen is in the cache, and gives its image.
+///
+/// # Errors
+/// As [`linux`].
+pub(crate) fn xen(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let _lock = lock(&workspace.cache())?;
+    xen::fetch(&workspace.cache())
 }
 
 /// Everything that `run`, `test` and `debug` would set up one by one.

@@ -1,0 +1,98 @@
+//! `bench`: measures what a guest pays for its hypervisor, compares it with what it has paid before and with what it may pay
+//! at most, and shows it beside a board without a hypervisor and beside another one.
+//!
+//! Reading order: `figures` (what a measurement is), `rows` (what is measured, and the limits), `platforms` (how each
+//! platform is started), `judge` (what is wrong), then the three ways to show it: `table`, `html` with `chart`, `json`.
+
+mod boot;
+mod budgets;
+mod chart;
+mod figures;
+mod html;
+mod json;
+mod judge;
+mod platforms;
+mod rows;
+mod sizes;
+mod table;
+mod xen;
+
+pub(crate) use budgets::Budgets;
+pub(crate) use figures::{Figure, Figures, Measured, Platform};
+pub(crate) use html::write as write_html;
+pub(crate) use json::write as write_json;
+pub(crate) use judge::{Finding, judge};
+pub(crate) use rows::Rows;
+pub(crate) use table::print as print_table;
+
+use crate::{setup, tally::Tally, workspace::Workspace};
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+
+/// The models of cores whose figures are kept: the oldest that Bulkhead runs on, and everything that QEMU emulates.
+pub(crate) const CPUS: [&str; 2] = ["cortex-a53", "max"];
+/// How often everything is measured. What counts instructions gives the same each time, or something is wrong.
+const RUNS: u32 = 3;
+
+/// What is kept in the repository: the rows with their limits, and what each row has cost.
+const ROWS: &str = "guests/bench/rows.toml";
+const BUDGETS: &str = "guests/bench/budgets.toml";
+
+/// Where [`ROWS`] lies.
+pub(crate) fn rows_path(workspace: &Workspace) -> PathBuf {
+    workspace.root().join(ROWS)
+}
+
+/// Where [`BUDGETS`] lies.
+pub(crate) fn budgets_path(workspace: &Workspace) -> PathBuf {
+    workspace.root().join(BUDGETS)
+}
+
+/// Measures on cores of model `cpu`: without a hypervisor, under Bulkhead, and where asked under Xen.
+///
+/// # Errors
+/// A sentence: what this machine lacks, which run failed, or which figure was not the same each time.
+pub(crate) fn measure(workspace: &Workspace, cpu: &str, xen: Option<&Path>) -> anyhow::Result<Measured> {
+    setup::measuring_qemu(workspace)?;
+    let platforms = platforms::Platforms::build(workspace, cpu, xen)?;
+    let mut measured = platforms.measure()?;
+    for run in 1..RUNS {
+        let again = platforms.measure()?;
+        if let Some((platform, row)) = measured.difference(&again) {
+            bail!(
+                "`{row}` on {platform} ({cpu}) was {} in run 1 and {} in run {}; with instructions as the clock every run \
+                 is the same, so something else than the guest decides here",
+                measured.text(platform, &row),
+                again.text(platform, &row),
+                run + 1
+            );
+        }
+    }
+    let bulkhead = measured.of_mut(Platform::Bulkhead);
+    bulkhead.insert("boot", boot::measure(workspace, cpu).context("the start cannot be measured")?);
+    sizes::measure(workspace, bulkhead)?;
+    Ok(measured)
+}
+
+/// Measures on every model in [`CPUS`] and holds it against the limits and the kept figures: one test for each row.
+///
+/// # Errors
+/// When something is wrong with this machine, or a run fails.
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
+    let rows = Rows::read(&rows_path(workspace))?;
+    let budgets = Budgets::read(&budgets_path(workspace))?;
+    let mut tally = Tally::default();
+    for cpu in CPUS {
+        let measured = measure(workspace, cpu, None)?;
+        let findings = judge(&rows, &measured, budgets.of(cpu));
+        print_table(cpu, &rows, &measured, &findings);
+        for row in rows.due() {
+            let missed = findings.iter().any(|finding| finding.is_refused() && finding.row == row.name);
+            tally.count(!missed);
+        }
+        for finding in findings.iter().filter(|finding| finding.is_refused()) {
+            println!("FAIL {cpu}: {finding}");
+        }
+    }
+    Ok(tally)
+}

@@ -1,0 +1,27 @@
+//! How large Bulkhead is: its code, its constants, and the RAM that its image takes while it runs.
+
+use super::{Figure, Figures};
+use crate::{bare_metal, workspace::Workspace};
+use anyhow::Context;
+use object::{Object, ObjectSection, ObjectSegment};
+
+/// Adds the sizes of Bulkhead's ELF file to `figures`.
+///
+/// # Errors
+/// When Bulkhead does not build, or its file cannot be read.
+pub(super) fn measure(workspace: &Workspace, figures: &mut Figures) -> anyhow::Result<()> {
+    let elf = bare_metal::build_hypervisor(workspace)?.elf;
+    let bytes = std::fs::read(&elf).with_context(|| format!("{} cannot be read", elf.display()))?;
+    let file = object::File::parse(bytes.as_slice()).with_context(|| format!("{} is not ELF", elf.display()))?;
+    for (row, section) in [("text", ".text"), ("rodata", ".rodata")] {
+        let section = file.section_by_name(section).with_context(|| format!("Bulkhead has no section {section}"))?;
+        figures.insert(row, Figure::once(section.size()));
+    }
+    // From the first byte of the image to the last of BSS, heap and stacks. What is built beside it at boot is the virtual
+    // machines' own: their stage-2 tables.
+    let starts = file.segments().map(|segment| segment.address());
+    let ends = file.segments().map(|segment| segment.address() + segment.size());
+    let ram = ends.max().zip(starts.min()).map_or(0, |(end, start)| end - start);
+    figures.insert("ram", Figure::once(ram));
+    Ok(())
+}
