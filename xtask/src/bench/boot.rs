@@ -6,7 +6,8 @@
 
 use super::{Figure, Figures, platforms::board};
 use crate::{
-    bare_metal, launch,
+    bare_metal::{self, Program},
+    launch::{self, Prepared},
     qemu::Uart,
     session::Session,
     system::{self, AdHoc},
@@ -27,9 +28,10 @@ const RAMDISK: [u64; 2] = [MIB, 2 * MIB];
 /// # Errors
 /// When a run fails.
 pub(super) fn measure(workspace: &Workspace, cpu: &str) -> anyhow::Result<Figure> {
+    let program = bare_metal::build_hypervisor(workspace)?;
     let kernel = bare_metal::build_guest(workspace, "bench")?.image;
     let kernel_size = std::fs::metadata(&kernel)?.len();
-    let start = |memory, ramdisk| started(workspace, cpu, &kernel, memory, ramdisk);
+    let start = |memory, ramdisk| started(workspace, cpu, &program, &kernel, memory, ramdisk);
     let [memory, more_memory] = MEMORY;
     let [ramdisk, larger_ramdisk] = RAMDISK;
 
@@ -46,7 +48,14 @@ fn slope(less: u64, more: u64, bytes: u64) -> f64 {
 }
 
 /// When a guest with `memory` bytes of RAM and `ramdisk` bytes of RAM disk begins, in instructions since the start.
-fn started(workspace: &Workspace, cpu: &str, kernel: &Path, memory: u64, ramdisk: u64) -> anyhow::Result<u64> {
+fn started(
+    workspace: &Workspace,
+    cpu: &str,
+    program: &Program,
+    kernel: &Path,
+    memory: u64,
+    ramdisk: u64,
+) -> anyhow::Result<u64> {
     let board_data = platform::find("qemu-virt").context("the board qemu-virt is known")?;
     let initrd = workspace.cache().join(format!("bench/{}-mib.ramdisk", ramdisk / MIB));
     std::fs::create_dir_all(workspace.cache().join("bench"))?;
@@ -60,7 +69,9 @@ fn started(workspace: &Workspace, cpu: &str, kernel: &Path, memory: u64, ramdisk
         memory_bytes: memory,
         vcpus: 1,
     })?;
-    let prepared = launch::prepare(workspace, source, "")?;
+    let bundle = launch::bundle(workspace, &source, "")?;
+    let program = Program { elf: program.elf.clone(), image: program.image.clone() };
+    let prepared = Prepared { source, bundle, program };
     let machine = prepared.machine(workspace, &board(cpu), Uart::Reader, Vec::new())?;
     let outcome = Session { symbols: None, echo: false, log: None, limit: Some(LIMIT) }.run(&machine)?;
     verdict::ended_well(&outcome).map_err(anyhow::Error::msg)?;

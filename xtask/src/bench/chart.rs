@@ -11,8 +11,8 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-/// Above this a row would press all others into nothing; the table has it.
-const SHOWN_MAX: f64 = 10_000.0;
+/// A row with a longer bar would press all others into nothing; the table has it.
+const SHOWN_MAX: f64 = 2500.0;
 
 const WIDTH: i32 = 1000;
 /// Where the bars begin: left of it stand the titles.

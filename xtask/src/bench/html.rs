@@ -10,12 +10,12 @@ use anyhow::Context;
 use std::{fmt::Write, path::Path};
 
 const STYLE: &str = "
-body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; background: #fff; margin: 2rem auto; max-width: 66rem; padding: 0 1rem }
+body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; background: #fff; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #d7dbe0 }
 table { border-collapse: collapse; width: 100%; font-size: .92rem } th, td { padding: .25rem .6rem; text-align: right }
 th { border-bottom: 2px solid #22262b; vertical-align: bottom; font-weight: 600 } td { border-bottom: 1px solid #eceef1 }
 th:first-child, td:first-child { text-align: left } td.own { font-weight: 600; color: #1f6fb2 }
-td.bad { color: #b3261e; font-weight: 600 } td.good { color: #1b7f3b } tr.later td { color: #8a929b }
+td:last-child { white-space: nowrap } td.bad { color: #b3261e; font-weight: 600 } td.good { color: #1b7f3b } tr.later td { color: #8a929b }
 svg { width: 100%; height: auto } p.small { color: #59616a; font-size: .92rem } code { background: #f2f4f6; padding: 0 .25rem }
 ";
 
