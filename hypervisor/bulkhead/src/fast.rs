@@ -31,20 +31,14 @@ impl Guest for GuestCpu {
 
     #[inline]
     fn trap(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
-        // The two kinds of trap that happen all the time; the rest is decoded in full.
-        if let Some(access) = DeviceAccess::of(esr)
-            && let Ok(kicks) = mmio::answer(vcpu, access)
+        // What takes a look alone is answered before anything needs a stack frame.
+        if let Some(access) = DeviceAccess::word_load_of(esr)
+            && mmio::quick_load(vcpu, access).is_some()
         {
             cpu::skip_instruction();
-            return deliver(vcpu, kicks);
+            return Verdict::Resume;
         }
-        if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr) {
-            cpu::skip_instruction();
-            let value = vcpu.register(register);
-            let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
-            return deliver(vcpu, kicks);
-        }
-        other_trap(vcpu, esr)
+        frequent_trap(vcpu, esr)
     }
 
     fn interrupt(vcpu: &mut Vcpu<Self>) -> Verdict {
@@ -54,6 +48,24 @@ impl Guest for GuestCpu {
     fn system_error(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
         leave(vcpu, Left::SystemError(esr))
     }
+}
+
+/// The two kinds of trap that happen all the time, accesses to devices and SGIs; the rest is decoded in full.
+#[inline(never)]
+fn frequent_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
+    if let Some(access) = DeviceAccess::of(esr)
+        && let Ok(kicks) = mmio::answer(vcpu, access)
+    {
+        cpu::skip_instruction();
+        return deliver(vcpu, kicks);
+    }
+    if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr) {
+        cpu::skip_instruction();
+        let value = vcpu.register(register);
+        let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
+        return deliver(vcpu, kicks);
+    }
+    other_trap(vcpu, esr)
 }
 
 /// Hands over to the run loop.

@@ -13,7 +13,7 @@ use model::console::GuestIndex;
 use model::psci::Power;
 use model::vgic::{IntId, Kicks, VCPUS_MAX, Vgic};
 use spin::Mutex;
-use vdev::{Device, Host};
+use vdev::{Device, Host, Width};
 
 /// The most devices of one virtual machine.
 pub const DEVICES_MAX: usize = manifest::DEVICES_MAX;
@@ -42,6 +42,12 @@ impl Slot {
     /// `device`, whose line is SPI `interrupt`.
     pub fn new(device: AnyDevice, interrupt: Option<IntId>) -> Self {
         Self { occupant: Mutex::new(Occupant { device, line: false }), interrupt }
+    }
+
+    /// The value of a load that changes nothing, if the device can tell at once.
+    #[inline(always)]
+    pub fn peek(&self, offset: u64, width: Width) -> Option<u64> {
+        self.occupant.lock().device.peek(offset, width)
     }
 
     /// Lets `action` use the device, then samples its line: the virtual CPUs in the second result are to be told.

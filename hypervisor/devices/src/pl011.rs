@@ -222,6 +222,22 @@ impl Device for Pl011 {
         Ok(u64::from(value))
     }
 
+    /// The registers that drivers poll and read back in their interrupt handlers.
+    #[inline]
+    fn peek(&self, offset: u64, width: Width) -> Option<u64> {
+        if width == Width::DoubleWord {
+            return None;
+        }
+        let value = match offset {
+            0x18 => self.flags().bits(),
+            0x38 => self.mask.bits(),
+            0x3c => self.raw.bits(),
+            0x40 => (self.raw & self.mask).bits(),
+            _ => return None,
+        };
+        Some(u64::from(value))
+    }
+
     fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<(), GuestFault> {
         // No register has more than 16 bits; the bits above are reserved and ignored.
         let bits = (value & 0xffff) as u16;

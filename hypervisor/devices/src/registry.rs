@@ -52,6 +52,11 @@ macro_rules! registry {
             }
 
             #[inline]
+            fn peek(&self, offset: u64, width: Width) -> Option<u64> {
+                match self { $(Self::$variant(device) => device.peek(offset, width),)* }
+            }
+
+            #[inline]
             fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<(), GuestFault> {
                 match self { $(Self::$variant(device) => device.write(offset, width, value, host),)* }
             }

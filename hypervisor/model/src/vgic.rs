@@ -37,6 +37,7 @@ mod interrupt;
 mod kicks;
 mod list_register;
 mod overflow;
+mod quick;
 mod redistributor;
 mod registers;
 mod residence;

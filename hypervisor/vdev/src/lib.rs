@@ -144,6 +144,14 @@ pub trait Device: Send {
     /// A [`GuestFault`] makes the load end in a synchronous external abort.
     fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<u64, GuestFault>;
 
+    /// Answers a load as [`Device::read`] would, if it changes nothing and needs no [`Host`]; otherwise `None`. A shortcut:
+    /// the hypervisor asks here first, and neither prepares a `Host` nor samples the line.
+    #[inline]
+    fn peek(&self, offset: u64, width: Width) -> Option<u64> {
+        let _ = (offset, width);
+        None
+    }
+
     /// Takes a store of `value`, already cut to `width`, at byte `offset` into the device's window.
     ///
     /// # Errors

@@ -186,6 +186,23 @@ impl DeviceAccess {
         if esr & Self::MASK == Self::VALUE { Some(Self(esr as u32)) } else { None }
     }
 
+    /// The access behind `esr`, if it is one that loads a word without extending its sign: what it loads is the register's
+    /// new value, upper half clear, whatever ISS.SF says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word_load_of(esr: u64) -> Option<Self> {
+        // SAS, SSE, WnR.
+        const FORM: u64 = 0b11 << 22 | 1 << 21 | 1 << 6;
+        if esr & (Self::MASK | FORM) == Self::VALUE | 0b10 << 22 { Some(Self(esr as u32)) } else { None }
+    }
+
+    /// The register that is loaded or stored (ISS.SRT), 0 to 31; 31 is XZR.
+    #[inline(always)]
+    #[must_use]
+    pub const fn register(self) -> u8 {
+        (self.0 >> 16 & 0x1f) as u8
+    }
+
     /// The address, from FAR_EL2 and HPFAR_EL2, if it is a multiple of the access's width.
     #[inline(always)]
     #[must_use]
@@ -244,6 +261,10 @@ mod tests {
             assert_eq!(access.address(far, hpfar), Some(full.address));
             assert_eq!(access.direction(), full.access);
             assert_eq!(Some(access.transfer()), full.mmio);
+            assert_eq!(Some(access.register()), full.mmio.map(|mmio| mmio.transfer));
+            let is_word_load = full.access == Access::Read
+                && full.mmio.is_some_and(|mmio| mmio.width == Width::Word && !mmio.sign_extend);
+            assert_eq!(DeviceAccess::word_load_of(0x24 << 26 | 1 << 25 | iss).is_some(), is_word_load);
         }
     }
 

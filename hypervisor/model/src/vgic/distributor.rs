@@ -15,7 +15,7 @@ use super::{Kicks, Vgic};
 /// GICD_CTLR.EnableGrp0 and EnableGrp1, where the guest sees a single security state.
 const CONTROL_ENABLES: u32 = 0b11;
 /// GICD_CTLR.ARE and DS: affinity routing always, one security state.
-const CONTROL_FIXED: u32 = 1 << 4 | 1 << 6;
+pub(super) const CONTROL_FIXED: u32 = 1 << 4 | 1 << 6;
 
 /// The registers that exist once, by offset.
 const CTLR: u64 = 0x0;

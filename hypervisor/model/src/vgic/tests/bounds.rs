@@ -104,3 +104,26 @@ fn a_controller_has_the_size_it_is_asked_for_within_limits() {
         assert_eq!(vgic.distributor_read(0, 4, Width::Word).unwrap() & 31, words_seen);
     }
 }
+
+#[test]
+fn quick_reads_are_the_full_reads_wherever_they_answer() {
+    let mut machine = Machine::ready(2, 4);
+    machine.gicd_write(0, IGROUPR + 4, 0x1234_5678);
+    machine.gicd_write(0, ICENABLER + 8, 0x0f0f_0f0f);
+    machine.gicr_write(0, 1, SGI_BASE + ICENABLER, 0x00ff_00ff);
+    for offset in (0..0x1_0000u64).step_by(4) {
+        if let Some(value) = machine.vgic.distributor_quick_read(offset) {
+            let full = machine.vgic.distributor_read(0, offset, Width::Word);
+            assert_eq!(Some(u64::from(value)), full, "distributor {offset:#x}");
+        }
+    }
+    for vcpu in 0..3 {
+        for offset in (0..0x2_0000u64).step_by(4) {
+            if let Some(value) = machine.vgic.redistributor_quick_read(vcpu, offset) {
+                let full = machine.vgic.redistributor_read(vcpu, offset, Width::Word);
+                assert_eq!(Some(u64::from(value)), full, "redistributor {vcpu} {offset:#x}");
+            }
+        }
+    }
+    assert_eq!(machine.vgic.distributor_quick_read(CTLR), Some(0b101_0010));
+}
