@@ -11,6 +11,7 @@ mod figures;
 mod html;
 mod json;
 mod judge;
+mod linux;
 mod platforms;
 mod rows;
 mod sizes;
@@ -68,6 +69,7 @@ pub(crate) fn measure(workspace: &Workspace, cpu: &str, xen: Option<&Path>) -> a
             );
         }
     }
+    linux::measure(workspace, cpu, &mut measured)?;
     let bulkhead = measured.of_mut(Platform::Bulkhead);
     bulkhead.insert("boot", boot::measure(workspace, cpu).context("the start cannot be measured")?);
     sizes::measure(workspace, bulkhead)?;

@@ -103,20 +103,28 @@ pub(super) fn reproducible(machine: &str, cpu: &str, cores: u8) -> Command {
     command
 }
 
-/// Starts `command` and gives what it prints, up to the guest's last line; then it is ended, for not every platform ends by
-/// itself.
+/// Starts `command` and gives what it prints, up to the guest's last line.
 fn until_done(command: &Command) -> anyhow::Result<Vec<String>> {
+    output_until(command, |line| line.ends_with(LAST_LINE))
+}
+
+/// Starts `command` and gives what it prints, up to the first line that is the `last`; then it is ended, for not every
+/// platform ends by itself.
+///
+/// # Errors
+/// How it ended, where that line does not come.
+pub(super) fn output_until(command: &Command, last: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let mut again = Command::new(command.get_program());
     again.args(command.get_args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = again.spawn().context("QEMU could not be started")?;
-    let lines = read_until_done(&mut child);
+    let lines = read_until(&mut child, last);
     // It may have ended by itself.
     let _ = child.kill();
     child.wait()?;
     lines
 }
 
-fn read_until_done(child: &mut Child) -> anyhow::Result<Vec<String>> {
+fn read_until(child: &mut Child, last: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let output = BufReader::new(child.stdout.take().context("QEMU has no output")?);
     let (sender, receiver) = mpsc::channel();
     // Ends with the pipe, so with QEMU.
@@ -131,13 +139,18 @@ fn read_until_done(child: &mut Child) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     loop {
         match receiver.recv_timeout(LIMIT) {
-            Ok(line) if line.ends_with(LAST_LINE) => return Ok(lines),
-            Ok(line) => lines.push(line),
+            Ok(line) => {
+                let is_last = last(&line);
+                lines.push(line);
+                if is_last {
+                    return Ok(lines);
+                }
+            }
             Err(reason) => {
-                let last = lines.iter().rev().find(|line| !line.is_empty()).map_or("nothing at all", String::as_str);
+                let line = lines.iter().rev().find(|line| !line.is_empty()).map_or("nothing at all", String::as_str);
                 match reason {
-                    RecvTimeoutError::Timeout => bail!("it hangs; the last it printed was `{last}`"),
-                    RecvTimeoutError::Disconnected => bail!("it ended early; the last it printed was `{last}`"),
+                    RecvTimeoutError::Timeout => bail!("it hangs; the last it printed was `{line}`"),
+                    RecvTimeoutError::Disconnected => bail!("it ended early; the last it printed was `{line}`"),
                 }
             }
         }
