@@ -12,6 +12,7 @@ mod host_tests;
 mod images;
 mod launch;
 mod linux;
+mod miri;
 mod progress;
 mod qemu;
 mod scenarios;

@@ -2,7 +2,7 @@
 
 use crate::{
     bare_metal::{TARGET, cargo},
-    bench, host_tests, scenarios, setup,
+    bench, host_tests, miri, scenarios, setup,
     tally::Tally,
     tidy,
     workspace::Workspace,
@@ -12,10 +12,6 @@ use std::{
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
-
-/// The crates whose tests also run under Miri: those without a single line that knows about hardware or the host.
-const MIRI_PACKAGES: &[&str] =
-    &["bulkhead-abi", "bulkhead-devices", "bulkhead-manifest", "bulkhead-model", "bulkhead-platform", "bulkhead-vdev"];
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     setup::rust_target()?;
@@ -41,7 +37,7 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps", "--target", TARGET]).args(&bare_metal);
     steps.command("documentation of the bare-metal crates", &mut doc)?;
     steps.tests("host tests", || host_tests::run(workspace, None))?;
-    steps.miri(workspace)?;
+    steps.tests("the pure crates under Miri", || miri::run(workspace))?;
     steps.tests("measurements", || bench::check(workspace))?;
     steps.tests("scenarios under QEMU", || scenarios::run(workspace, None))?;
 
@@ -91,25 +87,5 @@ impl Steps {
         let tally = step().with_context(|| format!("step `{name}` could not run"))?;
         self.tally.add(tally);
         Ok(())
-    }
-
-    /// The pure crates' tests, interpreted. Needs the nightly toolchain, which not everybody has.
-    fn miri(&mut self, workspace: &Workspace) -> anyhow::Result<()> {
-        let nightly = |arguments: &[&str]| {
-            let mut command = Command::new("rustup");
-            command.args(["run", "nightly", "cargo", "miri"]).args(arguments).current_dir(workspace.root());
-            command
-        };
-        let mut probe = nightly(&["--version"]);
-        let there = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !there.is_ok_and(|status| status.success()) {
-            println!("== Miri is skipped: `rustup toolchain install nightly --component miri,rust-src` adds it");
-            return Ok(());
-        }
-        let mut command = nightly(&["test", "--quiet"]);
-        for package in MIRI_PACKAGES {
-            command.args(["--package", package]);
-        }
-        self.tests("the pure crates under Miri", || host_tests::counted(command))
     }
 }
