@@ -41,9 +41,8 @@ fn storm() -> Outcome {
     println!("changes={changes}");
     OVER.store(true, Ordering::Release);
     gic::send_sgi(1, gic::Target::Cpu(1));
-    let gone = timer::wait_until(2_000_000, || {
-        rt::psci::affinity_info(rt::machine().cpus[1]) == Ok(rt::psci::Affinity::Off)
-    });
+    let gone =
+        timer::wait_until(2_000_000, || rt::psci::affinity_info(rt::machine().cpus[1]) == Ok(rt::psci::Affinity::Off));
     ensure!(gone, "CPU 1 did not wake");
     Ok(())
 }

@@ -9,9 +9,11 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+mod assembler;
 mod kicks;
 mod meter;
 mod random;
+mod registers;
 mod resets;
 mod waits;
 
@@ -25,6 +27,7 @@ fn main() -> ! {
         "kicks" => kicks::run(),
         "none" => meter::run(),
         "random" => random::run(),
+        "registers" => registers::run(),
         "resets" => resets::run(),
         "waits" => waits::run(),
         other => report::test("the attack is known", || {

@@ -30,7 +30,10 @@ pub(crate) fn run() {
     }
     let stolen_percent = 100 - (rounds * shortest * 100 / ran.max(1)).min(100);
     let share_percent = ran * 100 / (last - start).max(1);
-    println!("stolen={stolen_percent} share={share_percent} rounds={rounds} longest_us={}", timer::microseconds(longest));
+    println!(
+        "stolen={stolen_percent} share={share_percent} rounds={rounds} longest_us={}",
+        timer::microseconds(longest)
+    );
     report::test("a CPU that computes is not interrupted for others", || {
         let most_percent = machine().number("stolen", 2);
         ensure!(stolen_percent <= most_percent, "it lost {stolen_percent} % where {most_percent} % may be lost");

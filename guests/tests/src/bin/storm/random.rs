@@ -175,7 +175,8 @@ fn call(random: &mut Random) {
     } & 0xffff_ffff;
     // CPU_SUSPEND could wait for ever on CPU 0; the other CPUs do it in `work`. CPU_OFF, SYSTEM_OFF, SYSTEM_RESET, and
     // SYSTEM_RESET2; CPU_ON below.
-    if matches!(number & 0xbfff_ffff, 0x8400_0001 | 0x8400_0002 | 0x8400_0003 | 0x8400_0008 | 0x8400_0009 | 0x8400_0012) {
+    if matches!(number & 0xbfff_ffff, 0x8400_0001 | 0x8400_0002 | 0x8400_0003 | 0x8400_0008 | 0x8400_0009 | 0x8400_0012)
+    {
         let nowhere = machine().memory.last().map_or(0, rt::machine::Region::end);
         let target = if random.below(2) == 0 { random.below(16) } else { random.word() };
         judge(smccc::call(conduit, function::CPU_ON, [target, nowhere, 0]).map(|_| ()));
@@ -288,7 +289,9 @@ fn stop_others() -> Outcome {
         for index in 1..cpu::count() {
             if let Some(frame) = gic::redistributor(index) {
                 let registers = frame + offset::SGI_FRAME;
-                for (place, value) in [(offset::ICACTIVER, u32::MAX), (offset::IGROUPR, u32::MAX), (offset::ISENABLER, 2)] {
+                for (place, value) in
+                    [(offset::ICACTIVER, u32::MAX), (offset::IGROUPR, u32::MAX), (offset::ISENABLER, 2)]
+                {
                     judge(probe::try_write32(registers + place, value));
                 }
             }
