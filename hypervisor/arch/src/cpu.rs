@@ -155,7 +155,7 @@ impl<G: Guest> Vcpu<G> {
         // CNTx_CTL_EL0 (Arm ARM D24.2): ENABLE is bit 0, IMASK bit 1.
         let armed = |control: u64| control & 0b11 == 0b01;
         [
-            armed(el1.cntv_ctl).then(|| el1.cntv_cval.wrapping_add(counter_offset)),
+            armed(el1.cntv_ctl).then(|| el1.cntv_cval.saturating_add(counter_offset)),
             armed(el1.cntp_ctl).then_some(el1.cntp_cval),
         ]
     }

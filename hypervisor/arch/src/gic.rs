@@ -238,6 +238,9 @@ impl Gic {
     pub fn activate_private(&self, core: usize, intid: u32) {
         if let Some(frame) = self.frame(core) {
             frame.isactiver0.set(1 << (intid & 31));
+            // Before its timer is loaded, or it would fire again.
+            // SAFETY: a barrier.
+            unsafe { asm!("dsb sy", options(nostack)) };
         }
     }
 

@@ -43,4 +43,7 @@ pub fn set_deadline(deadline: Option<Ticks>) {
 pub(crate) fn stop_guest_timers() {
     CNTV_CTL_EL0.set(0);
     CNTP_CTL_EL0.set(0);
+    // Before their interrupts are deactivated, or they would fire again.
+    // SAFETY: a barrier.
+    unsafe { asm!("isb", options(nostack)) };
 }

@@ -5,8 +5,7 @@ use crate::vm::Vm;
 use arch::uart::Uart;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use model::console::{Console, GuestIndex, Sink, UnfinishedLines};
-use spin::Mutex;
-use vdev::Device;
+use spin::mutex::TicketMutex;
 
 /// The multiplexer and the UART behind it.
 struct SystemConsole {
@@ -22,8 +21,10 @@ impl Sink for Output {
     }
 }
 
-/// Never held while a device or another lock is taken.
-static CONSOLE: Mutex<SystemConsole> = Mutex::new(SystemConsole { multiplexer: Console::new(), uart: None });
+/// Never held while a device or another lock is taken. First come, first served: a guest that prints without end cannot keep
+/// the others out.
+static CONSOLE: TicketMutex<SystemConsole> =
+    TicketMutex::new(SystemConsole { multiplexer: Console::new(), uart: None });
 
 struct Logger;
 
@@ -86,8 +87,7 @@ pub fn receive(machine: &'static Machine, this_core: usize) {
         let Some(woken) = taken else { return };
         let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.console == guest)) else { continue };
         for slot in &vm.slots {
-            let ((), kicks) = slot.with(vm, |device, host| device.poll(host));
-            machine.kick(vm, kicks, this_core);
+            machine.kick(vm, slot.poll(vm), this_core);
         }
     }
 }

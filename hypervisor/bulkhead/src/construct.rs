@@ -16,6 +16,7 @@ use arch::gic::{self, Gic};
 use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, PhysicalMemory};
 use arch::mmu::Stage2;
+use core::sync::atomic::Ordering;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
 use model::bus::{Bus, Recent};
@@ -183,6 +184,9 @@ fn place_vcpus(machine: &'static Machine) {
     for vm in machine.vms {
         for index in 0..vm.vcpu_count() {
             let Some(core) = vm.core_of(index) else { continue };
+            if per_core[core] > 1 {
+                vm.sharing.fetch_or(1 << index, Ordering::Relaxed);
+            }
             let guest = GuestCpu {
                 machine,
                 vm,

@@ -13,7 +13,7 @@ use model::vgic::Kicks;
 use model::{inject, psci};
 use vdev::Access;
 
-/// How many faults of one start of a virtual machine are logged.
+/// How many faults of a virtual machine are logged.
 const FAULTS_LOGGED_MAX: u32 = 8;
 
 impl Guest for GuestCpu {

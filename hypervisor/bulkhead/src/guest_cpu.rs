@@ -77,17 +77,22 @@ impl GuestCpu {
             kicks = Kicks::from_bits(kicks.bits() | own.bits());
         }
         let others = kicks.without(self.index);
-        let mut reschedule = false;
-        if !others.is_empty() {
-            for vcpu in others.iter() {
-                match self.vm.core_of(vcpu) {
-                    Some(core) if core == self.core => reschedule = true,
-                    Some(core) => self.machine.kick_core(core, self.core),
-                    None => {}
-                }
+        !others.is_empty() && self.tell(others)
+    }
+
+    /// Kicks the cores of the virtual CPUs in `kicks`. Returns whether another virtual CPU of *this* core is among them.
+    #[inline]
+    pub fn tell(&self, kicks: Kicks) -> bool {
+        let mut is_own_core_concerned = false;
+        for vcpu in kicks.iter() {
+            match self.vm.core_of(vcpu) {
+                Some(core) if core == self.core => is_own_core_concerned = true,
+                // One that is queued will look at its interrupts when its turn comes.
+                Some(core) if !self.vm.is_queued(vcpu) => self.machine.kick_core(core, self.core),
+                Some(_) | None => {}
             }
         }
-        reschedule
+        is_own_core_concerned
     }
 
     /// Refills this virtual CPU's list registers, which must be loaded.

@@ -13,7 +13,7 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         Call::PsciVersion => psci::PSCI_VERSION,
         Call::PsciFeatures { function } => psci::features(function),
         Call::MigrateInfoType => psci::MIGRATE_INFO_TYPE,
-        Call::CpuOn { target, entry, context } => turn_on(vcpu, target, entry, context),
+        Call::CpuOn { target, entry, context } => return turn_on(vcpu, target, entry, context),
         Call::AffinityInfo { target, lowest_level } => affinity_info(vcpu, target, lowest_level),
         Call::CpuSuspend { power_state, entry, context } => return suspend(vcpu, power_state, entry, context),
         Call::CpuOff => return leave(vcpu, Left::CpuOff),
@@ -42,21 +42,29 @@ fn answer_words(vcpu: &mut Vcpu<GuestCpu>, words: [u64; 4]) -> Verdict {
     Verdict::Resume
 }
 
-fn turn_on(vcpu: &mut Vcpu<GuestCpu>, target: u64, entry: u64, context: u64) -> u64 {
-    let guest = &vcpu.guest;
-    let vm = guest.vm;
-    let Some(index) = psci::vcpu_index(target, vm.vcpu_count()) else { return psci::INVALID_PARAMETERS };
-    let (Some(power), Some(core)) = (vm.power.get(index), vm.core_of(index)) else { return psci::INVALID_PARAMETERS };
-    if !vm.ram.contains(entry) {
-        return psci::INVALID_ADDRESS;
-    }
-    match power.turn_on(entry, context) {
-        Ok(()) => {
-            guest.machine.kick_core(core, guest.core);
-            psci::SUCCESS
+fn turn_on(vcpu: &mut Vcpu<GuestCpu>, target: u64, entry: u64, context: u64) -> Verdict {
+    let result = try_turn_on(&vcpu.guest, target, entry, context);
+    vcpu.context.x[0] = result.err().unwrap_or(psci::SUCCESS);
+    match result {
+        // Nobody but the run loop of this core can start it.
+        Ok(core) if core == vcpu.guest.core => leave(vcpu, Left::Reschedule),
+        Ok(core) => {
+            vcpu.guest.machine.kick_core(core, vcpu.guest.core);
+            Verdict::Resume
         }
-        Err(error) => error,
+        Err(_) => Verdict::Resume,
     }
+}
+
+/// Turns the virtual CPU `target` on. Gives its core.
+fn try_turn_on(guest: &GuestCpu, target: u64, entry: u64, context: u64) -> Result<usize, u64> {
+    let vm = guest.vm;
+    let index = psci::vcpu_index(target, vm.vcpu_count()).ok_or(psci::INVALID_PARAMETERS)?;
+    let (power, core) = vm.power.get(index).zip(vm.core_of(index)).ok_or(psci::INVALID_PARAMETERS)?;
+    if !vm.ram.contains(entry) {
+        return Err(psci::INVALID_ADDRESS);
+    }
+    power.turn_on(entry, context).map(|()| core)
 }
 
 fn affinity_info(vcpu: &Vcpu<GuestCpu>, target: u64, lowest_level: u64) -> u64 {

@@ -2,7 +2,7 @@
 
 use crate::guest_cpu::{GuestCpu, Left};
 use arch::context::Verdict;
-use arch::gic;
+use arch::{gic, timer};
 use model::vgic::IntId;
 
 /// Takes the pending interrupt of this core, with `guest` loaded.
@@ -21,6 +21,11 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
         }
         // The guest's own EOI deactivates them: the list register links the two.
         gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {
+            if timer::quiet_guest_timers() & 1 << intid != 0 {
+                // It was the timer of whoever ran here before, or the guest has turned it off since.
+                gic::deactivate(intid);
+                return Verdict::Resume;
+            }
             let kicks = guest.interface.inject_linked(guest.vm.vgic, guest.index, IntId::new(intid));
             if guest.deliver(kicks) { reschedule(guest) } else { Verdict::Resume }
         }

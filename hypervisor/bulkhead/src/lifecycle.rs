@@ -7,7 +7,7 @@
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::Machine;
-use crate::vm::{Phase, Vm};
+use crate::vm::{Parked, Phase, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
 use arch::{firmware, memory, timer};
@@ -16,6 +16,9 @@ use model::vgic::CpuInterface;
 
 /// Bytes cleared or copied in one step: the longest that preparing a machine holds its core, about 0.1 ms.
 const STEP_SIZE: u64 = 1 << 20;
+
+/// How many restarts are logged one by one; after that, those whose number is a power of two.
+const RESTARTS_LOGGED_MAX: u32 = 16;
 
 /// Bytes of one seed that are drawn at once.
 const SEED_CHUNK: usize = 64;
@@ -35,21 +38,17 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
 /// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; the last one takes the machine to its next phase.
 /// Returns whether it was the last.
 pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {
-    let all = (1u32 << vm.vcpu_count()) - 1;
-    let parked = vm.parked.fetch_or(1 << vcpu, Ordering::AcqRel) | 1 << vcpu;
-    if parked != all {
-        return false;
-    }
+    let Parked::Last(phase) = vm.park(vcpu) else { return false };
     console::flush(vm);
     // One that parked early may have been turned on by one that parked late.
     for power in &vm.power {
         power.turn_off();
     }
-    match vm.phase() {
+    vm.queued.store(0, Ordering::Release);
+    match phase {
         Phase::StoppingForReset => {
-            log::info!("vm {} restarts", vm.name);
+            log_restart(vm);
             *vm.progress.lock() = 0;
-            vm.parked.store(0, Ordering::Release);
             vm.advance(Phase::StoppingForReset, Phase::Preparing);
             if let Some(core) = vm.core_of(0) {
                 machine.kick_core(core, this_core);
@@ -66,6 +65,14 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
         Phase::Preparing | Phase::Running | Phase::Off => {}
     }
     true
+}
+
+/// A guest that restarts again and again is not to fill the log.
+fn log_restart(vm: &Vm) {
+    let starts = vm.starts.load(Ordering::Relaxed);
+    if starts <= RESTARTS_LOGGED_MAX || starts.is_power_of_two() {
+        log::info!("vm {} restarts (start {})", vm.name, starts + 1);
+    }
 }
 
 /// One step of preparing `vm`: its RAM is cleared, then its images are copied, then it starts.
@@ -95,10 +102,11 @@ pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
 
 /// The last step: fresh devices, fresh seeds, no stale translation, and virtual CPU 0 turned on.
 fn begin(machine: &'static Machine, vm: &'static Vm) {
-    vm.vgic.reset();
+    // The devices first: one that is polled meanwhile must not raise its line again.
     for slot in &vm.slots {
         slot.reset();
     }
+    vm.vgic.reset();
     let mut pool = machine.entropy.lock();
     for (address, size) in &vm.seeds {
         for start in (0..*size).step_by(SEED_CHUNK) {
@@ -114,7 +122,6 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
     vm.stage2.invalidate();
     memory::invalidate_instruction_caches();
     vm.counter_offset.store(timer::now().0, Ordering::Release);
-    vm.faults.store(0, Ordering::Relaxed);
     let starts = vm.starts.fetch_add(1, Ordering::Relaxed) + 1;
     log::debug!("vm {} starts (start {starts})", vm.name);
     vm.advance(Phase::Preparing, Phase::Running);

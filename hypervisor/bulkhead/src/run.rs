@@ -21,10 +21,13 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
                 vcpu.enter();
                 after_exit(machine, vcpu);
             }
-            Work::Prepare(vm) => lifecycle::prepare(machine, vm),
+            Work::Prepare(vm) => {
+                lifecycle::prepare(machine, vm);
+                take_own_interrupts(machine, number);
+            }
             Work::Idle => {
                 cpu::wait_for_interrupt();
-                take_idle_interrupt(machine);
+                take_own_interrupts(machine, number);
             }
         }
     }
@@ -105,12 +108,16 @@ fn log_refusal(vcpu: &Vcpu<GuestCpu>, exit: Exit) {
     }
 }
 
-/// Interrupts that arrive while no guest runs: acknowledged, and served here.
-fn take_idle_interrupt(machine: &'static Machine) {
-    let Some(intid) = gic::acknowledge() else { return };
-    gic::drop_priority(intid);
-    let core = arch::epitaph::this_core();
-    serve(machine, intid, core);
+/// The most interrupts that are served before the core decides again what to do.
+const INTERRUPTS_MAX: usize = 16;
+
+/// Interrupts that arrive while no guest is loaded: acknowledged, and served here.
+fn take_own_interrupts(machine: &'static Machine, core: usize) {
+    for _ in 0..INTERRUPTS_MAX {
+        let Some(intid) = gic::acknowledge() else { return };
+        gic::drop_priority(intid);
+        serve(machine, intid, core);
+    }
 }
 
 /// Serves an interrupt that is not a running guest's, and ends it.
@@ -118,6 +125,8 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
     match intid {
         // Seen again by `pick`, which runs next.
         gic::KICK => {}
+        // Left over from the virtual CPU that was here last; its timers are stopped, and it will see them again.
+        gic::MAINTENANCE | gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {}
         gic::STOP => cpu::park(),
         // The deadline is past; `pick` sets the next.
         gic::HYP_TIMER => arch::timer::set_deadline(None),

@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::vm::{Phase, Vm};
 use alloc::vec::Vec;
 use arch::context::Vcpu;
-use arch::list_registers::CoreListRegisters;
+use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use arch::timer;
 use core::sync::atomic::Ordering;
 use vdev::Ticks;
@@ -36,24 +36,47 @@ pub struct Core {
     /// Who runs, or ran last, and until when if others want the core.
     current: usize,
     slice_end: Option<Ticks>,
+    /// Until when the core prepares a machine's memory before it looks at its virtual CPUs again.
+    prepare_until: Option<Ticks>,
 }
 
 impl Core {
     /// Core `number`, with the virtual CPUs that were made for it.
     pub fn new(machine: &'static Machine, number: usize) -> Self {
         let vcpus = machine.vcpus.get(number).map(|vcpus| core::mem::take(&mut *vcpus.lock())).unwrap_or_default();
-        Self { machine, number, vcpus, loaded: None, current: 0, slice_end: None }
+        Self { machine, number, vcpus, loaded: None, current: 0, slice_end: None, prepare_until: None }
     }
 
     /// Decides what to do next, and arms the core's timer for the next decision.
     pub fn pick(&mut self) -> Work {
-        if let Some(vm) = self.advance_lives() {
-            return Work::Prepare(vm);
-        }
+        let preparing = self.advance_lives();
         if self.vcpus.len() == 1 {
-            return self.pick_only();
+            return preparing.map_or_else(|| self.pick_only(), Work::Prepare);
         }
-        self.pick_in_turn()
+        let now = timer::now();
+        match preparing {
+            Some(vm) => self.pick_beside_preparation(vm, now),
+            None => self.pick_in_turn(now, false),
+        }
+    }
+
+    /// Preparing a machine takes its turn like a virtual CPU: a guest that restarts all the time costs its neighbours on the
+    /// core no more than one that computes all the time.
+    fn pick_beside_preparation(&mut self, vm: &'static Vm, now: Ticks) -> Work {
+        if self.slice_end.is_some_and(|end| end <= now) {
+            self.current += 1;
+            self.slice_end = None;
+            self.prepare_until = Some(slice_after(now));
+        }
+        if self.prepare_until.is_none_or(|end| end <= now) {
+            self.prepare_until = None;
+            if let Work::Run(index) = self.pick_in_turn(now, true) {
+                return Work::Run(index);
+            }
+        }
+        // Its timers must not raise anything while it does not run.
+        self.unload();
+        Work::Prepare(vm)
     }
 
     /// Parks what must stop and starts what was turned on. Gives a machine that this core has to prepare.
@@ -87,7 +110,8 @@ impl Core {
                 }
                 Phase::Preparing if number == 0 => *to_prepare = Some(vm),
                 Phase::StoppingForOff | Phase::StoppingForReset => {
-                    if vm.parked.load(Ordering::Acquire) & (1 << number) == 0 {
+                    // As long as this one is not parked, the machine cannot go on to its next phase.
+                    if !vm.is_parked(number) {
                         power.turn_off();
                         self.discard(index);
                         changed |= lifecycle::park(self.machine, vm, number, self.number);
@@ -112,8 +136,12 @@ impl Core {
         }
     }
 
-    fn pick_in_turn(&mut self) -> Work {
-        let now = timer::now();
+    /// The core is shared; `is_contended` says whether by more than its virtual CPUs.
+    fn pick_in_turn(&mut self, now: Ticks, is_contended: bool) -> Work {
+        // First, since what it leaves behind may make another virtual CPU of the core runnable.
+        if self.loaded.and_then(|index| self.vcpus.get(index)).is_some_and(|vcpu| vcpu.guest.waiting) {
+            self.unload();
+        }
         let count = self.vcpus.len();
         if self.slice_end.is_some_and(|end| end <= now) {
             self.current += 1;
@@ -124,9 +152,6 @@ impl Core {
         let mut next_wake: Option<Ticks> = None;
         for step in 0..count {
             let index = (self.current + step) % count;
-            if self.loaded == Some(index) && self.vcpus.get(index).is_some_and(|vcpu| vcpu.guest.waiting) {
-                self.unload();
-            }
             let Some(vcpu) = self.vcpus.get_mut(index) else { continue };
             match wake_time(vcpu, now) {
                 Some(time) if time <= now => {
@@ -142,8 +167,8 @@ impl Core {
             self.slice_end = None;
         }
         self.current = index;
-        if runnable > 1 {
-            let end = *self.slice_end.get_or_insert(Ticks(now.0 + timer::frequency() / SLICES_PER_SECOND));
+        if runnable > 1 || is_contended {
+            let end = *self.slice_end.get_or_insert(slice_after(now));
             next_wake = Some(next_wake.map_or(end, |next| next.min(end)));
         } else {
             self.slice_end = None;
@@ -159,20 +184,25 @@ impl Core {
 
     /// Loads virtual CPU `index` on the core, if it is not, and refills its list registers.
     pub fn switch_to(&mut self, index: usize) -> &mut Vcpu<GuestCpu> {
+        let mut is_left_to_do = false;
         if self.loaded != Some(index) {
-            self.unload();
+            is_left_to_do = self.unload();
             self.load(index);
         }
         let vcpu = &mut self.vcpus[index];
         vcpu.guest.waiting = false;
         // Whoever made something pending for it may have kicked this core while it was at EL2.
-        let _ = vcpu.guest.refill();
+        is_left_to_do |= vcpu.guest.refill();
+        if is_left_to_do {
+            // Another virtual CPU of this core has got an interrupt: it is looked at soon.
+            timer::set_deadline(Some(slice_after(timer::now())));
+        }
         vcpu
     }
 
     fn load(&mut self, index: usize) {
         let vcpu = &mut self.vcpus[index];
-        vcpu.load(&vcpu.guest.placement());
+        vcpu.guest.vm.set_queued(vcpu.guest.index, false);
         vcpu.guest.virtual_interface.load();
         let mut active =
             vcpu.guest.interface.load(vcpu.guest.vm.vgic, vcpu.guest.index, &mut CoreListRegisters::of_this_core());
@@ -180,30 +210,40 @@ impl Core {
             self.machine.gic.activate_private(self.number, active.trailing_zeros());
             active &= active - 1;
         }
+        // With it come the timers, whose interrupts are active again by now.
+        vcpu.load(&vcpu.guest.placement());
         self.loaded = Some(index);
         self.machine.set_running(self.number, Some(&vcpu.guest));
     }
 
-    /// Takes the loaded virtual CPU off the core.
-    fn unload(&mut self) {
-        let Some(vcpu) = self.loaded.take().and_then(|index| self.vcpus.get_mut(index)) else { return };
+    /// Takes the loaded virtual CPU off the core. Returns whether another one of the core is to look at its interrupts.
+    fn unload(&mut self) -> bool {
+        let Some(vcpu) = self.loaded.take().and_then(|index| self.vcpus.get_mut(index)) else { return false };
         vcpu.save();
         let guest = &mut vcpu.guest;
         let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
-        self.machine.kick(guest.vm, kicks, self.number);
-        guest.virtual_interface = arch::list_registers::VirtualInterface::save();
+        guest.virtual_interface = VirtualInterface::save();
+        if !guest.waiting {
+            guest.vm.set_queued(guest.index, true);
+        }
         self.machine.set_running(self.number, None);
+        guest.tell(kicks)
     }
 
     /// Takes virtual CPU `index` off the core, if it is there, and makes it forget its interrupts: it is off.
     fn discard(&mut self, index: usize) {
-        let Some(vcpu) = self.vcpus.get_mut(index) else { return };
-        let guest = &mut vcpu.guest;
-        guest.interface.reset(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
         if self.loaded == Some(index) {
             self.unload();
         }
+        let Some(vcpu) = self.vcpus.get_mut(index) else { return };
+        let guest = &mut vcpu.guest;
+        guest.interface.reset(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
     }
+}
+
+/// The end of a time slice that begins now.
+fn slice_after(now: Ticks) -> Ticks {
+    Ticks(now.0.saturating_add(timer::frequency() / SLICES_PER_SECOND))
 }
 
 /// When the virtual CPU can run: now, later, or (`None`) not before an interrupt.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
 use arch::timer;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use devices::AnyDevice;
 use model::bus::Bus;
 use model::console::GuestIndex;
@@ -38,6 +38,30 @@ struct Occupant {
     line: bool,
 }
 
+/// How often a core tries to get at a device of a guest that is not its own.
+const POLL_ATTEMPTS_MAX: u32 = 1000;
+
+impl Occupant {
+    #[inline(always)]
+    fn act<R>(
+        &mut self,
+        interrupt: Option<IntId>,
+        vm: &Vm,
+        action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R,
+    ) -> (R, Kicks) {
+        let mut console = GuestConsole::of(vm);
+        let mut host = Host { now: timer::now(), memory: &vm.ram, console: &mut console };
+        let result = action(&mut self.device, &mut host);
+        let level = self.device.line();
+        if level == self.line {
+            return (result, Kicks::NONE);
+        }
+        self.line = level;
+        // Under the lock, so that the vGIC hears of levels in their order.
+        (result, interrupt.map_or(Kicks::NONE, |interrupt| vm.vgic.set_line(interrupt, 0, level)))
+    }
+}
+
 impl Slot {
     /// `device`, whose line is SPI `interrupt`.
     pub fn new(device: AnyDevice, interrupt: Option<IntId>) -> Self {
@@ -53,18 +77,18 @@ impl Slot {
     /// Lets `action` use the device, then samples its line: the virtual CPUs in the second result are to be told.
     #[inline(always)]
     pub fn with<R>(&self, vm: &Vm, action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R) -> (R, Kicks) {
-        let mut console = GuestConsole::of(vm);
-        let mut occupant = self.occupant.lock();
-        let Occupant { device, line } = &mut *occupant;
-        let mut host = Host { now: timer::now(), memory: &vm.ram, console: &mut console };
-        let result = action(device, &mut host);
-        let level = device.line();
-        if level == *line {
-            return (result, Kicks::NONE);
+        self.occupant.lock().act(self.interrupt, vm, action)
+    }
+
+    /// Lets the device see what has been typed, unless its guest keeps it busy: then it looks for itself.
+    pub fn poll(&self, vm: &Vm) -> Kicks {
+        for _ in 0..POLL_ATTEMPTS_MAX {
+            if let Some(mut occupant) = self.occupant.try_lock() {
+                return occupant.act(self.interrupt, vm, |device, host| device.poll(host)).1;
+            }
+            core::hint::spin_loop();
         }
-        *line = level;
-        // Under the lock, so that the vGIC hears of levels in their order.
-        (result, self.interrupt.map_or(Kicks::NONE, |interrupt| vm.vgic.set_line(interrupt, 0, level)))
+        Kicks::NONE
     }
 
     /// Returns the device to power-on; the vGIC, which holds its line low then, is reset too.
@@ -91,12 +115,35 @@ pub enum Phase {
     Off,
 }
 
+/// The bits of a machine's life that name parked virtual CPUs.
+const PARKED_MASK: u32 = 0xffff;
+
+/// What came of an attempt to park.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// There was nothing to park.
+    Not,
+    /// Others are still to come.
+    Yes,
+    /// All are parked now; the phase that this ends.
+    Last(Phase),
+}
+
 impl Phase {
-    fn from_bits(bits: u8) -> Self {
+    const fn bits(self) -> u32 {
+        (self as u32) << 16
+    }
+
+    fn from_bits(life: u32) -> Self {
         [Self::Preparing, Self::Running, Self::StoppingForOff, Self::StoppingForReset]
             .into_iter()
-            .find(|phase| *phase as u8 == bits)
+            .find(|phase| phase.bits() == life & !PARKED_MASK)
             .unwrap_or(Self::Off)
+    }
+
+    /// Whether virtual CPUs are being parked.
+    pub fn is_stopping(self) -> bool {
+        matches!(self, Self::StoppingForOff | Self::StoppingForReset)
     }
 }
 
@@ -138,9 +185,13 @@ pub struct Vm {
     pub faults: AtomicU32,
     /// Starts so far.
     pub starts: AtomicU32,
-    /// Virtual CPUs that have stopped, while the phase is a stopping one.
-    pub parked: AtomicU32,
-    phase: AtomicU8,
+    /// Virtual CPUs that are off their core although they could run: their core will come to them, nobody needs to kick it.
+    pub queued: AtomicU32,
+    /// Virtual CPUs whose core is shared.
+    pub sharing: AtomicU32,
+    /// The phase, from bit 16 up; below it, while the phase is a stopping one, the virtual CPUs that have stopped. One word,
+    /// so that nobody can park for a stop that is over.
+    life: AtomicU32,
 }
 
 /// The parts of a [`Vm`] that the manifest does not decide at run time.
@@ -199,8 +250,9 @@ impl Vm {
             counter_offset: AtomicU64::new(0),
             faults: AtomicU32::new(0),
             starts: AtomicU32::new(0),
-            parked: AtomicU32::new(0),
-            phase: AtomicU8::new(Phase::Preparing as u8),
+            queued: AtomicU32::new(0),
+            sharing: AtomicU32::new(0),
+            life: AtomicU32::new(Phase::Preparing.bits()),
         }
     }
 
@@ -218,17 +270,56 @@ impl Vm {
     /// Where it is in its life.
     #[inline]
     pub fn phase(&self) -> Phase {
-        Phase::from_bits(self.phase.load(Ordering::Acquire))
+        Phase::from_bits(self.life.load(Ordering::Acquire))
     }
 
     /// Whether its virtual CPUs may run.
     #[inline]
     pub fn is_running(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == Phase::Running as u8
+        self.life.load(Ordering::Acquire) == Phase::Running.bits()
     }
 
-    /// Goes from phase `from` to phase `to`. Returns whether it was in `from`.
+    /// Goes from phase `from` to phase `to`, in which nobody is parked. Returns whether it was in `from`.
     pub fn advance(&self, from: Phase, to: Phase) -> bool {
-        self.phase.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let step = |life| (Phase::from_bits(life) == from).then_some(to.bits());
+        self.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
+    }
+
+    /// Notes whether virtual CPU `vcpu` is off its core although it could run.
+    pub fn set_queued(&self, vcpu: usize, is_queued: bool) {
+        if is_queued {
+            self.queued.fetch_or(1 << vcpu, Ordering::SeqCst);
+        } else {
+            self.queued.fetch_and(!(1 << vcpu), Ordering::SeqCst);
+        }
+        // Pairs with the one in `is_queued`: who makes an interrupt pending and finds the virtual CPU queued has been seen by
+        // its next flush.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether virtual CPU `vcpu` needs no kick.
+    #[inline]
+    pub fn is_queued(&self, vcpu: usize) -> bool {
+        if self.sharing.load(Ordering::Relaxed) & 1 << vcpu == 0 {
+            return false;
+        }
+        fence(Ordering::SeqCst);
+        self.queued.load(Ordering::SeqCst) & 1 << vcpu != 0
+    }
+
+    /// Whether virtual CPU `vcpu` is parked, or there is no stop for which it should be.
+    pub fn is_parked(&self, vcpu: usize) -> bool {
+        let life = self.life.load(Ordering::Acquire);
+        !Phase::from_bits(life).is_stopping() || life & 1 << vcpu != 0
+    }
+
+    /// Parks virtual CPU `vcpu`, if the machine is stopping and it is not parked yet. Says which stop it is, once all are
+    /// parked by this.
+    pub fn park(&self, vcpu: usize) -> Parked {
+        let step =
+            |life: u32| (Phase::from_bits(life).is_stopping() && life & 1 << vcpu == 0).then_some(life | 1 << vcpu);
+        let Ok(before) = self.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step) else { return Parked::Not };
+        let parked = (before | 1 << vcpu) & PARKED_MASK;
+        if parked == (1 << self.vcpu_count()) - 1 { Parked::Last(Phase::from_bits(before)) } else { Parked::Yes }
     }
 }
