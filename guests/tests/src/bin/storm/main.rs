@@ -12,6 +12,7 @@
 mod assembler;
 mod kicks;
 mod meter;
+mod power;
 mod random;
 mod registers;
 mod resets;
@@ -26,6 +27,7 @@ fn main() -> ! {
     match machine().parameter("attack").unwrap_or("random") {
         "kicks" => kicks::run(),
         "none" => meter::run(),
+        "power" => power::run(),
         "random" => random::run(),
         "registers" => registers::run(),
         "resets" => resets::run(),
