@@ -1,7 +1,6 @@
 //! Calls and accesses that a hypervisor answers on its own.
 
-use crate::clock;
-use crate::clock::{absent, measure, print};
+use crate::clock::{self, PHASES, ROUNDS, absent, measure, print};
 use rt::gic::offset;
 use rt::machine::Conduit;
 use rt::probe::{self, Width};
@@ -36,7 +35,10 @@ pub fn run() {
         None => absent("gicr-read", "no redistributor is this CPU's"),
     }
     match uart::base() {
-        Some(base) => read("uart-read", base + uart::offset::FR),
+        Some(base) => {
+            read("uart-read", base + uart::offset::FR);
+            characters();
+        }
         None => absent("uart-read", "there is no UART"),
     }
     nobody();
@@ -62,6 +64,18 @@ fn read(name: &str, address: u64) {
 fn write(name: &str, address: u64, value: u32) {
     let Some(register) = Register::at(address) else { return absent(name, "memory is in its place") };
     measure(name, || register.write(value));
+}
+
+/// Characters to the console, as a driver sends them: a look whether there is room, and the character.
+fn characters() {
+    /// Divides the rounds, those that do not count included, so that the last line has an end.
+    const LINE: u64 = 52;
+    const { assert!((ROUNDS + PHASES).is_multiple_of(LINE), "the guest's next line would begin in the middle of one") };
+    let mut sent = 0;
+    measure("uart-put", || {
+        sent += 1;
+        uart::put(if sent % LINE == 0 { b'\n' } else { b'.' });
+    });
 }
 
 /// A load from an address at which nothing answers, to the instruction behind it: what a probing driver pays.

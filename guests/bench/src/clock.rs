@@ -5,7 +5,7 @@ use rt::{cpu, println, timer};
 /// Rounds of an ordinary measurement: a multiple of [`PHASES`].
 pub const ROUNDS: u64 = 1024;
 /// Every place that a moment can have between two ticks of the counter, where a tick lasts 16 instructions (62.5 MHz).
-const PHASES: u64 = 16;
+pub const PHASES: u64 = 16;
 
 /// Prints the line of one measurement.
 pub fn print(name: &str, rounds: u64, total: u64, empty: u64) {

@@ -56,7 +56,7 @@ fn head(page: &mut String, qemu: &str, reports: &[Report<'_>]) -> anyhow::Result
          included. One and the same guest has measured on the board itself, under Bulkhead, and, where it was asked for, \
          under Debian's Xen with the setting that is fastest for it.</p>\n\
          <p class=\"small\">{} counts each instruction as one nanosecond (<code>-icount shift=0,sleep=off</code>), so a guest \
-         that reads its counter counts instructions: the same on every machine, and every figure here was the same in three \
+         that reads its counter counts instructions: the same on every machine, and what the guest has measured was the same in three \
          runs. Caches, pipelines and memory are not modelled; a count is a measure of work, not of time.</p>",
         escaped(qemu)
     )?;
