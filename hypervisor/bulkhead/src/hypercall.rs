@@ -47,9 +47,12 @@ fn turn_on(vcpu: &mut Vcpu<GuestCpu>, target: u64, entry: u64, context: u64) -> 
     vcpu.context.x[0] = result.err().unwrap_or(psci::SUCCESS);
     match result {
         // Nobody but the run loop of this core can start it.
-        Ok(core) if core == vcpu.guest.core => leave(vcpu, Left::Reschedule),
+        Ok(core) if core == vcpu.guest.core => {
+            vcpu.guest.machine.summon(core, core);
+            leave(vcpu, Left::Reschedule)
+        }
         Ok(core) => {
-            vcpu.guest.machine.kick_core(core, vcpu.guest.core);
+            vcpu.guest.machine.summon(core, vcpu.guest.core);
             Verdict::Resume
         }
         Err(_) => Verdict::Resume,

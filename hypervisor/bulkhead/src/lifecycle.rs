@@ -30,7 +30,7 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
     }
     for vcpu in 0..vm.vcpu_count() {
         if let Some(core) = vm.core_of(vcpu) {
-            machine.kick_core(core, this_core);
+            machine.summon(core, this_core);
         }
     }
 }
@@ -51,7 +51,7 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
             *vm.progress.lock() = 0;
             vm.advance(Phase::StoppingForReset, Phase::Preparing);
             if let Some(core) = vm.core_of(0) {
-                machine.kick_core(core, this_core);
+                machine.summon(core, this_core);
             }
         }
         Phase::StoppingForOff => {
@@ -128,6 +128,10 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
     if let Some(power) = vm.power.first() {
         // All powers are off while a machine is prepared.
         let _ = power.turn_on(vm.entry, vm.device_tree);
+    }
+    if let Some(core) = vm.core_of(0) {
+        // This one: preparation is done where virtual CPU 0 runs.
+        machine.summon(core, core);
     }
 }
 

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::gic::{self, Gic};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use model::vgic::Kicks;
 use spin::{Mutex, Once};
 
@@ -28,6 +28,8 @@ pub struct Machine {
     pub entropy: Mutex<Pool>,
     /// Each core's virtual CPUs, until the core takes them.
     pub vcpus: [Mutex<Vec<Vcpu<GuestCpu>>>; CORES_MAX],
+    /// Cores whose virtual CPUs have been turned on or off, or whose machines have changed phase, since they looked.
+    summoned: [AtomicBool; CORES_MAX],
     /// Virtual machines that are not off.
     live: AtomicUsize,
     /// What each core runs: 0, or 1 + VM number * 16 + virtual CPU number. For the epitaph alone.
@@ -41,6 +43,7 @@ impl Machine {
             gic,
             uart_interrupt,
             cores,
+            summoned: [const { AtomicBool::new(true) }; CORES_MAX],
             live: AtomicUsize::new(vms.len()),
             vms,
             entropy: Mutex::new(entropy),
@@ -55,6 +58,23 @@ impl Machine {
         if core != this_core {
             self.gic.send_sgi(core, gic::KICK);
         }
+    }
+
+    /// Makes `core` look at the lives of its virtual CPUs: something about them has changed.
+    pub fn summon(&self, core: usize, this_core: usize) {
+        if let Some(summoned) = self.summoned.get(core) {
+            summoned.store(true, Ordering::Release);
+        }
+        self.kick_core(core, this_core);
+    }
+
+    /// Whether `core` has been summoned since it last asked.
+    #[inline]
+    pub fn is_summoned(&self, core: usize) -> bool {
+        // A plain load first: it is nearly always false.
+        self.summoned
+            .get(core)
+            .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
     }
 
     /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names.

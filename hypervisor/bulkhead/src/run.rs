@@ -44,6 +44,7 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
             if let Some(power) = vm.power.get(index) {
                 power.turn_off();
             }
+            machine.summon(vcpu.guest.core, vcpu.guest.core);
         }
         Left::SystemOff => lifecycle::stop(machine, vm, Phase::StoppingForOff, vcpu.guest.core),
         Left::SystemReset => lifecycle::stop(machine, vm, Phase::StoppingForReset, vcpu.guest.core),

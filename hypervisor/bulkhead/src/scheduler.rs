@@ -38,23 +38,27 @@ pub struct Core {
     slice_end: Option<Ticks>,
     /// Until when the core prepares a machine's memory before it looks at its virtual CPUs again.
     prepare_until: Option<Ticks>,
+    /// The machine that the core prepares.
+    preparing: Option<&'static Vm>,
 }
 
 impl Core {
     /// Core `number`, with the virtual CPUs that were made for it.
     pub fn new(machine: &'static Machine, number: usize) -> Self {
         let vcpus = machine.vcpus.get(number).map(|vcpus| core::mem::take(&mut *vcpus.lock())).unwrap_or_default();
-        Self { machine, number, vcpus, loaded: None, current: 0, slice_end: None, prepare_until: None }
+        Self { machine, number, vcpus, loaded: None, current: 0, slice_end: None, prepare_until: None, preparing: None }
     }
 
     /// Decides what to do next, and arms the core's timer for the next decision.
     pub fn pick(&mut self) -> Work {
-        let preparing = self.advance_lives();
+        if self.machine.is_summoned(self.number) {
+            self.preparing = self.advance_lives();
+        }
         if self.vcpus.len() == 1 {
-            return preparing.map_or_else(|| self.pick_only(), Work::Prepare);
+            return self.preparing.map_or_else(|| self.pick_only(), Work::Prepare);
         }
         let now = timer::now();
-        match preparing {
+        match self.preparing {
             Some(vm) => self.pick_beside_preparation(vm, now),
             None => self.pick_in_turn(now, false),
         }
