@@ -1,22 +1,22 @@
 //! Just enough of an A64 assembler (Arm ARM C6.2) for machine code that a CPU can be started at.
 
-/// A system register by its encoding: op0, op1, CRn, CRm, op2.
+/// A system register or instruction by its encoding: op0, op1, CRn, CRm, op2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoding(pub(crate) u32, pub(crate) u32, pub(crate) u32, pub(crate) u32, pub(crate) u32);
 
 impl Encoding {
     const fn bits(self) -> u32 {
         let Self(op0, op1, crn, crm, op2) = self;
-        (op0 & 1) << 19 | op1 << 16 | crn << 12 | crm << 8 | op2 << 5
+        op0 << 19 | op1 << 16 | crn << 12 | crm << 8 | op2 << 5
     }
 
-    /// The n-th of the debug and system register space: op0 2 and 3, and all the rest.
+    /// The n-th of system instructions (op0 1), debug registers (2) and system registers (3).
     pub(crate) const fn nth(number: u32) -> Self {
-        Self(2 + (number >> 14 & 1), number >> 11 & 7, number >> 7 & 15, number >> 3 & 15, number & 7)
+        Self(1 + (number >> 14 & 3), number >> 11 & 7, number >> 7 & 15, number >> 3 & 15, number & 7)
     }
 
     /// How many [`Encoding::nth`] knows.
-    pub(crate) const COUNT: u32 = 1 << 15;
+    pub(crate) const COUNT: u32 = 3 << 14;
 }
 
 pub(crate) const NOP: u32 = 0xd503_201f;
@@ -26,12 +26,12 @@ pub(crate) const ERET: u32 = 0xd69f_03e0;
 
 /// `MRS Xto, register`.
 pub(crate) const fn mrs(to: u32, register: Encoding) -> u32 {
-    0xd530_0000 | register.bits() | to
+    0xd520_0000 | register.bits() | to
 }
 
 /// `MSR register, Xfrom`.
 pub(crate) const fn msr(register: Encoding, from: u32) -> u32 {
-    0xd510_0000 | register.bits() | from
+    0xd500_0000 | register.bits() | from
 }
 
 /// `MOV Xto, Xfrom`.

@@ -7,7 +7,7 @@ use rt::psci::{self, Affinity, Error};
 use rt::{Outcome, cpu, ensure, interrupts, machine, report, timer};
 
 const SOON_MICROSECONDS: u64 = 3_000_000;
-const ROUNDS: u64 = 200;
+const ROUNDS: u64 = 50;
 /// Two SPIs that no device has.
 const EDGE: u32 = 70;
 const HELD: u32 = 71;

@@ -23,6 +23,7 @@ pub(crate) fn run() {
         if timer::physical_now() < machine().number("until", 5) * timer::frequency() {
             psci::system_reset();
         }
+        report::test("resets without end come to an end", || Ok(()));
         return;
     }
     report::test("memory is zeroed at each start", || {

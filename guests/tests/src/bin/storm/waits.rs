@@ -7,7 +7,7 @@ use rt::{Outcome, cpu, ensure, gic, interrupts, machine, println, report, timer}
 static OVER: AtomicBool = AtomicBool::new(false);
 static WAKES: AtomicU64 = AtomicU64::new(0);
 /// A wait may end early now and then (Arm ARM D1.6.2), but not as a rule.
-const WAKES_MAX: u64 = 1000;
+const WAKES_MAX: u64 = 100;
 
 pub(crate) fn run() {
     report::test("a CPU whose timer is off sleeps", || sleep(|_| sleeper(timer::disarm)));
