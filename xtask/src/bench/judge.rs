@@ -30,6 +30,8 @@ pub(crate) enum Kind {
         average: f64,
         /// What it may cost.
         limit: f64,
+        /// It has been above its limit before, and is no dearer now.
+        is_known: bool,
     },
     /// It costs more than it has, by more than [`SLACK`].
     Dearer {
@@ -50,9 +52,14 @@ pub(crate) enum Kind {
 }
 
 impl Finding {
-    /// Whether the change that caused it cannot land.
+    /// Whether something is wrong with the row.
     pub(crate) const fn is_refused(&self) -> bool {
         !matches!(self.kind, Kind::Cheaper { .. })
+    }
+
+    /// Whether a change made it so: a row that has met its limit stays below it, and one that has not gets no dearer.
+    pub(crate) const fn is_regression(&self) -> bool {
+        self.is_refused() && !matches!(self.kind, Kind::AboveLimit { is_known: true, .. })
     }
 }
 
@@ -60,8 +67,9 @@ impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { row, kind } = self;
         match kind {
-            Kind::AboveLimit { average, limit } => {
-                write!(formatter, "`{row}` costs {average:.1}, and may cost {limit:.1}")
+            Kind::AboveLimit { average, limit, is_known } => {
+                let since = if *is_known { "; it has not met its limit yet" } else { "" };
+                write!(formatter, "`{row}` costs {average:.1}, and may cost {limit:.1}{since}")
             }
             Kind::Dearer { average, kept } => write!(
                 formatter,
@@ -92,7 +100,12 @@ fn judge_row(row: &Row, measured: &Measured, before: Option<f64>) -> Option<Kind
     let Some(average) = measured.average(Platform::Bulkhead, &row.name) else { return Some(Kind::Missing) };
     let native = measured.average(Platform::Native, &row.name);
     match row.ceiling(native) {
-        Some(limit) if average > limit + ROUNDING => return Some(Kind::AboveLimit { average, limit }),
+        Some(limit) if average > limit + ROUNDING => {
+            let is_known = before.is_some_and(|kept| {
+                kept > limit + ROUNDING && (row.unit != Unit::Instructions || average <= kept * SLACK + ROUNDING)
+            });
+            return Some(Kind::AboveLimit { average, limit, is_known });
+        }
         _ => {}
     }
     // Code grows with what it can do; only its limit holds.
@@ -132,7 +145,11 @@ mod tests {
 
     #[test]
     fn a_row_above_its_limit_is_refused_however_dear_it_was() {
-        assert_eq!(found(4, 83, Some(90.0)), Some(Kind::AboveLimit { average: 83.0, limit: 82.0 }));
+        let above = |average, is_known| Some(Kind::AboveLimit { average, limit: 82.0, is_known });
+        assert_eq!(found(4, 83, Some(90.0)), above(83.0, true));
+        assert_eq!(found(4, 100, Some(90.0)), above(100.0, false), "dearer still");
+        assert_eq!(found(4, 83, Some(80.0)), above(83.0, false), "it had met its limit");
+        assert_eq!(found(4, 83, None), above(83.0, false));
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub(crate) fn measure(workspace: &Workspace, cpu: &str, xen: Option<&Path>) -> a
     Ok(measured)
 }
 
-/// Measures on every model in [`CPUS`] and holds it against the limits and the kept figures: one test for each row.
+/// Measures on every model in [`CPUS`] and holds it against the limits and the kept figures: one test for each row. A row
+/// that has never met its limit is no failure as long as it gets no dearer; `cargo xtask bench` says that it is open.
 ///
 /// # Errors
 /// When something is wrong with this machine, or a run fails.
@@ -89,11 +90,12 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
         let findings = judge(&rows, &measured, budgets.of(cpu));
         print_table(cpu, &rows, &measured, &findings);
         for row in rows.due() {
-            let missed = findings.iter().any(|finding| finding.is_refused() && finding.row == row.name);
+            let missed = findings.iter().any(|finding| finding.is_regression() && finding.row == row.name);
             tally.count(!missed);
         }
         for finding in findings.iter().filter(|finding| finding.is_refused()) {
-            println!("FAIL {cpu}: {finding}");
+            let word = if finding.is_regression() { "FAIL" } else { "open" };
+            println!("{word} {cpu}: {finding}");
         }
     }
     Ok(tally)
