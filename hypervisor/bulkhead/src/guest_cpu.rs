@@ -87,8 +87,7 @@ impl GuestCpu {
         for vcpu in kicks.iter() {
             match self.vm.core_of(vcpu) {
                 Some(core) if core == self.core => is_own_core_concerned = true,
-                // One that is queued will look at its interrupts when its turn comes.
-                Some(core) if !self.vm.is_queued(vcpu) => self.machine.kick_core(core, self.core),
+                Some(core) if self.vm.needs_kick(vcpu) => self.machine.kick_core(core, self.core),
                 Some(_) | None => {}
             }
         }

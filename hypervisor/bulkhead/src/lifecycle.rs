@@ -44,7 +44,6 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     for power in &vm.power {
         power.turn_off();
     }
-    vm.queued.store(0, Ordering::Release);
     match phase {
         Phase::StoppingForReset => {
             log_restart(vm);

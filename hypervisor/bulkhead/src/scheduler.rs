@@ -206,7 +206,7 @@ impl Core {
 
     fn load(&mut self, index: usize) {
         let vcpu = &mut self.vcpus[index];
-        vcpu.guest.vm.set_queued(vcpu.guest.index, false);
+        vcpu.guest.vm.set_loaded(vcpu.guest.index);
         vcpu.guest.virtual_interface.load();
         let mut active =
             vcpu.guest.interface.load(vcpu.guest.vm.vgic, vcpu.guest.index, &mut CoreListRegisters::of_this_core());
@@ -227,9 +227,7 @@ impl Core {
         let guest = &mut vcpu.guest;
         let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
         guest.virtual_interface = VirtualInterface::save();
-        if !guest.waiting {
-            guest.vm.set_queued(guest.index, true);
-        }
+        guest.vm.set_away(guest.index, !guest.waiting);
         self.machine.set_running(self.number, None);
         guest.tell(kicks)
     }

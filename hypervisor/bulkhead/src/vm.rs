@@ -185,8 +185,10 @@ pub struct Vm {
     pub faults: AtomicU32,
     /// Starts so far.
     pub starts: AtomicU32,
-    /// Virtual CPUs that are off their core although they could run: their core will come to them, nobody needs to kick it.
-    pub queued: AtomicU32,
+    /// Virtual CPUs that are not loaded on their core.
+    away: AtomicU32,
+    /// Those of them that could run: their core will come to them, nobody needs to kick it.
+    queued: AtomicU32,
     /// Virtual CPUs whose core is shared.
     pub sharing: AtomicU32,
     /// The phase, from bit 16 up; below it, while the phase is a stopping one, the virtual CPUs that have stopped. One word,
@@ -250,6 +252,7 @@ impl Vm {
             counter_offset: AtomicU64::new(0),
             faults: AtomicU32::new(0),
             starts: AtomicU32::new(0),
+            away: AtomicU32::new(0),
             queued: AtomicU32::new(0),
             sharing: AtomicU32::new(0),
             life: AtomicU32::new(Phase::Preparing.bits()),
@@ -285,26 +288,38 @@ impl Vm {
         self.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
     }
 
-    /// Notes whether virtual CPU `vcpu` is off its core although it could run.
-    pub fn set_queued(&self, vcpu: usize, is_queued: bool) {
-        if is_queued {
-            self.queued.fetch_or(1 << vcpu, Ordering::SeqCst);
-        } else {
-            self.queued.fetch_and(!(1 << vcpu), Ordering::SeqCst);
-        }
-        // Pairs with the one in `is_queued`: who makes an interrupt pending and finds the virtual CPU queued has been seen by
+    /// Notes that virtual CPU `vcpu` is on its core.
+    pub fn set_loaded(&self, vcpu: usize) {
+        self.away.fetch_and(!(1 << vcpu), Ordering::SeqCst);
+        self.queued.fetch_and(!(1 << vcpu), Ordering::SeqCst);
+        // Pairs with the one in `needs_kick`: who makes an interrupt pending and finds the virtual CPU away has been seen by
         // its next flush.
         fence(Ordering::SeqCst);
     }
 
-    /// Whether virtual CPU `vcpu` needs no kick.
-    #[inline]
-    pub fn is_queued(&self, vcpu: usize) -> bool {
-        if self.sharing.load(Ordering::Relaxed) & 1 << vcpu == 0 {
-            return false;
+    /// Notes that virtual CPU `vcpu` is off its core; `is_queued` says that it will be back without being woken.
+    pub fn set_away(&self, vcpu: usize, is_queued: bool) {
+        if is_queued {
+            self.queued.fetch_or(1 << vcpu, Ordering::SeqCst);
         }
+        self.away.fetch_or(1 << vcpu, Ordering::SeqCst);
+    }
+
+    /// Whether the core of virtual CPU `vcpu` must be told of an interrupt. One that has its core alone, or is on it, must;
+    /// one that is queued will look at its interrupts when its turn comes; one that waits is woken only by what it can take.
+    /// So a guest cannot have the neighbours of its sleeping virtual CPUs interrupted for nothing.
+    #[inline]
+    pub fn needs_kick(&self, vcpu: usize) -> bool {
+        self.sharing.load(Ordering::Relaxed) & 1 << vcpu == 0 || self.needs_wake(vcpu)
+    }
+
+    #[inline(never)]
+    fn needs_wake(&self, vcpu: usize) -> bool {
         fence(Ordering::SeqCst);
-        self.queued.load(Ordering::SeqCst) & 1 << vcpu != 0
+        if self.away.load(Ordering::SeqCst) & 1 << vcpu == 0 {
+            return true;
+        }
+        self.queued.load(Ordering::SeqCst) & 1 << vcpu == 0 && self.vgic.has_deliverable(vcpu)
     }
 
     /// Whether virtual CPU `vcpu` is parked, or there is no stop for which it should be.
