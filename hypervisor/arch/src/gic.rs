@@ -9,7 +9,7 @@ use crate::boot::CORES_MAX;
 use crate::cpu;
 use crate::registers::{
     ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SGI1R_EL1,
-    ICC_SRE_EL2,
+    ICC_SRE_EL1, ICC_SRE_EL2,
 };
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -187,9 +187,11 @@ impl Gic {
         let enabled = [KICK, STOP, MAINTENANCE, HYP_TIMER, VIRTUAL_TIMER, PHYSICAL_TIMER];
         frame.isenabler0.set(enabled.iter().fold(0, |bits, intid| bits | 1 << intid));
 
-        // SRE, DFB, DIB, and EL1's access to its own SRE.
-        ICC_SRE_EL2.set(0xf);
+        // SRE, DFB and DIB for EL2 and, banked apart, for EL1 (IHI 0069 12.2.22, 12.2.23). Enable stays clear: a guest's
+        // access to ICC_SRE_EL1 traps, or it could turn the system registers off for the next guest of this core.
+        ICC_SRE_EL2.set(0b0111);
         barrier();
+        ICC_SRE_EL1.set(0b111);
         ICC_CTLR_EL1.set(1 << 1);
         ICC_BPR1_EL1.set(0);
         ICC_PMR_EL1.set(0xff);

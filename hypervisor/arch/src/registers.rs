@@ -60,7 +60,9 @@ system_registers! {
     ICC_CTLR_EL1, "s3_0_c12_c12_4";
     /// Group 1 enable.
     ICC_IGRPEN1_EL1, "s3_0_c12_c12_7";
-    /// System-register interface enable.
+    /// System-register interface enable of EL1.
+    ICC_SRE_EL1, "s3_0_c12_c12_5";
+    /// System-register interface enable of EL2, and of EL1's access to its own.
     ICC_SRE_EL2, "s3_4_c12_c9_5";
     /// List registers whose interrupt has ended with a notice asked for (read only).
     ICH_EISR_EL2, "s3_4_c12_c11_3";

@@ -78,6 +78,8 @@ fn value(register: SystemRegister, access: Access) -> Answer {
         SystemRegister::MDSCR_EL1 => Answer::Value(cpu::monitor_debug_control()),
         // OSLSR_EL1: OSLM = 0b10, the OS lock is implemented; OSLK = 0, it is not locked.
         SystemRegister::OSLSR_EL1 => Answer::Value(1 << 3),
+        // SRE, DFB and DIB: the system-register interface is on and nothing bypasses it, whatever a guest writes.
+        SystemRegister::ICC_SRE_EL1 => Answer::Value(0b111),
         // ACTLR_EL1 has nothing that a guest may set.
         SystemRegister::ACTLR_EL1 => Answer::Value(0),
         // op0 = 2 is the debug and trace space: breakpoints, watchpoints, the OS locks and the DCC read as zero and
