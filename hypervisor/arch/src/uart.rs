@@ -1,7 +1,7 @@
 //! The board's PL011 (ARM DDI 0183), for EL2's own console: polled output, interrupt-driven input.
 
 use tock_registers::interfaces::{Readable, Writeable};
-use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
+use tock_registers::registers::{ReadOnly, ReadWrite};
 use tock_registers::{register_bitfields, register_structs};
 
 register_bitfields! {u32,
@@ -42,11 +42,12 @@ register_structs! {
         (0x34 => _reserved2),
         (0x38 => imsc: ReadWrite<u32, INTERRUPT::Register>),
         (0x3c => _reserved3),
-        (0x44 => icr: WriteOnly<u32, INTERRUPT::Register>),
-        (0x48 => _reserved4),
         (0x1000 => @END),
     }
 }
+
+/// How often a full transmit FIFO is looked at: longer than a byte takes at 9600 baud.
+const POLLS_MAX: u32 = 100_000;
 
 /// The board's UART. Its rate is what the firmware set.
 pub struct Uart(&'static Registers);
@@ -71,20 +72,23 @@ impl Uart {
         self.0.imsc.write(INTERRUPT::RX::SET + INTERRUPT::RT::SET);
     }
 
-    /// Sends one byte; waits for room in the transmit FIFO, which the hardware empties.
+    /// Sends one byte; waits for room in the transmit FIFO, which the hardware empties. A UART that stands still, held by
+    /// hardware flow control or without its clock, loses the byte: EL2 does not wait for ever.
     pub fn put(&self, byte: u8) {
-        while self.0.fr.is_set(FR::TXFF) {
+        for _ in 0..POLLS_MAX {
+            if !self.0.fr.is_set(FR::TXFF) {
+                self.0.dr.set(u32::from(byte));
+                return;
+            }
             core::hint::spin_loop();
         }
-        self.0.dr.set(u32::from(byte));
     }
 
-    /// Takes one received byte, if there is one, and clears the receive interrupts once there is none.
+    /// Takes one received byte, if there is one.
+    ///
+    /// Reading is what clears the receive interrupts (ARM DDI 0183 2.8.1, 2.8.2): RX below the FIFO's trigger level, RT
+    /// when it is empty. UARTICR would clear them for a byte that has just come, too, and nobody would ever take that one.
     pub fn take(&self) -> Option<u8> {
-        if self.0.fr.is_set(FR::RXFE) {
-            self.0.icr.write(INTERRUPT::RX::SET + INTERRUPT::RT::SET);
-            return None;
-        }
-        Some(self.0.dr.get() as u8)
+        (!self.0.fr.is_set(FR::RXFE)).then(|| self.0.dr.get() as u8)
     }
 }
