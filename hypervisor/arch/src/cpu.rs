@@ -6,7 +6,8 @@ use crate::registers::{
     CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
 };
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2, VTTBR_EL2,
+    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2,
+    VTTBR_EL2,
 };
 use core::arch::asm;
 use model::GuestAddr;
@@ -162,8 +163,8 @@ impl<G: Guest> Vcpu<G> {
 
     /// After [`Verdict::Leave`](crate::context::Verdict::Leave): skips the instruction that trapped.
     pub fn skip_instruction(&mut self) {
-        self.context.elr = self.context.elr.wrapping_add(4);
-        self.context.spsr &= !PSTATE_SS_AND_BTYPE;
+        self.context.elr = self.context.elr.wrapping_add(instruction_size(self.context.spsr));
+        self.context.spsr = pstate_after(self.context.spsr);
     }
 
     /// After [`Verdict::Leave`](crate::context::Verdict::Leave): the guest's PSTATE.
@@ -172,8 +173,33 @@ impl<G: Guest> Vcpu<G> {
     }
 }
 
-/// PSTATE.SS and PSTATE.BTYPE: both belong to the instruction that was just emulated.
-const PSTATE_SS_AND_BTYPE: u64 = (1 << 21) | (0b11 << 10);
+/// PSTATE.SS and, in AArch64 state, PSTATE.BTYPE: both belong to the instruction that was just emulated.
+const PSTATE_SS: u64 = 1 << 21;
+const PSTATE_BTYPE: u64 = 0b11 << 10;
+/// PSTATE.nRW: AArch32 state, which EL0 may be in.
+const PSTATE_AARCH32: u64 = 1 << 4;
+/// PSTATE.IT as an exception from AArch32 state saves it (Arm ARM, SPSR_EL2): bits 7:2, then bits 1:0.
+const PSTATE_IT_HIGH: u64 = 0x3f << 10;
+const PSTATE_IT_LOW: u64 = 0b11 << 25;
+
+/// The bytes of the instruction that trapped, in the state `pstate`. In AArch32 state ESR_EL2.IL tells: the syndrome is
+/// still that of this exit, since EL2 takes no exceptions of its own.
+#[inline(always)]
+fn instruction_size(pstate: u64) -> u64 {
+    if pstate & PSTATE_AARCH32 == 0 || ESR_EL2.get() & (1 << 25) != 0 { 4 } else { 2 }
+}
+
+/// PSTATE behind the instruction that trapped: the next one of an IT block, if it was in one (Arm ARM, AArch32.ITAdvance).
+#[inline(always)]
+fn pstate_after(pstate: u64) -> u64 {
+    if pstate & PSTATE_AARCH32 == 0 {
+        return pstate & !(PSTATE_SS | PSTATE_BTYPE);
+    }
+    let block = (pstate & PSTATE_IT_HIGH) >> 8 | (pstate & PSTATE_IT_LOW) >> 25;
+    let next = if block & 0b111 == 0 { 0 } else { (block & 0xe0) | ((block << 1) & 0x1f) };
+    let rest = pstate & !(PSTATE_SS | PSTATE_IT_HIGH | PSTATE_IT_LOW);
+    rest | (next << 8) & PSTATE_IT_HIGH | (next << 25) & PSTATE_IT_LOW
+}
 
 /// In the fast tier: where the guest will go on.
 #[inline]
@@ -184,11 +210,13 @@ pub fn program_counter() -> u64 {
 /// In the fast tier: skips the instruction that trapped.
 #[inline]
 pub fn skip_instruction() {
-    ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
     let pstate = SPSR_EL2.get();
-    if pstate & PSTATE_SS_AND_BTYPE != 0 {
-        SPSR_EL2.set(pstate & !PSTATE_SS_AND_BTYPE);
+    let mut size = 4;
+    if pstate & (PSTATE_AARCH32 | PSTATE_SS | PSTATE_BTYPE) != 0 {
+        size = instruction_size(pstate);
+        SPSR_EL2.set(pstate_after(pstate));
     }
+    ELR_EL2.set(ELR_EL2.get().wrapping_add(size));
 }
 
 /// In the fast tier: what the exit was.
