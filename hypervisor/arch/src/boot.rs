@@ -45,7 +45,10 @@ pub(crate) struct SecondaryStart {
 // Linux `Documentation/arch/arm64/booting.rst`: the 64-byte header; flags 0xa = little-endian, 4 KiB pages, anywhere in
 // memory. On entry the MMU and data cache are off and the image is clean to the point of coherency.
 //
-// The BSS is invalidated before it is cleared, so that no stale cache line covers it once the caches are on.
+// HCR_EL2 comes first: E2H and TGE clear, or the other EL2 registers have VHE's format; RW set.
+//
+// The whole image is cleaned and invalidated before it is written to, so that no stale cache line covers the cleared BSS
+// or the relocated data once the caches are on. CTR_EL0.DminLine is the log2 of the smallest line in words.
 //
 // Relocation: the image is linked at 0, so `_start`'s run-time address is the displacement, and every entry of
 // .rela.dyn is R_AARCH64_RELATIVE (1027): *(base + offset) = base + addend.
@@ -71,18 +74,25 @@ primary_entry:
     cmp     x1, #(2 << 2)
     b.ne    not_el2
     mov     x19, x0
+    mov     x1, #{hcr_rw}
+    msr     hcr_el2, x1
+    isb
 
-    adrp    x1, __bss_start
-    add     x1, x1, :lo12:__bss_start
+    mrs     x1, ctr_el0
+    ubfx    x1, x1, #16, #4
+    mov     x3, #4
+    lsl     x3, x3, x1
+    adrp    x1, __image_start
     adrp    x2, __image_end
     add     x2, x2, :lo12:__image_end
-    mov     x3, x1
-0:  dc      ivac, x3
-    add     x3, x3, #64
-    cmp     x3, x2
+0:  dc      civac, x1
+    add     x1, x1, x3
+    cmp     x1, x2
     b.lo    0b
     dsb     sy
 
+    adrp    x1, __bss_start
+    add     x1, x1, :lo12:__bss_start
     adrp    x2, __bss_end
     add     x2, x2, :lo12:__bss_end
 1:  stp     xzr, xzr, [x1], #16
@@ -124,6 +134,9 @@ not_el2:
 .global secondary_entry
 secondary_entry:
     msr     daifset, #0xf
+    mov     x1, #{hcr_rw}
+    msr     hcr_el2, x1
+    isb
     msr     spsel, #1
     ldp     x1, x20, [x0]
     mov     sp, x1
@@ -148,6 +161,7 @@ secondary_entry:
     bl      {secondary}
     b       not_el2
 "#,
+    hcr_rw = const 1u64 << 31,
     stacks = sym STACKS,
     stack_stride = const STACK_STRIDE,
     primary = sym primary,

@@ -4,7 +4,7 @@
 
 use crate::boot::{self, SecondaryStart};
 use crate::registers::ID_AA64MMFR0_EL1;
-use aarch64_cpu::registers::{HCR_EL2, MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
+use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
 use core::arch::asm;
 use model::PhysAddr;
 use model::table::{Attributes, MapError, Mapping, TableMemory, map};
@@ -198,7 +198,8 @@ pub(crate) fn configure_stage2() {
         (1 << 31) | (size << 16) | (0b11 << 12) | (0b01 << 10) | (0b01 << 8) | (0b01 << 6) | (64 - INPUT_ADDRESS_BITS),
     );
     VTTBR_EL2.set(0);
-    HCR_EL2.set(0);
+    // SAFETY: TLB maintenance changes no mapping. What ran here before may have left entries of VMIDs that are ours now.
+    unsafe { asm!("isb", "tlbi alle1", "dsb nsh", "isb", options(nostack)) };
 }
 
 /// A VM's stage 2: the value of VTTBR_EL2.
