@@ -2,7 +2,9 @@
 //!
 //! Leaves out everything that Rust can do: the board, the tables, the interrupt controller.
 
+use crate::per_core::PER_CORE;
 use core::arch::global_asm;
+use core::ops::Range;
 
 /// The most cores that Bulkhead runs on.
 pub const CORES_MAX: usize = 8;
@@ -31,6 +33,13 @@ pub(crate) fn stack_top(core: usize) -> usize {
     stack_guard(core) + STACK_STRIDE
 }
 
+/// The stack that `address` lies on, if it lies on one: its addresses without the guard page.
+pub(crate) fn stack_around(address: u64) -> Option<Range<u64>> {
+    (0..CORES_MAX)
+        .map(|core| (stack_guard(core) + STACK_GUARD_SIZE) as u64..stack_top(core) as u64)
+        .find(|stack| stack.contains(&address))
+}
+
 /// What a secondary core finds in `x0` when PSCI CPU_ON starts it.
 #[repr(C)]
 pub(crate) struct SecondaryStart {
@@ -40,6 +49,7 @@ pub(crate) struct SecondaryStart {
     pub(crate) tcr: u64,
     pub(crate) ttbr0: u64,
     pub(crate) sctlr: u64,
+    pub(crate) per_core: u64,
 }
 
 // Linux `Documentation/arch/arm64/booting.rst`: the 64-byte header; flags 0xa = little-endian, 4 KiB pages, anywhere in
@@ -119,6 +129,9 @@ primary_entry:
     add     x1, x1, #{stack_stride}
     msr     spsel, #1
     mov     sp, x1
+    adrp    x1, {per_core}
+    add     x1, x1, :lo12:{per_core}
+    msr     tpidr_el2, x1
     adrp    x1, el2_vectors
     add     x1, x1, :lo12:el2_vectors
     msr     vbar_el2, x1
@@ -140,6 +153,8 @@ secondary_entry:
     msr     spsel, #1
     ldp     x1, x20, [x0]
     mov     sp, x1
+    ldr     x1, [x0, #48]
+    msr     tpidr_el2, x1
     adrp    x1, el2_vectors
     add     x1, x1, :lo12:el2_vectors
     msr     vbar_el2, x1
@@ -164,6 +179,7 @@ secondary_entry:
     hcr_rw = const 1u64 << 31,
     stacks = sym STACKS,
     stack_stride = const STACK_STRIDE,
+    per_core = sym PER_CORE,
     primary = sym primary,
     secondary = sym secondary,
 );

@@ -2,19 +2,21 @@
 //!
 //! Nothing here takes a lock or allocates: whoever failed may hold the lock.
 
-use crate::boot::{self, CORES_MAX};
+use crate::boot;
+use crate::per_core::this_core;
 use crate::registers::ICC_SGI1R_EL1;
 use crate::uart::Uart;
 use crate::{cpu, firmware, gic};
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2, VTTBR_EL2};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// The UART's address, or 0 before it is known.
 static UART: AtomicU64 = AtomicU64::new(0);
-static FAILED: AtomicBool = AtomicBool::new(false);
-static AFFINITIES: [AtomicU64; CORES_MAX] = [const { AtomicU64::new(u64::MAX) }; CORES_MAX];
+/// The core that writes the epitaph, or [`NOBODY`].
+static FAILED: AtomicUsize = AtomicUsize::new(NOBODY);
+const NOBODY: usize = usize::MAX;
 static DESCRIBE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Says what `core` was doing, on one line.
@@ -24,22 +26,9 @@ pub(crate) fn set_uart(base: u64) {
     UART.store(base, Ordering::Release);
 }
 
-/// Notes the number of the core that runs this.
-pub fn set_core(core: usize) {
-    if let Some(entry) = AFFINITIES.get(core) {
-        entry.store(cpu::affinity(), Ordering::Release);
-    }
-}
-
 /// Lets `describe` add a line to the epitaph: what the core was doing.
 pub fn describe_with(describe: Describe) {
     DESCRIBE.store(describe as *mut (), Ordering::Release);
-}
-
-/// The number of the core that runs this, 0 before [`set_core`].
-pub fn this_core() -> usize {
-    let affinity = cpu::affinity();
-    AFFINITIES.iter().position(|entry| entry.load(Ordering::Acquire) == affinity).unwrap_or(0)
 }
 
 /// The UART without a lock.
@@ -100,13 +89,17 @@ fn stop() -> ! {
 }
 
 fn fail(reason: fmt::Arguments<'_>, frame: Option<&OwnFrame>) -> ! {
-    if FAILED.swap(true, Ordering::AcqRel) {
-        // Another core is writing the epitaph, or writing it failed too.
-        cpu::park()
+    let core = this_core();
+    match FAILED.load(Ordering::Acquire) {
+        // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5). Two cores that fail in
+        // the same moment may both write, and garble each other's lines.
+        NOBODY => FAILED.store(core, Ordering::Release),
+        // Writing the epitaph failed too; what there is of it must do.
+        first if first == core => stop(),
+        _ => cpu::park(),
     }
     // IRM: every core but this one.
     ICC_SGI1R_EL1.set(1 << 40 | u64::from(gic::STOP) << 24);
-    let core = this_core();
     let mut out = RawConsole::new();
     let _ = write_epitaph(&mut out, core, reason, frame);
     stop()
@@ -158,14 +151,15 @@ fn write_frame(out: &mut RawConsole, number: usize, address: u64) -> fmt::Result
     writeln!(out, "  frame {number}: bulkhead+{:#x}", address.wrapping_sub(boot::image().start))
 }
 
-/// Follows the frame records (AAPCS64 6.4.6: previous frame pointer, return address) as long as they are on a stack.
+/// Follows the frame records (AAPCS64 6.4.6: previous frame pointer, return address) as long as they are on one stack of
+/// EL2's. The first pointer may be a guest's: the fast tier begins with the guest's X29.
 fn write_backtrace(out: &mut RawConsole, mut frame_pointer: u64) -> fmt::Result {
-    let image = boot::image();
+    let Some(stack) = boot::stack_around(frame_pointer) else { return Ok(()) };
     for number in 1..32 {
-        if frame_pointer < image.start || frame_pointer + 16 > image.end || !frame_pointer.is_multiple_of(8) {
+        if !stack.contains(&frame_pointer) || stack.end - frame_pointer < 16 || !frame_pointer.is_multiple_of(8) {
             break;
         }
-        // SAFETY: inside the image, all of which is readable but the guard pages, and no frame record lies on those.
+        // SAFETY: inside a stack, all of which is mapped; whatever it holds there is a number.
         let [previous, return_address] = unsafe { (frame_pointer as *const [u64; 2]).read_volatile() };
         if return_address == 0 {
             break;

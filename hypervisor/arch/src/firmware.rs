@@ -27,6 +27,7 @@ static STARTS: [StartRecord; CORES_MAX] = [const {
         tcr: 0,
         ttbr0: 0,
         sctlr: 0,
+        per_core: 0,
     }))
 }; CORES_MAX];
 

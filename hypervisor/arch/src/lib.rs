@@ -21,6 +21,7 @@ pub mod heap;
 pub mod list_registers;
 pub mod memory;
 pub mod mmu;
+mod per_core;
 mod registers;
 pub mod timer;
 pub mod uart;

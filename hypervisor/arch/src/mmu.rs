@@ -3,6 +3,7 @@
 //! Leaves out the table format: `model::table` builds both, over [`TablePool`] memory.
 
 use crate::boot::{self, SecondaryStart};
+use crate::per_core;
 use crate::registers::ID_AA64MMFR0_EL1;
 use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
 use core::arch::asm;
@@ -166,7 +167,12 @@ impl HypMap {
 
     /// What a secondary core `core` needs to come up in this map.
     pub(crate) fn settings_for(&self, core: usize) -> SecondaryStart {
-        SecondaryStart { stack_top: boot::stack_top(core) as u64, core: core as u64, ..self.settings() }
+        SecondaryStart {
+            stack_top: boot::stack_top(core) as u64,
+            core: core as u64,
+            per_core: per_core::address(core),
+            ..self.settings()
+        }
     }
 
     fn settings(&self) -> SecondaryStart {
@@ -181,7 +187,7 @@ impl HypMap {
             | (64 - INPUT_ADDRESS_BITS);
         // Arm ARM D19.2.119: the RES1 bits; M, C, SA, I; WXN makes writable memory never executable.
         let sctlr = 0x30c5_0830 | 1 | (1 << 2) | (1 << 3) | (1 << 12) | (1 << 19);
-        SecondaryStart { stack_top: 0, core: 0, mair, tcr, ttbr0: self.root.0, sctlr }
+        SecondaryStart { stack_top: 0, core: 0, mair, tcr, ttbr0: self.root.0, sctlr, per_core: 0 }
     }
 }
 

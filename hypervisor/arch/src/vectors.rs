@@ -9,6 +9,7 @@
 //! callee-saved registers of [`enter`]'s caller.
 
 use crate::context::Context;
+use crate::per_core::EMERGENCY_STACK_SIZE;
 use core::arch::global_asm;
 use core::mem::offset_of;
 
@@ -179,17 +180,17 @@ el2_vectors:
     .balign 128
     b       exit_system_error
 
-// EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another.
+// EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another, the core's emergency
+// stack. SP_EL0 is the scratch register: the guest's is lost, and so is the guest.
 .macro own name, number
 \name:
-    msr     tpidr_el2, x0
-    adrp    x0, {emergency_stack}
-    add     x0, x0, :lo12:{emergency_stack}
+    msr     sp_el0, x0
+    mrs     x0, tpidr_el2
     add     x0, x0, #{emergency_stack_size}
     stp     x1, x2, [x0, #-264]
     mov     x1, sp
     sub     sp, x0, #272
-    mrs     x0, tpidr_el2
+    mrs     x0, sp_el0
     str     x0, [sp]
     str     x1, [sp, #248]
     stp     x3, x4, [sp, #24]
@@ -220,18 +221,9 @@ el2_vectors:
     interrupt = const offset_of!(Context, interrupt),
     system_error = const offset_of!(Context, system_error),
     elr = const offset_of!(Context, elr),
-    emergency_stack = sym EMERGENCY_STACK,
     emergency_stack_size = const EMERGENCY_STACK_SIZE,
     own_exception = sym crate::epitaph::own_exception,
 );
-
-const EMERGENCY_STACK_SIZE: usize = 8192;
-
-#[repr(C, align(16))]
-struct EmergencyStack([u8; EMERGENCY_STACK_SIZE]);
-
-/// Where EL2 handles its own exceptions. One serves all cores: the first to fail writes the epitaph and stops the rest.
-static mut EMERGENCY_STACK: EmergencyStack = EmergencyStack([0; EMERGENCY_STACK_SIZE]);
 
 unsafe extern "C" {
     /// Runs the guest of `context` on this core until a fast handler asks to leave.

@@ -33,7 +33,6 @@ fn primary(device_tree: usize) -> ! {
     let map = boot::step(boot::map_board(&hardware.board));
     map.enable();
     arch::heap::configure();
-    epitaph::set_core(0);
     epitaph::describe_with(boot::describe_core);
     let arch::Hardware { board, uart, gic } = hardware;
     console::install(uart, board.console_in_lines);
@@ -46,6 +45,5 @@ fn primary(device_tree: usize) -> ! {
 
 /// From the first Rust instruction of a secondary core to its run loop.
 fn secondary(core: usize) -> ! {
-    epitaph::set_core(core);
     boot::enter_run_loop(machine::get(), core)
 }

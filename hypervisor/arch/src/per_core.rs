@@ -1,0 +1,35 @@
+//! What each core has for itself at EL2. TPIDR_EL2 holds its address from the core's first instructions on.
+
+use crate::boot::CORES_MAX;
+use core::arch::asm;
+use core::cell::UnsafeCell;
+
+/// The size of a core's emergency stack, in bytes.
+pub(crate) const EMERGENCY_STACK_SIZE: usize = 4096;
+
+/// One core's own part of EL2's memory.
+#[repr(C, align(16))]
+pub(crate) struct PerCore {
+    /// Where the core handles EL2's own exceptions: its other stack may be what is broken. Only the vectors name it.
+    emergency_stack: UnsafeCell<[u8; EMERGENCY_STACK_SIZE]>,
+}
+
+// SAFETY: no reference into an emergency stack is ever made; each is used by its core alone.
+unsafe impl Sync for PerCore {}
+
+/// The primary core's comes first.
+pub(crate) static PER_CORE: [PerCore; CORES_MAX] =
+    [const { PerCore { emergency_stack: UnsafeCell::new([0; EMERGENCY_STACK_SIZE]) } }; CORES_MAX];
+
+/// What TPIDR_EL2 is on core `core`.
+pub(crate) fn address(core: usize) -> u64 {
+    &raw const PER_CORE[core] as u64
+}
+
+/// The number of the core that runs this.
+pub(crate) fn this_core() -> usize {
+    let address: usize;
+    // SAFETY: reads a register that is constant from the core's first instructions on.
+    unsafe { asm!("mrs {0}, tpidr_el2", out(reg) address, options(pure, nomem, nostack, preserves_flags)) };
+    (address - &raw const PER_CORE as usize) / size_of::<PerCore>()
+}
