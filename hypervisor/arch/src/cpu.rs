@@ -5,6 +5,7 @@ use crate::mmu::{self, Stage2};
 use crate::registers::{
     CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
 };
+use crate::vectors::absorb_system_error;
 use aarch64_cpu::registers::{
     CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2,
     VTTBR_EL2,
@@ -59,6 +60,7 @@ pub fn configure() {
     CNTHCTL_EL2.set(CNTHCTL_GUEST);
     VPIDR_EL2.set(MIDR_EL1.get());
     close_later_extensions();
+    refuse_system_error();
     // A locked OS lock would suppress the guests' single-step exceptions.
     OSLAR_EL1.set(0);
     OSDLR_EL1.set(0);
@@ -139,10 +141,15 @@ impl<G: Guest> Vcpu<G> {
     }
 
     /// Saves what [`Vcpu::load`] loaded, and stops this core's EL1 timers so that they raise nothing for the next one.
-    pub fn save(&mut self) {
+    ///
+    /// Returns the syndrome (ESR_EL2) of an SError, if one became pending while this virtual CPU was loaded and was not
+    /// taken as its exit. It is this virtual CPU's, as [`Guest::system_error`] would have said, and its VM is to answer for
+    /// it: left pending, it would be blamed on the next one, or on EL2.
+    pub fn save(&mut self) -> Option<u64> {
         self.context.el1.save();
         self.context.fp.save();
         crate::timer::stop_guest_timers();
+        take_system_error()
     }
 
     /// Where the guest will go on. In the run loop only (the fast tier has [`program_counter`]).
@@ -301,8 +308,28 @@ pub fn id_register(crm: u8, op2: u8) -> u64 {
     }
 }
 
-/// Waits for an interrupt to become pending. Interrupts stay masked at EL2: the caller acknowledges it.
+/// Takes a pending SError at EL2 and returns its syndrome.
+fn take_system_error() -> Option<u64> {
+    // SAFETY: called after a virtual CPU was saved, and where an SError ends everything: no guest's registers are live.
+    let syndrome = unsafe { absorb_system_error() };
+    // An SError's exception class is 0x2f, so its syndrome is not 0.
+    (syndrome != 0).then_some(syndrome)
+}
+
+/// Ends everything if an SError is pending, which is then no guest's: it is the firmware's or Bulkhead's own.
+fn refuse_system_error() {
+    if let Some(syndrome) = take_system_error() {
+        panic!("SError that no guest caused, syndrome {syndrome:#x}");
+    }
+}
+
+/// Waits for an interrupt to become pending, while no virtual CPU is loaded. Interrupts stay masked at EL2: the caller
+/// acknowledges it.
+///
+/// # Panics
+/// If an SError is pending: it would end every wait at once, and there is no guest to blame.
 pub fn wait_for_interrupt() {
+    refuse_system_error();
     // SAFETY: a hint; a pending interrupt ends it even while masked (Arm ARM D1.6.2).
     unsafe { asm!("dsb sy", "wfi", options(nostack)) };
 }

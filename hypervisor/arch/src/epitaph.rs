@@ -6,7 +6,7 @@ use crate::boot;
 use crate::per_core::this_core;
 use crate::registers::ICC_SGI1R_EL1;
 use crate::uart::Uart;
-use crate::{cpu, firmware, gic};
+use crate::{cpu, firmware, gic, vectors};
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2, VTTBR_EL2};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -57,6 +57,9 @@ impl Write for RawConsole {
     }
 }
 
+/// The number that the vectors give an SError.
+const SYSTEM_ERROR: u64 = 3;
+
 /// X0 to X30 and SP, as the vectors store them.
 #[repr(C)]
 pub(crate) struct OwnFrame {
@@ -64,8 +67,14 @@ pub(crate) struct OwnFrame {
     sp: u64,
 }
 
-/// An exception that EL2 itself took: a defect of Bulkhead.
-pub(crate) extern "C" fn own_exception(frame: &OwnFrame, kind: u64) -> ! {
+/// An exception that EL2 itself took: a defect of Bulkhead, or the SError that `absorb_system_error` asked for, whose
+/// syndrome it returns.
+pub(crate) extern "C" fn own_exception(frame: &OwnFrame, kind: u64) -> u64 {
+    let window = &raw const vectors::system_error_expected as u64..=&raw const vectors::system_error_taken as u64;
+    if kind == SYSTEM_ERROR && window.contains(&ELR_EL2.get()) {
+        ELR_EL2.set(*window.end());
+        return ESR_EL2.get();
+    }
     let kind = ["synchronous exception", "IRQ", "FIQ", "SError"].get(kind as usize).unwrap_or(&"exception");
     fail(format_args!("unexpected {kind} at EL2"), Some(frame))
 }

@@ -181,7 +181,7 @@ el2_vectors:
     b       exit_system_error
 
 // EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another, the core's emergency
-// stack. SP_EL0 is the scratch register: the guest's is lost, and so is the guest.
+// stack. SP_EL0 is the scratch register: a guest's value in it is lost.
 .macro own name, number
 \name:
     msr     sp_el0, x0
@@ -210,11 +210,36 @@ el2_vectors:
     mov     x0, sp
     mov     x1, #\number
     bl      {own_exception}
+    // It returns for the one that is asked for, in `absorb_system_error`.
+    ldr     x30, [sp, #240]
+    ldr     x1, [sp, #248]
+    mov     sp, x1
+    eret
+    dsb     nsh
+    isb
 .endm
     own own_sync, 0
     own own_irq, 1
     own own_fiq, 2
     own own_serror, 3
+
+// The DSB completes what was written so far, so that an SError it causes is pending. ISR_EL1.A is bit 8. An SError that is
+// pending and unmasked is taken at the ISB (Arm ARM D1.3.5); `own_exception` goes on at `system_error_taken`.
+.global absorb_system_error
+.global system_error_expected
+.global system_error_taken
+absorb_system_error:
+    dsb     sy
+    isb
+    mov     x0, xzr
+    mrs     x1, isr_el1
+    tbz     x1, #8, 2f
+    msr     daifclr, #4
+system_error_expected:
+    isb
+system_error_taken:
+    msr     daifset, #4
+2:  ret
 "#,
     hypercall = const offset_of!(Context, hypercall),
     trap = const offset_of!(Context, trap),
@@ -232,6 +257,17 @@ unsafe extern "C" {
     /// `context` must be valid for reads and writes and belong to the caller alone; EL1 state, stage 2 and list
     /// registers on this core must be that guest's.
     pub(crate) fn enter_guest(context: *mut Context);
+
+    /// Takes this core's pending SError, if there is one, at EL2. Returns its ESR_EL2, or 0.
+    ///
+    /// # Safety
+    /// No guest's SP_EL0, ELR_EL2 or SPSR_EL2 may be live on this core.
+    pub(crate) fn absorb_system_error() -> u64;
+
+    /// The instruction at which `absorb_system_error` takes one.
+    pub(crate) static system_error_expected: u8;
+    /// Where it goes on.
+    pub(crate) static system_error_taken: u8;
 }
 
 const _: () = assert!(offset_of!(Context, x) == 0, "the assembly counts on it");
