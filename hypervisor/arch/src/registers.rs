@@ -100,8 +100,6 @@ system_registers! {
     MDSCR_EL1, "s2_0_c0_c2_2";
     /// PMU control.
     PMCR_EL0, "s3_3_c9_c12_0";
-    /// A random number (FEAT_RNG; read only).
-    RNDR, "s3_3_c2_c4_0";
     /// Instruction set attributes 0 (read only).
     ID_AA64ISAR0_EL1, "s3_0_c0_c6_0";
     /// Debug features (read only).
