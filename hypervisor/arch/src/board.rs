@@ -7,6 +7,9 @@ use arrayvec::ArrayVec;
 use fdt::Fdt;
 use fdt::node::FdtNode;
 
+/// The most ranges that a device tree may reserve.
+const RESERVED_MAX: usize = 16;
+
 /// A range of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -40,7 +43,9 @@ pub struct Board {
     /// RAM.
     pub memory: ArrayVec<Range, 8>,
     /// RAM that the device tree reserves.
-    pub reserved: ArrayVec<Range, 16>,
+    pub reserved: ArrayVec<Range, RESERVED_MAX>,
+    /// Those reservations that must not even be mapped as memory (`no-map`): a speculative read of them may be an error.
+    pub no_map: ArrayVec<Range, RESERVED_MAX>,
     /// The device tree itself.
     pub device_tree: Range,
     /// The initrd: Bulkhead's bundle.
@@ -57,7 +62,7 @@ pub struct Board {
     pub distributor: Range,
     /// The GICv3 redistributors.
     pub redistributors: Range,
-    /// PCIe, if the board has it.
+    /// PCIe, if the board is QEMU's `virt`: on any other, EL2 does not touch it.
     pub pcie: Option<Pcie>,
     /// `/chosen/rng-seed`: the boot loader's entropy.
     pub seed: Option<[u8; 32]>,
@@ -67,6 +72,34 @@ pub struct Board {
 
 /// What a device tree lacks: a sentence for the person at the console.
 pub type Missing = &'static str;
+
+type Reserved = ArrayVec<Range, RESERVED_MAX>;
+
+/// All that the tree reserves, and of that what must not be mapped (Devicetree Specification 3.5.4, `no-map`).
+fn reservations(tree: &Fdt<'_>) -> Result<(Reserved, Reserved), Missing> {
+    const FULL: &str = "the device tree reserves more ranges than Bulkhead can hold";
+    let (mut reserved, mut no_map) = (Reserved::new(), Reserved::new());
+    for range in tree.memory_reservations() {
+        let range = Range { start: range.address() as u64, size: range.size() as u64 };
+        reserved.try_push(range).map_err(|_| FULL)?;
+    }
+    let Some(parent) = tree.find_node("/reserved-memory") else { return Ok((reserved, no_map)) };
+    for node in parent.children() {
+        for range in registers(node) {
+            reserved.try_push(range).map_err(|_| FULL)?;
+            if node.property("no-map").is_some() {
+                no_map.try_push(range).map_err(|_| FULL)?;
+            }
+        }
+    }
+    Ok((reserved, no_map))
+}
+
+/// Whether `node` says that it is compatible with `name`.
+fn is_compatible(node: FdtNode<'_, '_>, name: &str) -> bool {
+    let names = node.property("compatible").map_or(&[][..], |property| property.value);
+    names.split(|byte| *byte == 0).any(|entry| entry == name.as_bytes())
+}
 
 impl Board {
     /// Reads the device tree at `address`.
@@ -88,16 +121,7 @@ impl Board {
                 memory.try_push(range).map_err(|_| "the device tree has more memory ranges than Bulkhead can hold")?;
             }
         }
-        let mut reserved = ArrayVec::new();
-        let reservations =
-            tree.memory_reservations().map(|range| Range { start: range.address() as u64, size: range.size() as u64 });
-        let reserved_nodes = tree
-            .find_node("/reserved-memory")
-            .into_iter()
-            .flat_map(|node| node.children().flat_map(registers).collect::<ArrayVec<Range, 16>>());
-        for range in reservations.chain(reserved_nodes) {
-            reserved.try_push(range).map_err(|_| "the device tree reserves more ranges than Bulkhead can hold")?;
-        }
+        let (reserved, no_map) = reservations(&tree)?;
         let mut cores = ArrayVec::new();
         for cpu in tree.cpus() {
             if cores.try_push(cpu.ids().first() as u64).is_err() {
@@ -131,14 +155,12 @@ impl Board {
             Some("hvc") => Conduit::Hvc,
             _ => return Err("the device tree's PSCI node has no method"),
         };
-        let pcie = tree.find_compatible(&["pci-host-ecam-generic"]).and_then(|node| {
-            let configuration = registers(node).next()?;
-            Some(Pcie { configuration, window: memory_window(node)? })
-        });
+        let pcie = qemu_pcie(&tree);
         let device_tree = Range { start: address as u64, size: tree.total_size() as u64 };
         Ok(Self {
             memory,
             reserved,
+            no_map,
             device_tree,
             bundle,
             cores,
@@ -172,6 +194,13 @@ fn first_interrupt(node: FdtNode<'_, '_>) -> Option<u32> {
         1 => number.checked_add(16),
         _ => None,
     }
+}
+
+/// The PCIe root of QEMU's `virt`.
+fn qemu_pcie(tree: &Fdt<'_>) -> Option<Pcie> {
+    tree.find_node("/").filter(|root| is_compatible(*root, "linux,dummy-virt"))?;
+    let node = tree.find_compatible(&["pci-host-ecam-generic"])?;
+    Some(Pcie { configuration: registers(node).next()?, window: memory_window(node)? })
 }
 
 /// The CPU's side of a PCIe node's 32-bit memory window: `ranges` has entries of 3 + 2 + 2 cells, the first of which is

@@ -1,6 +1,6 @@
 //! PSCI calls to the firmware (Arm DEN0022), and QEMU's panic device.
 
-use crate::board::{Board, Conduit, Range};
+use crate::board::{Board, Conduit, Pcie, Range};
 use crate::boot::{self, CORES_MAX, SecondaryStart};
 use crate::memory::clean_and_invalidate;
 use crate::mmu::HypMap;
@@ -65,16 +65,18 @@ pub fn power_off() -> ! {
 const PVPANIC_ID: u32 = 0x0011_1b36;
 /// Its event register's bit for a guest (here: the hypervisor) that has panicked.
 const PVPANIC_PANICKED: u8 = 1;
-/// What the binary maps of the PCIe memory window for it, in bytes.
-pub const PANIC_DEVICE_SIZE: u64 = 4096;
+/// Where [`find_panic_device`] puts its registers: at the start of the window for memory BARs.
+pub(crate) fn panic_device_registers(pcie: &Pcie) -> Range {
+    Range { start: pcie.window.start, size: 1 }
+}
 
 /// Looks for QEMU's panic device on PCIe bus 0 and gives it an address, so that a panic can end QEMU with a failing
 /// status. A board without it is none the worse.
 ///
-/// Called with the MMU off; after that only [`PANIC_DEVICE_SIZE`] bytes at the window's start need to be mapped.
+/// Called with the MMU off; after that only [`panic_device_registers`] need to be mapped.
 pub(crate) fn find_panic_device(board: &Board) {
     let Some(pcie) = board.pcie else { return };
-    let Range { start: window, .. } = pcie.window;
+    let Range { start: window, .. } = panic_device_registers(&pcie);
     for device in 0..32u64 {
         let function = pcie.configuration.start + (device << 15);
         // SAFETY: configuration space of bus 0; with the MMU off all memory is device memory; reads of absent functions give all ones.

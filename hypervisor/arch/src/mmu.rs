@@ -2,13 +2,16 @@
 //!
 //! Leaves out the table format: `model::table` builds both, over [`TablePool`] memory.
 
+use crate::board::{Board, Range};
 use crate::boot::{self, SecondaryStart};
-use crate::per_core;
 use crate::registers::ID_AA64MMFR0_EL1;
+use crate::{firmware, per_core};
 use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
 use core::arch::asm;
+use core::fmt;
 use model::PhysAddr;
-use model::table::{Attributes, MapError, Mapping, TableMemory, map};
+use model::ram::{RamError, RamMap};
+use model::table::{Attributes, MapError, Mapping, PAGE_SIZE, TableMemory, map};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// Bits of input address that stage 1 at EL2 and every stage 2 translate: one 512-entry level-1 table, 512 GiB.
@@ -81,6 +84,39 @@ struct HypTables([[u64; 512]; HYP_TABLES]);
 
 static mut TABLES: HypTables = HypTables([[0; 512]; HYP_TABLES]);
 
+/// What of the board EL2 cannot map, and why: a sentence for the person at the console.
+#[derive(Clone, Copy, Debug)]
+pub struct Unmappable {
+    what: &'static str,
+    range: Range,
+    why: Why,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Ram(RamError),
+    Table(MapError),
+}
+
+impl fmt::Display for Unmappable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Range { start, size } = self.range;
+        write!(formatter, "Bulkhead cannot map {} at {start:#x}, {size:#x} bytes: ", self.what)?;
+        match self.why {
+            Why::Ram(error) => error.fmt(formatter),
+            Why::Table(error) => error.fmt(formatter),
+        }
+    }
+}
+
+/// The pages that `range` touches.
+fn whole_pages(range: Range) -> Range {
+    let start = range.start & !(PAGE_SIZE - 1);
+    // A range that wraps stays as it is, and is refused as too high.
+    let end = range.start.checked_add(range.size).and_then(|end| end.checked_next_multiple_of(PAGE_SIZE));
+    end.map_or(range, |end| Range { start, size: end - start })
+}
+
 /// EL2's own address space: everything at its physical address, writable or executable but never both.
 pub struct HypMap {
     pool: TablePool,
@@ -88,67 +124,91 @@ pub struct HypMap {
 }
 
 impl HypMap {
-    /// The one stage-1 map, with the image in it: code RX, constants R, data RW, a guard page below each stack.
+    /// The one stage-1 map: the image (code RX, constants R, data RW, a guard page below each stack), the board's RAM, and
+    /// the devices that EL2 drives itself.
     ///
     /// # Errors
-    /// Out of tables, which is a defect of this file's constant.
+    /// What the device tree describes that cannot be mapped, and why.
     ///
     /// # Panics
     /// If called twice.
-    pub fn new() -> Result<Self, MapError> {
+    pub fn new(board: &Board) -> Result<Self, Unmappable> {
         static TAKEN: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
         // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5).
         assert!(!TAKEN.load(core::sync::atomic::Ordering::Relaxed), "EL2 has one stage-1 map");
         TAKEN.store(true, core::sync::atomic::Ordering::Relaxed);
         // SAFETY: `TABLES` is named only here, and `TAKEN` lets this happen once.
         let mut pool = unsafe { TablePool::new(PhysAddr((&raw mut TABLES) as u64), (HYP_TABLES as u64) * TABLE_SIZE) };
-        let root = pool.allocate().ok_or(MapError::OutOfTables)?;
+        let root = pool.allocate().expect("a new pool has tables");
         let mut this = Self { pool, root };
-        let image = boot::image();
+        this.map_image()?;
+        this.map_ram(board)?;
+        let devices = [
+            ("the UART", Some(board.uart)),
+            ("the GIC's distributor", Some(board.distributor)),
+            ("the GIC's redistributors", Some(board.redistributors)),
+            ("QEMU's panic device", board.pcie.map(|pcie| firmware::panic_device_registers(&pcie))),
+        ];
+        for (what, range) in devices {
+            if let Some(range) = range {
+                this.map(what, whole_pages(range), Attributes::HYP_DEVICE)?;
+            }
+        }
+        Ok(this)
+    }
+
+    fn map_image(&mut self) -> Result<(), Unmappable> {
+        const WHAT: &str = "its own image";
         for (range, attributes) in [
             (boot::text(), Attributes::HYP_CODE),
             (boot::rodata(), Attributes::HYP_READ_ONLY),
             (boot::data(), Attributes::HYP_DATA),
         ] {
-            this.map(range.start, range.end - range.start, attributes)?;
+            self.map(WHAT, Range { start: range.start, size: range.end - range.start }, attributes)?;
         }
         for core in 0..boot::CORES_MAX {
-            let guard = boot::stack_guard(core) as u64;
-            let stack = guard + boot::STACK_GUARD_SIZE as u64;
-            this.map(stack, boot::STACK_SIZE as u64, Attributes::HYP_DATA)?;
+            let start = (boot::stack_guard(core) + boot::STACK_GUARD_SIZE) as u64;
+            self.map(WHAT, Range { start, size: boot::STACK_SIZE as u64 }, Attributes::HYP_DATA)?;
         }
-        let stacks_end = boot::stack_top(boot::CORES_MAX - 1) as u64;
-        this.map(stacks_end, image.end - stacks_end, Attributes::HYP_DATA)?;
-        Ok(this)
+        Ok(())
     }
 
-    fn map(&mut self, start: u64, size: u64, attributes: Attributes) -> Result<(), MapError> {
-        if size == 0 {
-            return Ok(());
+    /// Maps the board's RAM for reading and writing, but for what must not be mapped, and for the image, which is.
+    fn map_ram(&mut self, board: &Board) -> Result<(), Unmappable> {
+        const WHAT: &str = "the RAM";
+        let mut ram = RamMap::new();
+        for range in &board.memory {
+            // A page that is RAM in part only is left out.
+            let start = range.start.next_multiple_of(PAGE_SIZE);
+            let end = range.start.saturating_add(range.size) & !(PAGE_SIZE - 1);
+            if start < end {
+                ram.add(PhysAddr(start), end - start).map_err(|error| Unmappable {
+                    what: WHAT,
+                    range: *range,
+                    why: Why::Ram(error),
+                })?;
+            }
         }
-        map(&mut self.pool, self.root, &Mapping { input: start, output: PhysAddr(start), size, attributes })
-    }
-
-    /// Maps `[start, start + size)` of RAM for reading and writing, leaving out the image, which is mapped already.
-    ///
-    /// # Errors
-    /// The range is mapped already, is not a multiple of 4 KiB, or no table is left.
-    pub fn map_memory(&mut self, start: u64, size: u64) -> Result<(), MapError> {
         let image = boot::image();
-        let end = start + size;
-        if image.start >= end || image.end <= start {
-            return self.map(start, size, Attributes::HYP_DATA);
+        let image = Range { start: image.start, size: image.end - image.start };
+        for range in board.no_map.iter().filter(|range| range.size != 0).chain([&image]) {
+            let pages = whole_pages(*range);
+            ram.exclude(PhysAddr(pages.start), pages.size).map_err(|error| Unmappable {
+                what: WHAT,
+                range: *range,
+                why: Why::Ram(error),
+            })?;
         }
-        self.map(start, image.start.saturating_sub(start), Attributes::HYP_DATA)?;
-        self.map(image.end, end.saturating_sub(image.end), Attributes::HYP_DATA)
+        for (start, size) in ram.free_ranges() {
+            self.map(WHAT, Range { start: start.0, size }, Attributes::HYP_DATA)?;
+        }
+        Ok(())
     }
 
-    /// Maps `[start, start + size)` as device registers (Device-nGnRE).
-    ///
-    /// # Errors
-    /// As for [`HypMap::map_memory`].
-    pub fn map_device(&mut self, start: u64, size: u64) -> Result<(), MapError> {
-        self.map(start, size, Attributes::HYP_DEVICE)
+    fn map(&mut self, what: &'static str, range: Range, attributes: Attributes) -> Result<(), Unmappable> {
+        let Range { start, size } = range;
+        map(&mut self.pool, self.root, &Mapping { input: start, output: PhysAddr(start), size, attributes })
+            .map_err(|error| Unmappable { what, range, why: Why::Table(error) })
     }
 
     /// Turns this core's MMU and caches on.

@@ -15,22 +15,6 @@ pub fn step<T, E: Display>(result: Result<T, E>) -> T {
     }
 }
 
-/// EL2's address space: the image, all RAM, and the devices that EL2 drives itself.
-pub fn map_board(board: &Board) -> Result<HypMap, &'static str> {
-    const FAILED: &str = "the device tree describes RAM or devices that overlap, or that lie above 512 GiB";
-    let mut map = HypMap::new().map_err(|_| "EL2's own tables do not fit their pool")?;
-    for range in &board.memory {
-        map.map_memory(range.start, range.size).map_err(|_| FAILED)?;
-    }
-    for range in [board.uart, board.distributor, board.redistributors] {
-        map.map_device(range.start, range.size).map_err(|_| FAILED)?;
-    }
-    if let Some(pcie) = board.pcie {
-        map.map_device(pcie.window.start, firmware::PANIC_DEVICE_SIZE).map_err(|_| FAILED)?;
-    }
-    Ok(map)
-}
-
 /// Starts every core that the system uses but this one.
 pub fn start_cores(board: &Board, map: &HypMap, machine: &'static Machine) {
     for (core, affinity) in board.cores.iter().enumerate().take(machine.cores).skip(1) {

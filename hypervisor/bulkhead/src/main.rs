@@ -24,13 +24,14 @@ mod system_register;
 mod vm;
 
 use arch::epitaph;
+use arch::mmu::HypMap;
 
 arch::entry!(primary, secondary);
 
 /// From the first Rust instruction of the primary core to its run loop.
 fn primary(device_tree: usize) -> ! {
     let hardware = boot::step(arch::take_hardware(device_tree));
-    let map = boot::step(boot::map_board(&hardware.board));
+    let map = boot::step(HypMap::new(&hardware.board));
     map.enable();
     arch::heap::configure();
     epitaph::describe_with(boot::describe_core);
