@@ -4,6 +4,7 @@
 
 use crate::boot::CORES_MAX;
 use arrayvec::ArrayVec;
+use core::ops::Deref;
 use fdt::Fdt;
 use fdt::node::FdtNode;
 
@@ -37,9 +38,21 @@ pub struct Pcie {
     pub window: Range,
 }
 
-/// What EL2 needs to know of the board.
-#[derive(Clone, Debug)]
-pub struct Board {
+/// The board, as its device tree describes it. Nobody else can make one up or change it: what EL2 maps, owns and drives
+/// rests on it.
+pub struct Board(Description);
+
+impl Deref for Board {
+    type Target = Description;
+
+    fn deref(&self) -> &Description {
+        &self.0
+    }
+}
+
+/// What EL2 needs to know of a board.
+#[derive(Debug)]
+pub struct Description {
     /// RAM.
     pub memory: ArrayVec<Range, 8>,
     /// RAM that the device tree reserves.
@@ -157,7 +170,7 @@ impl Board {
         };
         let pcie = qemu_pcie(&tree);
         let device_tree = Range { start: address as u64, size: tree.total_size() as u64 };
-        Ok(Self {
+        Ok(Self(Description {
             memory,
             reserved,
             no_map,
@@ -172,7 +185,7 @@ impl Board {
             pcie,
             seed,
             console_in_lines,
-        })
+        }))
     }
 }
 

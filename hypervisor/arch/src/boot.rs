@@ -184,29 +184,33 @@ secondary_entry:
     secondary = sym secondary,
 );
 
+/// The address that the boot loader passed. There is one, made by the primary core's first instructions, so that whoever
+/// has it can trust it.
+pub struct DeviceTree(pub(crate) usize);
+
 unsafe extern "Rust" {
     // SAFETY: both are defined by `entry!`, which checks their types.
-    safe fn __bulkhead_primary(device_tree: usize) -> !;
+    safe fn __bulkhead_primary(device_tree: DeviceTree) -> !;
     safe fn __bulkhead_secondary(core: usize) -> !;
 }
 
 extern "C" fn primary(device_tree: usize) -> ! {
-    __bulkhead_primary(device_tree)
+    __bulkhead_primary(DeviceTree(device_tree))
 }
 
 extern "C" fn secondary(core: usize) -> ! {
     __bulkhead_secondary(core)
 }
 
-/// Names the binary's entry points: `$primary: fn(usize) -> !` gets the device tree's address with the MMU off,
+/// Names the binary's entry points: `$primary: fn(DeviceTree) -> !` gets the device tree's address with the MMU off,
 /// `$secondary: fn(usize) -> !` runs on each further core with the MMU on and gets the core's number.
 #[macro_export]
 macro_rules! entry {
     ($primary:path, $secondary:path) => {
         #[allow(unsafe_code, missing_docs)]
         #[unsafe(no_mangle)]
-        pub extern "Rust" fn __bulkhead_primary(device_tree: usize) -> ! {
-            let function: fn(usize) -> ! = $primary;
+        pub extern "Rust" fn __bulkhead_primary(device_tree: $crate::boot::DeviceTree) -> ! {
+            let function: fn($crate::boot::DeviceTree) -> ! = $primary;
             function(device_tree)
         }
         #[allow(unsafe_code, missing_docs)]

@@ -4,7 +4,7 @@ use crate::board::{Board, Conduit, Pcie, Range};
 use crate::boot::{self, CORES_MAX, SecondaryStart};
 use crate::memory::clean_and_invalidate;
 use crate::mmu::HypMap;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use smccc::psci;
 use smccc::{Hvc, Smc};
 
@@ -31,18 +31,27 @@ static STARTS: [StartRecord; CORES_MAX] = [const {
     }))
 }; CORES_MAX];
 
+/// The cores that [`start_core`] has been called for.
+static STARTED: [AtomicBool; CORES_MAX] = [const { AtomicBool::new(false) }; CORES_MAX];
+
 /// Notes how to call this board's firmware.
-pub fn configure(board: &Board) {
+pub(crate) fn configure(board: &Board) {
     CONDUIT.store(if board.conduit == Conduit::Smc { 1 } else { 2 }, Ordering::Release);
 }
 
-/// Starts core `core`, whose affinity is `affinity`, in `map`.
+/// Starts core `core`, whose affinity is `affinity`, in `map`. Each number is one core's: its stack cannot be shared.
 ///
 /// # Errors
-/// PSCI's error.
+/// PSCI's error; [`psci::Error::AlreadyOn`] also if `core` was started before, or is the primary core.
+///
+/// # Panics
+/// If `core` is not below [`CORES_MAX`].
 pub fn start_core(core: usize, affinity: u64, map: &HypMap) -> Result<(), psci::Error> {
+    if core == 0 || STARTED[core].swap(true, Ordering::Relaxed) {
+        return Err(psci::Error::AlreadyOn);
+    }
     let record = STARTS[core].0.get();
-    // SAFETY: core `core` is not running yet, and nobody else writes its record.
+    // SAFETY: this is the one call for `core`, so nobody reads or writes its record yet.
     unsafe { record.write(map.settings_for(core)) };
     // The core reads it with its MMU off.
     clean_and_invalidate(record as u64, size_of::<SecondaryStart>() as u64);

@@ -28,6 +28,7 @@ pub mod uart;
 mod vectors;
 
 use board::Board;
+use boot::DeviceTree;
 use gic::Gic;
 use uart::Uart;
 
@@ -45,17 +46,9 @@ pub struct Hardware {
 ///
 /// # Errors
 /// What the device tree lacks, as a sentence.
-///
-/// # Panics
-/// If called twice.
-pub fn take_hardware(device_tree: usize) -> Result<Hardware, &'static str> {
-    use core::sync::atomic::{AtomicBool, Ordering};
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5).
-    assert!(!TAKEN.load(Ordering::Relaxed), "the hardware has one owner");
-    TAKEN.store(true, Ordering::Relaxed);
-    // SAFETY: this is the first call, so `device_tree` is what the boot loader passed.
-    let board = unsafe { Board::read(device_tree) }?;
+pub fn take_hardware(device_tree: DeviceTree) -> Result<Hardware, &'static str> {
+    // SAFETY: a `DeviceTree` is what the boot loader passed.
+    let board = unsafe { Board::read(device_tree.0) }?;
     epitaph::set_uart(board.uart.start);
     // SAFETY: the addresses come from the board's device tree; with the MMU off all memory is device memory, and after
     // that the binary maps these ranges as such before it uses them.

@@ -23,13 +23,14 @@ mod scheduler;
 mod system_register;
 mod vm;
 
+use arch::boot::DeviceTree;
 use arch::epitaph;
 use arch::mmu::HypMap;
 
 arch::entry!(primary, secondary);
 
 /// From the first Rust instruction of the primary core to its run loop.
-fn primary(device_tree: usize) -> ! {
+fn primary(device_tree: DeviceTree) -> ! {
     let hardware = boot::step(arch::take_hardware(device_tree));
     let map = boot::step(HypMap::new(&hardware.board));
     map.enable();
