@@ -40,8 +40,7 @@ impl MemoryBlock {
     }
 
     /// Makes the block a pool of translation tables; it must be a multiple of 4 KiB.
-    #[must_use]
-    pub fn into_tables(self) -> TablePool {
+    pub(crate) fn into_tables(self) -> TablePool {
         assert!(
             self.start.0.is_multiple_of(TABLE_SIZE) && self.size.is_multiple_of(TABLE_SIZE),
             "a table fills its page"

@@ -1,9 +1,10 @@
 //! EL2's own translation (stage 1) and the guests' (stage 2): turning them on and keeping TLBs honest.
 //!
-//! Leaves out the table format: `model::table` builds both, over [`TablePool`] memory.
+//! Leaves out the table format: `model::table` builds both.
 
 use crate::board::{Board, Range};
 use crate::boot::{self, SecondaryStart};
+use crate::memory::{GuestRam, MemoryBlock};
 use crate::registers::ID_AA64MMFR0_EL1;
 use crate::{firmware, per_core};
 use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
@@ -11,7 +12,7 @@ use core::arch::asm;
 use core::fmt;
 use model::PhysAddr;
 use model::ram::{RamError, RamMap};
-use model::table::{Attributes, MapError, Mapping, PAGE_SIZE, TableMemory, map};
+use model::table::{Attributes, ENTRIES, MapError, Mapping, PAGE_SIZE, TableMemory, map};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// Bits of input address that stage 1 at EL2 and every stage 2 translate: one 512-entry level-1 table, 512 GiB.
@@ -21,7 +22,8 @@ pub const INPUT_ADDRESS_BITS: u64 = 39;
 pub const TABLE_SIZE: u64 = 4096;
 
 /// A run of physical memory that translation tables are taken from.
-pub struct TablePool {
+pub(crate) struct TablePool {
+    start: u64,
     next: u64,
     end: u64,
 }
@@ -33,13 +35,14 @@ impl TablePool {
     /// The range must be RAM, a multiple of 4 KiB at both ends, used by nothing else from now on, and reachable by EL2
     /// at its physical address.
     pub(crate) unsafe fn new(start: PhysAddr, size: u64) -> Self {
-        Self { next: start.0, end: start.0 + size }
+        Self { start: start.0, next: start.0, end: start.0 + size }
     }
 
-    /// The bytes not yet handed out.
-    #[must_use]
-    pub fn free(&self) -> u64 {
-        self.end - self.next
+    /// The address of descriptor `index` of `table`, a table that this pool has handed out.
+    fn descriptor(&self, table: PhysAddr, index: usize) -> *mut u64 {
+        let is_table = (self.start..self.next).contains(&table.0) && table.0.is_multiple_of(TABLE_SIZE);
+        assert!(is_table && index < ENTRIES, "table {table:#x} is not of this pool");
+        (table.0 as *mut u64).wrapping_add(index)
     }
 }
 
@@ -56,23 +59,13 @@ impl TableMemory for TablePool {
     }
 
     fn read(&self, table: PhysAddr, index: usize) -> u64 {
-        assert!(
-            index < 512 && table.0.is_multiple_of(TABLE_SIZE) && table.0 < self.end,
-            "table {:#x} is not of this pool",
-            table.0
-        );
-        // SAFETY: the address is inside a page of the pool.
-        unsafe { (table.0 as *const u64).add(index).read_volatile() }
+        // SAFETY: the address is inside a page that the pool owns (contract of `new`).
+        unsafe { self.descriptor(table, index).read_volatile() }
     }
 
     fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64) {
-        assert!(
-            index < 512 && table.0.is_multiple_of(TABLE_SIZE) && table.0 < self.end,
-            "table {:#x} is not of this pool",
-            table.0
-        );
         // SAFETY: as for `read`, and the pool is borrowed exclusively.
-        unsafe { (table.0 as *mut u64).add(index).write_volatile(descriptor) };
+        unsafe { self.descriptor(table, index).write_volatile(descriptor) };
     }
 }
 
@@ -268,15 +261,23 @@ pub(crate) fn configure_stage2() {
     unsafe { asm!("isb", "tlbi alle1", "dsb nsh", "isb", options(nostack)) };
 }
 
-/// A VM's stage 2: the value of VTTBR_EL2.
+/// A VM's stage 2: the value of VTTBR_EL2. It maps nothing but RAM that is a guest's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage2(u64);
 
 impl Stage2 {
-    /// The stage 2 rooted at `root`, whose TLB entries carry `vmid`.
-    #[must_use]
-    pub fn new(root: PhysAddr, vmid: u8) -> Self {
-        Self(root.0 | (u64::from(vmid) << 48))
+    /// Builds a stage 2 in `tables` that gives a guest its `ram` and nothing else; its TLB entries carry `vmid`, which no
+    /// other guest may have.
+    ///
+    /// # Errors
+    /// `tables` is too small, or regions of `ram` overlap or lie above the guest's address space.
+    pub fn build(tables: MemoryBlock, vmid: u8, ram: &GuestRam) -> Result<Self, MapError> {
+        let mut pool = tables.into_tables();
+        let root = pool.allocate().ok_or(MapError::OutOfTables)?;
+        for (input, output, size) in ram.regions() {
+            map(&mut pool, root, &Mapping { input, output, size, attributes: Attributes::GUEST_MEMORY })?;
+        }
+        Ok(Self(root.0 | (u64::from(vmid) << 48)))
     }
 
     pub(crate) fn vttbr(self) -> u64 {

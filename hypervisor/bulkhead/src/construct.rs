@@ -20,7 +20,6 @@ use core::sync::atomic::Ordering;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
 use model::bus::{Bus, Recent};
-use model::table::{Attributes, Mapping, TableMemory, map};
 use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
 use vdev::GuestAddr;
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
@@ -135,8 +134,7 @@ fn new_vgic(vcpus: usize) -> &'static Vgic {
 fn build_memory(number: usize, vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<(GuestRam, Stage2), String> {
     let name = &vm.name;
     let tables = memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
-    let mut tables = tables.ok_or_else(|| format!("no RAM is left for the tables of vm {name}"))?.into_tables();
-    let root = tables.allocate().ok_or_else(|| format!("vm {name} has no root table"))?;
+    let tables = tables.ok_or_else(|| format!("no RAM is left for the tables of vm {name}"))?;
     let mut ram = GuestRam::new();
     for MemoryRegion { guest, size, physical } in &vm.memory {
         let block = match physical {
@@ -149,14 +147,12 @@ fn build_memory(number: usize, vm: &manifest::Vm, memory: &mut PhysicalMemory) -
                 size >> 20
             )
         })?;
-        let mapping =
-            Mapping { input: *guest, output: block.start(), size: *size, attributes: Attributes::GUEST_MEMORY };
-        map(&mut tables, root, &mapping).map_err(|error| format!("the RAM of vm {name} at {guest:#x}: {error:?}"))?;
         ram.add(*guest, block)
             .map_err(|_| format!("vm {name} has more than {} regions of RAM", arch::memory::REGIONS_MAX))?;
     }
     // VMID 0 is EL2's own convention for "no guest".
-    Ok((ram, Stage2::new(root, number as u8 + 1)))
+    let stage2 = Stage2::build(tables, number as u8 + 1, &ram);
+    Ok((ram, stage2.map_err(|error| format!("the RAM of vm {name} cannot be mapped: {error}"))?))
 }
 
 fn build_devices(vm: &manifest::Vm) -> Result<(Bus<{ crate::vm::DEVICES_MAX }>, Vec<Slot>), String> {
