@@ -2,8 +2,10 @@
 //!
 //! Leaves out what a virtual CPU *means* (its VM, its interrupts): that is the type parameter of [`Vcpu`].
 
+use crate::per_core;
 use crate::vectors::enter_guest;
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What a fast handler says at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub struct Context {
     pub(crate) trap: Handler,
     pub(crate) interrupt: Handler,
     pub(crate) system_error: Handler,
+    /// Tells this virtual CPU from every other; never 0.
+    pub(crate) identity: u64,
     /// EL1 state; meaningful while the virtual CPU is not loaded.
     pub(crate) el1: El1State,
     pub(crate) fp: FpState,
@@ -81,6 +85,7 @@ handler!(system_error, system_error(esr));
 impl<G: Guest> Vcpu<G> {
     /// A virtual CPU that has never run; [`Vcpu::start_at`] comes before [`Vcpu::enter`].
     pub fn new(guest: G) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             context: Context {
                 x: [0; 31],
@@ -90,6 +95,7 @@ impl<G: Guest> Vcpu<G> {
                 trap: trap::<G>,
                 interrupt: interrupt::<G>,
                 system_error: system_error::<G>,
+                identity: NEXT.fetch_add(1, Ordering::Relaxed),
                 el1: El1State::new(),
                 fp: FpState::new(),
             },
@@ -99,11 +105,16 @@ impl<G: Guest> Vcpu<G> {
 
     /// Runs the guest until a fast handler says [`Verdict::Leave`].
     ///
-    /// The virtual CPU must be *loaded* on this core: its EL1 state, its VM's stage 2 and its list registers.
+    /// Its list registers must be loaded too.
+    ///
+    /// # Panics
+    /// If the virtual CPU is not loaded on this core ([`Vcpu::load`]).
     pub fn enter(&mut self) {
-        // SAFETY: the context is exclusively ours during the call. That the loaded EL1 state is this guest's is the
-        // caller's contract; were it broken, a guest would run with another's EL1 registers, but EL2's memory is out of
-        // reach of either.
+        let loaded = per_core::this().loaded.load(Ordering::Relaxed);
+        assert!(loaded == self.context.identity, "a virtual CPU runs where it is loaded");
+        // SAFETY: the context is exclusively ours during the call, and this core's EL1 state and stage 2 are its own.
+        // That the list registers are is the caller's contract; were it broken, a guest would get another's interrupts,
+        // but EL2's memory is out of reach of either.
         unsafe { enter_guest((&raw mut *self).cast::<Context>()) }
     }
 

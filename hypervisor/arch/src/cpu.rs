@@ -2,6 +2,7 @@
 
 use crate::context::{Guest, Vcpu};
 use crate::mmu::{self, Stage2};
+use crate::per_core;
 use crate::registers::{
     CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
 };
@@ -11,6 +12,7 @@ use aarch64_cpu::registers::{
     VTTBR_EL2,
 };
 use core::arch::asm;
+use core::sync::atomic::Ordering;
 use model::GuestAddr;
 use model::exit::{DeviceAccess, Syndrome};
 use model::inject::{El1Entry, El1Target};
@@ -127,6 +129,7 @@ pub struct Placement {
 impl<G: Guest> Vcpu<G> {
     /// Loads the virtual CPU on this core: EL1 and FP registers, stage 2, identity, counter offset.
     pub fn load(&self, placement: &Placement) {
+        per_core::this().loaded.store(self.context.identity, Ordering::Relaxed);
         VTTBR_EL2.set(placement.stage2.vttbr());
         VMPIDR_EL2.set((1 << 31) | placement.affinity);
         CNTVOFF_EL2.set(placement.counter_offset);
@@ -145,7 +148,12 @@ impl<G: Guest> Vcpu<G> {
     /// Returns the syndrome (ESR_EL2) of an SError, if one became pending while this virtual CPU was loaded and was not
     /// taken as its exit. It is this virtual CPU's, as [`Guest::system_error`] would have said, and its VM is to answer for
     /// it: left pending, it would be blamed on the next one, or on EL2.
+    ///
+    /// # Panics
+    /// If the virtual CPU is not loaded on this core.
     pub fn save(&mut self) -> Option<u64> {
+        let loaded = per_core::this().loaded.swap(0, Ordering::Relaxed);
+        assert!(loaded == self.context.identity, "a virtual CPU is saved where it is loaded");
         self.context.el1.save();
         self.context.fp.save();
         crate::timer::stop_guest_timers();
@@ -185,6 +193,9 @@ const PSTATE_SS: u64 = 1 << 21;
 const PSTATE_BTYPE: u64 = 0b11 << 10;
 /// PSTATE.nRW: AArch32 state, which EL0 may be in.
 const PSTATE_AARCH32: u64 = 1 << 4;
+/// PSTATE.nRW, EL and SP together, and their value in an exception handler at EL1.
+const PSTATE_MODE: u64 = 0x1f;
+const PSTATE_EL1H: u64 = 0b00101;
 /// PSTATE.IT as an exception from AArch32 state saves it (Arm ARM, SPSR_EL2): bits 7:2, then bits 1:0.
 const PSTATE_IT_HIGH: u64 = 0x3f << 10;
 const PSTATE_IT_LOW: u64 = 0b11 << 25;
@@ -263,7 +274,8 @@ pub fn inject(entry: impl FnOnce(&El1Target) -> El1Entry) {
         }
     }
     ELR_EL2.set(entry.pc);
-    SPSR_EL2.set(entry.pstate);
+    // Whatever `entry` says: the guest goes on at EL1.
+    SPSR_EL2.set(entry.pstate & !PSTATE_MODE | PSTATE_EL1H);
 }
 
 /// After [`inject`]: where the guest was (ELR_EL1).
