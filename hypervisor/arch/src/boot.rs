@@ -250,7 +250,7 @@ pub fn text() -> ImageRange {
     ImageRange { start: linker_symbol!(__image_start), end: linker_symbol!(__text_end) }
 }
 
-/// Constants and relocation tables.
+/// Constants, relocation tables, and the constants that relocation has written.
 pub fn rodata() -> ImageRange {
     ImageRange { start: linker_symbol!(__text_end), end: linker_symbol!(__rodata_end) }
 }
