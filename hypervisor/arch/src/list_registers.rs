@@ -54,17 +54,22 @@ impl ListRegisters for CoreListRegisters {
         (ICH_VTR_EL2.get() & 0x1f) as usize + 1
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, index: usize) -> ListRegister {
-        ListRegister::from_bits(by_index!(index, register => register.get(), else 0))
+        ListRegister::from_bits(if index == 0 { ICH_LR0_EL2.get() } else { read_any(index) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, index: usize, value: ListRegister) {
-        by_index!(index, register => register.set(value.bits()), else ());
+        // The first one is the one of the exits that count.
+        if index == 0 {
+            ICH_LR0_EL2.set(value.bits());
+        } else {
+            write_any(index, value.bits());
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn empty(&self) -> u32 {
         ICH_ELRSR_EL2.get() as u32
     }
@@ -74,7 +79,6 @@ impl ListRegisters for CoreListRegisters {
         ICH_EISR_EL2.get() as u32
     }
 
-    #[inline]
     fn set_underflow_interrupt(&mut self, on: bool) {
         set_control(UIE, on);
     }
@@ -104,7 +108,18 @@ impl ListRegisters for CoreListRegisters {
     }
 }
 
-#[inline]
+#[inline(never)]
+fn read_any(index: usize) -> u64 {
+    by_index!(index, register => register.get(), else 0)
+}
+
+#[inline(never)]
+fn write_any(index: usize, value: u64) {
+    by_index!(index, register => register.set(value), else ());
+}
+
+#[cold]
+#[inline(never)]
 fn set_control(bits: u64, on: bool) {
     let before = ICH_HCR_EL2.get();
     let after = if on { before | bits } else { before & !bits };
