@@ -14,12 +14,14 @@ const PRIORITY_IMPLEMENTED: u8 = 0xf8;
 ///
 /// The bitmaps that decide about delivery are changed and read with sequentially consistent operations; see the
 /// module's introduction for the reason. On AArch64 they cost no instruction more than relaxed ones.
-#[repr(align(64))]
+///
+/// `pending` comes first: the exit paths that count change it, and AArch64 has no offsets in atomic operations.
+#[repr(C)]
 pub(super) struct Bank {
-    /// Forwarding is enabled (GICx_ISENABLER).
-    pub(super) enabled: AtomicU32,
     /// Latched pending: an edge has arrived, or the guest wrote GICx_ISPENDR, and no list register took it yet.
     pub(super) pending: AtomicU32,
+    /// Forwarding is enabled (GICx_ISENABLER).
+    pub(super) enabled: AtomicU32,
     /// The level of the input line.
     pub(super) line: AtomicU32,
     /// Active, and in no list register.
@@ -141,11 +143,11 @@ impl Bank {
         assign(&self.listed_active, mask(bit), active);
     }
 
-    /// Forgets what was published about the interrupts `bits`, which leave their list registers.
+    /// Forgets what was published about the interrupts `bits`, which leave their list registers. Returns whether
+    /// anything stays published.
     #[inline]
-    pub(super) fn unpublish(&self, bits: u32) {
-        clear(&self.listed_taken, bits);
-        clear(&self.listed_active, bits);
+    pub(super) fn unpublish(&self, bits: u32) -> bool {
+        clear(&self.listed_taken, bits) | clear(&self.listed_active, bits) != 0
     }
 
     /// Moves the requests of `bits` out of `requests` and gives them.
@@ -169,12 +171,14 @@ fn assign(bitmap: &AtomicU32, bits: u32, value: bool) {
     }
 }
 
-/// Clears `bits`, with no write where nothing changes.
+/// Clears `bits`, with no write where nothing changes. Gives the others.
 #[inline]
-fn clear(bitmap: &AtomicU32, bits: u32) {
-    if bitmap.load(Relaxed) & bits != 0 {
+fn clear(bitmap: &AtomicU32, bits: u32) -> u32 {
+    let before = bitmap.load(Relaxed);
+    if before & bits != 0 {
         bitmap.fetch_and(!bits, SeqCst);
     }
+    before & !bits
 }
 
 /// Which interrupt groups the distributor forwards (GICD_CTLR.EnableGrp0 and EnableGrp1).

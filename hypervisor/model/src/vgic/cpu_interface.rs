@@ -3,9 +3,9 @@
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::bank::{Bank, Groups, Word};
+use super::detours::Detours;
 use super::interrupt::{Bits, IntId, mask};
 use super::overflow::Spilled;
-use super::shortcut::Shortcut;
 use super::state::{News, Ready};
 use super::{Kicks, LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic};
 
@@ -13,29 +13,28 @@ use super::{Kicks, LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, V
 /// function takes the same virtual machine, virtual CPU index and list registers each time.
 ///
 /// The list registers are live from the start (or from [`CpuInterface::load`]) until [`CpuInterface::unload`].
+#[repr(C)]
 pub struct CpuInterface {
+    /// Why a flush has to take the long way.
+    pub(super) detours: Detours,
+    /// The linked PPIs whose physical interrupt is active on this core, waiting for the guest.
+    pub(super) held: u32,
     /// The list registers in use, as a bitmap.
     pub(super) used: u32,
-    /// Those of them that ask for notice when their interrupt ends.
-    pub(super) watched: u32,
     /// Those of them whose pending state came from the latch, not from a line that is still high.
     pub(super) latched: u32,
     /// The interrupt in each register in use.
     pub(super) listed: [IntId; LIST_REGISTERS_MAX],
-    /// The words with interrupts that found no free list register.
-    pub(super) leftover: u32,
+    /// Those of the registers in use that ask for notice when their interrupt ends.
+    pub(super) watched: u32,
     /// Whether the underflow interrupt is on.
     pub(super) underflow: bool,
     /// Active interrupts that had to leave their list registers.
     pub(super) spilled: Spilled,
     /// The other virtual CPUs that have to flush, gathered until the end of a call.
     pub(super) kicks: Kicks,
-    /// The linked PPIs whose physical interrupt is active on this core, waiting for the guest.
-    pub(super) held: u32,
     /// The list registers of a virtual CPU that is not loaded.
     pub(super) saved: [ListRegister; LIST_REGISTERS_MAX],
-    /// Whether the list registers are in `saved`.
-    pub(super) is_unloaded: bool,
 }
 
 impl Default for CpuInterface {
@@ -49,23 +48,21 @@ impl CpuInterface {
     #[must_use]
     pub const fn new() -> Self {
         Self {
+            detours: Detours::NONE,
+            held: 0,
             used: 0,
-            watched: 0,
             latched: 0,
             listed: [IntId::new(0); LIST_REGISTERS_MAX],
-            leftover: 0,
+            watched: 0,
             underflow: false,
             spilled: Spilled::new(),
             kicks: Kicks::NONE,
-            held: 0,
             saved: [ListRegister::EMPTY; LIST_REGISTERS_MAX],
-            is_unloaded: false,
         }
     }
 
     /// Makes the linked interrupt `intid` pending because its physical interrupt has been acknowledged on this core,
     /// which leaves that one active. See [`Vgic::link`]. A flush must follow.
-    #[inline]
     pub fn inject_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId) -> Kicks {
         if intid.is_private() {
             self.held |= intid.mask();
@@ -81,17 +78,15 @@ impl CpuInterface {
     /// at most twice.
     #[inline]
     pub fn flush(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
-        match self.shortcut(vgic, vcpu, lrs) {
-            Shortcut::Done => Kicks::NONE,
-            Shortcut::Left(ready) => self.flush_all(vgic, vcpu, ready, lrs),
-        }
+        if self.flush_quick(vgic, vcpu, lrs) { Kicks::NONE } else { self.flush_all(vgic, vcpu, lrs) }
     }
 
-    /// The whole of a flush, of which the words `ready` have been taken already.
+    /// The whole of a flush.
+    #[cold]
     #[inline(never)]
-    fn flush_all(&mut self, vgic: &Vgic, vcpu: usize, ready: Ready, lrs: &mut impl ListRegisters) -> Kicks {
+    pub(super) fn flush_all(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
         // The list registers may be another virtual CPU's by now. What is ready stays so.
-        if self.is_unloaded {
+        if self.detours.has(Detours::UNLOADED) {
             return Kicks::NONE;
         }
         if self.used != 0 {
@@ -100,10 +95,15 @@ impl CpuInterface {
         if !self.spilled.is_empty() {
             self.retire_spilled(vgic, vcpu, lrs);
         }
-        let ready = Ready(ready.0 | self.leftover | vgic.take_ready(vcpu).0);
-        if ready != Ready(0) {
-            self.serve(vgic, vcpu, ready, lrs);
-        }
+        let ready = Ready(self.detours.leftover() | vgic.take_ready(vcpu).0);
+        self.serve(vgic, vcpu, ready, lrs);
+        self.detours.set(Detours::SPILLED, !self.spilled.is_empty());
+        self.take_kicks()
+    }
+
+    /// Gives the other virtual CPUs that have to flush.
+    pub(super) fn take_kicks(&mut self) -> Kicks {
+        self.detours.set(Detours::OWED, false);
         core::mem::replace(&mut self.kicks, Kicks::NONE)
     }
 
@@ -124,7 +124,7 @@ impl CpuInterface {
     #[inline]
     fn serve(&mut self, vgic: &Vgic, vcpu: usize, ready: Ready, lrs: &mut impl ListRegisters) {
         let groups = vgic.groups();
-        self.leftover = 0;
+        self.detours.take_up(ready.words());
         for number in Bits(ready.words()) {
             let Some(word) = vgic.word(vcpu, number as usize) else { continue };
             let bank = word.bank;
@@ -132,18 +132,20 @@ impl CpuInterface {
             if ready.revisions() & mask(number) != 0 || bank.pending.load(SeqCst) & bank.inflight.load(SeqCst) != 0 {
                 self.revise(vgic, vcpu, word, groups, lrs);
                 // What the revision took out is among the candidates below.
-                self.leftover &= !mask(number);
+                self.detours.take_up(mask(number));
             }
             self.deliver_all(vgic, vcpu, word, groups, lrs);
         }
-        if self.leftover != 0 && self.used != all(lrs) {
+        let leftover = self.detours.leftover();
+        if leftover != 0 && self.used != all(lrs) {
             // A later word gave back a list register that an earlier one missed.
-            for number in Bits(core::mem::take(&mut self.leftover)) {
+            self.detours.take_up(leftover);
+            for number in Bits(leftover) {
                 let Some(word) = vgic.word(vcpu, number as usize) else { continue };
                 self.deliver_all(vgic, vcpu, word, groups, lrs);
             }
         }
-        let is_short = self.leftover != 0;
+        let is_short = self.detours.leftover() != 0;
         if is_short != self.underflow {
             self.underflow = is_short;
             lrs.set_underflow_interrupt(is_short);
@@ -171,13 +173,12 @@ impl CpuInterface {
         lrs: &mut impl ListRegisters,
     ) {
         let priority = word.bank.priority(bit);
-        let free = all(lrs) & !self.used;
-        let index = if free != 0 {
-            free.trailing_zeros()
+        let index = if let Some(index) = self.free_register(lrs) {
+            index
         } else if let Some(index) = self.make_room(vgic, vcpu, priority, lrs) {
             index
         } else {
-            self.leftover |= mask(word.number as u32);
+            self.detours.leave(word.number);
             return;
         };
         let Some(was_latched) = word.claim(bit, vcpu, groups) else { return };
@@ -198,9 +199,18 @@ impl CpuInterface {
         if was_latched {
             self.latched |= slot;
         }
+        self.detours.set_special(index, word.number != 0 || value.notifies_eoi());
         if let Some(listed) = self.listed.get_mut(index as usize) {
             *listed = intid;
         }
+    }
+
+    /// A list register that is not in use.
+    #[inline]
+    fn free_register(&self, lrs: &impl ListRegisters) -> Option<u32> {
+        let index = self.used.trailing_ones();
+        // Two always exist, which saves most calls the question how many do.
+        (index < 2 || (index as usize) < lrs.count().min(LIST_REGISTERS_MAX)).then_some(index)
     }
 
     /// Applies to the list registers what has changed about the in-flight interrupts of `word`, publishes their states,
@@ -228,7 +238,7 @@ impl CpuInterface {
             Bank::take(&bank.set_active, gone);
             let inactive = Bank::take(&bank.clear_active, gone);
             bank.active.fetch_and(!inactive, SeqCst);
-            self.kicks |= vgic.notify(word, requested & !gone & !mine);
+            self.owe(vgic.notify(word, requested & !gone & !mine));
         }
     }
 
@@ -299,11 +309,20 @@ impl CpuInterface {
         }
         if wanted.notifies_eoi() {
             self.watched |= slot;
+            self.detours.set_special(index, true);
         }
         if wanted != current {
             lrs.write(index as usize, wanted);
         }
-        bank.publish(bit, pending, active);
+        self.publish(word, bit, ListState::of(pending, active));
+    }
+
+    /// Publishes the state of the in-flight interrupt `bit` of `word`.
+    pub(super) fn publish(&mut self, word: Word<'_>, bit: u32, state: ListState) {
+        word.bank.publish(bit, state.is_pending(), state.is_active());
+        if word.number == 0 && state != ListState::Pending {
+            self.detours.set(Detours::PUBLISHED, true);
+        }
     }
 
     /// Forgets the interrupt of list register `index`, which holds it no more, and sees to it that it is looked at
@@ -314,10 +333,14 @@ impl CpuInterface {
         self.used &= !slot;
         self.watched &= !slot;
         self.latched &= !slot;
+        self.detours.set_special(index, false);
         let Some(intid) = self.listed.get(index as usize).copied() else { return };
         let Some(word) = vgic.word(vcpu, intid.word()) else { return };
         let bits = intid.mask();
-        word.bank.unpublish(bits);
+        let is_any_published = word.bank.unpublish(bits);
+        if word.number == 0 {
+            self.detours.set(Detours::PUBLISHED, is_any_published);
+        }
         word.bank.inflight.fetch_and(!bits, SeqCst);
         let is_raised = word.bank.raised() & bits != 0;
         if intid.is_private() && !is_raised {
@@ -333,10 +356,16 @@ impl CpuInterface {
     pub(super) fn reconsider(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, bit: u32) {
         let target = word.target(bit);
         if target == vcpu {
-            self.leftover |= mask(word.number as u32);
+            self.detours.leave(word.number);
             return;
         }
-        self.kicks |= vgic.mark(target, word.number, News::Deliver);
+        self.owe(vgic.mark(target, word.number, News::Deliver));
+    }
+
+    /// Remembers that the virtual CPUs `kicks` have to flush.
+    pub(super) fn owe(&mut self, kicks: Kicks) {
+        self.kicks |= kicks;
+        self.detours.set(Detours::OWED, true);
     }
 
     /// Deactivates the physical interrupts that the guest has let go of without ending them.

@@ -6,7 +6,7 @@ use super::interrupt::{Bits, mask};
 /// indices. The virtual CPU that acted may be among them; its caller flushes locally.
 #[must_use = "an interrupt waits until the cores named here flush"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kicks(u16);
+pub struct Kicks(u32);
 
 impl Kicks {
     /// Nobody.
@@ -14,19 +14,19 @@ impl Kicks {
 
     /// The virtual CPUs whose bits are set in `bits`.
     pub const fn from_bits(bits: u16) -> Self {
-        Self(bits)
+        Self(bits as u32)
     }
 
-    /// The virtual CPU `vcpu` alone.
+    /// The virtual CPU `vcpu` alone; below 16.
     #[inline]
     pub const fn one(vcpu: usize) -> Self {
-        Self((mask(vcpu as u32) & 0xffff) as u16)
+        Self(mask(vcpu as u32))
     }
 
     /// The bitmap of virtual CPU indices.
     #[must_use]
     pub const fn bits(self) -> u16 {
-        self.0
+        self.0 as u16
     }
 
     /// Whether nobody needs to be kicked.
@@ -50,7 +50,7 @@ impl Kicks {
 
     /// The indices of the virtual CPUs, lowest first.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        Bits(u32::from(self.0)).map(|bit| bit as usize)
+        Bits(self.0).map(|bit| bit as usize)
     }
 }
 

@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::cpu_interface::CpuInterface;
+use super::detours::Detours;
 use super::interrupt::{Bits, IntId, mask};
 use super::{ListRegister, ListRegisters, ListState, Vgic};
 
@@ -61,10 +62,6 @@ impl Spilled {
                 self.count = self.count.wrapping_sub(1);
             }
         }
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::new();
     }
 }
 
@@ -212,7 +209,7 @@ impl CpuInterface {
     /// could see it. To be called before a flush that the guest's own register write asks for.
     pub fn withdraw_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) {
         let bits = intid.mask();
-        if self.is_unloaded || !intid.is_private() || self.held & bits == 0 {
+        if self.detours.has(Detours::UNLOADED) || !intid.is_private() || self.held & bits == 0 {
             return;
         }
         let Some(word) = vgic.word(vcpu, 0) else { return };

@@ -4,8 +4,9 @@
 use core::sync::atomic::Ordering::SeqCst;
 
 use super::cpu_interface::CpuInterface;
+use super::detours::Detours;
 use super::interrupt::Bits;
-use super::{Kicks, ListRegister, ListRegisters, Vgic};
+use super::{Kicks, ListRegister, ListRegisters, ListState, Vgic};
 
 impl CpuInterface {
     /// Copies the states of this virtual CPU's list registers to where register reads look for them. To be called
@@ -14,10 +15,15 @@ impl CpuInterface {
     pub fn sync(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) {
         for index in Bits(self.used) {
             let state = self.listed_register(index, lrs).state();
-            let Some(intid) = self.listed.get(index as usize).copied() else { break };
-            if let Some(word) = vgic.word(vcpu, intid.word()) {
-                word.bank.publish(intid.bit(), state.is_pending(), state.is_active());
-            }
+            self.publish_listed(vgic, vcpu, index, state);
+        }
+    }
+
+    /// Publishes `state` as that of the interrupt in list register `index`.
+    fn publish_listed(&mut self, vgic: &Vgic, vcpu: usize, index: u32, state: ListState) {
+        let Some(intid) = self.listed.get(index as usize).copied() else { return };
+        if let Some(word) = vgic.word(vcpu, intid.word()) {
+            self.publish(word, intid.bit(), state);
         }
     }
 
@@ -34,7 +40,7 @@ impl CpuInterface {
     ///
     /// The second value names other virtual CPUs that are to flush.
     pub fn unload(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> (u32, Kicks) {
-        if self.is_unloaded {
+        if self.detours.has(Detours::UNLOADED) {
             return (self.held, Kicks::NONE);
         }
         if self.used != 0 {
@@ -44,27 +50,28 @@ impl CpuInterface {
             self.retire_spilled(vgic, vcpu, lrs);
         }
         for index in Bits(self.used) {
+            let value = lrs.read(index as usize);
             if let Some(saved) = self.saved.get_mut(index as usize) {
-                *saved = lrs.read(index as usize);
-                lrs.write(index as usize, ListRegister::EMPTY);
+                *saved = value;
             }
+            lrs.write(index as usize, ListRegister::EMPTY);
         }
         self.silence(lrs);
         for physical in Bits(self.held) {
             lrs.deactivate_physical(physical);
         }
-        self.is_unloaded = true;
-        (self.held, core::mem::replace(&mut self.kicks, Kicks::NONE))
+        self.detours.set(Detours::UNLOADED, true);
+        (self.held, self.take_kicks())
     }
 
     /// Puts the list registers back onto a core. Gives the PPIs (a bitmap of INTIDs 0 to 31) whose physical interrupt
     /// the caller must make active on this core, so that it does not fire again before the guest has ended it. A flush
     /// must follow.
     pub fn load(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> u32 {
-        if !self.is_unloaded {
+        if !self.detours.has(Detours::UNLOADED) {
             return self.held;
         }
-        self.is_unloaded = false;
+        self.detours.set(Detours::UNLOADED, false);
         let mut listed = 0;
         for index in Bits(self.used) {
             let Some(saved) = self.saved.get(index as usize).copied() else { break };
@@ -87,40 +94,36 @@ impl CpuInterface {
         self.held
     }
 
-    /// Forgets everything, for a restart of the virtual machine: frees the list registers and deactivates the
-    /// physical interrupts that were active on the guest's behalf. To be called before [`Vgic::reset`], on the virtual
-    /// CPU's core. If it is not loaded, `lrs` is used for those physical interrupts alone.
+    /// Empties the list registers of a virtual CPU that is turned off, and deactivates the physical interrupts that were
+    /// active on the guest's behalf. Interrupts that it has not acknowledged wait in the distributor, where it finds them
+    /// when it is turned on again. For a restart of the virtual machine, to be called before [`Vgic::reset`].
+    ///
+    /// To be called on the virtual CPU's core. If it is not loaded, `lrs` is used for those physical interrupts alone.
     pub fn reset(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
+        let is_loaded = !self.detours.has(Detours::UNLOADED);
+        let held = self.held;
         for index in Bits(self.used) {
             let value = self.listed_register(index, lrs);
+            let intid = value.intid();
             if let Some(physical) = value.physical()
-                && !value.intid().is_private()
+                && !intid.is_private()
             {
                 lrs.deactivate_physical(physical);
             }
-            if let Some(word) = vgic.word(vcpu, value.intid().word()) {
-                word.bank.unpublish(value.intid().mask());
-                word.bank.inflight.fetch_and(!value.intid().mask(), SeqCst);
-            }
-            if !self.is_unloaded {
+            if is_loaded {
                 lrs.write(index as usize, ListRegister::EMPTY);
             }
+            self.vacate(vgic, vcpu, index);
         }
-        if !self.is_unloaded {
+        if is_loaded {
             self.silence(lrs);
-            for physical in Bits(self.held) {
+            for physical in Bits(held) {
                 lrs.deactivate_physical(physical);
             }
         }
-        self.used = 0;
-        self.watched = 0;
-        self.latched = 0;
-        self.leftover = 0;
-        self.underflow = false;
-        self.held = 0;
-        self.kicks = Kicks::NONE;
-        self.spilled.clear();
-        self.is_unloaded = false;
+        let kicks = self.kicks;
+        *self = Self::new();
+        self.owe(kicks);
     }
 
     /// Turns the maintenance interrupts off that are on.
@@ -135,7 +138,7 @@ impl CpuInterface {
 
     /// What list register `index`, which is in use, holds.
     fn listed_register(&self, index: u32, lrs: &impl ListRegisters) -> ListRegister {
-        if self.is_unloaded {
+        if self.detours.has(Detours::UNLOADED) {
             return self.saved.get(index as usize).copied().unwrap_or_default();
         }
         lrs.read(index as usize)

@@ -1,94 +1,128 @@
-//! The flush that matters most: one edge or linked interrupt of the private bank, such as an IPI or the timer.
+//! The flushes that matter most: one private interrupt, such as an IPI or the timer, for a virtual CPU that has ended all
+//! others. Instructions are counted here (`xtask bench`).
+//!
+//! What these functions do is what [`CpuInterface::flush`] and [`CpuInterface::inject_linked`] do at length; where they
+//! find more than they can do, they change nothing.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use core::num::NonZeroU32;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::cpu_interface::{CpuInterface, all};
-use super::interrupt::{Bits, mask};
-use super::state::Ready;
-use super::{ListRegister, ListRegisters, Vgic};
+use super::cpu_interface::CpuInterface;
+use super::interrupt::mask;
+use super::{IntId, Kicks, ListRegister, ListRegisters, Vgic};
 
-/// What became of the attempt.
-pub(super) enum Shortcut {
-    /// Everything has been done.
-    Done,
-    /// Not everything; these words have been taken and not been served.
-    Left(Ready),
-}
+/// GICD_CTLR.EnableGrp1: the group of the interrupts of any guest that knows one group.
+const ENABLE_GROUP_1: u32 = 1 << 1;
+/// The SGIs in the private bank.
+const SGIS: u32 = 0xffff;
 
 impl CpuInterface {
-    /// Flushes if nothing but the private bank has news, nothing waits for a list register, and at most one interrupt
-    /// is to be delivered. It does what [`CpuInterface::flush`] does at length, in the same order, except for what a
-    /// maintenance interrupt announces and therefore brings about itself: ends with notice, and unlisted ones.
+    /// Flushes, if it takes no more than to deliver one SGI or nothing at all. Returns whether it did; if it did not,
+    /// [`CpuInterface::flush`] does. No other virtual CPU is to be told of this.
     ///
-    /// Only its owner writes the `inflight` bitmap of a private bank, so that plain stores are enough here.
-    #[inline]
-    pub(super) fn shortcut(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Shortcut {
-        let nothing = Shortcut::Left(Ready(0));
-        if self.leftover != 0 || self.is_unloaded {
-            return nothing;
-        }
-        let Some(private) = vgic.private(vcpu) else { return nothing };
+    /// The order of its loads is of no concern: what others changed before their kick, it sees. Whoever takes the reason
+    /// away from an interrupt meanwhile looks at the latch first and at `inflight` second; as this does the reverse, the
+    /// interrupt is seen in one of them.
+    #[inline(always)]
+    #[must_use]
+    pub fn flush_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
+        let Some(private) = vgic.own(vcpu) else { return false };
         let bank = &private.bank;
-        if private.ready.load(Relaxed) != Ready::PRIVATE.0 {
-            return nothing;
+        if !self.detours.is_none() || private.ready.load(Relaxed) != 0 || bank.line.load(Relaxed) != 0 {
+            return false;
         }
-        let ready = Ready(private.ready.swap(0, Acquire));
-        if ready != Ready::PRIVATE {
-            return Shortcut::Left(ready);
+        let pending = bank.pending.load(Relaxed);
+        let waiting = pending & bank.enabled.load(Relaxed) & !bank.active.load(Relaxed);
+        let Some(one) = NonZeroU32::new(waiting) else { return true };
+        if !one.is_power_of_two()
+            || waiting & SGIS == 0
+            || bank.group.load(Relaxed) & waiting == 0
+            || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0
+            || !self.have_all_ended(lrs)
+        {
+            return false;
         }
-        let done = self.used & lrs.empty();
-        let mut ended = 0;
-        for index in Bits(done) {
-            let Some(intid) = self.listed.get(index as usize).filter(|intid| intid.is_private()) else {
-                return Shortcut::Left(ready);
-            };
-            ended |= intid.mask();
-        }
-        let inflight = bank.inflight.load(Relaxed) & !ended;
-        if ended != 0 {
-            bank.unpublish(ended);
-            bank.inflight.store(inflight, SeqCst);
-            self.used &= !done;
-            self.latched &= !done;
-        }
-        let pending = bank.pending.load(SeqCst);
-        // The guest's end of an interrupt deactivated the physical one, unless that has come again since.
-        self.held &= !ended | pending;
-        let by_line = bank.line.load(SeqCst) & !bank.edge.load(Relaxed);
-        let waiting = (pending | by_line) & bank.forwarded(vgic.groups()) & !bank.active.load(SeqCst) & !inflight;
-        let free = all(lrs) & !self.used;
-        let is_one = waiting.is_power_of_two();
-        if pending & inflight != 0 || free == 0 || !is_one {
-            return if waiting == 0 && pending & inflight == 0 { Shortcut::Done } else { Shortcut::Left(ready) };
-        }
-        // Here too: first in flight, then no longer latched. Whoever masks it meanwhile sees one of the two.
-        bank.inflight.store(inflight | waiting, SeqCst);
+        // Nobody but the owner writes the `inflight` bitmap of a private bank.
+        bank.inflight.store(waiting, Relaxed);
         if bank.pending.fetch_and(!waiting, SeqCst) & waiting == 0 {
-            // It was pending by its line, or is so no more.
-            bank.inflight.store(inflight, SeqCst);
-            return Shortcut::Left(ready);
+            bank.inflight.store(0, SeqCst);
+            return false;
         }
-        let bit = waiting.trailing_zeros();
-        let index = free.trailing_zeros();
-        let intid = super::IntId::new(bit);
-        let (priority, group) = (bank.priority(bit), bank.group_of(bit));
-        let value = if bank.linked.load(Relaxed) & waiting != 0 {
-            ListRegister::linked(intid, bit, priority, group)
-        } else {
-            let software = ListRegister::software(intid, priority, group);
-            if bank.edge.load(Relaxed) & waiting == 0 {
-                self.watched |= mask(index);
-                software.with_eoi_notice()
-            } else {
-                software
-            }
-        };
-        lrs.write(index as usize, value);
-        self.used |= mask(index);
-        self.latched |= mask(index);
-        if let Some(listed) = self.listed.get_mut(index as usize) {
+        // The ends of interrupts deactivated the physical ones, unless those have come again since.
+        self.held &= pending;
+        let intid = IntId::new(one.trailing_zeros());
+        self.list_first(intid, ListRegister::software(intid, bank.priority(intid.bit()), 1), lrs);
+        true
+    }
+
+    /// Makes the linked interrupt `intid` pending because its physical interrupt has been acknowledged on this core,
+    /// which leaves that one active, and brings the list registers up to date: [`CpuInterface::inject_linked`] with the
+    /// flush that belongs to it. See [`Vgic::link`].
+    ///
+    /// Gives the other virtual CPUs that are to flush.
+    #[inline(always)]
+    pub fn deliver_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) -> Kicks {
+        if self.deliver_linked_quick(vgic, vcpu, intid, lrs) {
+            return Kicks::NONE;
+        }
+        self.deliver_linked_at_length(vgic, vcpu, intid, lrs)
+    }
+
+    /// A linked PPI that can be delivered goes past the latch: nobody else has to do with it.
+    #[inline(always)]
+    fn deliver_linked_quick(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) -> bool {
+        let Some(private) = vgic.own(vcpu) else { return false };
+        let bank = &private.bank;
+        let bits = intid.mask();
+        if !intid.is_private()
+            || !self.detours.is_none()
+            || (bank.active.load(Relaxed) | !bank.linked.load(Relaxed)) & bits != 0
+            || !self.have_all_ended(lrs)
+        {
+            return false;
+        }
+        // First in flight, then the look at what others may take away: so one of the two sees the other.
+        bank.inflight.store(bits, SeqCst);
+        let enabled = bank.enabled.load(SeqCst) & bank.group.load(SeqCst) & bits;
+        // Whoever changes this one tells everybody, whatever is in flight.
+        if enabled == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 {
+            bank.inflight.store(0, SeqCst);
+            return false;
+        }
+        self.held = (self.held & bank.pending.load(Relaxed)) | bits;
+        let value = ListRegister::linked(intid, intid.raw(), bank.priority(intid.bit()), 1);
+        self.list_first(intid, value, lrs);
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn deliver_linked_at_length(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        intid: IntId,
+        lrs: &mut impl ListRegisters,
+    ) -> Kicks {
+        let kicks = self.inject_linked(vgic, vcpu, intid);
+        if kicks.contains(vcpu) { kicks.without(vcpu) | self.flush_all(vgic, vcpu, lrs) } else { kicks }
+    }
+
+    /// Whether the guest has ended every interrupt in the list registers. If so, and without detours, nothing is in
+    /// flight.
+    #[inline(always)]
+    fn have_all_ended(&self, lrs: &impl ListRegisters) -> bool {
+        self.used & !lrs.empty() == 0
+    }
+
+    /// Puts `intid` into the first list register, as the only interrupt.
+    #[inline(always)]
+    fn list_first(&mut self, intid: IntId, value: ListRegister, lrs: &mut impl ListRegisters) {
+        lrs.write(0, value);
+        self.used = mask(0);
+        self.latched = mask(0);
+        if let Some(listed) = self.listed.first_mut() {
             *listed = intid;
         }
-        Shortcut::Done
     }
 }

@@ -1,5 +1,6 @@
 //! The guest-visible state of one virtual machine's interrupt controller, and what makes interrupts pending.
 
+use core::num::NonZeroU32;
 use core::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -13,11 +14,15 @@ use super::{Kicks, SPI_WORDS, VCPUS_MAX};
 /// GICR_ICFGR1).
 const PRIVATE_EDGE: u32 = 0xffff;
 
+/// A bit for each virtual CPU that there can be.
+const EXISTING: u32 = mask(VCPUS_MAX as u32).wrapping_sub(1);
+
 /// GICR_WAKER at power-on: ProcessorSleep and ChildrenAsleep.
 const WAKER_ASLEEP: u32 = 0b110;
 
-/// What one virtual CPU has for itself. Aligned, so that two cores do not share a cache line.
-#[repr(align(64))]
+/// What one virtual CPU has for itself. Aligned, so that two cores do not share a cache line, and to a power of two, so
+/// that it is found with a shift.
+#[repr(C, align(128))]
 pub(super) struct Private {
     pub(super) bank: Bank,
     /// The words that need a flush, as [`Ready`] has them.
@@ -33,27 +38,24 @@ impl Private {
 
 /// The words that concern a virtual CPU: bit 0 is the private bank, bit 1 + n the SPI word n. Bits 15:0 name words with
 /// interrupts that have become pending; bits 31:16 those where something else may have changed about interrupts in
-/// flight, so that list registers have to be read.
+/// flight, so that list registers have to be read. Bit 0 is never set: every flush looks at the private bank.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ready(pub(super) u32);
 
 impl Ready {
-    /// Only the private bank has something new.
-    pub(super) const PRIVATE: Self = Self(1);
-
     /// The word `number` has something new, of the kind `news`.
     #[inline]
     const fn of(number: usize, news: News) -> Self {
         match news {
-            News::Deliver => Self(mask(number as u32)),
+            News::Deliver => Self(mask(number as u32) & !1),
             News::Revise => Self(mask(number as u32) << 16),
         }
     }
 
-    /// All words.
+    /// All words to look at.
     #[inline]
     pub(super) const fn words(self) -> u32 {
-        (self.0 | self.0 >> 16) & 0xffff
+        ((self.0 | self.0 >> 16) & 0xffff) | 1
     }
 
     /// The words with a change about interrupts in flight.
@@ -62,6 +64,8 @@ impl Ready {
         self.0 >> 16
     }
 }
+
+const _: () = assert!(size_of::<Private>() == 128, "a virtual CPU's own part is found with a shift");
 
 /// What a virtual CPU has to do about a word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,19 +77,21 @@ pub(super) enum News {
 }
 
 /// Thirty-two SPIs.
+#[repr(C, align(64))]
 pub(super) struct Shared {
     pub(super) bank: Bank,
     pub(super) routes: Routes,
 }
 
 /// The interrupt controller of one virtual machine, shared by all cores that run its virtual CPUs.
+#[repr(C)]
 pub struct Vgic {
+    private: [Private; VCPUS_MAX],
+    shared: [Shared; SPI_WORDS],
     /// GICD_CTLR.EnableGrp0 and EnableGrp1; the rest of that register is constant.
     pub(super) control: AtomicU32,
     vcpus: usize,
     spi_words: usize,
-    private: [Private; VCPUS_MAX],
-    shared: [Shared; SPI_WORDS],
 }
 
 impl Vgic {
@@ -171,35 +177,53 @@ impl Vgic {
 
     /// Sends the SGI that a write of `icc_sgi1r` to ICC_SGI1R_EL1 by virtual CPU `source` asks for (IHI0069,
     /// ICC_SGI1R_EL1). Targets that do not exist, and those for which the SGI is in group 0, are passed over.
-    #[inline]
+    #[inline(always)]
     pub fn send_sgi(&self, source: usize, icc_sgi1r: u64) -> Kicks {
         const AFFINITY_AND_RANGE: u64 = 0x00ff_f0ff_00ff_0000;
         const ALL_BUT_SELF: u64 = 1 << 40;
-        let everyone = Kicks::one(self.vcpus).bits().wrapping_sub(1);
-        let targets = if icc_sgi1r & ALL_BUT_SELF != 0 {
-            everyone & !Kicks::one(source).bits()
-        } else if icc_sgi1r & AFFINITY_AND_RANGE != 0 {
-            // Aff3.Aff2.Aff1 = 0.0.0 and the first range of 16 are all there is.
-            0
-        } else {
-            everyone & (icc_sgi1r & 0xffff) as u16
-        };
-        let bits = mask(((icc_sgi1r >> 24) & 15) as u32);
-        let mut kicks = Kicks::NONE;
-        for index in Kicks::from_bits(targets).iter() {
-            let Some(private) = self.private.get(index) else { break };
-            let bank = &private.bank;
-            if bank.group.load(Relaxed) & bits == 0
-                || bank.pending.fetch_or(bits, SeqCst) & bits != 0
-                || bank.enabled.load(SeqCst) & bits == 0
-            {
-                // Not for this one, or announced by whoever made it pending, or to be by whoever unmasks it.
-                continue;
+        let mut targets = icc_sgi1r as u32 & EXISTING;
+        if icc_sgi1r & (AFFINITY_AND_RANGE | ALL_BUT_SELF) != 0 {
+            if icc_sgi1r & ALL_BUT_SELF == 0 {
+                // Aff3.Aff2.Aff1 = 0.0.0 and the first range of 16 are all there is.
+                return Kicks::NONE;
             }
-            private.ready.fetch_or(Ready::PRIVATE.0, Release);
-            kicks |= Kicks::one(index);
+            targets = mask(self.vcpus as u32).wrapping_sub(1) & !mask(source as u32);
+        }
+        let bits = mask((icc_sgi1r >> 24) as u32 & 15);
+        match NonZeroU32::new(targets) {
+            None => Kicks::NONE,
+            Some(target) if target.is_power_of_two() => {
+                if self.send_private(target.trailing_zeros(), bits) {
+                    Kicks::from_bits(targets as u16)
+                } else {
+                    Kicks::NONE
+                }
+            }
+            Some(_) => self.send_to_many(targets, bits),
+        }
+    }
+
+    #[inline(never)]
+    fn send_to_many(&self, targets: u32, bits: u32) -> Kicks {
+        let mut kicks = Kicks::NONE;
+        for target in Bits(targets) {
+            if self.send_private(target, bits) {
+                kicks |= Kicks::one(target as usize);
+            }
         }
         kicks
+    }
+
+    /// Makes the SGI `bits` of virtual CPU `target` pending. Returns whether that one has to be told; one that this
+    /// virtual machine does not have, never, as it cannot enable anything.
+    #[inline(always)]
+    fn send_private(&self, target: u32, bits: u32) -> bool {
+        let Some(private) = self.own(target as usize) else { return false };
+        let bank = &private.bank;
+        // If not, it is not for this one, or was announced by whoever made it pending, or will be by whoever unmasks it.
+        bank.group.load(Relaxed) & bits != 0
+            && bank.pending.fetch_or(bits, SeqCst) & bits == 0
+            && bank.enabled.load(SeqCst) & bits != 0
     }
 
     /// Whether an interrupt is pending and forwarded to `vcpu` that no list register holds yet: one reason for a
@@ -251,6 +275,12 @@ impl Vgic {
         }
         let shared = self.shared.get(number.wrapping_sub(1))?;
         Some(Word { bank: &shared.bank, routes: Some(&shared.routes), home: vcpu, number })
+    }
+
+    /// What a virtual CPU has for itself whose existence is not in question. As [`Vgic::private`], in fewer instructions.
+    #[inline(always)]
+    pub(super) fn own(&self, vcpu: usize) -> Option<&Private> {
+        self.private.get(vcpu % VCPUS_MAX)
     }
 
     /// What the virtual CPU `vcpu` has for itself, if it exists.
@@ -327,7 +357,10 @@ impl Vgic {
     #[inline]
     pub(super) fn mark(&self, vcpu: usize, number: usize, news: News) -> Kicks {
         let Some(private) = self.private(vcpu) else { return Kicks::NONE };
-        private.ready.fetch_or(Ready::of(number, news).0, Release);
+        let ready = Ready::of(number, news);
+        if ready.0 != 0 {
+            private.ready.fetch_or(ready.0, Release);
+        }
         Kicks::one(vcpu)
     }
 

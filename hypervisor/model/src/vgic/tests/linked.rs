@@ -18,7 +18,7 @@ fn linked_machine(vcpus: usize, list_registers: usize) -> Machine {
 fn fire_timer(machine: &mut Machine, vcpu: usize) {
     let (interface, core) = &mut machine.cpus[vcpu];
     assert!(core.active_ppis.insert(TIMER), "an active interrupt does not fire");
-    let kicks = interface.inject_linked(&machine.vgic, vcpu, IntId::ppi(TIMER));
+    let kicks = interface.deliver_linked(&machine.vgic, vcpu, IntId::ppi(TIMER), core);
     machine.kick(kicks);
 }
 
@@ -33,6 +33,61 @@ fn the_guests_end_of_the_timer_interrupt_needs_no_exit() {
         assert!(!machine.core(0).maintenance());
         assert!(machine.core(0).active_ppis.is_empty());
     }
+}
+
+#[test]
+fn the_timer_interrupt_arrives_whatever_else_there_is() {
+    for other in [2, 40, 50] {
+        for steps in 0..4 {
+            let mut machine = linked_machine(1, 4);
+            machine.vgic.link(IntId::ppi(30), 30);
+            machine.edge(other);
+            // Untouched, acknowledged, ended, or ended and seen to be so.
+            if steps > 0 {
+                assert_eq!(machine.acknowledge(0), other);
+            }
+            if steps > 1 {
+                machine.end(0, other);
+            }
+            if steps > 2 {
+                machine.kick(Kicks::one(0));
+            }
+            fire_timer(&mut machine, 0);
+            if steps == 1 {
+                machine.end(0, other);
+            }
+            let mut seen = machine.drain(0);
+            seen.sort_unstable();
+            assert_eq!(seen, if steps == 0 { std::vec![other.min(TIMER), other.max(TIMER)] } else { std::vec![TIMER] });
+            assert!(machine.core(0).active_ppis.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_timer_in_a_group_that_is_off_waits_for_it() {
+    let mut machine = linked_machine(1, 4);
+    machine.gicd_write(0, CTLR, 0);
+    fire_timer(&mut machine, 0);
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+    assert!(machine.core(0).active_ppis.contains(&TIMER));
+    machine.gicd_write(0, CTLR, 0b10);
+    assert_eq!(machine.drain(0), [TIMER]);
+}
+
+#[test]
+fn a_second_timer_takes_the_place_of_one_that_has_ended() {
+    let mut machine = linked_machine(1, 4);
+    machine.vgic.link(IntId::ppi(30), 30);
+    fire_timer(&mut machine, 0);
+    assert_eq!(machine.acknowledge(0), TIMER);
+    machine.cpus[0].1.end(TIMER);
+    let (interface, core) = &mut machine.cpus[0];
+    core.active_ppis.insert(30);
+    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::ppi(30), core);
+    machine.kick(kicks);
+    let (interface, core) = &mut machine.cpus[0];
+    assert_eq!(interface.unload(&machine.vgic, 0, core).0, 1 << 30, "the first one is over");
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl World {
     fn fire_timer(&mut self, vcpu: usize) {
         let (interface, core) = &mut self.machine.cpus[vcpu];
         if self.is_loaded[vcpu] && core.active_ppis.insert(TIMER) {
-            let kicks = interface.inject_linked(&self.machine.vgic, vcpu, IntId::ppi(TIMER));
+            let kicks = interface.deliver_linked(&self.machine.vgic, vcpu, IntId::ppi(TIMER), core);
             self.raised.insert((vcpu, TIMER));
             self.machine.kick(kicks);
         }

@@ -110,3 +110,66 @@ fn every_event_arrives_once_while_its_interrupt_is_moved_and_masked() {
     });
     assert_eq!(board.handled.load(SeqCst), EVENTS, "no event came twice");
 }
+
+const TIMER: u32 = 27;
+
+/// The timer interrupt of a virtual CPU goes past the latch; another one masks and unmasks it meanwhile.
+#[test]
+fn a_timer_that_another_cpu_masks_comes_once_and_only_while_it_is_not_masked() {
+    let vgic = Vgic::new(2, 32);
+    vgic.link(IntId::ppi(TIMER), TIMER);
+    let (kicked, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    // Odd while the timer is masked, and everybody concerned knows.
+    let generation = AtomicU32::new(0);
+    let write = |offset, value| {
+        let kicks = vgic.redistributor_write(0, SGI_BASE + offset, Width::Word, value).expect("the store is taken");
+        if kicks.contains(0) {
+            kicked.store(true, Release);
+        }
+    };
+    let _nothing_pending = vgic.distributor_write(0, CTLR, Width::Word, 2);
+    write(ISENABLER, 1 << TIMER);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                write(ICENABLER, 1 << TIMER);
+                generation.fetch_add(1, SeqCst);
+                thread::yield_now();
+                generation.fetch_add(1, SeqCst);
+                write(ISENABLER, 1 << TIMER);
+                thread::yield_now();
+            }
+        });
+        let _ended = SetAtEnd(&done);
+        let mut interface = CpuInterface::new();
+        let mut core = Core::new(4);
+        for event in 0..EVENTS {
+            assert!(core.active_ppis.insert(TIMER), "it was deactivated when it ended");
+            let _nobody_else = interface.deliver_linked(&vgic, 0, IntId::ppi(TIMER), &mut core);
+            for round in 0.. {
+                assert!(round < 2_000_000, "timer {event} was lost");
+                let before = generation.load(SeqCst);
+                if kicked.swap(false, Acquire) {
+                    let _nobody_else = interface.flush(&vgic, 0, &mut core);
+                }
+                let intid = core.acknowledge();
+                if intid == TIMER {
+                    let is_masked = before & 1 == 1 && generation.load(SeqCst) == before;
+                    assert!(!is_masked, "it came while it was masked");
+                    core.end(TIMER);
+                    break;
+                }
+                thread::yield_now();
+            }
+        }
+    });
+}
+
+/// Ends the other thread, also when an assertion fails.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
