@@ -101,6 +101,11 @@ fn clear_hidden_registers() {
         // SAFETY: FEAT_SME exists; the register is software's own.
         unsafe { asm!("msr s3_3_c13_c0_5, xzr", options(nomem, nostack)) };
     }
+    if (id_register(4, 0) >> 28) & 0xf != 0 {
+        // With HCR_EL2.AMO, what EL1 knows as DISR_EL1 is VDISR_EL2.
+        // SAFETY: FEAT_RAS exists; the register is read by EL1's DISR_EL1 alone.
+        unsafe { asm!("msr s3_4_c12_c1_1, xzr", options(nomem, nostack)) };
+    }
 }
 
 /// This core's affinity: MPIDR_EL1 without its flags.
