@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
-use super::interrupt::Bits;
+use super::interrupt::{Bits, mask};
 use super::{Kicks, ListRegister, ListRegisters, ListState, Vgic};
 
 impl CpuInterface {
@@ -38,6 +38,8 @@ impl CpuInterface {
     /// of INTIDs 0 to 31) whose physical interrupt was active on the guest's behalf; they have been deactivated, so
     /// their source must be masked or stopped until [`CpuInterface::load`]. Shared physical interrupts stay active.
     ///
+    /// While it is away, register reads find the states as they are now: there is no core that could look again.
+    ///
     /// The second value names other virtual CPUs that are to flush.
     pub fn unload(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> (u32, Kicks) {
         if self.detours.has(Detours::UNLOADED) {
@@ -55,6 +57,7 @@ impl CpuInterface {
                 *saved = value;
             }
             lrs.write(index as usize, ListRegister::EMPTY);
+            self.publish_listed(vgic, vcpu, index, value.state());
         }
         self.silence(lrs);
         for physical in Bits(self.held) {
@@ -104,11 +107,18 @@ impl CpuInterface {
         let held = self.held;
         for index in Bits(self.used) {
             let value = self.listed_register(index, lrs);
-            let intid = value.intid();
+            let (intid, bits) = (value.intid(), value.intid().mask());
             if let Some(physical) = value.physical()
                 && !intid.is_private()
             {
                 lrs.deactivate_physical(physical);
+            }
+            if let Some(word) = vgic.word(vcpu, intid.word())
+                && value.state().is_pending()
+                && value.physical().is_none()
+                && self.latched & mask(index) != 0
+            {
+                word.bank.pending.fetch_or(bits, SeqCst);
             }
             if is_loaded {
                 lrs.write(index as usize, ListRegister::EMPTY);
@@ -121,6 +131,12 @@ impl CpuInterface {
                 lrs.deactivate_physical(physical);
             }
         }
+        // A linked interrupt that the guest could not see yet comes again with its physical one, if that has a reason.
+        if let Some(word) = vgic.word(vcpu, 0) {
+            word.bank.pending.fetch_and(!held, SeqCst);
+        }
+        // What has been left over, or was ready when it was turned off, is so again.
+        vgic.mark_all(vcpu);
         let kicks = self.kicks;
         *self = Self::new();
         self.owe(kicks);

@@ -364,6 +364,14 @@ impl Vgic {
         Kicks::one(vcpu)
     }
 
+    /// Makes `vcpu` look at every word when it flushes next.
+    #[cold]
+    pub(super) fn mark_all(&self, vcpu: usize) {
+        for number in 1..=self.spi_words {
+            let _flushed_before_it_runs = self.mark(vcpu, number, News::Deliver);
+        }
+    }
+
     /// Takes the words that are ready for `vcpu`.
     #[inline]
     pub(super) fn take_ready(&self, vcpu: usize) -> Ready {

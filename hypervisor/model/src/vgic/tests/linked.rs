@@ -2,7 +2,7 @@
 
 use super::core::SPURIOUS;
 use super::machine::*;
-use crate::vgic::{IntId, Kicks};
+use crate::vgic::{CpuInterface, IntId, Kicks};
 
 const TIMER: u32 = 27;
 
@@ -281,6 +281,66 @@ fn overflow_survives_a_change_of_virtual_cpu() {
     }
     assert_eq!(machine.drain(0), [60]);
     assert_eq!(machine.gicd_read(0, ISACTIVER + 4), 0);
+}
+
+#[test]
+fn what_a_virtual_cpu_has_acknowledged_is_seen_while_it_is_away() {
+    let mut machine = linked_machine(2, 4);
+    machine.line(33, true);
+    machine.sgi(0, 3 << 24 | 1);
+    assert_eq!([machine.acknowledge(0), machine.acknowledge(0)], [33, SPURIOUS]);
+    let (interface, core) = &mut machine.cpus[0];
+    let _nobody_else = interface.unload(&machine.vgic, 0, core);
+    assert_eq!(machine.gicd_read(1, ISACTIVER + 4), 1 << 1);
+    assert_eq!(machine.gicr_read(1, 0, SGI_BASE + ISPENDR), 1 << 3);
+    assert_eq!(machine.gicr_read(1, 0, SGI_BASE + ISACTIVER), 0);
+    let (interface, core) = &mut machine.cpus[0];
+    interface.load(&machine.vgic, 0, core);
+    machine.kick(Kicks::one(0));
+    machine.line(33, false);
+    machine.end(0, 33);
+    assert_eq!(machine.gicd_read(1, ISACTIVER + 4), 0);
+    assert_eq!(machine.drain(0), [3]);
+    assert_eq!(machine.gicr_read(1, 0, SGI_BASE + ISPENDR), 0);
+}
+
+#[test]
+fn what_waits_for_a_virtual_cpu_that_is_turned_off_comes_when_it_is_on_again() {
+    for is_loaded in [true, false] {
+        let mut machine = linked_machine(2, 2);
+        for intid in [40, 50, 51] {
+            machine.make_edge(intid);
+            machine.route(intid, 1);
+            machine.edge(intid);
+        }
+        machine.line(33, true);
+        machine.route(33, 1);
+        machine.sgi(0, 3 << 24 | 0b10);
+        let (interface, core) = &mut machine.cpus[1];
+        if !is_loaded {
+            let _nobody_else = interface.unload(&machine.vgic, 1, core);
+        }
+        interface.reset(&machine.vgic, 1, core);
+        assert_eq!(core.listed(), []);
+        assert!(!core.maintenance());
+        // The device of 40 still asks; its physical interrupt is no longer active, so it comes again.
+        assert_eq!(core.deactivated, [77]);
+        machine.cpus[1].0 = CpuInterface::new();
+        machine.kick(Kicks::one(1));
+        machine.edge(40);
+        let mut seen = std::vec![];
+        for _ in 0..5 {
+            let intid = machine.acknowledge(1);
+            seen.push(intid);
+            if intid == 33 {
+                machine.line(33, false);
+            }
+            machine.end(1, intid);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [3, 33, 40, 50, 51], "loaded: {is_loaded}");
+        assert_eq!(machine.drain(1), []);
+    }
 }
 
 #[test]
