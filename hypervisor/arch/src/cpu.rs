@@ -94,8 +94,8 @@ fn close_later_extensions() {
     }
 }
 
-/// Clears TPIDR2_EL0, which FEAT_SME has and which no trap of FEAT_SME itself covers: without FEAT_FGT a guest can read
-/// and write it, although SME is hidden, and it must not carry anything from one guest to another.
+/// Clears the registers of hidden features that no trap covers, so that they carry nothing from one guest to another:
+/// TPIDR2_EL0, which without FEAT_FGT is a guest's to read and write although SME is hidden, and DISR_EL1.
 fn clear_hidden_registers() {
     if (id_register(4, 1) >> 24) & 0xf != 0 {
         // SAFETY: FEAT_SME exists; the register is software's own.
