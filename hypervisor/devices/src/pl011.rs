@@ -30,6 +30,8 @@ pub struct Pl011 {
     fractional_baud_rate: u16,
     line_control: LineControl,
     control: Control,
+    /// UARTFR as it reads now: drivers poll it, so it is kept rather than composed.
+    flags: Flags,
     level_select: FifoLevelSelect,
     mask: Interrupts,
     raw: Interrupts,
@@ -49,6 +51,7 @@ impl Pl011 {
             fractional_baud_rate: 0,
             line_control: LineControl::empty(),
             control: Control::RESET,
+            flags: Flags::IDLE,
             level_select: FifoLevelSelect::RESET,
             mask: Interrupts::empty(),
             raw: Interrupts::empty(),
@@ -74,11 +77,13 @@ impl Pl011 {
         if self.loopback() { self.control.looped_modem_inputs() } else { Flags::TERMINAL_READY }
     }
 
-    fn flags(&self) -> Flags {
+    /// Brings UARTFR up to date, after a change of the receive FIFO, of its depth or of the modem's inputs.
+    fn update_flags(&mut self) {
+        // The transmit FIFO is always empty.
         let mut flags = self.modem_inputs() | Flags::TXFE;
         flags.set(Flags::RXFE, self.receive_fifo.len() == 0);
         flags.set(Flags::RXFF, self.receive_fifo.len() >= self.depth());
-        flags
+        self.flags = flags;
     }
 
     /// Takes what was typed while there is room. In loopback the receiver hears the transmitter alone.
@@ -103,6 +108,7 @@ impl Pl011 {
         let mark = if self.overrun { Data::OVERRUN_ERROR.bits() } else { 0 };
         self.overrun = false;
         self.receive_fifo.push(character | mark);
+        self.update_flags();
         // The line is silent between two calls, so what has arrived by the end of one has waited for 32 bit periods.
         self.raw |= Interrupts::RT;
         if self.receive_fifo.len() >= self.receive_level() {
@@ -113,6 +119,7 @@ impl Pl011 {
     /// The guest reads the oldest character (DDI0183 3.3.1); an empty FIFO gives zero.
     fn read_data(&mut self, host: &mut Host<'_>) -> u16 {
         let character = self.receive_fifo.pop().unwrap_or(0);
+        self.update_flags();
         // The overrun bit belongs to the line, not to a character: only a store to UARTECR clears it (DDI0183 3.3.2).
         self.receive_status = Data::from_bits_truncate(character) | (self.receive_status & Data::OVERRUN_ERROR);
         if self.receive_fifo.len() < self.receive_level() {
@@ -142,6 +149,7 @@ impl Pl011 {
         if (old ^ new).contains(LineControl::FEN) {
             // The FIFO becomes a holding register, or the reverse; a change of FEN flushes.
             self.receive_fifo.clear();
+            self.update_flags();
             self.raw.remove(Interrupts::RX | Interrupts::RT);
             self.fill(host);
         }
@@ -154,6 +162,7 @@ impl Pl011 {
     fn set_control(&mut self, new: Control, host: &mut Host<'_>) {
         let inputs = self.modem_inputs();
         self.control = new;
+        self.update_flags();
         self.raw |= Interrupts::modem_status(inputs ^ self.modem_inputs());
         self.fill(host);
     }
@@ -205,7 +214,7 @@ impl Device for Pl011 {
         let value = match decode(offset, width)? {
             Register::Data => self.read_data(host),
             Register::ReceiveStatus => self.receive_status.bits() >> 8,
-            Register::Flags => self.flags().bits(),
+            Register::Flags => self.flags.bits(),
             Register::IrdaLowPower => self.irda_low_power,
             Register::IntegerBaudRate => self.integer_baud_rate,
             Register::FractionalBaudRate => self.fractional_baud_rate,
@@ -229,7 +238,7 @@ impl Device for Pl011 {
             return None;
         }
         let value = match offset {
-            0x18 => self.flags().bits(),
+            0x18 => self.flags.bits(),
             0x38 => self.mask.bits(),
             0x3c => self.raw.bits(),
             0x40 => (self.raw & self.mask).bits(),

@@ -167,6 +167,9 @@ bitflags! {
 impl Flags {
     /// The modem inputs when a terminal is there and ready: the console always is.
     pub(super) const TERMINAL_READY: Self = Self::CTS.union(Self::DSR).union(Self::DCD);
+
+    /// The terminal is ready, and nothing is on its way in either direction.
+    pub(super) const IDLE: Self = Self::TERMINAL_READY.union(Self::RXFE).union(Self::TXFE);
 }
 
 impl Control {

@@ -425,3 +425,30 @@ fn a_reset_leaves_nothing_of_the_last_guest() {
     assert_eq!((uart.read32(IMSC), uart.read32(RIS), uart.read32(CR)), (0, 0, 0x300));
     assert_eq!(uart.read32(DR), 0);
 }
+
+#[test]
+fn the_flags_are_right_after_whatever_happened() {
+    let mut uart = powered_on();
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..if cfg!(miri) { 60 } else { 3000 } {
+        // xorshift64 (Marsaglia).
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let value = (random >> 32) as u32;
+        match random % 6 {
+            0 => uart.type_in("ab"),
+            1 => uart.type_in(&"x".repeat(40)),
+            2 => uart.write32(LCR_H, value & (LCR_H_FEN | LCR_H_BRK)),
+            3 => uart.write32(CR, value),
+            4 => uart.write32(DR, value),
+            _ => drop(uart.read32(DR)),
+        }
+        let flags = uart.read32(FR);
+        uart.device.update_flags();
+        assert_eq!(uart.read32(FR), flags);
+        let waiting = uart.device.receive_fifo.len();
+        assert_eq!(flags & FR_RXFE != 0, waiting == 0);
+        assert_eq!(flags & FR_RXFF != 0, waiting >= uart.device.depth());
+    }
+}
