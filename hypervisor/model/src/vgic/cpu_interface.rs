@@ -108,7 +108,7 @@ impl CpuInterface {
     }
 
     /// Lets go of the list registers whose interrupts have ended.
-    #[inline]
+    #[inline(never)]
     pub(super) fn reap(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
         let ended = if self.watched == 0 { 0 } else { lrs.ended() & self.watched };
         for index in Bits(self.used & (lrs.empty() | ended)) {
@@ -327,7 +327,7 @@ impl CpuInterface {
 
     /// Forgets the interrupt of list register `index`, which holds it no more, and sees to it that it is looked at
     /// again if it is still pending.
-    #[inline]
+    #[inline(never)]
     pub(super) fn vacate(&mut self, vgic: &Vgic, vcpu: usize, index: u32) {
         let slot = mask(index);
         self.used &= !slot;

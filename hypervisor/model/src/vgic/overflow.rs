@@ -17,13 +17,14 @@ const SPILLED_MAX: usize = 32;
 /// guest ends what it acknowledged last. With EOImode = 1 a guest may deactivate in any order, and ICC_DIR_EL1 traps
 /// while there are spilled interrupts.
 pub(super) struct Spilled {
-    entries: [Option<(u8, IntId)>; SPILLED_MAX],
+    /// The first `count` are in use: priority and INTID.
+    entries: [(u8, IntId); SPILLED_MAX],
     count: usize,
 }
 
 impl Spilled {
     pub(super) const fn new() -> Self {
-        Self { entries: [None; SPILLED_MAX], count: 0 }
+        Self { entries: [(0, IntId::new(0)); SPILLED_MAX], count: 0 }
     }
 
     #[inline]
@@ -31,35 +32,54 @@ impl Spilled {
         self.count == 0
     }
 
+    /// Priority and INTID of the interrupt at `position`, if there is one.
+    #[inline(never)]
+    fn at(&self, position: usize) -> Option<(u8, IntId)> {
+        self.entries.get(position).copied().filter(|_| position < self.count)
+    }
+
     fn put(&mut self, priority: u8, intid: IntId) -> bool {
-        let Some(entry) = self.entries.iter_mut().find(|entry| entry.is_none()) else { return false };
-        *entry = Some((priority, intid));
+        let Some(entry) = self.entries.get_mut(self.count) else { return false };
+        *entry = (priority, intid);
         self.count = self.count.wrapping_add(1);
         true
     }
 
+    /// Takes out the interrupt at `position`, which exists.
+    #[inline(never)]
+    fn remove(&mut self, position: usize) {
+        let last = self.count.saturating_sub(1);
+        if let Some(moved) = self.entries.get(last).copied()
+            && let Some(entry) = self.entries.get_mut(position)
+        {
+            *entry = moved;
+            self.count = last;
+        }
+    }
+
     /// Takes out the interrupt of the highest priority.
     fn take_best(&mut self) -> Option<IntId> {
-        let best = self.entries.iter_mut().filter(|entry| entry.is_some()).min_by_key(|entry| **entry)?;
-        self.count = self.count.wrapping_sub(1);
-        best.take().map(|(_, intid)| intid)
+        let best = (0..self.count).min_by_key(|position| self.at(*position))?;
+        let (_, intid) = self.at(best)?;
+        self.remove(best);
+        Some(intid)
     }
 
     /// Takes out `intid`. Returns whether it was there.
     fn take(&mut self, intid: IntId) -> bool {
-        let found = self.entries.iter_mut().find(|entry| entry.is_some_and(|(_, spilled)| spilled == intid));
-        let Some(entry) = found else { return false };
-        *entry = None;
-        self.count = self.count.wrapping_sub(1);
-        true
+        let found = (0..self.count).find(|position| self.at(*position).is_some_and(|(_, spilled)| spilled == intid));
+        if let Some(position) = found {
+            self.remove(position);
+        }
+        found.is_some()
     }
 
     /// Keeps only the interrupts that `keep` names.
     fn retain(&mut self, keep: impl Fn(IntId) -> bool) {
-        for entry in &mut self.entries {
-            if entry.is_some_and(|(_, intid)| !keep(intid)) {
-                *entry = None;
-                self.count = self.count.wrapping_sub(1);
+        for position in (0..self.count).rev() {
+            // From the back: what `remove` moves has been looked at.
+            if self.at(position).is_some_and(|(_, intid)| !keep(intid)) {
+                self.remove(position);
             }
         }
     }
@@ -159,6 +179,7 @@ impl CpuInterface {
     }
 
     /// The interrupt `intid`, which has been spilled, ends.
+    #[inline(never)]
     fn end_spilled(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) {
         let Some(word) = vgic.word(vcpu, intid.word()) else { return };
         let (bit, bits) = (intid.bit(), intid.mask());

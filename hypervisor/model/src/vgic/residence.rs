@@ -12,6 +12,7 @@ impl CpuInterface {
     /// Copies the states of this virtual CPU's list registers to where register reads look for them. To be called
     /// before an access for which [`needs_sync`](super::needs_sync) holds; what the access writes is applied by the
     /// flush that follows.
+    #[cold]
     pub fn sync(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) {
         for index in Bits(self.used) {
             let state = self.listed_register(index, lrs).state();
@@ -102,6 +103,8 @@ impl CpuInterface {
     /// when it is turned on again. For a restart of the virtual machine, to be called before [`Vgic::reset`].
     ///
     /// To be called on the virtual CPU's core. If it is not loaded, `lrs` is used for those physical interrupts alone.
+    #[cold]
+    #[inline(never)]
     pub fn reset(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
         let is_loaded = !self.detours.has(Detours::UNLOADED);
         let held = self.held;
@@ -153,6 +156,7 @@ impl CpuInterface {
     }
 
     /// What list register `index`, which is in use, holds.
+    #[inline(never)]
     fn listed_register(&self, index: u32, lrs: &impl ListRegisters) -> ListRegister {
         if self.detours.has(Detours::UNLOADED) {
             return self.saved.get(index as usize).copied().unwrap_or_default();
