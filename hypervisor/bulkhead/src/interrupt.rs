@@ -2,6 +2,7 @@
 
 use crate::guest_cpu::{GuestCpu, Left};
 use arch::context::Verdict;
+use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
 use model::vgic::IntId;
 
@@ -26,8 +27,9 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
                 gic::deactivate(intid);
                 return Verdict::Resume;
             }
-            let kicks = guest.interface.inject_linked(guest.vm.vgic, guest.index, IntId::new(intid));
-            if guest.deliver(kicks) { reschedule(guest) } else { Verdict::Resume }
+            let lrs = &mut CoreListRegisters::of_this_core();
+            let kicks = guest.interface.deliver_linked(guest.vm.vgic, guest.index, IntId::new(intid), lrs);
+            if !kicks.is_empty() && guest.tell(kicks) { reschedule(guest) } else { Verdict::Resume }
         }
         gic::MAINTENANCE => {
             let verdict = refill(guest);

@@ -10,8 +10,9 @@ use crate::vm::{Phase, Vm};
 use alloc::vec::Vec;
 use arch::context::Vcpu;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
-use arch::timer;
+use arch::{gic, timer};
 use core::sync::atomic::Ordering;
+use model::vgic::IntId;
 use vdev::Ticks;
 
 /// How long a virtual CPU runs before the next one of its core does, in parts of a second.
@@ -262,5 +263,8 @@ fn wake_time(vcpu: &mut Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
         return Some(now);
     }
     let timers = vcpu.saved_timers(vm.counter_offset.load(Ordering::Relaxed));
-    timers.into_iter().flatten().min().map(Ticks)
+    let wakes = |(deadline, intid): (Option<u64>, u32)| {
+        deadline.filter(|_| vm.vgic.is_forwarded(guest.index, IntId::new(intid)))
+    };
+    timers.into_iter().zip([gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER]).filter_map(wakes).min().map(Ticks)
 }

@@ -238,6 +238,14 @@ impl Vgic {
         })
     }
 
+    /// Whether `intid`, if it becomes pending, is forwarded to `vcpu`: what a virtual CPU that waits for it can be woken by.
+    #[must_use]
+    pub fn is_forwarded(&self, vcpu: usize, intid: IntId) -> bool {
+        self.word(vcpu, intid.word()).is_some_and(|word| {
+            word.bank.forwarded(self.groups()) & intid.mask() != 0 && word.target(intid.bit()) == vcpu
+        })
+    }
+
     /// Back to power-on, for a restart of the virtual machine; the links stay. The caller has stopped all its virtual
     /// CPUs and has called [`CpuInterface::reset`](super::CpuInterface) for each of them. A level-sensitive line
     /// is low until its device sets it again.

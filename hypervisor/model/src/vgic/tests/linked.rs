@@ -104,6 +104,17 @@ fn a_masked_timer_is_kept_and_still_linked_when_it_is_unmasked() {
 }
 
 #[test]
+fn a_timer_is_forwarded_while_it_is_enabled() {
+    let mut machine = linked_machine(2, 4);
+    assert!(machine.vgic.is_forwarded(1, IntId::ppi(TIMER)));
+    machine.gicr_write(1, 1, SGI_BASE + ICENABLER, 1 << TIMER);
+    assert!(!machine.vgic.is_forwarded(1, IntId::ppi(TIMER)));
+    assert!(machine.vgic.is_forwarded(0, IntId::ppi(TIMER)));
+    machine.gicd_write(0, CTLR, 0);
+    assert!(!machine.vgic.is_forwarded(0, IntId::ppi(TIMER)));
+}
+
+#[test]
 fn a_masked_timer_that_is_turned_off_can_be_taken_back() {
     let mut machine = linked_machine(1, 4);
     machine.gicr_write(0, 0, SGI_BASE + ICENABLER, 1 << TIMER);
