@@ -233,13 +233,13 @@ pub fn program_counter() -> u64 {
 /// In the fast tier: skips the instruction that trapped.
 #[inline]
 pub fn skip_instruction() {
+    ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
     let pstate = SPSR_EL2.get();
-    let mut size = 4;
     if pstate & (PSTATE_AARCH32 | PSTATE_SS | PSTATE_BTYPE) != 0 {
-        size = instruction_size(pstate);
+        // Never more than 4, which is what nearly every instruction has.
+        ELR_EL2.set(ELR_EL2.get().wrapping_sub(4 - instruction_size(pstate)));
         SPSR_EL2.set(pstate_after(pstate));
     }
-    ELR_EL2.set(ELR_EL2.get().wrapping_add(size));
 }
 
 /// In the fast tier: what the exit was.
