@@ -57,8 +57,8 @@ pub(crate) struct SecondaryStart {
 //
 // HCR_EL2 comes first: E2H and TGE clear, or the other EL2 registers have VHE's format; RW set.
 //
-// The whole image is cleaned and invalidated before it is written to, so that no stale cache line covers the cleared BSS
-// or the relocated data once the caches are on. CTR_EL0.DminLine is the log2 of the smallest line in words.
+// What this core writes before its caches are on, from the image's data to its own stack, is cleaned and invalidated first,
+// so that no stale cache line covers it then. CTR_EL0.DminLine is the log2 of the smallest line in words.
 //
 // Relocation: the image is linked at 0, so `_start`'s run-time address is the displacement, and every entry of
 // .rela.dyn is R_AARCH64_RELATIVE (1027): *(base + offset) = base + addend.
@@ -92,9 +92,12 @@ primary_entry:
     ubfx    x1, x1, #16, #4
     mov     x3, #4
     lsl     x3, x3, x1
-    adrp    x1, __image_start
-    adrp    x2, __image_end
-    add     x2, x2, :lo12:__image_end
+    adrp    x1, __text_end
+    adrp    x2, {stacks}
+    add     x2, x2, :lo12:{stacks}
+    add     x2, x2, #{stack_stride}
+    msr     spsel, #1
+    mov     sp, x2
 0:  dc      civac, x1
     add     x1, x1, x3
     cmp     x1, x2
@@ -106,6 +109,9 @@ primary_entry:
     adrp    x2, __bss_end
     add     x2, x2, :lo12:__bss_end
 1:  stp     xzr, xzr, [x1], #16
+    stp     xzr, xzr, [x1], #16
+    stp     xzr, xzr, [x1], #16
+    stp     xzr, xzr, [x1], #16
     cmp     x1, x2
     b.lo    1b
 
@@ -124,11 +130,6 @@ primary_entry:
     str     x5, [x0, x3]
     b       2b
 3:
-    adrp    x1, {stacks}
-    add     x1, x1, :lo12:{stacks}
-    add     x1, x1, #{stack_stride}
-    msr     spsel, #1
-    mov     sp, x1
     adrp    x1, {per_core}
     add     x1, x1, :lo12:{per_core}
     msr     tpidr_el2, x1
@@ -255,9 +256,14 @@ pub fn rodata() -> ImageRange {
     ImageRange { start: linker_symbol!(__text_end), end: linker_symbol!(__rodata_end) }
 }
 
-/// Data, BSS and heap: everything writable but the stacks.
+/// Data and BSS.
 pub(crate) fn data() -> ImageRange {
     ImageRange { start: linker_symbol!(__rodata_end), end: linker_symbol!(__stacks_start) }
+}
+
+/// The heap, behind the stacks.
+pub(crate) fn heap() -> ImageRange {
+    ImageRange { start: linker_symbol!(__stacks_end), end: linker_symbol!(__image_end) }
 }
 
 /// Where PSCI CPU_ON sends a secondary core.

@@ -156,6 +156,7 @@ impl HypMap {
             (boot::text(), Attributes::HYP_CODE),
             (boot::rodata(), Attributes::HYP_READ_ONLY),
             (boot::data(), Attributes::HYP_DATA),
+            (boot::heap(), Attributes::HYP_DATA),
         ] {
             self.map(WHAT, Range { start: range.start, size: range.end - range.start }, attributes)?;
         }
