@@ -41,6 +41,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             4,
             every_guest_passes,
         ),
+        expectations("CPUs turned off and on in any state of their interrupts start clean and lose none", "test-power"),
+        disturbance("a CPU that waits for what never comes sleeps", "test-waits", 4, every_guest_passes),
+        Scenario {
+            // The model that has most of what must not leak.
+            cpu: Some("max"),
+            ..expectations("two guests that share a core see nothing of each other's registers", "test-registers")
+        },
         disturbance("a guest without translation tables disturbs nobody", "test-lost", 4, every_guest_passes),
         disturbance("a guest that loops with interrupts masked disturbs nobody", "test-spinner", 4, every_guest_passes),
         disturbance("a guest that panics disturbs nobody", "test-panicker", 4, attacker_panics),
