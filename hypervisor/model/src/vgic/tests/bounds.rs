@@ -9,7 +9,7 @@ const WIDTHS: [Width; 4] = [Width::Byte, Width::HalfWord, Width::Word, Width::Do
 
 /// Under Miri, a sample of the offsets that meets all alignments.
 fn offsets(end: u64) -> impl Iterator<Item = u64> {
-    (0..end).step_by(if cfg!(miri) { 1327 } else { 1 }).chain([end, end + 4, u64::MAX - 3, u64::MAX])
+    (0..end).step_by(if cfg!(miri) { 4099 } else { 1 }).chain([end, end + 4, u64::MAX - 3, u64::MAX])
 }
 
 #[test]
@@ -111,14 +111,15 @@ fn quick_reads_are_the_full_reads_wherever_they_answer() {
     machine.gicd_write(0, IGROUPR + 4, 0x1234_5678);
     machine.gicd_write(0, ICENABLER + 8, 0x0f0f_0f0f);
     machine.gicr_write(0, 1, SGI_BASE + ICENABLER, 0x00ff_00ff);
-    for offset in (0..0x1_0000u64).step_by(4) {
+    let step = if cfg!(miri) { 1324 } else { 4 };
+    for offset in (0..0x1_0000u64).step_by(step) {
         if let Some(value) = machine.vgic.distributor_quick_read(offset) {
             let full = machine.vgic.distributor_read(0, offset, Width::Word);
             assert_eq!(Some(u64::from(value)), full, "distributor {offset:#x}");
         }
     }
     for vcpu in 0..3 {
-        for offset in (0..0x2_0000u64).step_by(4) {
+        for offset in (0..0x2_0000u64).step_by(step) {
             if let Some(value) = machine.vgic.redistributor_quick_read(vcpu, offset) {
                 let full = machine.vgic.redistributor_read(vcpu, offset, Width::Word);
                 assert_eq!(Some(u64::from(value)), full, "redistributor {vcpu} {offset:#x}");
