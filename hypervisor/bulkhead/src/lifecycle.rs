@@ -35,6 +35,12 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
     }
 }
 
+/// Stops the machine of `guest`, which has caused the SError `esr`.
+pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
+    log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
+    stop(machine, guest.vm, Phase::StoppingForOff, guest.core);
+}
+
 /// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; the last one takes the machine to its next phase.
 /// Returns whether it was the last.
 pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {

@@ -65,14 +65,7 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
             );
         }
         Left::Refused(exit) => log_refusal(vcpu, exit),
-        Left::SystemError(esr) => {
-            log::error!(
-                "vm {}, vcpu {index}: SError at {:#x}, ESR {esr:#x}: the machine stops",
-                vm.name,
-                vcpu.resume_address()
-            );
-            lifecycle::stop(machine, vm, Phase::StoppingForOff, vcpu.guest.core);
-        }
+        Left::SystemError(esr) => lifecycle::stop_for_system_error(machine, &vcpu.guest, esr),
     }
 }
 

@@ -224,7 +224,11 @@ impl Core {
     /// Takes the loaded virtual CPU off the core. Returns whether another one of the core is to look at its interrupts.
     fn unload(&mut self) -> bool {
         let Some(vcpu) = self.loaded.take().and_then(|index| self.vcpus.get_mut(index)) else { return false };
-        vcpu.save();
+        if let Some(esr) = vcpu.save() {
+            lifecycle::stop_for_system_error(self.machine, &vcpu.guest, esr);
+            // This core may be about to wait: it has to park the machine first.
+            self.machine.gic.send_sgi(self.number, gic::KICK);
+        }
         let guest = &mut vcpu.guest;
         let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
         guest.virtual_interface = VirtualInterface::save();
