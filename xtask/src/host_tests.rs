@@ -47,7 +47,8 @@ pub(crate) fn counted(mut command: Command) -> anyhow::Result<Tally> {
 fn is_worth_showing(line: &str, result: Option<Tally>) -> bool {
     let passed = line.starts_with("test ") && line.ends_with(" ok");
     let start = line.starts_with("running ") && (line.ends_with(" tests") || line.ends_with(" test"));
-    !(line.is_empty() || passed || start || result == Some(Tally::default()))
+    let dots = line.chars().all(|character| character == '.');
+    !(dots || passed || start || result == Some(Tally::default()))
 }
 
 #[cfg(test)]
@@ -65,7 +66,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_counted_only() {
-        for line in ["", "running 12 tests", "running 1 test", "test exit::tests::an_hvc ... ok"] {
+        for line in ["", "......", "running 12 tests", "running 1 test", "test exit::tests::an_hvc ... ok"] {
             assert!(!is_worth_showing(line, None), "{line}");
         }
     }
