@@ -45,15 +45,20 @@ pub(crate) fn ended_well(outcome: &Outcome) -> Result<(), String> {
     }
     match &outcome.ending {
         Ending::Exited(status) if status.success() => Ok(()),
-        Ending::Exited(status) => Err(format!("QEMU failed ({status})")),
+        Ending::Exited(status) => Err(format!("QEMU failed ({status}); the last line was {}", last_line(outcome))),
         Ending::TimedOut(limit) => {
-            let last = outcome.lines.iter().rev().find(|line| !line.trim().is_empty());
-            let last = last.map_or_else(|| "nothing at all".to_owned(), |line| format!("`{line}`"));
-            Err(format!("it had not ended after {} s; the last it printed was {last}", limit.as_secs()))
+            Err(format!("it had not ended after {} s; the last line was {}", limit.as_secs(), last_line(outcome)))
         }
         Ending::Stopped => Err("Bulkhead stopped".to_owned()),
         Ending::Interrupted => Err("interrupted".to_owned()),
     }
+}
+
+/// The last line that says something, quoted.
+fn last_line(outcome: &Outcome) -> String {
+    // That it is ended is what QEMU says when a session ends it.
+    let ours = |line: &&String| !line.trim().is_empty() && !line.contains("terminating on signal");
+    outcome.lines.iter().rfind(ours).map_or_else(|| "nothing at all".to_owned(), |line| format!("`{line}`"))
 }
 
 /// Judges a whole run of `source`: it ended well, every Linux guest has found itself in order and as the system
@@ -71,7 +76,8 @@ pub(crate) fn whole_run(source: &Source, outcome: &Outcome) -> Result<(), String
             return Err(format!("guest `{}` reports: {failure}", vm.name()));
         }
     }
-    if outcome.last_words().is_some() {
+    // Where Bulkhead has stopped, or has never said a word, the guests' silence needs no other explanation.
+    if outcome.last_words().is_some() || !outcome.lines.iter().any(|line| line.starts_with("[bulkhead] ")) {
         ended_well(outcome)?;
     }
     let mut boot_ids: BTreeMap<String, &str> = BTreeMap::new();
@@ -144,8 +150,11 @@ mod tests {
 
     #[test]
     fn a_timeout_quotes_the_last_line() {
-        let outcome = Outcome { ending: Ending::TimedOut(Duration::from_secs(60)), ..outcome(&["[a] booting", ""]) };
+        let outcome = Outcome {
+            ending: Ending::TimedOut(Duration::from_secs(60)),
+            ..outcome(&["[a] booting", "", "qemu: terminating on signal 15"])
+        };
         let sentence = ended_well(&outcome).expect_err("timed out");
-        assert_eq!(sentence, "it had not ended after 60 s; the last it printed was `[a] booting`");
+        assert_eq!(sentence, "it had not ended after 60 s; the last line was `[a] booting`");
     }
 }
