@@ -55,7 +55,7 @@ pub(crate) enum Ending {
 /// A finished run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// The board's output, line by line, without line ends.
+    /// The board's output, line by line, without line ends; each line of a backtrace is followed by its explanation.
     pub(crate) lines: Vec<String>,
     /// How it ended.
     pub(crate) ending: Ending,
@@ -221,14 +221,21 @@ impl Output<'_> {
     fn end_line(&mut self) -> io::Result<bool> {
         let line = String::from_utf8_lossy(&self.partial).trim_end_matches(['\r', '\n']).to_owned();
         self.partial.clear();
-        for explanation in self.symbols.map(|symbols| symbols.explain(&line)).unwrap_or_default() {
-            self.show(format!("             {explanation}\r\n").as_bytes())?;
-        }
+        let explanations = self.symbols.map(|symbols| symbols.explain(&line)).unwrap_or_default();
         let stopped = are_last_words(&line);
+        self.keep(line);
+        for explanation in explanations {
+            let explanation = format!("             {explanation}");
+            self.show(format!("{explanation}\r\n").as_bytes())?;
+            self.keep(explanation);
+        }
+        Ok(stopped)
+    }
+
+    fn keep(&mut self, line: String) {
         if self.lines.len() < KEPT_LINES_MAX {
             self.lines.push(line);
         }
-        Ok(stopped)
     }
 
     fn show(&mut self, bytes: &[u8]) -> io::Result<()> {

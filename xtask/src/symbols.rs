@@ -1,6 +1,8 @@
-//! Turns the return addresses of an epitaph into function, file and line.
+//! Turns the return addresses of an epitaph into function, file and line; and a function into its address.
 
-use std::path::Path;
+use anyhow::Context;
+use object::{Object, ObjectSymbol};
+use std::{borrow::Cow, path::Path};
 
 /// What precedes the offset in a line of a backtrace: `  frame 3: bulkhead+0x1a2b4`.
 const MARK: &str = "bulkhead+0x";
@@ -38,6 +40,21 @@ impl Symbols {
         }
         lines
     }
+}
+
+/// The address of `function`, named with its path (`bulkhead::run::run`), in the ELF file `elf`.
+///
+/// # Errors
+/// When the file cannot be read or has no such function: it may have been inlined.
+pub(crate) fn address_of(elf: &Path, function: &str) -> anyhow::Result<u64> {
+    let bytes = std::fs::read(elf).with_context(|| format!("{} cannot be read", elf.display()))?;
+    let file = object::File::parse(&*bytes).context("not an ELF file")?;
+    let symbol = file.symbols().find(|symbol| {
+        let name = symbol.name().map(|name| addr2line::demangle_auto(Cow::Borrowed(name), None)).unwrap_or_default();
+        // A mangled name of the older kind ends in a hash.
+        name == function || name.rsplit_once("::h").is_some_and(|(path, _)| path == function)
+    });
+    Ok(symbol.with_context(|| format!("{} has no function `{function}`", elf.display()))?.address())
 }
 
 /// The address to look up for a line of a backtrace.

@@ -1,26 +1,28 @@
-//! What stops a boot, and says why.
+//! What stops a boot or ends Bulkhead, and says why.
 
-use super::Scenario;
+use super::{Damage, Scenario};
 use crate::{
     session::{Ending, Outcome},
     system::Source,
 };
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let refused = |name: &str, tamper| Scenario {
+    let scenario = |name: &str, damage, verdict| Scenario {
         name: name.to_owned(),
-        system: "two-linux",
+        system: "test-hello",
         cpu: None,
         command_line: "",
-        tamper: Some(tamper),
+        damage,
         limit_seconds: 20,
         icount: None,
-        verdict: boot_is_refused,
+        verdict,
     };
+    let refused = |name, damage| scenario(name, Damage::Bundle(damage), boot_is_refused);
     vec![
         refused("a bundle with a damaged manifest stops the boot with a sentence", damage_manifest),
         refused("a bundle cut short stops the boot with a sentence", cut_short),
         refused("a bundle of random bytes stops the boot with a sentence", overwrite),
+        scenario("a Bulkhead that fails leaves an epitaph", Damage::Function("bulkhead::run::run"), epitaph_is_left),
     ]
 }
 
@@ -34,7 +36,7 @@ fn damage_manifest(mut bundle: Vec<u8>) -> Vec<u8> {
 
 /// Keeps the manifest, and loses the images it speaks of.
 fn cut_short(mut bundle: Vec<u8>) -> Vec<u8> {
-    bundle.truncate(64 << 10);
+    bundle.truncate(16 << 10);
     bundle
 }
 
@@ -52,6 +54,23 @@ fn boot_is_refused(_: &Source, outcome: &Outcome) -> Result<(), String> {
     if !outcome.lines.iter().any(|line| line.contains("bundle")) {
         return Err("no line says that the bundle is to blame".to_owned());
     }
+    qemu_fails(outcome)
+}
+
+/// Reason, registers, and a backtrace whose addresses are explained.
+fn epitaph_is_left(_: &Source, outcome: &Outcome) -> Result<(), String> {
+    for part in
+        ["BULKHEAD PANIC on core", "ESR_EL2", "frame 0: bulkhead+0x", "at bulkhead::run::run", "at bulkhead::primary"]
+    {
+        if !outcome.lines.iter().any(|line| line.contains(part)) {
+            return Err(format!("the epitaph has no `{part}`"));
+        }
+    }
+    qemu_fails(outcome)
+}
+
+/// A script that starts QEMU must see that something is wrong.
+fn qemu_fails(outcome: &Outcome) -> Result<(), String> {
     if matches!(&outcome.ending, Ending::Exited(status) if !status.success()) {
         return Ok(());
     }

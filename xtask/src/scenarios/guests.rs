@@ -1,6 +1,6 @@
 //! The bare-metal test guests: each prints `PASS what holds` and `FAIL what does not: why`, and `DONE` at its end.
 
-use super::Scenario;
+use super::{Damage, Scenario};
 use crate::{session::Outcome, system::Source, verdict};
 
 /// How often a guest must have reset itself beside its neighbour.
@@ -12,7 +12,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         system,
         cpu: None,
         command_line: "",
-        tamper: None,
+        damage: Damage::None,
         limit_seconds,
         icount,
         verdict,

@@ -1,6 +1,6 @@
 //! Two Debian Linux guests, side by side.
 
-use super::Scenario;
+use super::{Damage, Scenario};
 use crate::{session::Outcome, system::Source, verdict};
 
 /// The models of cores that Bulkhead promises to run on: without and with the virtualisation host extensions, with 8 and
@@ -13,7 +13,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         system: "two-linux",
         cpu: Some(cpu),
         command_line: "bulkhead.selfcheck",
-        tamper: None,
+        damage: Damage::None,
         limit_seconds: 60,
         icount: None,
         verdict: verdict::whole_run,
@@ -23,7 +23,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         system: "two-linux",
         cpu: None,
         command_line: "bulkhead.hotplug=50",
-        tamper: None,
+        damage: Damage::None,
         limit_seconds: 120,
         icount: None,
         verdict: fifty_rounds,

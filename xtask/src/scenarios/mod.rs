@@ -7,15 +7,17 @@ mod guests;
 mod linux;
 
 use crate::{
-    bare_metal,
+    bare_metal::{self, Program},
     launch::{self, BoardOptions},
     qemu::Uart,
     session::{Outcome, Session},
+    symbols,
     system::Source,
     systems,
     tally::Tally,
     workspace::Workspace,
 };
+use anyhow::Context;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -34,8 +36,8 @@ struct Scenario {
     cpu: Option<&'static str>,
     /// Added to every guest's command line.
     command_line: &'static str,
-    /// Changes the bundle before the start.
-    tamper: Option<fn(Vec<u8>) -> Vec<u8>>,
+    /// What is damaged before the start.
+    damage: Damage,
     /// How long the run may take.
     limit_seconds: u64,
     /// Where time is counted in instructions: how long one takes, as 2^n ns. A scenario that measures time does so, since
@@ -43,6 +45,17 @@ struct Scenario {
     icount: Option<u8>,
     /// Judges the run.
     verdict: fn(&Source, &Outcome) -> Result<(), String>,
+}
+
+/// What is damaged, to see what becomes of it.
+#[derive(Clone, Copy)]
+enum Damage {
+    /// All is as it should be.
+    None,
+    /// The bundle.
+    Bundle(fn(Vec<u8>) -> Vec<u8>),
+    /// A function of Bulkhead's: its first instruction is an undefined one.
+    Function(&'static str),
 }
 
 /// Every scenario, in the order in which they run.
@@ -96,16 +109,32 @@ impl Scenario {
         }
         let source = systems::find(workspace, self.system)?;
         let mut prepared = launch::prepare(workspace, source, self.command_line)?;
-        if let Some(tamper) = self.tamper {
-            prepared.bundle.cpio = tamper(prepared.bundle.cpio);
+        if let Damage::Bundle(damage) = self.damage {
+            prepared.bundle.cpio = damage(prepared.bundle.cpio);
         }
         let options = BoardOptions { cpu: self.cpu.map(str::to_owned), smp: None, icount: self.icount };
-        let machine = prepared.machine(workspace, &options, Uart::Reader, Vec::new())?;
+        let mut machine = prepared.machine(workspace, &options, Uart::Reader, Vec::new())?;
+        if let Damage::Function(function) = self.damage {
+            machine.kernel = broken(workspace, &prepared.program, function)?;
+        }
         let symbols = prepared.symbols();
         let limit = Some(Duration::from_secs(self.limit_seconds));
         let outcome = Session { symbols: symbols.as_ref(), echo: false, log: Some(log), limit }.run(&machine)?;
         (self.verdict)(&prepared.source, &outcome).map_err(anyhow::Error::msg)
     }
+}
+
+/// A copy of `program` that fails in `function`.
+fn broken(workspace: &Workspace, program: &Program, function: &str) -> anyhow::Result<PathBuf> {
+    let mut image = std::fs::read(&program.image)?;
+    // Linked at address 0, where the flat image begins.
+    let address = usize::try_from(symbols::address_of(&program.elf, function)?)?;
+    let instruction =
+        image.get_mut(address..address + 4).with_context(|| format!("`{function}` lies outside the image"))?;
+    instruction.fill(0); // UDF #0
+    let path = workspace.cache().join("images/bulkhead-broken.bin");
+    std::fs::write(&path, image)?;
+    Ok(path)
 }
 
 /// Where the output of the scenario `name` goes: `target/bulkhead/logs/two-linux-guests-on-cortex-a57.log`.
