@@ -193,6 +193,7 @@ fn place_vcpus(machine: &'static Machine) {
                 virtual_interface: VirtualInterface::reset(),
                 left: Left::Reschedule,
                 waiting: false,
+                is_leaving: false,
                 recent: Recent::none(),
             };
             machine.vcpus[core].lock().push(Vcpu::new(guest));

@@ -52,6 +52,8 @@ pub struct GuestCpu {
     pub left: Left,
     /// It waits for an interrupt.
     pub waiting: bool,
+    /// It has asked to be turned off, and is off once the core has taken its interrupts back.
+    pub is_leaving: bool,
     /// The device window that it used last.
     pub recent: Recent,
 }

@@ -146,5 +146,6 @@ pub fn start(vcpu: &mut Vcpu<GuestCpu>, entry: u64, argument: u64) {
     vcpu.guest.interface = CpuInterface::new();
     vcpu.guest.virtual_interface = VirtualInterface::reset();
     vcpu.guest.waiting = false;
+    vcpu.guest.is_leaving = false;
     vcpu.guest.left = Left::Reschedule;
 }

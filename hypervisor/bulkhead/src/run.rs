@@ -41,9 +41,7 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
         Left::Wait => vcpu.guest.waiting = true,
         Left::Interrupt(intid) => serve(machine, intid, vcpu.guest.core),
         Left::CpuOff => {
-            if let Some(power) = vm.power.get(index) {
-                power.turn_off();
-            }
+            vcpu.guest.is_leaving = true;
             machine.summon(vcpu.guest.core, vcpu.guest.core);
         }
         Left::SystemOff => lifecycle::stop(machine, vm, Phase::StoppingForOff, vcpu.guest.core),

@@ -104,7 +104,12 @@ impl Core {
             let Some(power) = vm.power.get(number) else { continue };
             match vm.phase() {
                 Phase::Running => {
-                    if let Some((entry, argument)) = power.take_start() {
+                    if vcpu.guest.is_leaving {
+                        // Off for others (AFFINITY_INFO) when nothing of it is left in the core.
+                        vcpu.guest.is_leaving = false;
+                        self.discard(index);
+                        power.turn_off();
+                    } else if let Some((entry, argument)) = power.take_start() {
                         self.discard(index);
                         if let Some(vcpu) = self.vcpus.get_mut(index) {
                             lifecycle::start(vcpu, entry, argument);
@@ -244,7 +249,11 @@ impl Core {
         }
         let Some(vcpu) = self.vcpus.get_mut(index) else { return };
         let guest = &mut vcpu.guest;
-        guest.interface.reset(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
+        let lrs = &mut CoreListRegisters::of_this_core();
+        guest.interface.reset(guest.vm.vgic, guest.index, lrs);
+        // Nothing is left to unload but word for those who get what this one had.
+        let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, lrs);
+        guest.tell(kicks);
     }
 }
 
