@@ -47,7 +47,9 @@ pub(crate) fn counted(mut command: Command) -> anyhow::Result<Tally> {
 fn is_worth_showing(line: &str, result: Option<Tally>) -> bool {
     let passed = line.starts_with("test ") && line.ends_with(" ok");
     let start = line.starts_with("running ") && (line.ends_with(" tests") || line.ends_with(" test"));
-    let dots = line.chars().all(|character| character == '.');
+    // `.....` or, after a while, `..... 87/112`.
+    let dots = line.trim_end_matches(|character: char| " /".contains(character) || character.is_ascii_digit());
+    let dots = dots.chars().all(|character| character == '.');
     !(dots || passed || start || result == Some(Tally::default()))
 }
 
@@ -66,7 +68,9 @@ mod tests {
 
     #[test]
     fn what_passes_is_counted_only() {
-        for line in ["", "......", "running 12 tests", "running 1 test", "test exit::tests::an_hvc ... ok"] {
+        for line in
+            ["", "......", "...... 87/112", "running 12 tests", "running 1 test", "test exit::tests::an_hvc ... ok"]
+        {
             assert!(!is_worth_showing(line, None), "{line}");
         }
     }

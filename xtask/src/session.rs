@@ -181,6 +181,11 @@ fn end(child: &mut Child) -> io::Result<()> {
     child.wait().map(drop)
 }
 
+/// Whether the user has asked this program to end, since a session began.
+pub(crate) fn interrupted() -> bool {
+    interrupts().load(Ordering::Relaxed)
+}
+
 /// Whether the user has asked this program to end. From the first call on, that no longer ends it at once: a session
 /// ends QEMU first.
 fn interrupts() -> &'static AtomicBool {

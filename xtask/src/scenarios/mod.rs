@@ -10,14 +10,14 @@ use crate::{
     bare_metal::{self, Program},
     launch::{self, BoardOptions},
     qemu::Uart,
-    session::{Outcome, Session},
+    session::{self, Outcome, Session},
     symbols,
     system::Source,
     systems,
     tally::Tally,
     workspace::Workspace,
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -91,6 +91,8 @@ pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result
                 println!("PASS {} ({:.1} s)", scenario.name, started.elapsed().as_secs_f32());
                 tally.count(true);
             }
+            // What would follow is not asked for any more.
+            Err(_) if session::interrupted() => bail!("interrupted"),
             Err(reason) => {
                 println!("FAIL {}: {reason:#}", scenario.name);
                 show_tail(workspace, &log);
