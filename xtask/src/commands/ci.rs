@@ -84,7 +84,9 @@ impl Steps {
 
     fn tests(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<Tally>) -> anyhow::Result<()> {
         println!("== {name}");
+        let started = Instant::now();
         let tally = step().with_context(|| format!("step `{name}` could not run"))?;
+        println!("{name}: {tally} ({:.1} s)", started.elapsed().as_secs_f32());
         self.tally.add(tally);
         Ok(())
     }
