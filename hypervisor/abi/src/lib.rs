@@ -8,6 +8,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod io;
+
 /// The function id of "Call UID": `w0..=w3` return [`UID`].
 pub const FUNCTION_UID: u32 = 0x8600_ff01;
 

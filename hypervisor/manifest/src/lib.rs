@@ -41,4 +41,4 @@ pub use limits::{
 };
 pub use rule::Rule;
 pub use span::{Address, Span};
-pub use system::{Device, Load, MemoryRegion, Seed, System, Vcpu, Vm};
+pub use system::{Assigned, Device, Load, MemoryRegion, Seed, Service, System, Vcpu, Vm};

@@ -35,6 +35,11 @@ pub struct Vm {
     pub seeds: Vec<Seed>,
     /// Virtual devices.
     pub devices: Vec<Device>,
+    /// Physical devices that belong to this machine alone.
+    pub assigned: Vec<Assigned>,
+    /// The INTID of the interrupt that tells a driver domain of requests: an edge-triggered SPI of its own. A machine
+    /// that has one is a driver domain.
+    pub doorbell: Option<u32>,
 }
 
 impl Vm {
@@ -106,6 +111,52 @@ pub struct Device {
     pub size: u64,
     /// The INTID of its interrupt (an SPI: 32 and above), if it has one.
     pub interrupt: Option<u32>,
+    /// Who stands behind a para-virtual device.
+    pub service: Option<Service>,
+}
+
+/// Where a para-virtual device's requests go: a channel of a driver domain (`abi::io`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The driver domain: its place among the virtual machines.
+    pub provider: u8,
+    /// The channel's number, counted from 0 for each driver domain.
+    pub channel: u16,
+    /// The first byte of the channel, a guest address of the driver domain; a multiple of 4 KiB.
+    pub address: u64,
+    /// The size of the channel in bytes; a multiple of 4 KiB.
+    pub size: u64,
+    /// A network card's address.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Service {
+    /// The driver domain's addresses of the channel.
+    #[must_use]
+    pub const fn span(&self) -> Span {
+        Span::new(self.address, self.size)
+    }
+}
+
+/// A physical device in the address space of the machine that owns it, at its physical address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// Its name on the board, such as `virtio-mmio`.
+    pub name: String,
+    /// Its first address, physical and guest address alike; a multiple of 4 KiB.
+    pub address: u64,
+    /// Its size in bytes; a multiple of 4 KiB.
+    pub size: u64,
+    /// The INTIDs of its interrupts (SPIs), the same physically and for the guest.
+    pub interrupts: Vec<u32>,
+}
+
+impl Assigned {
+    /// Its addresses.
+    #[must_use]
+    pub const fn span(&self) -> Span {
+        Span::new(self.address, self.size)
+    }
 }
 
 impl Device {

@@ -26,10 +26,12 @@
 
 pub mod guest_map;
 mod node;
+mod queue;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 
 pub use node::{Description, DeviceNode, Model, PropertyValue, Trigger};
+pub use queue::QueueLayout;
 
 /// An address a guest named (an intermediate physical address). Holding one proves nothing; [`GuestMemory`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +118,58 @@ pub trait GuestMemory {
     /// # Errors
     /// [`GuestFault::BadAddress`] unless the whole range lies in one memory region of this guest; nothing is copied.
     fn write(&self, address: GuestAddr, bytes: &[u8]) -> Result<(), GuestFault>;
+
+    /// Loads a 16-bit little-endian number, in one access if `address` is aligned.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::read`].
+    #[inline]
+    fn load_u16(&self, address: GuestAddr) -> Result<u16, GuestFault> {
+        let mut bytes = [0; 2];
+        self.read(address, &mut bytes)?;
+        Ok(u16::from_le_bytes(bytes))
+    }
+
+    /// Loads a 32-bit little-endian number, in one access if `address` is aligned.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::read`].
+    #[inline]
+    fn load_u32(&self, address: GuestAddr) -> Result<u32, GuestFault> {
+        let mut bytes = [0; 4];
+        self.read(address, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Loads two 64-bit little-endian numbers from a multiple of 8 bytes: a descriptor, or half a ring entry.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::read`].
+    #[inline]
+    fn load_u64_pair(&self, address: GuestAddr) -> Result<[u64; 2], GuestFault> {
+        let mut bytes = [0; 16];
+        self.read(address, &mut bytes)?;
+        let number = u128::from_le_bytes(bytes);
+        Ok([number as u64, (number >> 64) as u64])
+    }
+
+    /// Stores a 16-bit little-endian number, in one access if `address` is aligned.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::write`].
+    #[inline]
+    fn store_u16(&self, address: GuestAddr, value: u16) -> Result<(), GuestFault> {
+        self.write(address, &value.to_le_bytes())
+    }
+
+    /// Stores a 32-bit little-endian number, in one access if `address` is aligned.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::write`].
+    #[inline]
+    fn store_u32(&self, address: GuestAddr, value: u32) -> Result<(), GuestFault> {
+        self.write(address, &value.to_le_bytes())
+    }
 }
 
 /// One guest's end of the system console.

@@ -46,6 +46,7 @@ pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
         address: kind.default_address,
         size: kind.window_size,
         interrupt: kind.default_interrupt,
+        service: None,
     };
     let vm = VmSource {
         name: GUEST_NAME.to_string(),

@@ -261,6 +261,7 @@ impl Reader<'_> {
             address: form.address.map_or(kind.default_address, Spanned::into_inner),
             size: kind.window_size,
             interrupt: form.interrupt.map(Spanned::into_inner).or(kind.default_interrupt),
+            service: None,
         };
         Ok((device, lines))
     }
@@ -308,6 +309,8 @@ impl Source {
             device_tree: vm.ram().base,
             seeds: Vec::new(),
             devices: vm.devices.clone(),
+            assigned: Vec::new(),
+            doorbell: None,
         };
         manifest::System { name: self.name.clone(), cores: self.cores, vms: self.vms.iter().map(vm).collect() }
     }

@@ -28,7 +28,15 @@ pub(crate) fn two_vms() -> System {
         entry: 0x4020_0000,
         device_tree: 0x4000_0000,
         seeds: vec![Seed { address: 0x4000_0100, size: 64 }],
-        devices: vec![Device { kind: "pl011".to_string(), address: 0x0900_0000, size: 0x1000, interrupt: Some(33) }],
+        devices: vec![Device {
+            kind: "pl011".to_string(),
+            address: 0x0900_0000,
+            size: 0x1000,
+            interrupt: Some(33),
+            service: None,
+        }],
+        assigned: Vec::new(),
+        doorbell: None,
     };
     System { name: "two".to_string(), cores: 4, vms: vec![vm("alpha", 0), vm("beta", 2)] }
 }
@@ -226,7 +234,8 @@ fn the_redistributors_take_as_much_as_there_are_virtual_cpus() {
 /// Gives "alpha" a second UART.
 fn second_uart(address: u64, interrupt: u32) -> impl FnOnce(&mut System) {
     move |system| {
-        let device = Device { kind: "uart".to_string(), address, size: 0x1000, interrupt: Some(interrupt) };
+        let device =
+            Device { kind: "uart".to_string(), address, size: 0x1000, interrupt: Some(interrupt), service: None };
         system.vms[0].devices.push(device);
     }
 }
@@ -264,6 +273,7 @@ fn a_vm_may_have_32_devices_and_no_more() {
                 address: 0x0a00_0000 + u64::from(index) * 0x1000,
                 size: 0x1000,
                 interrupt: Some(48 + index),
+                service: None,
             };
             system.vms[0].devices = (0..count).map(device).collect();
         }
@@ -305,7 +315,13 @@ fn every_number_of_a_system_may_be_at_its_worst_without_a_panic() {
             let mut system = two_vms();
             let vm = &mut system.vms[0];
             vm.memory.push(MemoryRegion { guest: worst, size, physical: Some(worst) });
-            vm.devices.push(Device { kind: "x".to_string(), address: worst, size, interrupt: Some(worst as u32) });
+            vm.devices.push(Device {
+                kind: "x".to_string(),
+                address: worst,
+                size,
+                interrupt: Some(worst as u32),
+                service: None,
+            });
             vm.seeds.push(Seed { address: worst, size: size as u32 });
             vm.entry = worst;
             let _ = system.validate(&BOARD);

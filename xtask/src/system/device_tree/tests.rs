@@ -5,7 +5,7 @@ use super::*;
 const INITRD: Span = Span::new(0x4800_0000, 0x1234);
 
 fn uart(address: u64, interrupt: u32) -> Device {
-    Device { kind: "pl011".to_string(), address, size: 0x1000, interrupt: Some(interrupt) }
+    Device { kind: "pl011".to_string(), address, size: 0x1000, interrupt: Some(interrupt), service: None }
 }
 
 /// The tree of a guest with ten virtual CPUs, two regions of RAM, and two UARTs.
@@ -135,6 +135,7 @@ fn every_kind_of_device_can_be_described() {
             address: kind.default_address,
             size: kind.window_size,
             interrupt: kind.default_interrupt,
+            service: None,
         };
         let devices = [device];
         let description =
