@@ -17,6 +17,7 @@ use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, PhysicalMemory};
 use arch::mmu::Stage2;
 use core::sync::atomic::Ordering;
+use devices::Make;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
 use model::bus::{Bus, Recent};
@@ -165,7 +166,10 @@ fn build_devices(vm: &manifest::Vm) -> Result<(Bus<{ crate::vm::DEVICES_MAX }>, 
         })?;
         bus.insert(GuestAddr(device.address), device.size, slots.len() as u16)
             .map_err(|error| format!("vm {name}, device {kind} at {:#x}: {error:?}", device.address))?;
-        slots.push(Slot::new((model.create)(), device.interrupt.map(IntId::new)));
+        let Make::Emulated(create) = model.make else {
+            return Err(format!("vm {name} has a device of kind {kind}, and there is no driver domain to serve it"));
+        };
+        slots.push(Slot::new(create(), device.interrupt.map(IntId::new)));
     }
     Ok((bus, slots))
 }

@@ -20,5 +20,6 @@
 
 pub mod pl011;
 pub mod registry;
+pub mod virtio_mmio;
 
-pub use registry::{AnyDevice, KINDS, Kind, find};
+pub use registry::{AnyDevice, KINDS, Kind, Make, find};

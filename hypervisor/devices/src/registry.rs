@@ -3,7 +3,8 @@
 //! [`AnyDevice`] holds any registered model by value, so EL2 keeps devices in plain arrays and calls them through a
 //! `match`: no allocation, no pointer to a function that a stray write could change.
 
-use vdev::{Device, DeviceNode, GuestFault, Host, Model, Ticks, Width};
+use crate::virtio_mmio;
+use vdev::{Device, DeviceNode, GuestFault, Host, Model, PropertyValue, Ticks, Trigger, Width, guest_map};
 
 /// A kind of device: what a system may name, and what host and EL2 make of it.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +19,42 @@ pub struct Kind {
     pub default_interrupt: Option<u32>,
     /// The device-tree node.
     pub node: DeviceNode,
-    /// Makes a device in its state at power-on.
-    pub create: fn() -> AnyDevice,
+    /// What makes a device of this kind.
+    pub make: Make,
+}
+
+/// What makes a device of some kind.
+#[derive(Clone, Copy, Debug)]
+pub enum Make {
+    /// A model that answers loads and stores: this makes one in its state at power-on.
+    Emulated(fn() -> AnyDevice),
+    /// A register file of this kind in a virtio slot, with a driver domain behind it
+    /// ([`VirtioMmio`](crate::virtio_mmio::VirtioMmio)).
+    Virtio(virtio_mmio::Kind),
+}
+
+impl Kind {
+    /// A para-virtual device. The default place is the first virtio slot: the host gives each device the next free one,
+    /// of [`guest_map::virtio_address`] and [`guest_map::virtio_intid`].
+    const fn virtio(kind: virtio_mmio::Kind) -> Self {
+        Self {
+            name: kind.name(),
+            window_size: guest_map::VIRTIO_STRIDE,
+            default_address: guest_map::VIRTIO_BASE,
+            default_interrupt: Some(guest_map::VIRTIO_INTID),
+            node: DeviceNode {
+                name: "virtio_mmio",
+                compatible: &["virtio,mmio"],
+                // The line follows InterruptStatus, and the driver acknowledges what it has seen.
+                trigger: Some(Trigger::LevelHigh),
+                clocks: &[],
+                // The "device" that touches the rings is EL2, through the caches.
+                properties: &[("dma-coherent", PropertyValue::Empty)],
+                console: false,
+            },
+            make: Make::Virtio(kind),
+        }
+    }
 }
 
 /// The kind called `name`.
@@ -42,8 +77,13 @@ macro_rules! registry {
             default_address: <$model as Model>::DESCRIPTION.default_address,
             default_interrupt: <$model as Model>::DESCRIPTION.default_interrupt,
             node: <$model as Model>::DESCRIPTION.node,
-            create: || AnyDevice::$variant(<$model as Model>::create()),
-        },)*];
+            make: Make::Emulated(|| AnyDevice::$variant(<$model as Model>::create())),
+        },)*
+            Kind::virtio(virtio_mmio::Kind::Block),
+            Kind::virtio(virtio_mmio::Kind::Network),
+            Kind::virtio(virtio_mmio::Kind::Console),
+            Kind::virtio(virtio_mmio::Kind::Entropy),
+        ];
 
         impl Device for AnyDevice {
             #[inline]
@@ -91,7 +131,15 @@ registry! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vdev::{guest_map, testkit::Bench};
+    use vdev::testkit::Bench;
+
+    /// A device of each emulated kind.
+    fn emulated() -> impl Iterator<Item = (&'static Kind, Bench<AnyDevice>)> {
+        KINDS.iter().filter_map(|kind| match kind.make {
+            Make::Emulated(create) => Some((kind, Bench::new(create()))),
+            Make::Virtio(_) => None,
+        })
+    }
 
     #[test]
     fn a_system_finds_the_uart_where_linux_expects_it() {
@@ -116,14 +164,30 @@ mod tests {
     }
 
     #[test]
+    fn para_virtual_devices_share_one_node_and_the_first_slot() {
+        for (name, id) in [("virtio-net", 1), ("virtio-blk", 2), ("virtio-console", 3), ("virtio-rng", 4)] {
+            let kind = find(name).unwrap();
+            let Make::Virtio(model) = kind.make else { panic!("{name} is emulated") };
+            assert_eq!(model.device_id(), id, "{name}");
+            assert_eq!(kind.node.compatible, ["virtio,mmio"]);
+            assert_eq!(kind.node.properties, [("dma-coherent", PropertyValue::Empty)]);
+            assert_eq!(kind.default_address, guest_map::virtio_address(0).unwrap());
+            assert_eq!(kind.default_interrupt, guest_map::virtio_intid(0));
+            assert_eq!(kind.window_size, u64::from(virtio_mmio::WINDOW_SIZE));
+        }
+    }
+
+    #[test]
     fn default_windows_are_whole_pages_below_ram_and_apart_from_one_another() {
         for (index, kind) in KINDS.iter().enumerate() {
             assert_eq!(kind.default_address % 0x1000, 0, "{}", kind.name);
             assert!(kind.window_size > 0 && kind.window_size % 0x1000 == 0, "{}", kind.name);
             assert!(kind.default_address + kind.window_size <= guest_map::RAM_BASE, "{}", kind.name);
             for other in KINDS.iter().skip(index + 1) {
+                let share_slots = matches!((kind.make, other.make), (Make::Virtio(_), Make::Virtio(_)));
                 assert!(
-                    kind.default_address + kind.window_size <= other.default_address
+                    share_slots
+                        || kind.default_address + kind.window_size <= other.default_address
                         || other.default_address + other.window_size <= kind.default_address,
                     "{} and {}",
                     kind.name,
@@ -143,8 +207,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_quiet_when_created_and_after_a_reset() {
-        for kind in KINDS {
-            let mut bench = Bench::new((kind.create)());
+        for (kind, mut bench) in emulated() {
             assert!(!bench.line(), "{}", kind.name);
             bench.poll();
             bench.device.reset();
@@ -163,8 +226,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_stores_at_random_only_ever_gets_a_value_or_a_fault() {
-        for kind in KINDS {
-            let mut bench = Bench::new((kind.create)());
+        for (kind, mut bench) in emulated() {
             let mut state = 0x9e37_79b9_7f4a_7c15;
             for _ in 0..if cfg!(miri) { 200 } else { 20_000 } {
                 let offset = next(&mut state) % (kind.window_size + 8);

@@ -60,6 +60,22 @@ pub const PHYSICAL_TIMER_INTID: u32 = 30;
 /// The first INTID of the shared peripheral interrupts (GICv3 spec IHI0069 2.2).
 pub const SPI_INTID: u32 = 32;
 
+/// Guest address of virtio-mmio slot `slot`, if the map has room for it.
+#[must_use]
+pub const fn virtio_address(slot: u32) -> Option<u64> {
+    if slot < VIRTIO_SLOTS {
+        Some(VIRTIO_BASE.saturating_add((slot as u64).saturating_mul(VIRTIO_STRIDE)))
+    } else {
+        None
+    }
+}
+
+/// INTID of virtio-mmio slot `slot`, if the map has room for it.
+#[must_use]
+pub const fn virtio_intid(slot: u32) -> Option<u32> {
+    if slot < VIRTIO_SLOTS { Some(VIRTIO_INTID.saturating_add(slot)) } else { None }
+}
+
 /// How many bytes the redistributors of `vcpus` virtual CPUs take.
 #[must_use]
 pub const fn redistributors_size(vcpus: u8) -> u64 {

@@ -1,0 +1,450 @@
+//! The register file of a virtio-mmio device, version 2 (VIRTIO 1.2, 4.2): negotiation, queues, interrupts and
+//! configuration, for each [`Kind`] of device.
+//!
+//! Loads do not come here. What they return is *published*: whatever changes it is written to a [`Shadow`] page at once,
+//! and EL2 maps that page read-only where the guest expects its device. Stores trap, and arrive at [`VirtioMmio::write`];
+//! the [`Effect`] says what they ask of whoever walks the queues.
+//!
+//! What this module leaves out: the rings (`model`), the requests in them, and the memory that they are in.
+
+mod kind;
+mod queue;
+mod registers;
+#[cfg(test)]
+mod tests;
+
+pub use kind::{BLOCK_ERASE_SECTORS_MAX, BLOCK_SEGMENT_SIZE_MAX, BLOCK_SEGMENTS_MAX, Configuration, Kind, feature};
+
+use kind::Words;
+use queue::Queue;
+use registers::{CONFIGURATION_OFFSET, Interrupts, MAGIC, Register, Status, VENDOR, VERSION};
+use vdev::{GuestFault, QueueLayout, Width};
+
+/// What QueueNumMax reads: the most descriptors of a queue.
+pub const QUEUE_SIZE_MAX: u16 = 256;
+/// The most queues of a device.
+pub const QUEUES_MAX: usize = 8;
+/// The size of the window, and of the page behind it, in bytes.
+pub const WINDOW_SIZE: u16 = 0x1000;
+
+/// Where what is published ends, but for zeroes.
+const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + 4 * kind::WORDS_MAX as u16;
+
+/// Where the register file publishes what loads return: EL2 maps that page read-only into the guest, so loads never
+/// trap.
+pub trait Shadow {
+    /// Makes the four bytes at `offset`, a multiple of 4 below [`WINDOW_SIZE`], read as `word` (little-endian) from now
+    /// on. The guest sees the calls in their order.
+    fn set(&mut self, offset: u16, word: u32);
+}
+
+/// What a store asks of whoever walks the queues. The line may have changed with any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Look into this queue, which is ready; the device is live.
+    Notify(u16),
+    /// This queue is ready: [`VirtioMmio::queue`] says where it is.
+    QueueReady(u16),
+    /// This queue is not ready any more: forget where it is, and what was taken from it.
+    QueueStopped(u16),
+    /// The driver is ready: requests may be taken from queues and interrupts raised.
+    Live,
+    /// Everything is as at power-on: no queue is ready, and nothing that was taken from one may be answered.
+    Reset,
+    /// The guest has acknowledged interrupts: the line may have fallen.
+    Acknowledged,
+}
+
+/// The register file of one virtio-mmio device.
+pub struct VirtioMmio {
+    /// Read at every notification, so they come first.
+    queues: [Queue; QUEUES_MAX],
+    status: Status,
+    interrupts: Interrupts,
+    kind: Kind,
+    queue_count: u16,
+    queue_sel: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    /// What the device offers; settled from FEATURES_OK to the next reset.
+    offered: u64,
+    /// What the driver has accepted.
+    accepted: u64,
+    configuration: Configuration,
+    /// The configuration space as it is published.
+    words: Words,
+    generation: u32,
+    /// Whether the configuration has changed since the driver began and may have read it, and before it was ready to hear
+    /// of it.
+    owes_change: bool,
+}
+
+impl VirtioMmio {
+    /// A device at power-on with nothing behind it: a disk of no sectors, a card without a cable. A block device has
+    /// `queues` request queues, between 1 and [`QUEUES_MAX`]; the other kinds have what they must have.
+    ///
+    /// Nothing is published before the first [`VirtioMmio::reset`].
+    #[must_use]
+    pub fn new(kind: Kind, queues: u16) -> Self {
+        let queue_count = kind.queues(queues);
+        let configuration = kind.nothing_behind();
+        Self {
+            queues: [Queue::RESET; QUEUES_MAX],
+            status: Status::empty(),
+            interrupts: Interrupts::empty(),
+            kind,
+            queue_count,
+            queue_sel: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            offered: configuration.features(queue_count),
+            accepted: 0,
+            configuration,
+            words: configuration.words(queue_count),
+            generation: 0,
+            owes_change: false,
+        }
+    }
+
+    /// Which kind of device this is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many queues the device has.
+    #[must_use]
+    pub const fn queue_count(&self) -> u16 {
+        self.queue_count
+    }
+
+    /// Says what stands behind the device; a `configuration` of another kind says nothing. Returns whether the line
+    /// changed.
+    ///
+    /// What a driver has negotiated stays as it is until the next reset: a change that comes later shows in the capacity,
+    /// the state of the link or the size of the console alone, and the driver is told.
+    pub fn configure(&mut self, configuration: Configuration, shadow: &mut impl Shadow) -> bool {
+        if configuration.kind() != self.kind {
+            return false;
+        }
+        self.configuration = configuration;
+        let words = configuration.words(self.queue_count);
+        let live_words = if self.status.contains(Status::FEATURES_OK) {
+            self.kind.live_words()
+        } else {
+            self.offered = configuration.features(self.queue_count);
+            self.publish_one(Register::DEVICE_FEATURES, shadow);
+            words.len()
+        };
+        let is_changed = words.iter().zip(&self.words).take(live_words).any(|(new, old)| new != old);
+        if !is_changed {
+            return false;
+        }
+        // A driver that reads a field in two loads compares ConfigGeneration before and after. It does not trap, so the
+        // counter moves on either side of the change; the interrupt comes after both, and has it read again.
+        self.next_generation(shadow);
+        for (old, new) in self.words.iter_mut().zip(words).take(live_words) {
+            *old = new;
+        }
+        self.publish(CONFIGURATION_OFFSET, PUBLISHED_END, shadow);
+        self.next_generation(shadow);
+        let was_high = self.line();
+        self.owes_change = !self.status.is_empty();
+        self.tell_change(shadow);
+        self.line() != was_high
+    }
+
+    /// Returns the device to its state at power-on and publishes the whole page. What stands behind it stays.
+    pub fn reset(&mut self, shadow: &mut impl Shadow) {
+        self.forget_driver();
+        self.publish(0, WINDOW_SIZE, shadow);
+    }
+
+    /// Takes a store of `value`, already cut to `width`, at byte `offset` into the window.
+    ///
+    /// Stores to the configuration space are ignored, since no feature that makes a field of it writable is offered
+    /// (VIRTIO 1.2, 5.1.4, 5.2.4, 5.3.4), and so are those to registers that are there to be read, and to none.
+    ///
+    /// # Errors
+    /// [`GuestFault::BadWidth`] for anything but an aligned 32-bit store to a register (VIRTIO 1.2, 4.2.2.2), and for a
+    /// 64-bit or unaligned store to the configuration space; [`GuestFault::NoRegister`] outside the window.
+    #[inline]
+    pub fn write(
+        &mut self,
+        offset: u64,
+        width: Width,
+        value: u64,
+        shadow: &mut impl Shadow,
+    ) -> Result<Effect, GuestFault> {
+        if offset == Register::QUEUE_NOTIFY && width == Width::Word {
+            return Ok(self.notify(value as u32));
+        }
+        self.write_other(offset, width, value as u32, shadow)
+    }
+
+    /// QueueNotify. A queue that does not exist is never ready.
+    #[inline]
+    fn notify(&self, queue: u32) -> Effect {
+        match self.queues.get(queue as usize) {
+            Some(registers) if registers.is_ready() && self.is_live() => Effect::Notify(queue as u16),
+            _ => Effect::None,
+        }
+    }
+
+    #[inline(never)]
+    fn write_other(
+        &mut self,
+        offset: u64,
+        width: Width,
+        value: u32,
+        shadow: &mut impl Shadow,
+    ) -> Result<Effect, GuestFault> {
+        if offset >= u64::from(WINDOW_SIZE) {
+            return Err(GuestFault::NoRegister);
+        }
+        if offset & (width.bytes().wrapping_sub(1)) != 0 || width == Width::DoubleWord {
+            return Err(GuestFault::BadWidth);
+        }
+        if offset >= u64::from(CONFIGURATION_OFFSET) {
+            return Ok(Effect::None);
+        }
+        if width != Width::Word {
+            return Err(GuestFault::BadWidth);
+        }
+        Ok(Register::at(offset).map_or(Effect::None, |register| self.write_register(register, value, shadow)))
+    }
+
+    fn write_register(&mut self, register: Register, value: u32, shadow: &mut impl Shadow) -> Effect {
+        match register {
+            Register::DeviceFeaturesSel => {
+                self.device_features_sel = value;
+                self.publish_one(Register::DEVICE_FEATURES, shadow);
+            }
+            Register::DriverFeatures => self.accept(value),
+            Register::DriverFeaturesSel => self.driver_features_sel = value,
+            Register::QueueSel => {
+                self.queue_sel = value;
+                self.publish_one(Register::QUEUE_NUM_MAX, shadow);
+                self.publish_one(Register::QUEUE_READY, shadow);
+            }
+            Register::QueueNum => {
+                if let Some(queue) = self.selected() {
+                    queue.set_size(value);
+                }
+            }
+            Register::QueueAddress(part, half) => {
+                if let Some(queue) = self.selected() {
+                    queue.set_address(part, half, value);
+                }
+            }
+            Register::QueueReady => return self.set_queue_ready(value, shadow),
+            Register::QueueNotify => return self.notify(value),
+            Register::InterruptAck => {
+                self.interrupts.remove(Interrupts::from_bits_truncate(value));
+                shadow.set(Register::INTERRUPT_STATUS, self.interrupts.bits());
+                return Effect::Acknowledged;
+            }
+            Register::Status => return self.set_status(value, shadow),
+            Register::MagicValue
+            | Register::Version
+            | Register::DeviceId
+            | Register::VendorId
+            | Register::DeviceFeatures
+            | Register::QueueNumMax
+            | Register::InterruptStatus
+            | Register::SharedMemory
+            | Register::ConfigGeneration => {}
+        }
+        Effect::None
+    }
+
+    /// DriverFeatures: the driver accepts features, 32 at a time, until they are settled.
+    fn accept(&mut self, features: u32) {
+        let half = match self.driver_features_sel {
+            0 => registers::Half::Low,
+            1 => registers::Half::High,
+            _ => return,
+        };
+        if !self.status.contains(Status::FEATURES_OK) {
+            self.accepted = half.replace(self.accepted, features);
+        }
+    }
+
+    /// The queue that QueueSel names, if it exists.
+    fn selected(&mut self) -> Option<&mut Queue> {
+        self.queues.get_mut(..usize::from(self.queue_count))?.get_mut(self.queue_sel as usize)
+    }
+
+    /// QueueReady (VIRTIO 1.2, 4.2.2): 1 hands the queue over, once features are settled, and 0 takes it back.
+    fn set_queue_ready(&mut self, value: u32, shadow: &mut impl Shadow) -> Effect {
+        let are_features_settled = self.status.contains(Status::FEATURES_OK);
+        let number = self.queue_sel as u16;
+        let Some(queue) = self.selected() else { return Effect::None };
+        let effect = match (value, queue.is_ready()) {
+            (1, false) if are_features_settled && queue.start() => Effect::QueueReady(number),
+            (0, true) => {
+                queue.stop();
+                Effect::QueueStopped(number)
+            }
+            _ => Effect::None,
+        };
+        self.publish_one(Register::QUEUE_READY, shadow);
+        effect
+    }
+
+    /// Status (VIRTIO 1.2, 2.1 and 3.1): bits add up until a store of zero, and a bit that the device refuses stays
+    /// clear.
+    fn set_status(&mut self, value: u32, shadow: &mut impl Shadow) -> Effect {
+        if value == 0 {
+            self.forget_driver();
+            self.publish(0, PUBLISHED_END, shadow);
+            return Effect::Reset;
+        }
+        let mut wanted = Status::from_bits_truncate(value).difference(Status::DEVICE_NEEDS_RESET);
+        let was_ready = self.status.contains(Status::DRIVER_OK);
+        if !self.status.contains(Status::FEATURES_OK) && !self.are_features_acceptable() {
+            wanted.remove(Status::FEATURES_OK);
+        }
+        self.status |= wanted & !Status::DRIVER_OK;
+        if self.status.contains(Status::FEATURES_OK) {
+            self.status |= wanted & Status::DRIVER_OK;
+        }
+        self.publish_one(Register::STATUS, shadow);
+        if was_ready || !self.status.contains(Status::DRIVER_OK) {
+            return Effect::None;
+        }
+        self.tell_change(shadow);
+        Effect::Live
+    }
+
+    /// Whether the driver has accepted what it must, and nothing that was not offered (VIRTIO 1.2, 2.2.2 and 6.1).
+    const fn are_features_acceptable(&self) -> bool {
+        self.accepted & feature::VERSION_1 != 0 && self.accepted & !self.offered == 0
+    }
+
+    /// Everything that a driver has set up is gone, and what is offered follows the configuration again.
+    fn forget_driver(&mut self) {
+        self.queues = [Queue::RESET; QUEUES_MAX];
+        self.status = Status::empty();
+        self.interrupts = Interrupts::empty();
+        self.queue_sel = 0;
+        self.device_features_sel = 0;
+        self.driver_features_sel = 0;
+        self.accepted = 0;
+        self.owes_change = false;
+        self.offered = self.configuration.features(self.queue_count);
+        self.words = self.configuration.words(self.queue_count);
+    }
+
+    /// A buffer was used: sets InterruptStatus, before the line is raised. A driver that is not ready is not told.
+    #[inline]
+    pub fn raise_used(&mut self, shadow: &mut impl Shadow) {
+        self.raise(Interrupts::USED_BUFFER, shadow);
+    }
+
+    /// The device cannot go on: sets DEVICE_NEEDS_RESET, and tells a driver that is ready (VIRTIO 1.2, 2.1.2).
+    pub fn need_reset(&mut self, shadow: &mut impl Shadow) {
+        self.status |= Status::DEVICE_NEEDS_RESET;
+        self.publish_one(Register::STATUS, shadow);
+        self.raise(Interrupts::CONFIGURATION_CHANGE, shadow);
+    }
+
+    /// Tells the driver that the configuration has changed, as soon as it is ready to hear of it.
+    fn tell_change(&mut self, shadow: &mut impl Shadow) {
+        if self.owes_change && self.status.contains(Status::DRIVER_OK) {
+            self.owes_change = false;
+            self.raise(Interrupts::CONFIGURATION_CHANGE, shadow);
+        }
+    }
+
+    #[inline]
+    fn raise(&mut self, interrupt: Interrupts, shadow: &mut impl Shadow) {
+        if self.status.contains(Status::DRIVER_OK) {
+            self.interrupts |= interrupt;
+            shadow.set(Register::INTERRUPT_STATUS, self.interrupts.bits());
+        }
+    }
+
+    fn next_generation(&mut self, shadow: &mut impl Shadow) {
+        self.generation = self.generation.wrapping_add(1);
+        self.publish_one(Register::CONFIG_GENERATION, shadow);
+    }
+
+    /// The level of the interrupt line.
+    #[inline]
+    #[must_use]
+    pub const fn line(&self) -> bool {
+        !self.interrupts.is_empty()
+    }
+
+    /// Whether requests may be taken from the queues: the driver is ready, and the device does not need a reset.
+    #[inline]
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.status.contains(Status::DRIVER_OK) && !self.status.contains(Status::DEVICE_NEEDS_RESET)
+    }
+
+    /// The features that are settled, a set of the bits of [`feature`]; 0 before FEATURES_OK.
+    #[must_use]
+    pub const fn features(&self) -> u64 {
+        if self.status.contains(Status::FEATURES_OK) { self.accepted } else { 0 }
+    }
+
+    /// Where queue `index` is, if it is ready.
+    #[must_use]
+    pub fn queue(&self, index: u16) -> Option<QueueLayout> {
+        self.queues.get(usize::from(index))?.layout()
+    }
+
+    /// What a load of the word at `offset` returns: the whole of the page, in one place. Registers that are there to be
+    /// written read as zero.
+    fn word(&self, offset: u16) -> u32 {
+        if let Some(offset) = offset.checked_sub(CONFIGURATION_OFFSET) {
+            return self.words.get(usize::from(offset / 4)).copied().unwrap_or(0);
+        }
+        let selected =
+            self.queues.get(self.queue_sel as usize).filter(|_| self.queue_sel < u32::from(self.queue_count));
+        match Register::at(u64::from(offset)) {
+            Some(Register::MagicValue) => MAGIC,
+            Some(Register::Version) => VERSION,
+            Some(Register::DeviceId) => self.kind.device_id(),
+            Some(Register::VendorId) => VENDOR,
+            Some(Register::DeviceFeatures) => match self.device_features_sel {
+                0 => self.offered as u32,
+                1 => (self.offered >> 32) as u32,
+                _ => 0,
+            },
+            Some(Register::QueueNumMax) => selected.map_or(0, |_| u32::from(QUEUE_SIZE_MAX)),
+            Some(Register::QueueReady) => selected.is_some_and(Queue::is_ready).into(),
+            Some(Register::InterruptStatus) => self.interrupts.bits(),
+            Some(Register::Status) => self.status.bits(),
+            // There is no shared memory, so its length reads as all ones (VIRTIO 1.2, 4.2.2), and its base too.
+            Some(Register::SharedMemory) => u32::MAX,
+            Some(Register::ConfigGeneration) => self.generation,
+            Some(
+                Register::DeviceFeaturesSel
+                | Register::DriverFeatures
+                | Register::DriverFeaturesSel
+                | Register::QueueSel
+                | Register::QueueNum
+                | Register::QueueNotify
+                | Register::InterruptAck
+                | Register::QueueAddress(..),
+            )
+            | None => 0,
+        }
+    }
+
+    fn publish_one(&self, offset: u16, shadow: &mut impl Shadow) {
+        shadow.set(offset, self.word(offset));
+    }
+
+    /// Publishes the words from `start` to `end`.
+    fn publish(&self, start: u16, end: u16, shadow: &mut impl Shadow) {
+        for offset in (start..end).step_by(4) {
+            self.publish_one(offset, shadow);
+        }
+    }
+}
