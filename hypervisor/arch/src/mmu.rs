@@ -4,8 +4,10 @@
 
 use crate::board::{Board, Range};
 use crate::boot::{self, SecondaryStart};
+use crate::device_window::DeviceWindow;
 use crate::memory::{GuestRam, MemoryBlock};
 use crate::registers::ID_AA64MMFR0_EL1;
+use crate::shadow::ShadowPage;
 use crate::{firmware, per_core};
 use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
 use core::arch::asm;
@@ -262,21 +264,38 @@ pub(crate) fn configure_stage2() {
     unsafe { asm!("isb", "tlbi alle1", "dsb nsh", "isb", options(nostack)) };
 }
 
-/// A VM's stage 2: the value of VTTBR_EL2. It maps nothing but RAM that is a guest's own.
+/// What a guest can reach beside its RAM.
+#[derive(Default)]
+pub struct Windows<'a> {
+    /// Pages that it may read, each with its guest address.
+    pub shadows: &'a [(u64, &'a ShadowPage)],
+    /// Registers of physical devices, at their physical addresses.
+    pub devices: &'a [DeviceWindow],
+}
+
+/// A VM's stage 2: the value of VTTBR_EL2. It maps nothing but what is a guest's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage2(u64);
 
 impl Stage2 {
-    /// Builds a stage 2 in `tables` that gives a guest its `ram` and nothing else; its TLB entries carry `vmid`, which no
-    /// other guest may have.
+    /// Builds a stage 2 in `tables` that gives a guest its `ram`, its `windows`, and nothing else; its TLB entries carry
+    /// `vmid`, which no other guest may have.
     ///
     /// # Errors
-    /// `tables` is too small, or regions of `ram` overlap or lie above the guest's address space.
-    pub fn build(tables: MemoryBlock, vmid: u8, ram: &GuestRam) -> Result<Self, MapError> {
+    /// `tables` is too small, or two parts overlap or lie above the guest's address space.
+    pub fn build(tables: MemoryBlock, vmid: u8, ram: &GuestRam, windows: &Windows<'_>) -> Result<Self, MapError> {
         let mut pool = tables.into_tables();
         let root = pool.allocate().ok_or(MapError::OutOfTables)?;
         for (input, output, size) in ram.regions() {
             map(&mut pool, root, &Mapping { input, output, size, attributes: Attributes::GUEST_MEMORY })?;
+        }
+        for (input, page) in windows.shadows {
+            let attributes = Attributes::GUEST_DEVICE_READ_ONLY;
+            map(&mut pool, root, &Mapping { input: *input, output: page.start(), size: TABLE_SIZE, attributes })?;
+        }
+        for Range { start, size } in windows.devices.iter().map(DeviceWindow::range) {
+            let (output, attributes) = (PhysAddr(start), Attributes::GUEST_DEVICE);
+            map(&mut pool, root, &Mapping { input: start, output, size, attributes })?;
         }
         Ok(Self(root.0 | (u64::from(vmid) << 48)))
     }

@@ -15,7 +15,7 @@ use arch::context::Vcpu;
 use arch::gic::{self, Gic};
 use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, PhysicalMemory};
-use arch::mmu::Stage2;
+use arch::mmu::{Stage2, Windows};
 use core::sync::atomic::Ordering;
 use devices::Make;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
@@ -75,6 +75,7 @@ pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
 fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalMemory) -> Result<(), String> {
     let ram: Vec<Span> = board.memory.iter().map(|range| Span::new(range.start, range.size)).collect();
     let total: u64 = ram.iter().map(|span| span.size).sum();
+    let kept = [board.uart, board.distributor, board.redistributors].map(|range| Span::new(range.start, range.size));
     let limits = BoardLimits {
         cores: board.cores.len() as u8,
         memory: &ram,
@@ -84,6 +85,8 @@ fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalM
             redistributors: GICR_BASE,
             redistributor_size: GICR_STRIDE,
         },
+        kept: &kept,
+        kept_interrupts: &[board.uart_interrupt],
     };
     system.validate(&limits).map_err(|error| error.to_string())?;
     system.validate_files(bundle).map_err(|error| error.to_string())
@@ -152,7 +155,7 @@ fn build_memory(number: usize, vm: &manifest::Vm, memory: &mut PhysicalMemory) -
             .map_err(|_| format!("vm {name} has more than {} regions of RAM", arch::memory::REGIONS_MAX))?;
     }
     // VMID 0 is EL2's own convention for "no guest".
-    let stage2 = Stage2::build(tables, number as u8 + 1, &ram);
+    let stage2 = Stage2::build(tables, number as u8 + 1, &ram, &Windows::default());
     Ok((ram, stage2.map_err(|error| format!("the RAM of vm {name} cannot be mapped: {error}"))?))
 }
 

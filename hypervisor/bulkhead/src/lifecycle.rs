@@ -95,7 +95,7 @@ pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
             let end = length.min(offset + STEP_SIZE);
             let chunk = image.bytes.get(offset as usize..end as usize).unwrap_or(&[]);
             // `construct` checked that the image fits; a refusal here is a defect.
-            vm.ram.load(image.address + offset, chunk).expect("images were checked to fit their RAM");
+            vm.ram.load_image(image.address + offset, chunk).expect("images were checked to fit their RAM");
             *progress += end - offset;
             return;
         }
@@ -119,7 +119,7 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
             let length = SEED_CHUNK.min(size - start);
             if let Some(part) = bytes.get_mut(..length) {
                 pool.fill(part);
-                vm.ram.load(address + start as u64, part).expect("seeds were checked to fit their RAM");
+                vm.ram.load_image(address + start as u64, part).expect("seeds were checked to fit their RAM");
             }
         }
     }

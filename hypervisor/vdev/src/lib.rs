@@ -170,6 +170,27 @@ pub trait GuestMemory {
     fn store_u32(&self, address: GuestAddr, value: u32) -> Result<(), GuestFault> {
         self.write(address, &value.to_le_bytes())
     }
+
+    /// Copies `length` bytes at `from` to `to` in `target`, the memory of this or another guest.
+    ///
+    /// # Errors
+    /// [`GuestFault::BadAddress`] unless each range lies in one memory region of its guest. Nothing outside them changes.
+    fn copy_to(&self, from: GuestAddr, target: &Self, to: GuestAddr, length: u32) -> Result<(), GuestFault>
+    where
+        Self: Sized,
+    {
+        let mut buffer = [0; 64];
+        let mut done = 0;
+        while done < u64::from(length) {
+            let step = u64::from(length).saturating_sub(done).min(64);
+            let piece = buffer.get_mut(..step as usize).ok_or(GuestFault::BadAddress)?;
+            let at = |start: GuestAddr| start.0.checked_add(done).map(GuestAddr).ok_or(GuestFault::BadAddress);
+            self.read(at(from)?, piece)?;
+            target.write(at(to)?, piece)?;
+            done = done.saturating_add(step);
+        }
+        Ok(())
+    }
 }
 
 /// One guest's end of the system console.

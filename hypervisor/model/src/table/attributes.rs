@@ -44,6 +44,8 @@ impl Attributes {
     /// Registers of an assigned device: read and write, never executed. Device memory is outer shareable whatever SH
     /// says.
     pub const GUEST_DEVICE: Self = Self(ACCESS_FLAG | STAGE2_DEVICE | STAGE2_READ_WRITE | EXECUTE_NEVER);
+    /// Registers of a virtual device that can be read without an exit: never written or executed.
+    pub const GUEST_DEVICE_READ_ONLY: Self = Self(ACCESS_FLAG | STAGE2_DEVICE | STAGE2_READ | EXECUTE_NEVER);
 
     /// Bulkhead's code: read and execute.
     pub const HYP_CODE: Self = Self(ACCESS_FLAG | INNER_SHAREABLE | HYP_INDEX_WRITE_BACK | HYP_READ);
@@ -74,10 +76,11 @@ impl Attributes {
 mod tests {
     use super::{ATTRIBUTE_BITS, Attributes, EXECUTE_NEVER, HYP_READ, MAIR_EL2};
 
-    const ALL: [Attributes; 8] = [
+    const ALL: [Attributes; 9] = [
         Attributes::GUEST_MEMORY,
         Attributes::GUEST_MEMORY_READ_ONLY,
         Attributes::GUEST_DEVICE,
+        Attributes::GUEST_DEVICE_READ_ONLY,
         Attributes::HYP_CODE,
         Attributes::HYP_READ_ONLY,
         Attributes::HYP_DATA,
@@ -94,7 +97,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_hypervisor_is_both_writable_and_executable() {
-        for attributes in &ALL[3..] {
+        for attributes in &ALL[4..] {
             let writable = attributes.bits() & (3 << 6) != HYP_READ;
             let executable = attributes.bits() & EXECUTE_NEVER == 0;
             assert!(!(writable && executable), "{attributes:?}");
@@ -107,6 +110,7 @@ mod tests {
         assert_eq!(Attributes::GUEST_MEMORY.bits(), 0x7fc);
         assert_eq!(Attributes::GUEST_MEMORY_READ_ONLY.bits(), 0x77c);
         assert_eq!(Attributes::GUEST_DEVICE.bits(), 0x0040_0000_0000_04c4);
+        assert_eq!(Attributes::GUEST_DEVICE_READ_ONLY.bits(), 0x0040_0000_0000_0444);
         assert_eq!(Attributes::HYP_CODE.bits(), 0x7c4);
         assert_eq!(Attributes::HYP_DATA.bits(), 0x0040_0000_0000_0744);
         assert_eq!(Attributes::HYP_DEVICE.bits(), 0x0040_0000_0000_0440);

@@ -1,0 +1,55 @@
+//! Pages that EL2 writes and a guest reads: the registers of a virtio device, which so cost no exit to read.
+//!
+//! The guest maps such a page as device memory and does not look into caches; EL2 has it as cacheable RAM. So EL2 cleans
+//! what it writes to the point of coherency (Arm ARM B2.8, mismatched memory attributes).
+
+use crate::memory::{MemoryBlock, clean_and_invalidate};
+use crate::mmu::TABLE_SIZE;
+use core::arch::asm;
+use model::PhysAddr;
+
+/// The words of a page.
+const WORDS: u16 = (TABLE_SIZE / 4) as u16;
+
+/// A page that belongs to EL2 and that one guest may read.
+pub struct ShadowPage {
+    start: PhysAddr,
+}
+
+impl ShadowPage {
+    /// Makes a page of zeroes out of `block`, which must be one page.
+    pub fn new(block: MemoryBlock) -> Self {
+        assert!(block.size() == TABLE_SIZE && block.start().0.is_multiple_of(TABLE_SIZE), "a shadow page is a page");
+        let page = Self { start: block.start() };
+        for word in 0..WORDS {
+            // SAFETY: inside the page, which is RAM with one owner.
+            unsafe { page.word(word).write_volatile(0) };
+        }
+        clean_and_invalidate(page.start.0, TABLE_SIZE);
+        page
+    }
+
+    fn word(&self, index: u16) -> *mut u32 {
+        (self.start.0 as *mut u32).wrapping_add(usize::from(index))
+    }
+
+    /// Makes loads of the word at `offset`, in bytes, give `value`. An offset outside the page, or within a word, is
+    /// ignored.
+    #[inline]
+    pub fn set(&mut self, offset: u16, value: u32) {
+        if offset.is_multiple_of(4) && offset / 4 < WORDS {
+            let word = self.word(offset / 4);
+            // SAFETY: inside the page, which is RAM with one owner. DC CVAC changes no data; DSB is a barrier: whoever is
+            // told of the new value, by an interrupt say, finds it.
+            unsafe {
+                word.write_volatile(value);
+                asm!("dc cvac, {0}", "dsb sy", in(reg) word, options(nostack));
+            }
+        }
+    }
+
+    /// Where the page is.
+    pub(crate) fn start(&self) -> PhysAddr {
+        self.start
+    }
+}
