@@ -14,6 +14,7 @@
 //! | [`ram`] | which physical memory is free? |
 //! | [`bus`] | which device answers at this address? |
 //! | [`vgic`] | which interrupts does a guest see, and which are in the list registers? |
+//! | [`virtqueue`] | what did a driver put into its queue, and does it want to hear of what comes back? |
 //!
 //! What this crate leaves out: hardware (`arch`), device models (`devices`), and the order in which things happen
 //! (`bulkhead`).
@@ -42,6 +43,7 @@ pub mod psci;
 pub mod ram;
 pub mod table;
 pub mod vgic;
+pub mod virtqueue;
 
 pub use vdev::{Access, GuestAddr, Width};
 

@@ -1,0 +1,339 @@
+//! The device's side of a split virtqueue (VIRTIO 1.2, 2.7): takes chains out of the available ring, puts them into the
+//! used ring, and says when to interrupt the driver.
+//!
+//! Everything in the rings is the driver's claim, and the driver may change it at any moment. So each index and each
+//! descriptor is loaded once, checked, and used as it was loaded: what [`Virtqueue::pop`] gives is a private copy. The walk
+//! is bounded by [`SEGMENTS_MAX`], whatever the rings say.
+//!
+//! A driver that breaks a rule gets a [`QueueError`], and its device then has to ask for a reset (DEVICE_NEEDS_RESET): the
+//! queue itself remembers no error. The rules that are kept more strictly than some other devices do: buffers to read come
+//! before buffers to write; a head is in flight once; `addr + len` does not wrap; INDIRECT needs its feature. More laxly:
+//! a chain of indirect descriptors may be longer than the queue, up to [`SEGMENTS_MAX`]; an empty buffer is no error.
+//!
+//! What this module leaves out: registers (`devices`), what the bytes of a chain mean (the device), and whether its buffers
+//! lie in the guest's memory, which [`GuestMemory`] decides at each copy.
+
+mod chain;
+mod descriptor;
+mod error;
+
+pub use chain::{Chain, SEGMENTS_MAX, Segment};
+pub use error::QueueError;
+
+use core::sync::atomic::{Ordering, fence};
+use descriptor::{DESCRIPTOR_SIZE, Descriptor};
+use vdev::{GuestAddr, GuestMemory, QueueLayout};
+
+/// The longest queue, in descriptors.
+pub const QUEUE_SIZE_MAX: u16 = 256;
+
+const IN_FLIGHT_WORDS: usize = QUEUE_SIZE_MAX as usize / 64;
+
+/// The features of a queue that a driver has accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// VIRTIO_F_EVENT_IDX: each side says at which index it wants to hear from the other.
+    pub event_index: bool,
+    /// VIRTIO_F_INDIRECT_DESC: a chain may go on in a table of its own.
+    pub indirect: bool,
+}
+
+/// A split virtqueue, from its device's side.
+#[derive(Clone, Debug)]
+pub struct Virtqueue {
+    layout: QueueLayout,
+    features: Features,
+    /// The slot of the available ring to take next; runs freely modulo 2¹⁶, as all indices do.
+    next_available: u16,
+    /// The driver's available index as it was loaded last: what lies before it can be taken without another look.
+    seen_available: u16,
+    /// The slot of the used ring to fill next.
+    next_used: u16,
+    /// `next_used` when [`Virtqueue::take_interrupt`] was last asked.
+    told_used: u16,
+    /// The head that [`Virtqueue::unpop`] puts back.
+    last_popped: Option<u16>,
+    /// One bit for each head that the device has taken and not given back.
+    in_flight: [u64; IN_FLIGHT_WORDS],
+}
+
+/// A table of descriptors that a chain runs through.
+struct Table {
+    address: GuestAddr,
+    /// How many descriptors it has.
+    entries: u32,
+}
+
+impl Table {
+    /// Copies descriptor `index`.
+    #[inline]
+    fn load(&self, memory: &impl GuestMemory, index: u16) -> Result<Descriptor, QueueError> {
+        if u32::from(index) >= self.entries {
+            return Err(QueueError::Next);
+        }
+        Ok(Descriptor::load(memory, offset(self.address, u64::from(index) << 4))?)
+    }
+}
+
+impl Virtqueue {
+    /// A queue whose driver has just made it ready. A size that is no power of two or above [`QUEUE_SIZE_MAX`] makes a queue
+    /// that refuses every chain.
+    #[must_use]
+    pub const fn new(layout: QueueLayout, features: Features) -> Self {
+        let good = layout.size.is_power_of_two() && layout.size <= QUEUE_SIZE_MAX;
+        Self {
+            layout: QueueLayout { size: if good { layout.size } else { 0 }, ..layout },
+            features,
+            next_available: 0,
+            seen_available: 0,
+            next_used: 0,
+            told_used: 0,
+            last_popped: None,
+            in_flight: [0; IN_FLIGHT_WORDS],
+        }
+    }
+
+    /// Takes the next available chain into `chain`. `Ok(false)`: there is none. The work is bounded by [`SEGMENTS_MAX`].
+    ///
+    /// # Errors
+    /// The rule that the driver broke. Nothing was taken, and `chain` is of no use.
+    #[inline]
+    pub fn pop(&mut self, memory: &impl GuestMemory, chain: &mut Chain) -> Result<bool, QueueError> {
+        if self.next_available == self.seen_available {
+            self.seen_available = self.available_index(memory)?;
+            if self.next_available == self.seen_available {
+                return Ok(false);
+            }
+            // The driver wrote the slots and their descriptors before the index that covers them (2.7.13.3); they must not
+            // be loaded before it either.
+            fence(Ordering::Acquire);
+        }
+        let head = memory.load_u16(self.available_slot(self.next_available))?;
+        if head >= self.layout.size {
+            return Err(QueueError::Head);
+        }
+        if self.is_in_flight(head) {
+            return Err(QueueError::HeadInFlight);
+        }
+        self.walk(memory, head, chain)?;
+        self.set_in_flight(head, true);
+        self.last_popped = Some(head);
+        self.next_available = self.next_available.wrapping_add(1);
+        Ok(true)
+    }
+
+    /// Puts the last popped chain back, because there is no room for it now: the next pop gives it again. It works once for
+    /// each pop, and not for a chain that has been pushed.
+    pub fn unpop(&mut self) {
+        if let Some(head) = self.last_popped.take() {
+            self.set_in_flight(head, false);
+            self.next_available = self.next_available.wrapping_sub(1);
+        }
+    }
+
+    /// Whether chains wait, without taking one.
+    ///
+    /// # Errors
+    /// [`QueueError::Memory`], [`QueueError::AvailableIndex`].
+    #[inline]
+    pub fn has_available(&self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
+        Ok(self.next_available != self.seen_available || self.available_index(memory)? != self.next_available)
+    }
+
+    /// Gives the chain with this head back to the driver: the device has written the first `written` bytes of its writable
+    /// part, and no others.
+    ///
+    /// # Errors
+    /// [`QueueError::Memory`]; [`QueueError::NotInFlight`] if the device does not have the chain (nothing is written).
+    #[inline]
+    pub fn push_used(&mut self, memory: &impl GuestMemory, head: u16, written: u32) -> Result<(), QueueError> {
+        if !self.is_in_flight(head) {
+            return Err(QueueError::NotInFlight);
+        }
+        let slot = u64::from(self.next_used & self.mask()) << 3;
+        memory.store_u32(offset(self.layout.used, slot.wrapping_add(4)), u32::from(head))?;
+        memory.store_u32(offset(self.layout.used, slot.wrapping_add(8)), written)?;
+        self.set_in_flight(head, false);
+        if self.last_popped == Some(head) {
+            self.last_popped = None;
+        }
+        self.next_used = self.next_used.wrapping_add(1);
+        // The driver, on another core, must not see the index before it sees the entry and the data (2.7.8.2).
+        fence(Ordering::Release);
+        memory.store_u16(offset(self.layout.used, 2), self.next_used)?;
+        Ok(())
+    }
+
+    /// Whether the driver wants an interrupt for what was pushed since the last call. Ask after each batch: with EVENT_IDX,
+    /// 2¹⁶ chains between two calls look like none.
+    ///
+    /// # Errors
+    /// [`QueueError::Memory`].
+    #[inline]
+    pub fn take_interrupt(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
+        let pushed = self.next_used.wrapping_sub(self.told_used);
+        if pushed == 0 {
+            return Ok(false);
+        }
+        self.told_used = self.next_used;
+        // Store of the used index, then load of what the driver wants; the driver does the reverse. Without a full barrier
+        // both may miss the other's store, and nobody wakes (2.7.7.2).
+        fence(Ordering::SeqCst);
+        if self.features.event_index {
+            // With EVENT_IDX the flags are ignored (2.7.7.2).
+            let event = memory.load_u16(offset(self.available_ring(), u64::from(self.layout.size) << 1))?;
+            let behind = self.next_used.wrapping_sub(event).wrapping_sub(1);
+            return Ok(behind < pushed);
+        }
+        const NO_INTERRUPT: u16 = 1;
+        Ok(memory.load_u16(self.layout.available)? & NO_INTERRUPT == 0)
+    }
+
+    /// Asks the driver to notify of the next chain, and says whether one came meanwhile: then it may have seen no reason to
+    /// notify, and the device must look itself.
+    ///
+    /// # Errors
+    /// [`QueueError::Memory`], [`QueueError::AvailableIndex`].
+    #[inline]
+    pub fn enable_notifications(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
+        if self.features.event_index {
+            let entries = u64::from(self.layout.size) << 3;
+            memory.store_u16(offset(self.layout.used, entries.wrapping_add(4)), self.next_available)?;
+        } else {
+            memory.store_u16(self.layout.used, 0)?;
+        }
+        // Store of the wish, then load of the index; the driver does the reverse (2.7.10.2).
+        fence(Ordering::SeqCst);
+        Ok(self.available_index(memory)? != self.next_available)
+    }
+
+    /// Tells the driver that it need not notify. With EVENT_IDX there is nothing to tell: it notifies once for each
+    /// [`Virtqueue::enable_notifications`], and the flags must be 0 (2.7.10.1).
+    ///
+    /// # Errors
+    /// [`QueueError::Memory`].
+    #[inline]
+    pub fn disable_notifications(&mut self, memory: &impl GuestMemory) -> Result<(), QueueError> {
+        const NO_NOTIFY: u16 = 1;
+        if !self.features.event_index {
+            memory.store_u16(self.layout.used, NO_NOTIFY)?;
+        }
+        Ok(())
+    }
+
+    /// How many chains the device has taken and not given back.
+    #[must_use]
+    pub fn in_flight(&self) -> u16 {
+        let bits: u32 = self.in_flight.iter().map(|word| word.count_ones()).sum();
+        bits as u16
+    }
+
+    /// Where the queue lies.
+    #[must_use]
+    pub const fn layout(&self) -> QueueLayout {
+        self.layout
+    }
+
+    /// Loads the driver's available index.
+    #[inline]
+    fn available_index(&self, memory: &impl GuestMemory) -> Result<u16, QueueError> {
+        let index = memory.load_u16(offset(self.layout.available, 2))?;
+        // Also an index that has gone back: it is then almost 2¹⁶ ahead.
+        if index.wrapping_sub(self.next_available) > self.layout.size {
+            return Err(QueueError::AvailableIndex);
+        }
+        Ok(index)
+    }
+
+    /// Copies the chain that begins at `head`.
+    #[inline]
+    fn walk(&self, memory: &impl GuestMemory, head: u16, chain: &mut Chain) -> Result<(), QueueError> {
+        chain.begin(head);
+        let mut table = Table { address: self.layout.descriptors, entries: u32::from(self.layout.size) };
+        let mut index = head;
+        let mut inside = false;
+        let mut left = SEGMENTS_MAX;
+        loop {
+            let descriptor = table.load(memory, index)?;
+            if descriptor.is_indirect() {
+                if inside {
+                    return Err(QueueError::IndirectNested);
+                }
+                table = self.indirect_table(descriptor)?;
+                index = 0;
+                // So this branch is taken once, and `left` bounds the rest.
+                inside = true;
+                continue;
+            }
+            left = left.checked_sub(1).ok_or(QueueError::ChainTooLong)?;
+            chain.add(descriptor)?;
+            if !descriptor.continues() {
+                return Ok(());
+            }
+            index = descriptor.next;
+        }
+    }
+
+    /// The table that an indirect descriptor names. Its WRITE flag means nothing (2.7.5.3.2), and it may follow plain
+    /// descriptors.
+    fn indirect_table(&self, descriptor: Descriptor) -> Result<Table, QueueError> {
+        if !self.features.indirect {
+            return Err(QueueError::IndirectNotNegotiated);
+        }
+        if descriptor.continues() {
+            return Err(QueueError::IndirectAndNext);
+        }
+        let Descriptor { address, length, .. } = descriptor;
+        let entries = length / DESCRIPTOR_SIZE;
+        if entries == 0 || !length.is_multiple_of(DESCRIPTOR_SIZE) || entries > u32::from(u16::MAX) {
+            return Err(QueueError::IndirectLength);
+        }
+        if address.0.checked_add(u64::from(length)).is_none() {
+            return Err(QueueError::AddressWraps);
+        }
+        Ok(Table { address, entries })
+    }
+
+    /// What turns an index into a slot. The size is a power of two wherever a slot is used: with none, no chain is in flight
+    /// and no index is in reach.
+    #[inline]
+    const fn mask(&self) -> u16 {
+        self.layout.size.wrapping_sub(1)
+    }
+
+    /// Where the slots of the available ring begin.
+    #[inline]
+    const fn available_ring(&self) -> GuestAddr {
+        offset(self.layout.available, 4)
+    }
+
+    #[inline]
+    const fn available_slot(&self, index: u16) -> GuestAddr {
+        offset(self.available_ring(), ((index & self.mask()) as u64) << 1)
+    }
+
+    #[inline]
+    fn is_in_flight(&self, head: u16) -> bool {
+        self.in_flight.get(usize::from(head >> 6)).is_some_and(|word| word & bit(head) != 0)
+    }
+
+    #[inline]
+    fn set_in_flight(&mut self, head: u16, taken: bool) {
+        if let Some(word) = self.in_flight.get_mut(usize::from(head >> 6)) {
+            *word = if taken { *word | bit(head) } else { *word & !bit(head) };
+        }
+    }
+}
+
+/// The bit of `head` in its word of the bitmap.
+#[inline]
+const fn bit(head: u16) -> u64 {
+    1 << (head & 63)
+}
+
+/// `address + bytes`. A ring that wraps around the address space is found out where it is used: each address is judged by
+/// [`GuestMemory`], on its own.
+#[inline]
+const fn offset(address: GuestAddr, bytes: u64) -> GuestAddr {
+    GuestAddr(address.0.wrapping_add(bytes))
+}
