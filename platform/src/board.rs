@@ -37,8 +37,49 @@ pub struct Board {
     pub gic: Gic,
     /// The INTIDs that belong to devices which can be assigned to a virtual machine.
     pub assignable_interrupts: &'static [RangeInclusive<u32>],
+    /// The devices that can be assigned to a virtual machine.
+    pub devices: &'static [PhysicalDevice],
     /// What lies below RAM, in ascending order.
     pub regions: &'static [Region],
+}
+
+/// A device of the board that a virtual machine can own, at its physical address. The window is one that stage 2 can map:
+/// what shares a page is one device.
+#[derive(Clone, Copy, Debug)]
+pub struct PhysicalDevice {
+    /// The name in a system's TOML file.
+    pub name: &'static str,
+    /// The address of its first byte; a multiple of 4 KiB.
+    pub base: u64,
+    /// Its size in bytes; a multiple of 4 KiB.
+    pub size: u64,
+    /// The INTID of the first instance's interrupt; instance `n` has the `n`th after it.
+    pub interrupt: u32,
+    /// How many equal instances the window holds.
+    pub instances: u32,
+    /// How the owner's device tree describes each instance.
+    pub node: InstanceNode,
+}
+
+impl PhysicalDevice {
+    /// The INTIDs of its interrupts.
+    #[must_use]
+    pub const fn interrupts(&self) -> RangeInclusive<u32> {
+        self.interrupt..=self.interrupt + self.instances - 1
+    }
+}
+
+/// A device-tree node of one instance of a [`PhysicalDevice`].
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceNode {
+    /// Its name, before the `@`.
+    pub name: &'static str,
+    /// Its `compatible` string.
+    pub compatible: &'static str,
+    /// Bytes from one instance to the next, and the size of each.
+    pub stride: u64,
+    /// The third cell of `interrupts` (binding `arm,gic-v3`): 1 for a rising edge, 4 for a high level.
+    pub trigger: u32,
 }
 
 /// Something at a physical address.

@@ -12,7 +12,7 @@
 mod board;
 mod qemu_virt;
 
-pub use board::{Board, Conduit, Gic, Region, Uart};
+pub use board::{Board, Conduit, Gic, InstanceNode, PhysicalDevice, Region, Uart};
 
 /// Every board that Bulkhead knows.
 pub const BOARDS: &[&Board] = &[&qemu_virt::QEMU_VIRT];
@@ -92,6 +92,33 @@ mod tests {
                 assert!(*interrupts.start() >= 32 && *interrupts.end() <= 1019, "{}", board.name);
                 let Uart::Pl011 { interrupt, .. } = board.uart;
                 assert!(!interrupts.contains(&interrupt), "{}: Bulkhead keeps the UART", board.name);
+            }
+        }
+    }
+
+    #[test]
+    fn devices_fill_whole_pages_of_the_map_and_have_assignable_interrupts() {
+        for board in BOARDS {
+            for device in board.devices {
+                assert!(device.base % 4096 == 0 && device.size % 4096 == 0, "{}: {}", board.name, device.name);
+                assert_eq!(device.node.stride * u64::from(device.instances), device.size, "{}", device.name);
+                let inside = |region: &Region| {
+                    device.base >= region.base && device.base + device.size <= region.base + region.size
+                };
+                assert!(board.regions.iter().any(inside), "{}: {}", board.name, device.name);
+                for interrupt in device.interrupts() {
+                    let assignable = board.assignable_interrupts.iter().any(|range| range.contains(&interrupt));
+                    assert!(assignable, "{}: {} has interrupt {interrupt}", board.name, device.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_devices_of_a_board_share_a_name() {
+        for board in BOARDS {
+            for (index, device) in board.devices.iter().enumerate() {
+                assert!(board.devices.iter().skip(index + 1).all(|other| other.name != device.name), "{}", device.name);
             }
         }
     }

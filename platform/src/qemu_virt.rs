@@ -1,6 +1,6 @@
 //! QEMU's `virt` machine with EL2 and a GICv3.
 
-use crate::{Board, Conduit, Gic, Region, Uart};
+use crate::{Board, Conduit, Gic, InstanceNode, PhysicalDevice, Region, Uart};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -26,6 +26,15 @@ pub(crate) const QEMU_VIRT: Board = Board {
     gic: Gic::V3 { distributor: 0x0800_0000, redistributors: 0x080a_0000 },
     // Clock, PCIe INTx A to D, GPIO; then the 32 virtio-mmio slots.
     assignable_interrupts: &[34..=39, 48..=79],
+    devices: &[PhysicalDevice {
+        name: "virtio-mmio",
+        base: 0x0a00_0000,
+        // Eight slots to a page: stage 2 cannot give them to different virtual machines, so they are one device.
+        size: 0x4000,
+        interrupt: 48,
+        instances: 32,
+        node: InstanceNode { name: "virtio_mmio", compatible: "virtio,mmio", stride: 0x200, trigger: 1 },
+    }],
     regions: &[
         Region { name: "flash", base: 0, size: 128 * MIB },
         Region { name: "GICv3 distributor", base: 0x0800_0000, size: 0x1_0000 },
@@ -35,7 +44,6 @@ pub(crate) const QEMU_VIRT: Board = Board {
         Region { name: "PL031 clock", base: 0x0901_0000, size: 0x1000 },
         Region { name: "firmware configuration", base: 0x0902_0000, size: 0x18 },
         Region { name: "PL061 GPIO", base: 0x0903_0000, size: 0x1000 },
-        // 0x200 bytes each, eight to a page: stage 2 cannot give them to different virtual machines.
         Region { name: "32 virtio-mmio slots", base: 0x0a00_0000, size: 0x4000 },
         Region { name: "platform bus", base: 0x0c00_0000, size: 32 * MIB },
         Region { name: "PCIe memory window", base: 0x1000_0000, size: 0x2eff_0000 },

@@ -89,6 +89,12 @@ pub enum Place {
     DeviceAddress(usize, usize),
     /// The interrupt of one virtual device.
     DeviceInterrupt(usize, usize),
+    /// What stands behind one virtual device.
+    Service(usize, usize),
+    /// One physical device.
+    Assigned(usize, usize),
+    /// The doorbell of a driver domain.
+    Doorbell(usize),
 }
 
 impl Error {

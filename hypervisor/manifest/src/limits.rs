@@ -12,6 +12,18 @@ pub const NAME_LENGTH_MAX: usize = 16;
 pub const REGIONS_MAX: usize = 8;
 /// The most virtual devices of one virtual machine.
 pub const DEVICES_MAX: usize = 32;
+/// The most physical devices of one virtual machine.
+pub const ASSIGNED_MAX: usize = 8;
+/// The most interrupts of one physical device.
+pub const ASSIGNED_INTERRUPTS_MAX: usize = 64;
+/// The most channels of one driver domain; channels are numbered below it.
+pub const CHANNELS_MAX: usize = 64;
+/// The smallest channel in bytes: everything but the request window, and one page of that (`abi::io`).
+pub const CHANNEL_SIZE_MIN: u64 = abi::io::REQUEST_WINDOW + abi::io::WINDOW_PAGE_SIZE;
+/// The largest channel in bytes: its ring entries hold offsets of 32 bits, and no device needs more.
+pub const CHANNEL_SIZE_MAX: u64 = 64 << 20;
+/// The most request queues of one block device.
+pub const QUEUES_MAX: u16 = 8;
 /// The most files to load into one virtual machine.
 pub const LOADS_MAX: usize = 32;
 /// The most ranges of random bytes of one virtual machine.
@@ -42,6 +54,10 @@ pub struct BoardLimits<'a> {
     pub reserved: u64,
     /// Where every guest finds its interrupt controller.
     pub gic: GicWindows,
+    /// Physical windows that Bulkhead keeps, and no machine is given: interrupt controller, UART.
+    pub kept: &'a [Span],
+    /// The INTIDs that Bulkhead keeps: the UART's.
+    pub kept_interrupts: &'a [u32],
 }
 
 /// The guest addresses of the virtual interrupt controller: the same for every virtual machine.

@@ -4,8 +4,8 @@ use alloc::string::String;
 use core::fmt;
 
 use crate::{
-    Address, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE, Span,
-    VCPUS_MAX, VMS_MAX,
+    Address, CHANNELS_MAX, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE,
+    QUEUES_MAX, Span, VCPUS_MAX, VMS_MAX,
 };
 
 /// A rule that a system breaks, with what breaks it. `vm` is always the virtual machine's name.
@@ -76,6 +76,30 @@ pub enum Rule {
     StartUnaligned { vm: String, what: &'static str, address: u64, align: u64 },
     /// Files are not loaded over one another.
     LoadsOverlap { vm: String, file: String, other: String },
+    /// A physical device's window is made of pages, and a guest can address it.
+    AssignedWindow { vm: String, device: String, window: Span },
+    /// A physical device covers nothing else: neither RAM nor what Bulkhead keeps, nor another device of its owner's.
+    AssignedOver { vm: String, device: String, window: Span, what: &'static str, other: Span },
+    /// A physical device has one owner.
+    AssignedTaken { vm: String, device: String, window: Span, other_vm: String },
+    /// A physical interrupt has one owner.
+    AssignedInterruptTaken { vm: String, device: String, interrupt: u32, owner: String },
+    /// A driver domain's RAM is where its devices see it: guest address and physical address are the same.
+    NotOneToOne { vm: String, region: Span },
+    /// Another machine, which is a driver domain, stands behind a para-virtual device.
+    NoProvider { vm: String, device: String },
+    /// A channel is made of pages and lies in its driver domain's RAM, apart from other channels.
+    BadChannel { vm: String, device: String, channel: Span, why: &'static str },
+    /// A driver domain's channels have different numbers, below [`CHANNELS_MAX`].
+    ChannelNumber { vm: String, device: String, channel: u16 },
+    /// A file of a driver domain is not loaded over a channel.
+    LoadOverChannel { vm: String, file: String, channel: Span },
+    /// A block device has one to [`QUEUES_MAX`] queues.
+    Queues { vm: String, device: String, queues: u16 },
+    /// A network card's address names one card.
+    MacNotUnicast { vm: String, device: String },
+    /// The cards of one network have different addresses.
+    MacTaken { vm: String, device: String, other_vm: String },
 }
 
 impl fmt::Display for Rule {
@@ -207,6 +231,60 @@ impl fmt::Display for Rule {
                     "files {other:?} and {file:?} of vm {vm:?} are to be loaded over one another; move one of them"
                 )
             }
+            Self::AssignedWindow { vm, device, window } => write!(
+                out,
+                "physical device {device:?} of vm {vm:?} at {window} is not made of pages of {} KiB within a guest's \
+                 {GUEST_ADDRESS_BITS} address bits; correct its window",
+                PAGE_SIZE >> 10
+            ),
+            Self::AssignedOver { vm, device, window, what, other } => write!(
+                out,
+                "physical device {device:?} of vm {vm:?} at {window} overlaps {what} at {other}; it cannot be given away \
+                 like this: move the other, or do without"
+            ),
+            Self::AssignedTaken { vm, device, window, other_vm } => write!(
+                out,
+                "vm {vm:?} and vm {other_vm:?} both own the physical device {device:?} at {window}; give it to one of \
+                 them"
+            ),
+            Self::AssignedInterruptTaken { vm, device, interrupt, owner } => write!(
+                out,
+                "the physical device {device:?} of vm {vm:?} has interrupt {interrupt}, which belongs to {owner}; it has \
+                 one owner"
+            ),
+            Self::NotOneToOne { vm, region } => write!(
+                out,
+                "vm {vm:?} is a driver domain, but its memory {region} is not at the same physical address; state it"
+            ),
+            Self::NoProvider { vm, device } => {
+                write!(out, "nobody serves device {device:?} of vm {vm:?}; name another vm that is a driver domain")
+            }
+            Self::BadChannel { vm, device, channel, why } => {
+                write!(out, "the channel {channel} of device {device:?} of vm {vm:?} {why}; move it")
+            }
+            Self::ChannelNumber { vm, device, channel } => write!(
+                out,
+                "device {device:?} of vm {vm:?} has channel number {channel}, which is taken or not below \
+                 {CHANNELS_MAX}; give it another"
+            ),
+            Self::LoadOverChannel { vm, file, channel } => write!(
+                out,
+                "file {file:?} of vm {vm:?} is to be loaded over the channel {channel}; give the vm more memory"
+            ),
+            Self::Queues { vm, device, queues } => write!(
+                out,
+                "device {device:?} of vm {vm:?} is to have {queues} queues, but 1 to {QUEUES_MAX} are possible; choose \
+                 one of those"
+            ),
+            Self::MacNotUnicast { vm, device } => write!(
+                out,
+                "the mac address of device {device:?} of vm {vm:?} does not name one card; use one with an even first \
+                 byte that is not all zeroes"
+            ),
+            Self::MacTaken { vm, device, other_vm } => write!(
+                out,
+                "device {device:?} of vm {vm:?} has the mac address of a card of vm {other_vm:?}; give it another"
+            ),
         }
     }
 }

@@ -126,6 +126,8 @@ pub struct Service {
     pub address: u64,
     /// The size of the channel in bytes; a multiple of 4 KiB.
     pub size: u64,
+    /// How many request queues a block device offers; 1 for every other device.
+    pub queues: u16,
     /// A network card's address.
     pub mac: Option<[u8; 6]>,
 }

@@ -8,6 +8,9 @@ use alloc::{
     vec::Vec,
 };
 
+mod assigned;
+mod services;
+
 use crate::{
     BoardLimits, Bundle, DEVICES_MAX, Device, Error, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, LOADS_MAX,
     MEMORY_ALIGN, MemoryRegion, NAME_LENGTH_MAX, PAGE_SIZE, Place, REGIONS_MAX, Rule, SEEDS_MAX, Span, System,
@@ -37,9 +40,13 @@ impl System {
             checker.check_vcpus(self.cores)?;
             checker.check_memory()?;
             checker.check_devices()?;
+            checker.check_assigned()?;
+            checker.check_doorbell()?;
             checker.check_start()?;
         }
-        self.check_physical_memory(board)
+        self.check_physical_memory(board)?;
+        self.check_owners()?;
+        self.check_services()
     }
 
     /// Checks that the bundle holds every file to load, that each lies in its machine's RAM, and that none lies over
@@ -61,6 +68,7 @@ impl System {
                     let (file, other) = (load.file.clone(), (*other).to_string());
                     return broken(place, Rule::LoadsOverlap { vm: vm.name.clone(), file, other });
                 }
+                self.check_apart_from_channels(vm_index, &load.file, span, place)?;
                 taken.push((span, &load.file));
             }
         }
@@ -253,10 +261,8 @@ impl VmChecker<'_> {
     fn check_interrupt(&self, index: usize, device: &Device) -> Check {
         let Some(interrupt) = device.interrupt else { return Ok(()) };
         let place = Place::DeviceInterrupt(self.index, index);
+        self.check_spi(&device.kind, interrupt, place)?;
         let (vm, name) = (self.name(), device.kind.clone());
-        if !(INTERRUPT_MIN..=INTERRUPT_MAX).contains(&interrupt) {
-            return broken(place, Rule::InterruptOutOfRange { vm, device: name, interrupt });
-        }
         let mut others = self.vm.devices.iter().take(index);
         match others.find(|other| other.interrupt == Some(interrupt)) {
             None => Ok(()),
@@ -265,6 +271,13 @@ impl VmChecker<'_> {
                 broken(place, Rule::InterruptTaken { vm, device: name, other, interrupt })
             }
         }
+    }
+
+    fn check_spi(&self, device: &str, interrupt: u32, place: Place) -> Check {
+        if (INTERRUPT_MIN..=INTERRUPT_MAX).contains(&interrupt) {
+            return Ok(());
+        }
+        broken(place, Rule::InterruptOutOfRange { vm: self.name(), device: device.to_string(), interrupt })
     }
 
     fn check_start(&self) -> Check {

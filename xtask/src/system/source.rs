@@ -1,7 +1,7 @@
 //! A system as its author wrote it: read, validated, and with the line of each part.
 
 use manifest::{BoardLimits, GicWindows, MemoryRegion, Place, Span};
-use platform::Board;
+use platform::{Board, Gic, Uart};
 use std::{
     fs,
     ops::Range,
@@ -318,6 +318,14 @@ impl Source {
     /// Applies the rules of the `manifest` crate to `system`, made from this source.
     pub(crate) fn validate(&self, system: &manifest::System) -> Result<(), Problem> {
         let memory = [Span::new(self.board.ram_base, self.memory_bytes)];
+        let Uart::Pl011 { base: uart, interrupt: uart_interrupt } = self.board.uart;
+        let Gic::V3 { distributor, redistributors } = self.board.gic;
+        let redistributors_size = guest_map::redistributors_size(self.board.cores_max);
+        let kept = [
+            Span::new(uart, guest_map::PL011_SIZE),
+            Span::new(distributor, guest_map::GICD_SIZE),
+            Span::new(redistributors, redistributors_size),
+        ];
         let limits = BoardLimits {
             cores: self.board.cores_max,
             memory: &memory,
@@ -327,6 +335,8 @@ impl Source {
                 redistributors: guest_map::GICR_BASE,
                 redistributor_size: guest_map::GICR_STRIDE,
             },
+            kept: &kept,
+            kept_interrupts: &[uart_interrupt],
         };
         system.validate(&limits).map_err(|error| self.problem(self.line(error.place()), error.to_string()))
     }
@@ -349,6 +359,8 @@ impl Source {
             Place::Device(index, number) => device(index, number)?.kind,
             Place::DeviceAddress(index, number) => device(index, number)?.address,
             Place::DeviceInterrupt(index, number) => device(index, number)?.interrupt,
+            Place::Service(index, number) => device(index, number)?.kind,
+            Place::Assigned(index, _) | Place::Doorbell(index) => vm(index)?.vm,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! One test per rule: each breaks a sound system in one way, and checks the place and the sentence.
 
 use super::*;
-use crate::{GicWindows, Load, Seed, Vcpu, encode};
+use crate::{Assigned, GicWindows, Load, Seed, Service, Vcpu, encode};
 use alloc::vec;
 
-const BOARD: BoardLimits<'_> = BoardLimits {
+pub(crate) const BOARD: BoardLimits<'_> = BoardLimits {
     cores: 4,
     memory: &[Span::new(0x4000_0000, 1 << 30)],
     reserved: 16 << 20,
@@ -13,6 +13,8 @@ const BOARD: BoardLimits<'_> = BoardLimits {
         redistributors: 0x080a_0000,
         redistributor_size: 0x2_0000,
     },
+    kept: &[Span::new(0x0900_0000, 0x1000)],
+    kept_interrupts: &[33],
 };
 
 /// A sound system: "alpha" and "beta", two virtual CPUs and 64 MiB each.
@@ -41,18 +43,67 @@ pub(crate) fn two_vms() -> System {
     System { name: "two".to_string(), cores: 4, vms: vec![vm("alpha", 0), vm("beta", 2)] }
 }
 
+/// A sound system: "alpha" and "beta" as above, each with a network card, and "driver", which serves both.
+pub(crate) fn with_driver_domain() -> System {
+    let mut system = two_vms();
+    let (ram, channels) = (0x7c00_0000, 0x7fe0_0000);
+    for (number, vm) in (0_u8..).zip(&mut system.vms) {
+        vm.devices.push(Device {
+            kind: "virtio-net".to_string(),
+            address: 0x0a00_0000,
+            size: 0x1000,
+            interrupt: Some(48),
+            service: Some(Service {
+                provider: 2,
+                channel: u16::from(number),
+                address: channels + u64::from(number) * 0x10_0000,
+                size: 0xf_0000,
+                queues: 1,
+                mac: Some([2, 0, 0, 0, 0, number]),
+            }),
+        });
+    }
+    let mut driver = system.vms[0].clone();
+    driver.name = "driver".to_string();
+    driver.memory = vec![MemoryRegion { guest: ram, size: 64 << 20, physical: Some(ram) }];
+    driver.vcpus = vec![Vcpu { core: 3 }];
+    driver.loads = vec![
+        Load { file: "driver".to_string(), address: ram + (2 << 20) },
+        Load { file: "driver.dtb".to_string(), address: ram },
+    ];
+    (driver.entry, driver.device_tree) = (ram + (2 << 20), ram);
+    driver.seeds.clear();
+    driver.devices.clear();
+    driver.assigned = vec![Assigned {
+        name: "virtio-mmio".to_string(),
+        address: 0x0a00_0000,
+        size: 0x4000,
+        interrupts: (48..80).collect(),
+    }];
+    driver.doorbell = Some(112);
+    system.vms.push(driver);
+    system
+}
+
+/// Expects to be told of `place` what is wrong with `system`.
+#[track_caller]
+pub(crate) fn refused_of(system: &System, place: Place, sentence: &str) {
+    let error = system.validate(&BOARD).unwrap_err();
+    assert_eq!((error.place(), error.to_string().as_str()), (place, sentence));
+}
+
 /// Breaks a sound system with `change` and expects to be told so about `place`.
 #[track_caller]
 fn refused(change: impl FnOnce(&mut System), place: Place, sentence: &str) {
     let mut system = two_vms();
     change(&mut system);
-    let error = system.validate(&BOARD).unwrap_err();
-    assert_eq!((error.place(), error.to_string().as_str()), (place, sentence));
+    refused_of(&system, place, sentence);
 }
 
 #[test]
 fn a_sound_system_is_accepted() {
     two_vms().validate(&BOARD).unwrap();
+    with_driver_domain().validate(&BOARD).unwrap();
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! Para-virtual devices: each has a channel of its own in the RAM of a driver domain that is another machine.
+
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use super::{Check, broken};
+use crate::{
+    CHANNEL_SIZE_MAX, CHANNEL_SIZE_MIN, CHANNELS_MAX, Device, PAGE_SIZE, Place, QUEUES_MAX, Rule, Service, Span,
+    System, Vm,
+};
+
+/// A para-virtual device with its machine.
+struct Client<'a> {
+    vm_index: usize,
+    vm: &'a Vm,
+    device_index: usize,
+    device: &'a Device,
+    service: &'a Service,
+}
+
+impl System {
+    pub(super) fn check_services(&self) -> Check {
+        // At most `VMS_MAX` times `DEVICES_MAX`: the counts are checked by now.
+        let mut clients: Vec<Client<'_>> = Vec::new();
+        for client in self.clients() {
+            self.check_channel(&client)?;
+            client.check_card()?;
+            let same = clients.iter().filter(|other| other.service.provider == client.service.provider);
+            for other in same {
+                client.check_beside(other)?;
+            }
+            clients.push(client);
+        }
+        Ok(())
+    }
+
+    /// Checks that no channel of the machine `provider` lies in `span`, where its file `file` goes.
+    pub(super) fn check_apart_from_channels(&self, provider: usize, file: &str, span: Span, place: Place) -> Check {
+        let mut channels = self.clients().filter(|client| usize::from(client.service.provider) == provider);
+        match channels.find(|client| client.service.span().overlaps(span)) {
+            None => Ok(()),
+            Some(client) => {
+                let vm = self.vms.get(provider).map(|vm| vm.name.clone()).unwrap_or_default();
+                let channel = client.service.span();
+                broken(place, Rule::LoadOverChannel { vm, file: file.to_string(), channel })
+            }
+        }
+    }
+
+    fn clients(&self) -> impl Iterator<Item = Client<'_>> {
+        self.vms.iter().enumerate().flat_map(|(vm_index, vm)| {
+            vm.devices.iter().enumerate().filter_map(move |(device_index, device)| {
+                let service = device.service.as_ref()?;
+                Some(Client { vm_index, vm, device_index, device, service })
+            })
+        })
+    }
+
+    fn check_channel(&self, client: &Client<'_>) -> Check {
+        let service = client.service;
+        let provider = usize::from(service.provider);
+        let serves = |vm: &&Vm| vm.doorbell.is_some() && provider != client.vm_index;
+        let Some(provider) = self.vms.get(provider).filter(serves) else {
+            let (vm, device) = client.names();
+            return broken(client.place(), Rule::NoProvider { vm, device });
+        };
+        if usize::from(service.channel) >= CHANNELS_MAX {
+            return client.bad_number();
+        }
+        let channel = service.span();
+        if !channel.base.is_multiple_of(PAGE_SIZE) || !channel.size.is_multiple_of(PAGE_SIZE) {
+            return client.bad_channel("is not made of pages");
+        }
+        if !(CHANNEL_SIZE_MIN..=CHANNEL_SIZE_MAX).contains(&channel.size) {
+            return client.bad_channel("has a size that no channel has");
+        }
+        if !provider.has_memory(channel) {
+            return client.bad_channel("does not lie in the driver domain's memory");
+        }
+        Ok(())
+    }
+}
+
+impl Client<'_> {
+    fn place(&self) -> Place {
+        Place::Service(self.vm_index, self.device_index)
+    }
+
+    fn names(&self) -> (String, String) {
+        (self.vm.name.clone(), self.device.kind.clone())
+    }
+
+    fn bad_channel(&self, why: &'static str) -> Check {
+        let (vm, device) = self.names();
+        broken(self.place(), Rule::BadChannel { vm, device, channel: self.service.span(), why })
+    }
+
+    fn bad_number(&self) -> Check {
+        let (vm, device) = self.names();
+        broken(self.place(), Rule::ChannelNumber { vm, device, channel: self.service.channel })
+    }
+
+    fn check_card(&self) -> Check {
+        let (vm, device) = self.names();
+        let queues = self.service.queues;
+        if !(1..=QUEUES_MAX).contains(&queues) {
+            return broken(self.place(), Rule::Queues { vm, device, queues });
+        }
+        // Bit 0 of the first byte is set in the address of a group (IEEE 802, 8.2).
+        match self.service.mac {
+            Some([first, ..]) if first & 1 != 0 => broken(self.place(), Rule::MacNotUnicast { vm, device }),
+            Some([0, 0, 0, 0, 0, 0]) => broken(self.place(), Rule::MacNotUnicast { vm, device }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Checks that this client has nothing in common with `other` of the same driver domain.
+    fn check_beside(&self, other: &Self) -> Check {
+        if self.service.channel == other.service.channel {
+            return self.bad_number();
+        }
+        if self.service.span().overlaps(other.service.span()) {
+            return self.bad_channel("overlaps another channel");
+        }
+        if self.service.mac.is_some() && self.service.mac == other.service.mac {
+            let (vm, device) = self.names();
+            return broken(self.place(), Rule::MacTaken { vm, device, other_vm: other.vm.name.clone() });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
