@@ -15,6 +15,9 @@ pub enum Verdict {
     Resume = 0,
     /// The run loop must see it.
     Leave = 1,
+    /// As `Resume`, after a trap that changed no general register of the guest's: a store. Then they need not all be loaded
+    /// again.
+    ResumeUnchanged = 2,
 }
 
 /// What EL2 does when a guest leaves; `Self` is what the hypervisor keeps for each virtual CPU.

@@ -231,15 +231,22 @@ pub fn program_counter() -> u64 {
 }
 
 /// In the fast tier: skips the instruction that trapped.
-#[inline]
+#[inline(always)]
 pub fn skip_instruction() {
     ELR_EL2.set(ELR_EL2.get().wrapping_add(4));
     let pstate = SPSR_EL2.get();
     if pstate & (PSTATE_AARCH32 | PSTATE_SS | PSTATE_BTYPE) != 0 {
-        // Never more than 4, which is what nearly every instruction has.
-        ELR_EL2.set(ELR_EL2.get().wrapping_sub(4 - instruction_size(pstate)));
-        SPSR_EL2.set(pstate_after(pstate));
+        skip_unusual_instruction(pstate);
     }
+}
+
+/// The rest of [`skip_instruction`], where PSTATE changes or the instruction may have had two bytes.
+#[cold]
+#[inline(never)]
+fn skip_unusual_instruction(pstate: u64) {
+    // Never more than 4, which is what nearly every instruction has.
+    ELR_EL2.set(ELR_EL2.get().wrapping_sub(4 - instruction_size(pstate)));
+    SPSR_EL2.set(pstate_after(pstate));
 }
 
 /// In the fast tier: what the exit was.

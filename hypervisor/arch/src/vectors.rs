@@ -76,7 +76,7 @@ exit_sync:
     b.ne    exit_trap
     ldr     x2, [x0, #{hypercall}]
     blr     x2
-    cbnz    x0, leave
+    tbnz    x0, #0, leave
     ldr     x0, [sp, #16]
     load_caller_saved_and_return
 
@@ -84,16 +84,22 @@ exit_trap:
     save_callee_saved
     ldr     x2, [x0, #{trap}]
     blr     x2
-    cbnz    x0, leave_saved
+    cbnz    x0, trap_unlike_most
     ldr     x0, [sp, #16]
     load_callee_saved
+    load_caller_saved_and_return
+
+// Verdict::ResumeUnchanged: the handler kept the callee-saved registers, so they still hold the guest's values.
+trap_unlike_most:
+    tbnz    x0, #0, leave_saved
+    ldr     x0, [sp, #16]
     load_caller_saved_and_return
 
 exit_interrupt:
     save_caller_saved
     ldr     x2, [x0, #{interrupt}]
     blr     x2
-    cbnz    x0, leave
+    tbnz    x0, #0, leave
     ldr     x0, [sp, #16]
     load_caller_saved_and_return
 
@@ -102,7 +108,7 @@ exit_system_error:
     mrs     x1, esr_el2
     ldr     x2, [x0, #{system_error}]
     blr     x2
-    cbnz    x0, leave
+    tbnz    x0, #0, leave
     ldr     x0, [sp, #16]
     load_caller_saved_and_return
 

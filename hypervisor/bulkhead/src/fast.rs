@@ -6,10 +6,10 @@
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::{hypercall, interrupt, mmio, system_register};
 use arch::context::{Guest, Vcpu, Verdict};
-use arch::cpu;
+use arch::{cpu, gic};
 use core::sync::atomic::Ordering;
-use model::exit::{DeviceAccess, Exit, SystemRegister, decode};
-use model::vgic::Kicks;
+use model::exit::{DeviceAccess, Exit, SystemRegister, decode, is_data_abort, is_wait_for_interrupt};
+use model::vgic::{Kicks, Vgic};
 use model::{inject, psci};
 use vdev::Access;
 
@@ -38,6 +38,19 @@ impl Guest for GuestCpu {
             cpu::skip_instruction();
             return Verdict::Resume;
         }
+        if is_data_abort(esr) {
+            return frequent_trap(vcpu, esr);
+        }
+        if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr)
+            && quick_sgi(vcpu, register).is_some()
+        {
+            cpu::skip_instruction();
+            return Verdict::ResumeUnchanged;
+        }
+        if is_wait_for_interrupt(esr) {
+            cpu::skip_instruction();
+            return leave(vcpu, Left::Wait);
+        }
         frequent_trap(vcpu, esr)
     }
 
@@ -50,7 +63,21 @@ impl Guest for GuestCpu {
     }
 }
 
-/// The two kinds of trap that happen all the time, accesses to devices and SGIs; the rest is decoded in full.
+/// Sends the SGI that a store of `register` to ICC_SGI1R_EL1 asks for, if it is for one virtual CPU with another core to
+/// itself. If not, nothing has happened.
+#[inline(always)]
+fn quick_sgi(vcpu: &Vcpu<GuestCpu>, register: u8) -> Option<()> {
+    let value = vcpu.register(register);
+    let guest = &vcpu.guest;
+    let target = Vgic::sole_target(value)?;
+    let core = guest.vm.undivided_core_of(target).filter(|core| *core != guest.core)?;
+    if guest.vm.vgic.send_sgi_to(target, value) {
+        guest.machine.gic.send_sgi(core, gic::KICK);
+    }
+    Some(())
+}
+
+/// The other traps that happen all the time, accesses to devices and SGIs to several; the rest is decoded in full.
 #[inline(never)]
 fn frequent_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     if let Some(access) = DeviceAccess::of(esr)

@@ -71,7 +71,7 @@ impl GuestCpu {
 
     /// Carries out what a change in the vGIC asks for: refills this virtual CPU's list registers, which must be loaded,
     /// and kicks the cores of others. Returns whether another virtual CPU of *this* core has something to do.
-    #[inline]
+    #[inline(never)]
     pub fn deliver(&mut self, kicks: Kicks) -> bool {
         let mut kicks = kicks;
         if kicks.contains(self.index) {
@@ -96,9 +96,11 @@ impl GuestCpu {
         is_own_core_concerned
     }
 
-    /// Refills this virtual CPU's list registers, which must be loaded.
-    #[inline]
+    /// Refills this virtual CPU's list registers, which must be loaded; returns what [`GuestCpu::deliver`] does. In line, for
+    /// the exits that count.
+    #[inline(always)]
     pub fn refill(&mut self) -> bool {
-        self.deliver(Kicks::one(self.index))
+        let is_done = self.interface.flush_quick(self.vm.vgic, self.index, &mut CoreListRegisters::of_this_core());
+        !is_done && self.deliver(Kicks::one(self.index))
     }
 }

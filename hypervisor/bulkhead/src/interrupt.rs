@@ -4,7 +4,7 @@ use crate::guest_cpu::{GuestCpu, Left};
 use arch::context::Verdict;
 use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
-use model::vgic::IntId;
+use model::vgic::{IntId, Kicks};
 
 /// Takes the pending interrupt of this core, with `guest` loaded.
 #[inline]
@@ -18,7 +18,7 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
                 guest.left = Left::Reschedule;
                 return Verdict::Leave;
             }
-            refill(guest)
+            if guest.refill() { reschedule(guest) } else { Verdict::Resume }
         }
         // The guest's own EOI deactivates them: the list register links the two.
         gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {
@@ -32,19 +32,15 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
             if !kicks.is_empty() && guest.tell(kicks) { reschedule(guest) } else { Verdict::Resume }
         }
         gic::MAINTENANCE => {
-            let verdict = refill(guest);
+            let is_other_concerned = guest.deliver(Kicks::one(guest.index));
             gic::deactivate(intid);
-            verdict
+            if is_other_concerned { reschedule(guest) } else { Verdict::Resume }
         }
         _ => {
             guest.left = Left::Interrupt(intid);
             Verdict::Leave
         }
     }
-}
-
-fn refill(guest: &mut GuestCpu) -> Verdict {
-    if guest.refill() { reschedule(guest) } else { Verdict::Resume }
 }
 
 fn reschedule(guest: &mut GuestCpu) -> Verdict {

@@ -7,7 +7,7 @@ use arch::cpu;
 use arch::list_registers::CoreListRegisters;
 use model::exit::{Exit, SystemRegister, SystemRegisterAccess};
 use model::id_registers;
-use model::vgic::IntId;
+use model::vgic::{IntId, Kicks};
 use vdev::Access;
 
 /// What a register does.
@@ -55,7 +55,7 @@ fn deactivate(vcpu: &mut Vcpu<GuestCpu>, value: u64) -> Verdict {
     let intid = IntId::new((value & 0xff_ffff) as u32);
     let lrs = &mut CoreListRegisters::of_this_core();
     guest.interface.deactivate_listed_or_spilled(guest.vm.vgic, guest.index, intid, lrs);
-    if guest.refill() { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
+    if guest.deliver(Kicks::one(guest.index)) { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
 }
 
 fn ignored() -> Verdict {

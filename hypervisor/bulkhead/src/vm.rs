@@ -68,10 +68,10 @@ impl Slot {
         Self { occupant: Mutex::new(Occupant { device, line: false }), interrupt }
     }
 
-    /// The value of a load that changes nothing, if the device can tell at once.
+    /// The value of a load that changes nothing, if the device can tell at once: nobody else uses it at this moment either.
     #[inline(always)]
     pub fn peek(&self, offset: u64, width: Width) -> Option<u64> {
-        self.occupant.lock().device.peek(offset, width)
+        self.occupant.try_lock()?.device.peek(offset, width)
     }
 
     /// Lets `action` use the device, then samples its line: the virtual CPUs in the second result are to be told.
@@ -268,6 +268,13 @@ impl Vm {
     #[inline]
     pub fn core_of(&self, vcpu: usize) -> Option<usize> {
         self.cores.get(vcpu).map(|core| usize::from(*core))
+    }
+
+    /// The core of virtual CPU `vcpu`, if it has it to itself: an interrupt for it is told to that core, whatever it does.
+    #[inline(always)]
+    pub fn undivided_core_of(&self, vcpu: usize) -> Option<usize> {
+        let is_shared = self.sharing.load(Ordering::Relaxed) >> (vcpu % VCPUS_MAX) & 1 != 0;
+        if is_shared { None } else { self.core_of(vcpu) }
     }
 
     /// Where it is in its life.

@@ -48,6 +48,18 @@ impl Recent {
     pub const fn none() -> Self {
         Self(Window { start: u64::MAX, last: 0, id: 0 })
     }
+
+    /// The device and the offset into its window, if `address` is in that window. As for [`Bus::find_again`], the caller has
+    /// checked that the access is aligned.
+    #[inline(always)]
+    #[must_use]
+    pub const fn find(&self, address: GuestAddr) -> Option<(u16, u64)> {
+        let Self(window) = self;
+        if address.0 < window.start || address.0 > window.last {
+            return None;
+        }
+        Some((window.id, address.0.wrapping_sub(window.start)))
+    }
 }
 
 /// The device windows of a virtual machine, at most `N`.
@@ -85,11 +97,11 @@ impl<const N: usize> Bus<N> {
     #[inline(always)]
     #[must_use]
     pub fn find_again(&self, recent: &mut Recent, address: GuestAddr) -> Option<(u16, u64)> {
-        let Recent(window) = recent;
-        if address.0 < window.start || address.0 > window.last {
-            *window = self.window_at(address)?;
+        if let Some(found) = recent.find(address) {
+            return Some(found);
         }
-        Some((window.id, address.0.wrapping_sub(window.start)))
+        *recent = Recent(self.window_at(address)?);
+        recent.find(address)
     }
 
     #[inline(never)]
@@ -132,6 +144,8 @@ mod tests {
         let mut recent = Recent::none();
         for address in [0x0900_0018, 0x0900_0fff, 0x0900_1000, 0x0a00_0000, 0, 0x0800_ffff, u64::MAX, 0x0900_0000] {
             let address = GuestAddr(address);
+            let found = bus.find(address, Width::Byte);
+            assert!(recent.find(address).is_none_or(|again| Some(again) == found), "{address:#x}");
             assert_eq!(bus.find_again(&mut recent, address), bus.find(address, Width::Byte), "{address:#x}");
         }
     }

@@ -110,6 +110,22 @@ pub fn decode(syndrome: &Syndrome) -> Exit {
     }
 }
 
+/// Whether `esr` is that of a data abort from EL0 or EL1: for the exit path, as [`is_wait_for_interrupt`].
+#[inline(always)]
+#[must_use]
+pub const fn is_data_abort(esr: u64) -> bool {
+    esr >> 26 & 0x3f == class::DATA_ABORT as u64
+}
+
+/// Whether `esr` is that of a WFI or WFIT, trapped by HCR_EL2.TWI: for the exit path, which looks for it before it decodes
+/// anything.
+#[inline(always)]
+#[must_use]
+pub const fn is_wait_for_interrupt(esr: u64) -> bool {
+    // EC 0x01, and TI, ISS bits 1:0: WFI, WFE, WFIT, WFET.
+    esr & (0x3f << 26 | 1) == (class::WAIT as u64) << 26
+}
+
 #[inline(never)]
 fn decode_others(class: u8, iss: u32, syndrome: &Syndrome) -> Exit {
     match class {
@@ -138,7 +154,7 @@ fn decode_others(class: u8, iss: u32, syndrome: &Syndrome) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, Syndrome, SystemRegister, decode};
+    use super::{Exit, Syndrome, SystemRegister, decode, is_data_abort, is_wait_for_interrupt};
     use crate::Access;
 
     fn reason(esr: u64) -> Exit {
@@ -158,6 +174,9 @@ mod tests {
         assert_eq!(reason(0x07e0_0001), Exit::WaitForEvent);
         assert_eq!(reason(0x07e0_0002), Exit::WaitForInterrupt);
         assert_eq!(reason(0x07e0_0003), Exit::WaitForEvent);
+        for esr in [0x07e0_0000, 0x07e0_0001, 0x07e0_0002, 0x07e0_0003, 0x5a00_0000, 0] {
+            assert_eq!(is_wait_for_interrupt(esr), reason(esr) == Exit::WaitForInterrupt, "{esr:#x}");
+        }
     }
 
     #[test]
@@ -182,7 +201,8 @@ mod tests {
     #[test]
     fn every_class_decodes_to_something_and_unknown_ones_keep_their_syndrome() {
         for class in 0..64 {
-            let _ = reason(class << 26 | 0x1ff_ffff);
+            let exit = reason(class << 26 | 0x1ff_ffff);
+            assert_eq!(is_data_abort(class << 26), matches!(exit, Exit::DataAbort(_)));
         }
         assert_eq!(reason(0x2f << 26 | 1 << 25 | 0x123), Exit::Other { class: 0x2f, iss: 0x123 });
     }

@@ -1,6 +1,5 @@
 //! The guest-visible state of one virtual machine's interrupt controller, and what makes interrupts pending.
 
-use core::num::NonZeroU32;
 use core::sync::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -16,6 +15,11 @@ const PRIVATE_EDGE: u32 = 0xffff;
 
 /// A bit for each virtual CPU that there can be.
 const EXISTING: u32 = mask(VCPUS_MAX as u32).wrapping_sub(1);
+
+/// ICC_SGI1R_EL1.IRM: to all but the sender.
+const ALL_BUT_SELF: u64 = 1 << 40;
+/// IRM, the affinity fields Aff1 to Aff3 and RS: the target list is not that of the virtual CPUs 0 to 15, if it is not zero.
+const SGI_ELSEWHERE: u64 = 0x00ff_f0ff_00ff_0000 | ALL_BUT_SELF;
 
 /// GICR_WAKER at power-on: ProcessorSleep and ChildrenAsleep.
 const WAKER_ASLEEP: u32 = 0b110;
@@ -175,14 +179,32 @@ impl Vgic {
         self.announce(word, bits & word.bank.enabled.load(SeqCst))
     }
 
+    /// The virtual CPU, below [`VCPUS_MAX`], that a write of `icc_sgi1r` to ICC_SGI1R_EL1 names, if it names one alone and
+    /// nothing else in the register is set. It need not exist.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sole_target(icc_sgi1r: u64) -> Option<usize> {
+        const INTID_AND_TARGETS: u64 = 0xf << 24 | EXISTING as u64;
+        let targets = icc_sgi1r as u32 & EXISTING;
+        if icc_sgi1r & !INTID_AND_TARGETS == 0 && targets.is_power_of_two() {
+            Some(targets.trailing_zeros() as usize)
+        } else {
+            None
+        }
+    }
+
+    /// Makes the SGI of `icc_sgi1r` pending for virtual CPU `target`. Returns whether that one has to be told.
+    #[inline(always)]
+    #[must_use = "an interrupt waits until its virtual CPU flushes"]
+    pub fn send_sgi_to(&self, target: usize, icc_sgi1r: u64) -> bool {
+        self.send_private(target as u32, mask((icc_sgi1r >> 24) as u32 & 15))
+    }
+
     /// Sends the SGI that a write of `icc_sgi1r` to ICC_SGI1R_EL1 by virtual CPU `source` asks for (IHI0069,
     /// ICC_SGI1R_EL1). Targets that do not exist, and those for which the SGI is in group 0, are passed over.
-    #[inline(always)]
     pub fn send_sgi(&self, source: usize, icc_sgi1r: u64) -> Kicks {
-        const AFFINITY_AND_RANGE: u64 = 0x00ff_f0ff_00ff_0000;
-        const ALL_BUT_SELF: u64 = 1 << 40;
         let mut targets = icc_sgi1r as u32 & EXISTING;
-        if icc_sgi1r & (AFFINITY_AND_RANGE | ALL_BUT_SELF) != 0 {
+        if icc_sgi1r & SGI_ELSEWHERE != 0 {
             if icc_sgi1r & ALL_BUT_SELF == 0 {
                 // Aff3.Aff2.Aff1 = 0.0.0 and the first range of 16 are all there is.
                 return Kicks::NONE;
@@ -190,21 +212,6 @@ impl Vgic {
             targets = mask(self.vcpus as u32).wrapping_sub(1) & !mask(source as u32);
         }
         let bits = mask((icc_sgi1r >> 24) as u32 & 15);
-        match NonZeroU32::new(targets) {
-            None => Kicks::NONE,
-            Some(target) if target.is_power_of_two() => {
-                if self.send_private(target.trailing_zeros(), bits) {
-                    Kicks::from_bits(targets as u16)
-                } else {
-                    Kicks::NONE
-                }
-            }
-            Some(_) => self.send_to_many(targets, bits),
-        }
-    }
-
-    #[inline(never)]
-    fn send_to_many(&self, targets: u32, bits: u32) -> Kicks {
         let mut kicks = Kicks::NONE;
         for target in Bits(targets) {
             if self.send_private(target, bits) {
