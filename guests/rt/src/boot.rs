@@ -28,6 +28,8 @@ unsafe extern "Rust" {
 extern "C" fn start_primary(device_tree: usize) -> ! {
     machine::discover(device_tree);
     mmu::install();
+    #[cfg(feature = "virtio")]
+    crate::dma::init();
     console::init();
     interrupts::mask();
     guest_main()

@@ -8,13 +8,21 @@
 //! [`report::finish`]. Everything offered here is safe to call: whatever a guest does can harm itself alone, which is
 //! the very claim that the test guests check.
 //!
-//! What this crate leaves out: a heap, threads, floating point, and EL0.
+//! With the feature `virtio` it also has drivers of virtio-mmio devices ([`virtio`]), and the heap that they need.
+//!
+//! What this crate leaves out: a heap for its guests, threads, floating point, and EL0.
 #![no_std]
+
+#[cfg(feature = "virtio")]
+extern crate alloc;
 
 pub mod boot;
 pub mod console;
 pub mod cpu;
+#[cfg(feature = "virtio")]
+mod dma;
 pub mod gic;
+pub mod hypercall;
 pub mod interrupts;
 pub mod machine;
 pub mod memory;
@@ -26,11 +34,14 @@ pub mod psci;
 pub mod random;
 pub mod register;
 pub mod report;
+pub mod shared;
 pub mod smccc;
 pub mod system_registers;
 pub mod timer;
 pub mod uart;
 mod vectors;
+#[cfg(feature = "virtio")]
+pub mod virtio;
 
 pub use machine::{Machine, machine};
 pub use panic::stay_after_panic;

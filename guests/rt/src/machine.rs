@@ -86,6 +86,13 @@ impl Machine {
         self.command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
 
+    /// The device tree, for what this structure does not tell.
+    #[must_use]
+    pub fn tree(&self) -> Option<Fdt<'static>> {
+        // SAFETY: `discover` read the whole tree at this address, and nobody writes to it.
+        unsafe { Fdt::from_ptr(self.device_tree.start as *const u8) }.ok()
+    }
+
     /// The value of a numeric parameter, decimal or `0x…`, or `default` where it is absent or not a number.
     #[must_use]
     pub fn number(&self, key: &str, default: u64) -> u64 {

@@ -1,6 +1,7 @@
 //! RAM beyond the image: borrowing a piece of it, and looking at all of it.
 
 use crate::machine::{Region, machine};
+use arrayvec::ArrayVec;
 use spin::Mutex;
 
 unsafe extern "C" {
@@ -13,6 +14,10 @@ unsafe extern "C" {
 /// What has been lent: from the end of the image to this address.
 static LENT: Mutex<u64> = Mutex::new(0);
 const ALIGNMENT: u64 = 2 << 20;
+/// How many pieces of RAM can be claimed.
+const CLAIMS_MAX: usize = 64;
+/// What has been claimed.
+static CLAIMS: Mutex<ArrayVec<Region, CLAIMS_MAX>> = Mutex::new(ArrayVec::new_const());
 
 /// Where this guest's image lies, BSS and stacks included.
 #[must_use]
@@ -21,9 +26,21 @@ pub fn image() -> Region {
     Region { start, size: &raw const image_end as u64 - start }
 }
 
-/// The ranges of RAM that the loader or this image uses.
+/// The ranges of RAM that the loader or this image uses, or that somebody claimed.
 fn occupied() -> impl Iterator<Item = Region> {
-    [image(), machine().device_tree].into_iter().chain(machine().ramdisk)
+    let claims = CLAIMS.lock().clone();
+    [image(), machine().device_tree].into_iter().chain(machine().ramdisk).chain(claims)
+}
+
+/// Claims `size` bytes from `start` for good, for [`crate::shared`]; `false` where that is not RAM, or in use.
+pub(crate) fn claim(start: u64, size: u64) -> bool {
+    // Held throughout, so that `take` cannot lend the same bytes meanwhile.
+    let lent = LENT.lock();
+    let Some(end) = start.checked_add(size).filter(|_| size > 0) else { return false };
+    let is_ram = machine().memory.iter().any(|region| region.start <= start && end <= region.end());
+    let is_lent = start < *lent && image().end() < end;
+    let is_used = occupied().any(|region| region.overlaps(start, size));
+    is_ram && !is_lent && !is_used && CLAIMS.lock().try_push(Region { start, size }).is_ok()
 }
 
 /// Lends `words` 64-bit words of RAM for good, aligned to 2 MiB; `None` where RAM is too small. Its contents are
@@ -32,8 +49,8 @@ pub fn take(words: usize) -> Option<&'static mut [u64]> {
     let bytes = words as u64 * 8;
     let mut lent = LENT.lock();
     let mut start = image().end().max(*lent).next_multiple_of(ALIGNMENT);
-    // Each of the three occupied ranges can push the start up once.
-    for _ in 0..3 {
+    // Each of the occupied ranges can push the start up once.
+    for _ in 0..3 + CLAIMS_MAX {
         for region in occupied() {
             if region.overlaps(start, bytes) {
                 start = region.end().next_multiple_of(ALIGNMENT);

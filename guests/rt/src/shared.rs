@@ -1,0 +1,202 @@
+//! RAM that somebody else writes too: a hypervisor at EL2, or a device.
+//!
+//! No reference to such memory ever exists. It is loaded, stored and copied by instructions that the compiler cannot see
+//! through, so whatever the other side does meanwhile gives strange bytes and never a strange program.
+
+use crate::memory;
+use core::arch::asm;
+
+/// A piece of RAM that is shared with somebody outside this program. Copies of it name the same memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    start: u64,
+    size: u64,
+}
+
+impl Shared {
+    /// Claims `size` bytes from `start`, for good; `None` where that is not RAM, is in use by this program or by the
+    /// loader, or was claimed or lent before. Empty memory is refused too.
+    #[must_use]
+    pub fn claim(start: u64, size: u64) -> Option<Self> {
+        memory::claim(start, size).then_some(Self { start, size })
+    }
+
+    /// The address, which is also the physical one.
+    #[must_use]
+    pub const fn address(&self) -> u64 {
+        self.start
+    }
+
+    /// The size in bytes.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// `size` bytes from `offset`; `None` where that is not all within this piece.
+    #[inline]
+    #[must_use]
+    pub const fn piece(&self, offset: u64, size: u64) -> Option<Self> {
+        if offset <= self.size && size <= self.size - offset {
+            return Some(Self { start: self.start + offset, size });
+        }
+        None
+    }
+
+    /// The address of an aligned word of `N` bytes at `offset`, if there is one.
+    const fn word<const N: u64>(&self, offset: u64) -> Option<u64> {
+        match self.piece(offset, N) {
+            Some(piece) if piece.start.is_multiple_of(N) => Some(piece.start),
+            _ => None,
+        }
+    }
+
+    /// Loads 32 bits at `offset`, with acquire; zero where there is no aligned word.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, offset: u64) -> u32 {
+        let Some(address) = self.word::<4>(offset) else { return 0 };
+        let value: u32;
+        // SAFETY: an aligned word of claimed RAM, of which nothing of Rust's knows.
+        unsafe { asm!("ldar {0:w}, [{1}]", out(reg) value, in(reg) address, options(nostack, preserves_flags)) };
+        value
+    }
+
+    /// Stores 32 bits at `offset`, with release; nothing happens where there is no aligned word.
+    #[inline]
+    pub fn store(&self, offset: u64, value: u32) {
+        let Some(address) = self.word::<4>(offset) else { return };
+        // SAFETY: as `load`; no reference covers claimed RAM, so no object of Rust's changes.
+        unsafe { asm!("stlr {0:w}, [{1}]", in(reg) value, in(reg) address, options(nostack, preserves_flags)) };
+    }
+
+    /// Loads four words of 64 bits at `offset`; zeroes where there are none, or not aligned.
+    #[inline]
+    #[must_use]
+    pub fn load_words(&self, offset: u64) -> [u64; 4] {
+        let Some(address) = self.word::<32>(offset) else { return [0; 4] };
+        let [a, b, c, d]: [u64; 4];
+        // SAFETY: as `load`.
+        unsafe {
+            asm!(
+                "ldp {a}, {b}, [{address}]", "ldp {c}, {d}, [{address}, #16]",
+                a = out(reg) a, b = out(reg) b, c = out(reg) c, d = out(reg) d, address = in(reg) address,
+                options(nostack, preserves_flags),
+            );
+        }
+        [a, b, c, d]
+    }
+
+    /// Stores four words of 64 bits at `offset`; nothing happens where there are none, or not aligned.
+    #[inline]
+    pub fn store_words(&self, offset: u64, words: [u64; 4]) {
+        let Some(address) = self.word::<32>(offset) else { return };
+        let [a, b, c, d] = words;
+        // SAFETY: as `store`.
+        unsafe {
+            asm!(
+                "stp {a}, {b}, [{address}]", "stp {c}, {d}, [{address}, #16]",
+                a = in(reg) a, b = in(reg) b, c = in(reg) c, d = in(reg) d, address = in(reg) address,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Copies to `destination` as many bytes as both have; says how many.
+    pub fn copy_to(&self, destination: &Self) -> u64 {
+        let bytes = self.size.min(destination.size);
+        // SAFETY: both are claimed RAM.
+        unsafe { copy(destination.start, self.start, bytes) };
+        bytes
+    }
+
+    /// Copies into `bytes` as many as both have; says how many.
+    pub fn read(&self, bytes: &mut [u8]) -> usize {
+        let length = self.size.min(bytes.len() as u64);
+        // SAFETY: the source is claimed RAM; the destination is borrowed and has `length` bytes.
+        unsafe { copy(bytes.as_mut_ptr() as u64, self.start, length) };
+        length as usize
+    }
+
+    /// Copies from `bytes` as many as both have; says how many.
+    pub fn write(&self, bytes: &[u8]) -> usize {
+        let length = self.size.min(bytes.len() as u64);
+        // SAFETY: the destination is claimed RAM; the source is borrowed and has `length` bytes.
+        unsafe { copy(self.start, bytes.as_ptr() as u64, length) };
+        length as usize
+    }
+
+    /// Fills all of it with zeroes.
+    pub fn clear(&self) {
+        // SAFETY: claimed RAM, of which nothing of Rust's knows; only its own `size` bytes are written.
+        unsafe {
+            asm!(
+                "2: cmp {bytes}, #16",
+                "b.lo 3f",
+                "stp xzr, xzr, [{to}], #16",
+                "sub {bytes}, {bytes}, #16",
+                "b 2b",
+                "3: cbz {bytes}, 4f",
+                "strb wzr, [{to}], #1",
+                "sub {bytes}, {bytes}, #1",
+                "b 3b",
+                "4:",
+                to = inout(reg) self.start => _, bytes = inout(reg) self.size => _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// The memory as a slice for a driver that wants one.
+    ///
+    /// # Safety
+    /// The slice must only be asked for its address and its length: its bytes change under it.
+    #[cfg(feature = "virtio")]
+    pub(crate) const unsafe fn as_slice<'a>(&self) -> &'a mut [u8] {
+        // SAFETY: RAM that was claimed for good; the caller reads and writes nothing through the slice.
+        unsafe { core::slice::from_raw_parts_mut(self.start as *mut u8, self.size as usize) }
+    }
+}
+
+/// Copies `bytes` bytes, 64 at a time: a copy is most of what a request costs, and the compiler's own, without vector
+/// registers, moves one word at a time.
+///
+/// # Safety
+/// `to` must be valid for writes and `from` for reads of `bytes` bytes; they do not overlap unless they are equal.
+unsafe fn copy(to: u64, from: u64, bytes: u64) {
+    // SAFETY: the caller's promise; all registers used are operands, and the block clobbers memory.
+    unsafe {
+        asm!(
+            "2: subs {bytes}, {bytes}, #64",
+            "b.lo 3f",
+            "ldp {a}, {b}, [{from}]",
+            "ldp {c}, {d}, [{from}, #16]",
+            "ldp {e}, {f}, [{from}, #32]",
+            "ldp {g}, {h}, [{from}, #48]",
+            "add {from}, {from}, #64",
+            "stp {a}, {b}, [{to}]",
+            "stp {c}, {d}, [{to}, #16]",
+            "stp {e}, {f}, [{to}, #32]",
+            "stp {g}, {h}, [{to}, #48]",
+            "add {to}, {to}, #64",
+            "b 2b",
+            "3: add {bytes}, {bytes}, #64",
+            "4: subs {bytes}, {bytes}, #8",
+            "b.lo 5f",
+            "ldr {a}, [{from}], #8",
+            "str {a}, [{to}], #8",
+            "b 4b",
+            "5: add {bytes}, {bytes}, #8",
+            "6: cbz {bytes}, 7f",
+            "ldrb {a:w}, [{from}], #1",
+            "strb {a:w}, [{to}], #1",
+            "sub {bytes}, {bytes}, #1",
+            "b 6b",
+            "7:",
+            to = inout(reg) to => _, from = inout(reg) from => _, bytes = inout(reg) bytes => _,
+            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+            e = out(reg) _, f = out(reg) _, g = out(reg) _, h = out(reg) _,
+            options(nostack),
+        );
+    }
+}
