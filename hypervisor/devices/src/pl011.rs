@@ -232,7 +232,7 @@ impl Device for Pl011 {
     }
 
     /// The registers that drivers poll and read back in their interrupt handlers.
-    #[inline]
+    #[inline(always)]
     fn peek(&self, offset: u64, width: Width) -> Option<u64> {
         if width == Width::DoubleWord {
             return None;

@@ -91,7 +91,7 @@ macro_rules! registry {
                 match self { $(Self::$variant(device) => device.read(offset, width, host),)* }
             }
 
-            #[inline]
+            #[inline(always)]
             fn peek(&self, offset: u64, width: Width) -> Option<u64> {
                 match self { $(Self::$variant(device) => device.peek(offset, width),)* }
             }
