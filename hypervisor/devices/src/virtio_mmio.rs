@@ -76,8 +76,8 @@ pub struct VirtioMmio {
     /// The configuration space as it is published.
     words: Words,
     generation: u32,
-    /// Whether the configuration has changed since the driver began and may have read it, and before it was ready to hear
-    /// of it.
+    /// Whether something has happened that the driver must be told of, before it was ready to hear of it: the
+    /// configuration that it may have read has changed, or the device needs a reset.
     owes_change: bool,
 }
 
@@ -316,7 +316,7 @@ impl VirtioMmio {
             return Effect::None;
         }
         self.tell_change(shadow);
-        Effect::Live
+        if self.is_live() { Effect::Live } else { Effect::None }
     }
 
     /// Whether the driver has accepted what it must, and nothing that was not offered (VIRTIO 1.2, 2.2.2 and 6.1).
@@ -344,11 +344,12 @@ impl VirtioMmio {
         self.raise(Interrupts::USED_BUFFER, shadow);
     }
 
-    /// The device cannot go on: sets DEVICE_NEEDS_RESET, and tells a driver that is ready (VIRTIO 1.2, 2.1.2).
+    /// The device cannot go on: sets DEVICE_NEEDS_RESET, and tells the driver once that is ready (VIRTIO 1.2, 2.1.2).
     pub fn need_reset(&mut self, shadow: &mut impl Shadow) {
         self.status |= Status::DEVICE_NEEDS_RESET;
         self.publish_one(Register::STATUS, shadow);
-        self.raise(Interrupts::CONFIGURATION_CHANGE, shadow);
+        self.owes_change = true;
+        self.tell_change(shadow);
     }
 
     /// Tells the driver that the configuration has changed, as soon as it is ready to hear of it.
