@@ -16,6 +16,8 @@
 mod chain;
 mod descriptor;
 mod error;
+#[cfg(test)]
+mod tests;
 
 pub use chain::{Chain, SEGMENTS_MAX, Segment};
 pub use error::QueueError;
@@ -126,6 +128,16 @@ impl Virtqueue {
     /// each pop, and not for a chain that has been pushed.
     pub fn unpop(&mut self) {
         if let Some(head) = self.last_popped.take() {
+            self.set_in_flight(head, false);
+            self.next_available = self.next_available.wrapping_sub(1);
+        }
+    }
+
+    /// Puts back the chain with this head, as [`Virtqueue::unpop`] does, for several chains: the one that was popped last
+    /// comes first, and all that were popped after the first of them are put back.
+    pub fn put_back(&mut self, head: u16) {
+        if self.is_in_flight(head) {
+            self.last_popped = None;
             self.set_in_flight(head, false);
             self.next_available = self.next_available.wrapping_sub(1);
         }
