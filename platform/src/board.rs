@@ -80,6 +80,8 @@ pub struct InstanceNode {
     pub stride: u64,
     /// The third cell of `interrupts` (binding `arm,gic-v3`): 1 for a rising edge, 4 for a high level.
     pub trigger: u32,
+    /// Whether what it writes to memory is coherent with the cores' caches.
+    pub dma_coherent: bool,
 }
 
 /// Something at a physical address.

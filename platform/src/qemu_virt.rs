@@ -33,7 +33,13 @@ pub(crate) const QEMU_VIRT: Board = Board {
         size: 0x4000,
         interrupt: 48,
         instances: 32,
-        node: InstanceNode { name: "virtio_mmio", compatible: "virtio,mmio", stride: 0x200, trigger: 1 },
+        node: InstanceNode {
+            name: "virtio_mmio",
+            compatible: "virtio,mmio",
+            stride: 0x200,
+            trigger: 1,
+            dma_coherent: true,
+        },
     }],
     regions: &[
         Region { name: "flash", base: 0, size: 128 * MIB },

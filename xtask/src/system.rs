@@ -9,15 +9,21 @@
 
 mod ad_hoc;
 mod archive;
+mod backend;
 mod bundle;
 mod device_tree;
 mod form;
+mod identity;
 mod kernel;
 mod layout;
+mod placement;
 mod problem;
+mod reader;
 mod report;
 mod size;
+mod slots;
 mod source;
+mod storage;
 
 #[cfg(test)]
 mod invalid;
@@ -25,6 +31,7 @@ mod invalid;
 pub(crate) use ad_hoc::{AdHoc, ad_hoc};
 pub(crate) use bundle::{Bundle, BundleOptions, Contents, Images, bundle};
 pub(crate) use problem::Problem;
+pub(crate) use reader::load;
 pub(crate) use report::report;
 pub(crate) use size::parse_size;
-pub(crate) use source::{ImageName, Source, VmSource, load};
+pub(crate) use source::{ImageName, Source, VmSource};

@@ -48,6 +48,7 @@ pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
         interrupt: kind.default_interrupt,
         service: None,
     };
+    let devices: Vec<_> = devices::find("pl011").map(device).into_iter().collect();
     let vm = VmSource {
         name: GUEST_NAME.to_string(),
         memory: vec![MemoryRegion { guest: guest_map::RAM_BASE, size: memory_bytes, physical: None }],
@@ -56,7 +57,11 @@ pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
         initrd: options.initrd.clone().map(ImageName::File),
         command_line: options.command_line.clone(),
         tells_identity: false,
-        devices: devices::find("pl011").map(device).into_iter().collect(),
+        clients: vec![None; devices.len()],
+        devices,
+        assigned: Vec::new(),
+        doorbell: None,
+        load_end: u64::MAX,
         lines: VmLines::default(),
     };
     let memory_needed = memory_bytes.saturating_add(SPARE_BYTES).checked_next_multiple_of(GIB).unwrap_or(u64::MAX);
@@ -68,6 +73,8 @@ pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
         cores,
         memory_bytes: memory_needed.clamp(board.memory_default, board.memory_max),
         vms: vec![vm],
+        disks: Vec::new(),
+        uplink: false,
         lines: SystemLines::default(),
     };
     source.validate(&source.skeleton())?;

@@ -9,7 +9,8 @@ use std::{
 use super::{
     Problem, Source, VmSource,
     archive::Archive,
-    device_tree::{Description, device_tree},
+    device_tree::{Description, Served, device_tree},
+    identity::identity,
     kernel::place_kernel,
     layout::{place_device_tree, place_initrd},
     size::show_size_rounded,
@@ -158,6 +159,9 @@ impl Builder<'_> {
             vcpus: vm.vcpus(),
             devices: &vm.devices,
             initrd,
+            assigned: &vm.assigned,
+            physical: self.source.board.devices,
+            served: vm.doorbell.map(|doorbell| self.served(doorbell)),
         };
         let tree = device_tree(&description).map_err(|end| self.misfit("device tree", &end))?;
         let span = place_device_tree(ram, &kernel, initrd, tree.bytes.len() as u64)
@@ -169,6 +173,14 @@ impl Builder<'_> {
         built.seeds = tree.seeds.into_iter().map(in_ram).collect();
         self.note("device tree", "made from this description".to_string(), span);
         Ok(())
+    }
+
+    fn served(&self, doorbell: u32) -> Served<'_> {
+        let serves = |provider: u8| {
+            self.source.vms.get(usize::from(provider)).is_some_and(|provider| provider.name == self.vm.name)
+        };
+        let channels = self.source.channels().filter(|channel| serves(channel.service.provider)).collect();
+        Served { doorbell, channels, disks: &self.source.disks }
     }
 
     fn initrd(&self) -> Result<Option<(ImageName, Vec<u8>)>, Problem> {
@@ -188,8 +200,7 @@ impl Builder<'_> {
 
     fn command_line(&self, options: &BundleOptions) -> String {
         let vm = self.vm;
-        let identity =
-            format!("bulkhead.name={} bulkhead.vcpus={} bulkhead.memory={}", vm.name, vm.vcpus(), vm.memory_bytes());
+        let identity = identity(self.source, vm);
         let parts = [
             vm.command_line.as_str(),
             options.extra_command_line.as_str(),

@@ -4,10 +4,15 @@
 //! every guest and described here, as QEMU's `virt` board does (Devicetree Specification 0.4; the bindings `arm,gic-v3`,
 //! `arm,armv8-timer`, `arm,psci`).
 
+mod driver_domain;
+
 use fdt::Fdt;
-use manifest::{Device, MemoryRegion, Seed, Span};
+use manifest::{Assigned, Device, MemoryRegion, Seed, Span};
+use platform::PhysicalDevice;
 use vdev::{DeviceNode, PropertyValue, guest_map};
 use vm_fdt::{Error, FdtWriter};
+
+use super::{backend::Channel, storage::Disk};
 
 /// What a device tree is made from.
 pub(crate) struct Description<'a> {
@@ -19,6 +24,22 @@ pub(crate) struct Description<'a> {
     pub(crate) vcpus: usize,
     pub(crate) devices: &'a [Device],
     pub(crate) initrd: Option<Span>,
+    /// The board's devices that it owns.
+    pub(crate) assigned: &'a [Assigned],
+    /// What the board says of such devices.
+    pub(crate) physical: &'a [PhysicalDevice],
+    /// What it serves, if it is a driver domain.
+    pub(crate) served: Option<Served<'a>>,
+}
+
+/// What a driver domain serves.
+pub(crate) struct Served<'a> {
+    /// The INTID of its doorbell.
+    pub(crate) doorbell: u32,
+    /// Its channels.
+    pub(crate) channels: Vec<Channel<'a>>,
+    /// The board's disks.
+    pub(crate) disks: &'a [Disk],
 }
 
 /// A device tree in its flattened form.
@@ -72,6 +93,13 @@ fn write(description: &Description<'_>) -> Result<Vec<u8>, Error> {
     write_clock(&mut fdt)?;
     for device in description.devices {
         write_device(&mut fdt, device)?;
+    }
+    for device in description.assigned {
+        let physical = description.physical.iter().find(|physical| physical.name == device.name);
+        physical.map_or(Ok(()), |physical| driver_domain::write_physical(&mut fdt, physical))?;
+    }
+    if let Some(served) = &description.served {
+        driver_domain::write_served(&mut fdt, served)?;
     }
     write_hypervisor(&mut fdt)?;
     fdt.end_node(root)?;

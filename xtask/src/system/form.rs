@@ -18,7 +18,36 @@ pub(crate) struct SystemForm {
     pub(crate) cores: Option<Spanned<u64>>,
     pub(crate) memory: Option<Spanned<Size>>,
     #[serde(default)]
+    pub(crate) disk: Vec<Spanned<DiskForm>>,
+    pub(crate) network: Option<Spanned<NetworkForm>>,
+    #[serde(default)]
     pub(crate) vm: Vec<Spanned<VmForm>>,
+}
+
+/// A `[[disk]]` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DiskForm {
+    pub(crate) name: Spanned<String>,
+    pub(crate) size: Spanned<Size>,
+    #[serde(default)]
+    pub(crate) partition: Vec<Spanned<PartitionForm>>,
+}
+
+/// A `[[disk.partition]]` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PartitionForm {
+    pub(crate) name: Spanned<String>,
+    pub(crate) size: Spanned<Size>,
+    pub(crate) content: Option<Spanned<String>>,
+}
+
+/// The `[network]` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkForm {
+    pub(crate) uplink: Spanned<String>,
 }
 
 /// A `[[vm]]` section.
@@ -31,6 +60,8 @@ pub(crate) struct VmForm {
     pub(crate) kernel: Spanned<String>,
     pub(crate) initrd: Option<Spanned<String>>,
     pub(crate) command_line: Option<String>,
+    pub(crate) owns: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) driver_domain: Option<Spanned<bool>>,
     #[serde(default)]
     pub(crate) device: Vec<Spanned<DeviceForm>>,
 }
@@ -42,6 +73,24 @@ pub(crate) struct DeviceForm {
     pub(crate) kind: Spanned<String>,
     pub(crate) address: Option<Spanned<u64>>,
     pub(crate) interrupt: Option<Spanned<u32>>,
+    pub(crate) driver: Option<Spanned<String>>,
+    pub(crate) disk: Option<Spanned<String>>,
+    pub(crate) partition: Option<Spanned<String>>,
+    pub(crate) range: Option<Spanned<RangeForm>>,
+    pub(crate) ram_disk: Option<Spanned<Size>>,
+    pub(crate) read_only: Option<Spanned<bool>>,
+    pub(crate) shared: Option<Spanned<bool>>,
+    pub(crate) queues: Option<Spanned<u16>>,
+    pub(crate) mac: Option<Spanned<String>>,
+    pub(crate) rate_limit: Option<Spanned<Size>>,
+}
+
+/// Bytes of a disk.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RangeForm {
+    pub(crate) at: Size,
+    pub(crate) size: Size,
 }
 
 /// A virtual machine's RAM: one size, or a list of regions.

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, path::PathBuf};
 
-use super::{BundleOptions, Contents, Images, Problem, VmSource, bundle, size::parse_size, source::parse};
+use super::{BundleOptions, Contents, Images, Problem, VmSource, bundle, reader::parse, size::parse_size};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/invalid");
 

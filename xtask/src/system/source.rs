@@ -2,17 +2,13 @@
 
 use manifest::{BoardLimits, GicWindows, MemoryRegion, Place, Span};
 use platform::{Board, Gic, Uart};
-use std::{
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-};
-use toml::Spanned;
+use std::path::PathBuf;
 use vdev::guest_map;
 
 use super::{
     Problem,
-    form::{DeviceForm, MemoryForm, SystemForm, VmForm},
+    backend::{Backend, Client, Slice},
+    storage::{Content, Disk},
 };
 
 /// A system that is validated as far as that is possible without its images.
@@ -25,6 +21,10 @@ pub(crate) struct Source {
     pub(crate) cores: u8,
     pub(crate) memory_bytes: u64,
     pub(crate) vms: Vec<VmSource>,
+    /// The board's disks, in the order of their virtio slots.
+    pub(crate) disks: Vec<Disk>,
+    /// Whether the board has a network card, on QEMU's user network.
+    pub(crate) uplink: bool,
     pub(crate) lines: SystemLines,
 }
 
@@ -42,6 +42,14 @@ pub(crate) struct VmSource {
     /// Whether the command line also gets the machine's own name, number of CPUs and size of memory.
     pub(crate) tells_identity: bool,
     pub(crate) devices: Vec<manifest::Device>,
+    /// For each device: what stands behind it, if it is para-virtual.
+    pub(crate) clients: Vec<Option<Client>>,
+    /// The board's devices that it owns.
+    pub(crate) assigned: Vec<manifest::Assigned>,
+    /// The doorbell of a driver domain.
+    pub(crate) doorbell: Option<u32>,
+    /// Where the memory ends that files are loaded to: below the channels of a driver domain.
+    pub(crate) load_end: u64,
     pub(crate) lines: VmLines,
 }
 
@@ -71,6 +79,7 @@ pub(crate) type Line = Option<usize>;
 pub(crate) struct SystemLines {
     pub(crate) cores: Line,
     pub(crate) memory: Line,
+    pub(crate) network: Line,
 }
 
 /// Where the file says what about a virtual machine.
@@ -84,7 +93,16 @@ pub(crate) struct VmLines {
     pub(crate) regions: Vec<Line>,
     pub(crate) kernel: Line,
     pub(crate) initrd: Line,
+    pub(crate) owns: Line,
+    pub(crate) driver_domain: Line,
     pub(crate) devices: Vec<DeviceLines>,
+}
+
+impl VmLines {
+    /// The line of the device with this number.
+    pub(crate) fn device(&self, number: usize) -> Line {
+        self.devices.get(number)?.kind
+    }
 }
 
 /// Where the file says what about a device.
@@ -93,178 +111,6 @@ pub(crate) struct DeviceLines {
     pub(crate) kind: Line,
     pub(crate) address: Line,
     pub(crate) interrupt: Line,
-}
-
-/// Reads and validates the system in the TOML file `path`; the file's name is the system's.
-///
-/// # Errors
-/// A [`Problem`] with file and line, as far as one line is to blame.
-pub(crate) fn load(path: &Path) -> Result<Source, Problem> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        Problem::new(Some(path), None, format!("the file cannot be read ({error}); check its name"))
-    })?;
-    parse(path, &text)
-}
-
-/// As [`load`], with the file's contents given.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Source, Problem> {
-    let reader = Reader { path, text };
-    let form: SystemForm = toml::from_str(text).map_err(|error| {
-        let line = error.span().and_then(|span| reader.line(&span));
-        Problem::new(Some(path), line, sentence_of(error.message()))
-    })?;
-    let source = reader.system(form)?;
-    source.validate(&source.skeleton())?;
-    Ok(source)
-}
-
-/// What the TOML reader says, as a sentence that also says what to do.
-fn sentence_of(message: &str) -> String {
-    let message = message.replace('\n', " ");
-    if let Some((key, known)) = message.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", expected ")) {
-        let known = known.strip_prefix("one of ").unwrap_or(known);
-        return format!("the key {key} is not known; choose one of these: {known}");
-    }
-    if let Some(key) = message.strip_prefix("missing field ") {
-        return format!("the key {key} is missing; add it");
-    }
-    if message.contains("; ") { message } else { format!("{message}; correct this line") }
-}
-
-/// Turns the TOML form into a [`Source`], and checks what the `manifest` crate does not know about.
-struct Reader<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl Reader<'_> {
-    fn line(&self, span: &Range<usize>) -> Line {
-        let before = self.text.as_bytes().get(..span.start)?;
-        Some(before.iter().filter(|byte| **byte == b'\n').count() + 1)
-    }
-
-    fn line_of<T>(&self, value: &Spanned<T>) -> Line {
-        self.line(&value.span())
-    }
-
-    fn problem(&self, line: Line, sentence: String) -> Problem {
-        Problem::new(Some(self.path), line, sentence)
-    }
-
-    /// A number of cores, or the number of a core.
-    fn core_number(&self, number: &Spanned<u64>) -> Result<u8, Problem> {
-        u8::try_from(*number.get_ref()).map_err(|_| {
-            let sentence = format!("no board has {} cores; use a smaller number", number.get_ref());
-            self.problem(self.line_of(number), sentence)
-        })
-    }
-
-    fn system(&self, form: SystemForm) -> Result<Source, Problem> {
-        let board = platform::find(form.board.get_ref()).ok_or_else(|| {
-            let known: Vec<_> = platform::BOARDS.iter().map(|board| board.name).collect();
-            let (name, known) = (form.board.get_ref(), known.join(", "));
-            let sentence = format!("the board {name:?} is not known; choose one of these: {known}");
-            self.problem(self.line_of(&form.board), sentence)
-        })?;
-        let lines = SystemLines {
-            cores: form.cores.as_ref().and_then(|cores| self.line_of(cores)),
-            memory: form.memory.as_ref().and_then(|memory| self.line_of(memory)),
-        };
-        let memory_bytes = form.memory.map_or(board.memory_default, |memory| memory.get_ref().0);
-        if memory_bytes > board.memory_max {
-            let (most, name) = (super::size::show_size(board.memory_max), board.name);
-            let sentence = format!("the board {name:?} has at most {most} of memory; give it less");
-            return Err(self.problem(lines.memory, sentence));
-        }
-        Ok(Source {
-            file: Some(self.path.to_path_buf()),
-            name: self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
-            description: form.description.unwrap_or_default(),
-            board,
-            cores: form.cores.map_or(Ok(board.cores_default), |cores| self.core_number(&cores))?,
-            memory_bytes,
-            vms: form.vm.into_iter().map(|vm| self.vm(vm)).collect::<Result<_, _>>()?,
-            lines,
-        })
-    }
-
-    fn vm(&self, form: Spanned<VmForm>) -> Result<VmSource, Problem> {
-        let line = self.line_of(&form);
-        let form = form.into_inner();
-        let mut lines = VmLines {
-            vm: line,
-            name: self.line_of(&form.name),
-            cores: self.line_of(&form.cores),
-            core: form.cores.get_ref().iter().map(|core| self.line_of(core)).collect(),
-            memory: self.line_of(&form.memory),
-            kernel: self.line_of(&form.kernel),
-            initrd: form.initrd.as_ref().and_then(|initrd| self.line_of(initrd)),
-            ..VmLines::default()
-        };
-        let memory = match form.memory.into_inner() {
-            MemoryForm::Size(size) => {
-                lines.regions = vec![lines.memory];
-                vec![MemoryRegion { guest: guest_map::RAM_BASE, size: size.0, physical: None }]
-            }
-            MemoryForm::Regions(regions) => {
-                lines.regions = regions.iter().map(|region| self.line_of(region)).collect();
-                let region = |form: &super::form::RegionForm| MemoryRegion {
-                    guest: form.at,
-                    size: form.size.0,
-                    physical: form.physical,
-                };
-                regions.iter().map(|form| region(form.get_ref())).collect()
-            }
-        };
-        let name = form.name.into_inner();
-        let mut devices = Vec::new();
-        for device in form.device {
-            let (device, device_lines) = self.device(&name, device.into_inner())?;
-            devices.push(device);
-            lines.devices.push(device_lines);
-        }
-        Ok(VmSource {
-            name,
-            memory,
-            cores: form.cores.get_ref().iter().map(|core| self.core_number(core)).collect::<Result<_, _>>()?,
-            kernel: ImageName::Named(form.kernel.into_inner()),
-            initrd: form.initrd.map(|initrd| ImageName::Named(initrd.into_inner())),
-            command_line: form.command_line.unwrap_or_default(),
-            tells_identity: true,
-            devices,
-            lines,
-        })
-    }
-
-    fn device(&self, vm: &str, form: DeviceForm) -> Result<(manifest::Device, DeviceLines), Problem> {
-        let name = form.kind.get_ref().as_str();
-        let line = self.line_of(&form.kind);
-        let lines = DeviceLines {
-            kind: line,
-            address: form.address.as_ref().and_then(|address| self.line_of(address)).or(line),
-            interrupt: form.interrupt.as_ref().and_then(|interrupt| self.line_of(interrupt)).or(line),
-        };
-        let Some(kind) = devices::find(name) else {
-            let known: Vec<_> = devices::KINDS.iter().map(|kind| kind.name).collect();
-            let sentence = format!(
-                "vm {vm:?} has a device of kind {name:?}, which is not known; choose one of these: {}",
-                known.join(", ")
-            );
-            return Err(self.problem(line, sentence));
-        };
-        if form.interrupt.is_some() && kind.default_interrupt.is_none() {
-            let sentence = format!("device {name:?} of vm {vm:?} has no interrupt; remove the key \"interrupt\"");
-            return Err(self.problem(lines.interrupt, sentence));
-        }
-        let device = manifest::Device {
-            kind: kind.name.to_string(),
-            address: form.address.map_or(kind.default_address, Spanned::into_inner),
-            size: kind.window_size,
-            interrupt: form.interrupt.map(Spanned::into_inner).or(kind.default_interrupt),
-            service: None,
-        };
-        Ok((device, lines))
-    }
 }
 
 impl Source {
@@ -309,8 +155,8 @@ impl Source {
             device_tree: vm.ram().base,
             seeds: Vec::new(),
             devices: vm.devices.clone(),
-            assigned: Vec::new(),
-            doorbell: None,
+            assigned: vm.assigned.clone(),
+            doorbell: vm.doorbell,
         };
         manifest::System { name: self.name.clone(), cores: self.cores, vms: self.vms.iter().map(vm).collect() }
     }
@@ -360,7 +206,8 @@ impl Source {
             Place::DeviceAddress(index, number) => device(index, number)?.address,
             Place::DeviceInterrupt(index, number) => device(index, number)?.interrupt,
             Place::Service(index, number) => device(index, number)?.kind,
-            Place::Assigned(index, _) | Place::Doorbell(index) => vm(index)?.vm,
+            Place::Assigned(index, _) => vm(index)?.owns,
+            Place::Doorbell(index) => vm(index)?.driver_domain,
         }
     }
 }
@@ -381,8 +228,36 @@ impl VmSource {
         self.memory.iter().fold(0, |sum, region| region.size.saturating_add(sum))
     }
 
-    /// The region of RAM that everything is loaded into: the first.
+    /// The RAM that everything is loaded into: the first region, as far as no channels lie in it.
     pub(crate) fn ram(&self) -> Span {
-        self.memory.first().map_or(Span::new(guest_map::RAM_BASE, 0), MemoryRegion::guest_span)
+        let whole = self.memory.first().map_or(Span::new(guest_map::RAM_BASE, 0), MemoryRegion::guest_span);
+        let end = whole.end().unwrap_or(u64::MAX).min(self.load_end);
+        Span::new(whole.base, end.saturating_sub(whole.base))
+    }
+
+    /// Where its last region of RAM ends.
+    pub(crate) fn memory_end(&self) -> u64 {
+        self.memory.last().map_or(0, |region| region.guest_span().end().unwrap_or(u64::MAX))
+    }
+
+    /// Whether it owns the board's device `name`.
+    pub(crate) fn owns(&self, name: &str) -> bool {
+        self.assigned.iter().any(|device| device.name == name)
+    }
+
+    /// The first block device: the bytes that the guest finds on it, and what they hold at first.
+    pub(crate) fn first_disk(&self, source: &Source) -> Option<(u64, Option<Content>)> {
+        self.clients.iter().flatten().find_map(|client| match &client.backend {
+            Backend::Disk { disk, slice, .. } => {
+                let disk = source.disks.get(*disk)?;
+                let content = match slice {
+                    Slice::Partition(index) => disk.partitions.get(*index)?.content,
+                    Slice::Whole | Slice::Range(_) => None,
+                };
+                Some((disk.span_of(*slice).size, content))
+            }
+            Backend::RamDisk { span, .. } => Some((span.size, None)),
+            Backend::Network { .. } | Backend::Console | Backend::Entropy => None,
+        })
     }
 }

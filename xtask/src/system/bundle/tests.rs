@@ -1,7 +1,7 @@
 //! Bundles of made-up images, read back as EL2 reads them.
 
 use super::*;
-use crate::system::source::parse;
+use crate::system::reader::parse;
 
 const TWO_GUESTS: &str = r#"
 board = "qemu-virt"

@@ -18,8 +18,26 @@ fn tree() -> DeviceTree {
         vcpus: 10,
         devices: &[uart(0x0900_0000, 33), uart(0x0904_0000, 40)],
         initrd: Some(INITRD),
+        assigned: &[],
+        physical: &[],
+        served: None,
     };
     device_tree(&description).unwrap()
+}
+
+/// A guest with `devices` and little else.
+fn description<'a>(name: &'a str, devices: &'a [Device]) -> Description<'a> {
+    Description {
+        name,
+        command_line: "",
+        memory: &[],
+        vcpus: 1,
+        devices,
+        initrd: None,
+        assigned: &[],
+        physical: &[],
+        served: None,
+    }
 }
 
 fn text(tree: &DeviceTree, path: &str, property: &str) -> String {
@@ -119,7 +137,7 @@ fn seeds_lie_where_the_manifest_says_and_are_empty_until_a_start() {
 
 #[test]
 fn a_guest_without_a_uart_has_no_console() {
-    let description = Description { name: "mute", command_line: "", memory: &[], vcpus: 1, devices: &[], initrd: None };
+    let description = description("mute", &[]);
     let tree = device_tree(&description).unwrap();
     let tree = Fdt::new(&tree.bytes).unwrap();
     let chosen = tree.find_node("/chosen").unwrap();
@@ -138,8 +156,7 @@ fn every_kind_of_device_can_be_described() {
             service: None,
         };
         let devices = [device];
-        let description =
-            Description { name: "x", command_line: "", memory: &[], vcpus: 1, devices: &devices, initrd: None };
+        let description = description("x", &devices);
         let tree = device_tree(&description).unwrap();
         let tree = Fdt::new(&tree.bytes).unwrap();
         let node = tree.find_node(&format!("/{}@{:x}", kind.node.name, kind.default_address)).unwrap();

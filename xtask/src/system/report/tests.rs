@@ -1,7 +1,7 @@
 //! The report of a small system, whole.
 
 use super::*;
-use crate::system::{bundle::Image, source::parse};
+use crate::system::{bundle::Image, reader::parse};
 use manifest::Span;
 use std::path::Path;
 

@@ -1,0 +1,46 @@
+//! What a guest is told on its kernel's command line about what the system gives it, so that it can compare.
+
+use super::{Source, VmSource, backend::Mac, source::ImageName, storage::Content};
+use std::fmt::Write;
+
+/// The root file system of `guests/linux`: guests that have it talk to one another.
+const LINUX: &str = "linux";
+/// The subnet of QEMU's user network, and the first host number of the guests: its DHCP server starts at 15.
+const SUBNET: &str = "10.0.2";
+const FIRST_HOST: usize = 101;
+
+/// The words for `vm`: its name, CPUs and memory; the size of its disk and whether its root is there; the address of its
+/// network card, its own, and that of the neighbour to talk to.
+pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
+    let mut words =
+        format!("bulkhead.name={} bulkhead.vcpus={} bulkhead.memory={}", vm.name, vm.vcpus(), vm.memory_bytes());
+    // Writing to a string cannot fail.
+    if let Some((size, content)) = vm.first_disk(source) {
+        let _ = write!(words, " bulkhead.disk={size}");
+        if content == Some(Content::LinuxRoot) {
+            words += " bulkhead.root=/dev/vda";
+        }
+    }
+    if let Some(mac) = mac(vm) {
+        let _ = write!(words, " bulkhead.mac={}", Mac(mac));
+    }
+    let mut linux = source.vms.iter().filter(|vm| is_on_network(vm));
+    if let Some(number) = linux.position(|other| other.name == vm.name) {
+        let address = |number: usize| format!("{SUBNET}.{}", FIRST_HOST.saturating_add(number));
+        let _ = write!(words, " bulkhead.address={}/24", address(number));
+        // In pairs: each is the other's peer.
+        let peer = number ^ 1;
+        if let Some(other) = source.vms.iter().filter(|vm| is_on_network(vm)).nth(peer) {
+            let _ = write!(words, " bulkhead.peer={}:{}", other.name, address(peer));
+        }
+    }
+    words
+}
+
+fn mac(vm: &VmSource) -> Option<[u8; 6]> {
+    vm.channels().find_map(|channel| channel.service.mac)
+}
+
+fn is_on_network(vm: &VmSource) -> bool {
+    mac(vm).is_some() && matches!(&vm.initrd, Some(ImageName::Named(name)) if name == LINUX)
+}

@@ -1,0 +1,202 @@
+//! Where a driver domain and what it serves go: memory that is the same for guest and board, and the channels at its end.
+//!
+//! ```text
+//! end of the board's RAM
+//!    channel 0, channel 1, …     downwards, in the order of the clients
+//!    RAM disks                   downwards
+//!    …                           the driver domain's own: kernel, device tree, heap
+//! start of its memory
+//! ```
+
+use abi::io::REQUEST_WINDOW;
+use manifest::{MemoryRegion, PAGE_SIZE, Service};
+
+use super::{
+    Problem, Source,
+    backend::{Backend, Client, Mac},
+    size::show_size,
+    source::VmSource,
+    storage::check_overlaps,
+};
+
+/// The doorbell's INTID: an SPI beyond those of the boards' devices.
+pub(crate) const DOORBELL_INTID: u32 = 112;
+/// The physical device through which disks, network, console and entropy come.
+pub(crate) const VIRTIO_MMIO: &str = "virtio-mmio";
+
+/// The size of a channel's request window: 128 requests of several pages, of a frame each, of a few words.
+const fn window_size(backend: &Backend) -> u64 {
+    match backend {
+        Backend::Disk { .. } | Backend::RamDisk { .. } => 2 << 20,
+        Backend::Network { .. } => 512 << 10,
+        Backend::Console | Backend::Entropy => 64 << 10,
+    }
+}
+
+/// The region of a driver domain's `size` bytes of RAM, below `end`, an address of the board.
+pub(crate) const fn region_below(end: u64, size: u64) -> MemoryRegion {
+    let base = end.saturating_sub(size);
+    MemoryRegion { guest: base, size, physical: Some(base) }
+}
+
+/// Finds the driver domain of each client, gives network cards their addresses, and places channels and RAM disks.
+///
+/// # Errors
+/// A [`Problem`]: a client that nobody can serve, a slice with two owners, or a driver domain without room.
+pub(crate) fn complete(source: &mut Source) -> Result<(), Problem> {
+    check_hardware(source)?;
+    check_overlaps(source)?;
+    let mut plan = Plan {
+        macs: source.vms.iter().flat_map(|vm| vm.clients.iter().flatten().filter_map(|client| client.mac)).collect(),
+        rooms: source.vms.iter().map(|vm| Room { end: vm.memory_end(), channels: 0 }).collect(),
+    };
+    let mut services = Vec::new();
+    for (index, vm) in source.vms.iter().enumerate() {
+        for (device, client) in vm.clients.iter().enumerate() {
+            services.push(client.as_ref().map(|client| plan.service(source, (index, device), client)).transpose()?);
+        }
+    }
+    let clients = source.vms.iter_mut().flat_map(|vm| vm.devices.iter_mut().zip(&mut vm.clients));
+    for ((device, client), service) in clients.zip(services) {
+        if let (Some(service), Some(Client { backend: Backend::RamDisk { span, .. }, .. })) = (&service, client) {
+            span.base = plan.take(service.provider, span.size);
+        }
+        device.service = service;
+    }
+    for (vm, room) in source.vms.iter_mut().zip(&plan.rooms) {
+        vm.load_end = room.end;
+    }
+    source.vms.iter().try_for_each(|vm| check_room(source, vm))
+}
+
+/// What is given away so far.
+struct Plan {
+    macs: Vec<[u8; 6]>,
+    /// For each virtual machine.
+    rooms: Vec<Room>,
+}
+
+/// What a driver domain has left.
+struct Room {
+    /// The end of the memory that nothing is placed in.
+    end: u64,
+    channels: u16,
+}
+
+impl Plan {
+    fn service(&mut self, source: &Source, place: (usize, usize), client: &Client) -> Result<Service, Problem> {
+        let provider = provider_of(source, place, client)?;
+        let size = (REQUEST_WINDOW + window_size(&client.backend)).next_multiple_of(PAGE_SIZE);
+        let channel = self.rooms.get_mut(usize::from(provider)).map_or(0, |room| {
+            room.channels = room.channels.saturating_add(1);
+            room.channels.saturating_sub(1)
+        });
+        let address = self.take(provider, size);
+        let mac = match client.backend {
+            Backend::Network { .. } => Some(self.mac(source, place, client)),
+            Backend::Disk { .. } | Backend::RamDisk { .. } | Backend::Console | Backend::Entropy => None,
+        };
+        Ok(Service { provider, channel, address, size, queues: client.queues, mac })
+    }
+
+    /// Takes `size` bytes off the end of what `provider` has left.
+    fn take(&mut self, provider: u8, size: u64) -> u64 {
+        let Some(room) = self.rooms.get_mut(usize::from(provider)) else { return 0 };
+        room.end = room.end.saturating_sub(size.checked_next_multiple_of(PAGE_SIZE).unwrap_or(size));
+        room.end
+    }
+
+    fn mac(&mut self, source: &Source, (vm, device): (usize, usize), client: &Client) -> [u8; 6] {
+        let name = source.vms.get(vm).map_or("", VmSource::name);
+        let card = format!("{name}/{device}");
+        let mac = client.mac.unwrap_or_else(|| Mac::generate(&source.name, &card, &self.macs).0);
+        self.macs.push(mac);
+        mac
+    }
+}
+
+/// The driver domain of a client: the one it names, or the only one there is.
+fn provider_of(source: &Source, (vm, device): (usize, usize), client: &Client) -> Result<u8, Problem> {
+    let Some(owner) = source.vms.get(vm) else { return Ok(u8::MAX) };
+    let kind = owner.devices.get(device).map_or("", |device| &device.kind);
+    let refused = |reason: String| {
+        let sentence = format!("device {kind:?} of vm {:?} {reason}", owner.name);
+        Err(source.problem(owner.lines.device(device), sentence))
+    };
+    let is_other = |(index, _): &(usize, &VmSource)| *index != vm;
+    let mut domains = source.vms.iter().enumerate().filter(|(_, vm)| vm.doorbell.is_some()).filter(is_other);
+    let found = match &client.driver {
+        Some(name) => match domains.find(|(_, domain)| domain.name == *name) {
+            Some(found) => found,
+            None => {
+                return refused(format!(
+                    "is to be served by vm {name:?}, which is no other vm with driver_domain = true; name one that is"
+                ));
+            }
+        },
+        None => match (domains.next(), domains.next()) {
+            (Some(only), None) => only,
+            (None, _) => {
+                return refused(
+                    "needs a driver domain, and the system has no other vm with driver_domain = true; add one"
+                        .to_string(),
+                );
+            }
+            (Some((_, first)), Some((_, second))) => {
+                return refused(format!(
+                    "could be served by vm {:?} and by vm {:?}; say which with the key \"driver\"",
+                    first.name, second.name
+                ));
+            }
+        },
+    };
+    let (index, domain) = found;
+    if client.backend.needs_hardware() && !domain.owns(VIRTIO_MMIO) {
+        return refused(format!(
+            "is served by vm {:?}, which has no real device for that; let that vm own {VIRTIO_MMIO:?}",
+            domain.name
+        ));
+    }
+    // More machines than a byte counts are refused by the rules.
+    Ok(u8::try_from(index).unwrap_or(u8::MAX))
+}
+
+/// Refuses disks and an uplink that nobody drives, and a machine that drives them without being a driver domain: the
+/// devices write to physical addresses, and only a driver domain's memory is at the same address for both.
+fn check_hardware(source: &Source) -> Result<(), Problem> {
+    if let Some(vm) = source.vms.iter().find(|vm| vm.owns(VIRTIO_MMIO) && vm.doorbell.is_none()) {
+        let sentence = format!(
+            "vm {:?} owns {VIRTIO_MMIO:?}, whose devices see only a driver domain's memory where the vm itself sees it; \
+             add driver_domain = true",
+            vm.name
+        );
+        return Err(source.problem(vm.lines.owns.or(vm.lines.vm), sentence));
+    }
+    if source.vms.iter().any(|vm| vm.owns(VIRTIO_MMIO)) {
+        return Ok(());
+    }
+    let undriven = |line, what: String| {
+        let sentence = format!("{what} has no driver; add a vm with driver_domain = true that owns {VIRTIO_MMIO:?}");
+        Err(source.problem(line, sentence))
+    };
+    match (source.disks.first(), source.uplink) {
+        (Some(disk), _) => undriven(disk.line, format!("the disk {:?}", disk.name)),
+        (None, true) => undriven(source.lines.network, "the network".to_string()),
+        (None, false) => Ok(()),
+    }
+}
+
+fn check_room(source: &Source, vm: &VmSource) -> Result<(), Problem> {
+    let taken = vm.memory_end().saturating_sub(vm.load_end);
+    let most = vm.memory.last().map_or(0, |region| region.size);
+    if taken <= most {
+        return Ok(());
+    }
+    let sentence = format!(
+        "the channels and RAM disks of vm {:?} need {} of its memory, but it has {}; give it more",
+        vm.name,
+        show_size(taken),
+        show_size(most)
+    );
+    Err(source.problem(vm.lines.memory, sentence))
+}

@@ -1,0 +1,247 @@
+//! Reads what a system says of disks, of the network, and of what stands behind para-virtual devices.
+
+use devices::{Make, virtio_mmio::Kind};
+use manifest::Span;
+use toml::Spanned;
+
+use super::Reader;
+use crate::system::{
+    Problem,
+    backend::{Backend, Client, Mac, Slice},
+    form::{DeviceForm, DiskForm, PartitionForm, RangeForm},
+    size::{Size, show_size},
+    storage::{Content, Disk, PARTITION_UNIT, SECTOR_SIZE},
+};
+
+/// The uplink: QEMU's user network.
+const USER: &str = "user";
+/// The longest name of a partition in a GPT, in characters (UEFI 2.10, 5.3.3); disks keep to it as well.
+const NAME_LENGTH_MAX: usize = 36;
+/// Of the board's 32 slots, network card, entropy and console take one each.
+const DISKS_MAX: usize = 29;
+
+impl Reader<'_> {
+    /// Reads a disk and appends it to `disks`.
+    pub(super) fn disk(&self, mut disks: Vec<Disk>, form: Spanned<DiskForm>) -> Result<Vec<Disk>, Problem> {
+        let line = self.line_of(&form);
+        let form = form.into_inner();
+        let name = self.name(&form.name, "a disk")?;
+        if disks.iter().any(|other| other.name == name) {
+            return Err(
+                self.problem(self.line_of(&form.name), format!("two disks have the name {name:?}; rename one of them"))
+            );
+        }
+        if disks.len() == DISKS_MAX {
+            return Err(self.problem(line, format!("a board has {DISKS_MAX} disks at most; remove some")));
+        }
+        let size = form.size.get_ref().0;
+        if size == 0 || !size.is_multiple_of(SECTOR_SIZE) {
+            let sentence = format!("the size of disk {name:?} is no multiple of {SECTOR_SIZE} bytes; round it up");
+            return Err(self.problem(self.line_of(&form.size), sentence));
+        }
+        let mut disk = Disk { name, size, partitions: Vec::new(), file: None, line };
+        for partition in form.partition {
+            self.partition(&mut disk, partition.into_inner())?;
+        }
+        disks.push(disk);
+        Ok(disks)
+    }
+
+    fn partition(&self, disk: &mut Disk, form: PartitionForm) -> Result<(), Problem> {
+        let name = self.name(&form.name, "a partition")?;
+        let whole = disk.name.clone();
+        if disk.partitions.iter().any(|other| other.name == name) {
+            let sentence = format!("two partitions of disk {whole:?} have the name {name:?}; rename one of them");
+            return Err(self.problem(self.line_of(&form.name), sentence));
+        }
+        let size = form.size.get_ref().0;
+        if size == 0 || !size.is_multiple_of(PARTITION_UNIT) {
+            let sentence =
+                format!("the size of partition {name:?} of disk {whole:?} is no multiple of 4 KiB; round it up");
+            return Err(self.problem(self.line_of(&form.size), sentence));
+        }
+        let content = form.content.map(|content| self.content(&content)).transpose()?;
+        disk.add(name, size, content)
+            .map_err(|end| self.problem(self.line_of(&form.size), format!("the disk {whole:?} {end}")))
+    }
+
+    fn content(&self, name: &Spanned<String>) -> Result<Content, Problem> {
+        Content::ALL.into_iter().find(|content| content.name() == name.get_ref()).ok_or_else(|| {
+            let known = Content::ALL.map(Content::name).join(", ");
+            let sentence = format!("the content {:?} is not known; choose one of these: {known}", name.get_ref());
+            self.problem(self.line_of(name), sentence)
+        })
+    }
+
+    fn name(&self, name: &Spanned<String>, what: &str) -> Result<String, Problem> {
+        let text = name.get_ref();
+        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if (1..=NAME_LENGTH_MAX).contains(&text.len()) && text.bytes().all(is_allowed) {
+            return Ok(text.clone());
+        }
+        let sentence = format!(
+            "{text:?} cannot be the name of {what}; use 1 to {NAME_LENGTH_MAX} characters out of a-z, 0-9 and -"
+        );
+        Err(self.problem(self.line_of(name), sentence))
+    }
+
+    /// Reads the network's uplink.
+    pub(super) fn uplink(&self, name: &Spanned<String>) -> Result<bool, Problem> {
+        if name.get_ref() == USER {
+            return Ok(true);
+        }
+        let sentence = format!("the uplink {:?} is not known; choose one of these: {USER}", name.get_ref());
+        Err(self.problem(self.line_of(name), sentence))
+    }
+
+    /// Reads what stands behind a device, if it is para-virtual. A kind that nobody knows is refused later.
+    pub(super) fn client(&self, vm: &str, form: &DeviceForm, disks: &[Disk]) -> Result<Option<Client>, Problem> {
+        let make = devices::find(form.kind.get_ref()).map(|kind| kind.make);
+        let Some(make) = make else { return Ok(None) };
+        self.check_keys(vm, form, make)?;
+        let Make::Virtio(kind) = make else { return Ok(None) };
+        let backend = match kind {
+            Kind::Block => self.block(vm, form, disks)?,
+            Kind::Network => Backend::Network { rate_limit: self.rate_limit(form.rate_limit.as_ref())? },
+            Kind::Console => Backend::Console,
+            Kind::Entropy => Backend::Entropy,
+        };
+        let mac = form.mac.as_ref().map(|mac| self.mac(mac)).transpose()?;
+        Ok(Some(Client {
+            driver: form.driver.as_ref().map(|driver| driver.get_ref().clone()),
+            backend,
+            queues: form.queues.as_ref().map_or(1, |queues| *queues.get_ref()),
+            mac: mac.map(|mac| mac.0),
+        }))
+    }
+
+    /// Refuses keys that belong to another kind of device.
+    fn check_keys(&self, vm: &str, form: &DeviceForm, make: Make) -> Result<(), Problem> {
+        let is = |wanted: Kind| matches!(make, Make::Virtio(kind) if kind == wanted);
+        let (block, network) = (is(Kind::Block), is(Kind::Network));
+        let keys = [
+            ("driver", form.driver.as_ref().map(|key| self.line_of(key)), matches!(make, Make::Virtio(_))),
+            ("disk", form.disk.as_ref().map(|key| self.line_of(key)), block),
+            ("partition", form.partition.as_ref().map(|key| self.line_of(key)), block),
+            ("range", form.range.as_ref().map(|key| self.line_of(key)), block),
+            ("ram_disk", form.ram_disk.as_ref().map(|key| self.line_of(key)), block),
+            ("read_only", form.read_only.as_ref().map(|key| self.line_of(key)), block),
+            ("shared", form.shared.as_ref().map(|key| self.line_of(key)), block),
+            ("queues", form.queues.as_ref().map(|key| self.line_of(key)), block),
+            ("mac", form.mac.as_ref().map(|key| self.line_of(key)), network),
+            ("rate_limit", form.rate_limit.as_ref().map(|key| self.line_of(key)), network),
+        ];
+        for (key, line, is_known) in keys {
+            if let (Some(line), false) = (line, is_known) {
+                let kind = form.kind.get_ref();
+                let sentence = format!("the key {key:?} says nothing about device {kind:?} of vm {vm:?}; remove it");
+                return Err(self.problem(line, sentence));
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&self, vm: &str, form: &DeviceForm, disks: &[Disk]) -> Result<Backend, Problem> {
+        let kind = form.kind.get_ref();
+        let refused = |line, reason: String| Err(self.problem(line, format!("device {kind:?} of vm {vm:?} {reason}")));
+        let is_set = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|flag| *flag.get_ref());
+        let read_only = is_set(&form.read_only);
+        match (&form.disk, &form.ram_disk) {
+            (Some(name), None) => {
+                let named = disks.iter().enumerate().find(|(_, disk)| disk.name == *name.get_ref());
+                let Some((number, disk)) = named else {
+                    let reason = format!(
+                        "is on disk {:?}, which the system does not have; add a [[disk]] section",
+                        name.get_ref()
+                    );
+                    return refused(self.line_of(name), reason);
+                };
+                let slice = self.slice(vm, form, disk)?;
+                Ok(Backend::Disk { disk: number, slice, read_only, shared: is_set(&form.shared) })
+            }
+            (None, Some(size)) => {
+                if let Some(line) = form.partition.as_ref().map(|key| self.line_of(key)) {
+                    return refused(
+                        line,
+                        "is a RAM disk, which has no partitions; remove the key \"partition\"".to_string(),
+                    );
+                }
+                if let Some(line) = form.range.as_ref().map(|key| self.line_of(key)) {
+                    return refused(line, "is a RAM disk of its own; remove the key \"range\"".to_string());
+                }
+                let bytes = size.get_ref().0;
+                if bytes == 0 || !bytes.is_multiple_of(SECTOR_SIZE) {
+                    let reason = format!("has a size that is no multiple of {SECTOR_SIZE} bytes; round it up");
+                    return refused(self.line_of(size), reason);
+                }
+                Ok(Backend::RamDisk { span: Span::new(0, bytes), read_only })
+            }
+            (Some(_), Some(both)) => {
+                refused(self.line_of(both), "is to be a disk and a RAM disk; choose one of them".to_string())
+            }
+            (None, None) => {
+                let reason = "has nothing to store on; add disk = \"NAME\" or ram_disk = \"SIZE\"".to_string();
+                refused(self.line_of(&form.kind), reason)
+            }
+        }
+    }
+
+    fn slice(&self, vm: &str, form: &DeviceForm, disk: &Disk) -> Result<Slice, Problem> {
+        let (kind, whole) = (form.kind.get_ref(), &disk.name);
+        match (&form.partition, &form.range) {
+            (None, None) => Ok(Slice::Whole),
+            (Some(name), None) => {
+                let found = disk.partitions.iter().position(|partition| partition.name == *name.get_ref());
+                found.map(Slice::Partition).ok_or_else(|| {
+                    let known: Vec<_> = disk.partitions.iter().map(|partition| partition.name.as_str()).collect();
+                    let known = if known.is_empty() { "it has none".to_string() } else { format!("choose one of these: {}", known.join(", ")) };
+                    let sentence = format!(
+                        "device {kind:?} of vm {vm:?} is on partition {:?}, which disk {whole:?} does not have; {known}",
+                        name.get_ref()
+                    );
+                    self.problem(self.line_of(name), sentence)
+                })
+            }
+            (None, Some(range)) => {
+                let RangeForm { at: Size(at), size: Size(size) } = *range.get_ref();
+                let span = Span::new(at, size);
+                let fits = size != 0 && at.is_multiple_of(SECTOR_SIZE) && size.is_multiple_of(SECTOR_SIZE);
+                if fits && Span::new(0, disk.size).contains(span) {
+                    return Ok(Slice::Range(span));
+                }
+                let sentence = format!(
+                    "the range of device {kind:?} of vm {vm:?} is not one of whole sectors within the {} of disk \
+                     {whole:?}; correct it",
+                    show_size(disk.size)
+                );
+                Err(self.problem(self.line_of(range), sentence))
+            }
+            (Some(_), Some(range)) => {
+                let sentence =
+                    format!("device {kind:?} of vm {vm:?} is on a partition and on a range; choose one of them");
+                Err(self.problem(self.line_of(range), sentence))
+            }
+        }
+    }
+
+    fn rate_limit(&self, limit: Option<&Spanned<Size>>) -> Result<Option<u32>, Problem> {
+        let Some(limit) = limit else { return Ok(None) };
+        match u32::try_from(limit.get_ref().0) {
+            Ok(bytes) if bytes > 0 => Ok(Some(bytes)),
+            Ok(_) | Err(_) => {
+                let sentence = "a rate limit is 1 byte a second at least and less than 4 GiB; choose another, or none";
+                Err(self.problem(self.line_of(limit), sentence.to_string()))
+            }
+        }
+    }
+
+    fn mac(&self, text: &Spanned<String>) -> Result<Mac, Problem> {
+        Mac::parse(text.get_ref()).ok_or_else(|| {
+            let sentence = format!(
+                "{:?} is not a mac address; write six bytes in hexadecimal, such as \"52:54:00:12:34:56\"",
+                text.get_ref()
+            );
+            self.problem(self.line_of(text), sentence)
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! The virtio slots of one virtual machine: which device has which.
+
+use toml::Spanned;
+use vdev::guest_map::{VIRTIO_SLOTS, virtio_address, virtio_intid};
+
+use super::form::DeviceForm;
+
+/// The slots that no device has yet.
+pub(crate) struct Slots {
+    /// Addresses that the system states, whatever is there.
+    stated: Vec<u64>,
+    next: u32,
+}
+
+impl Slots {
+    /// All but those that a device of `forms` asks for by address.
+    pub(crate) fn new(forms: &[Spanned<DeviceForm>]) -> Self {
+        let address = |form: &Spanned<DeviceForm>| form.get_ref().address.as_ref().map(|address| *address.get_ref());
+        Self { stated: forms.iter().filter_map(address).collect(), next: 0 }
+    }
+
+    /// All of them.
+    pub(crate) const fn all() -> Self {
+        Self { stated: Vec::new(), next: 0 }
+    }
+
+    /// Address and interrupt of the next free slot. Where there is none, the last one's: the rules refuse what overlaps.
+    pub(crate) fn next(&mut self) -> (u64, Option<u32>) {
+        let free = |slot: &u32| virtio_address(*slot).is_some_and(|address| !self.stated.contains(&address));
+        let slot = (self.next..VIRTIO_SLOTS).find(free).unwrap_or(VIRTIO_SLOTS - 1);
+        self.next = slot + 1;
+        (virtio_address(slot).unwrap_or_default(), virtio_intid(slot))
+    }
+
+    /// The number of the slot at `address`, if there is one.
+    pub(crate) fn at(address: u64) -> Option<u32> {
+        (0..VIRTIO_SLOTS).find(|slot| virtio_address(*slot) == Some(address))
+    }
+
+    /// The interrupt of the slot at `address`; of the first one, where no slot is.
+    pub(crate) fn interrupt_at(address: u64) -> Option<u32> {
+        virtio_intid(Self::at(address).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_given_in_order_and_stated_ones_left_out() {
+        let mut slots = Slots { stated: vec![0x0a00_1000], next: 0 };
+        assert_eq!(slots.next(), (0x0a00_0000, Some(48)));
+        assert_eq!(slots.next(), (0x0a00_2000, Some(50)));
+    }
+
+    #[test]
+    fn there_are_32_and_then_the_last_again() {
+        let mut slots = Slots::all();
+        let last = (0..40).map(|_| slots.next()).last().unwrap();
+        assert_eq!(last, (0x0a01_f000, Some(79)));
+    }
+}

@@ -1,0 +1,178 @@
+//! Real disks: how a system cuts them into partitions, and which bytes each client gets.
+
+use manifest::Span;
+use std::path::PathBuf;
+
+use super::{
+    Problem,
+    backend::{Backend, Slice},
+    size::show_size,
+    source::{Line, Source, VmSource},
+};
+
+/// A sector of a virtio disk in bytes (VIRTIO 1.2, 5.2.4).
+pub(crate) const SECTOR_SIZE: u64 = 512;
+/// Where the first partition starts, and what the others' starts are multiples of, as partitioning tools do.
+pub(crate) const PARTITION_ALIGN: u64 = 1 << 20;
+/// What the second copy of the table takes at the end of a disk, rounded up (UEFI 2.10, 5.3.1: 33 sectors).
+const TABLE_COPY_SIZE: u64 = 1 << 20;
+/// A partition's size is a multiple of this: the block size of the file systems that go into it.
+pub(crate) const PARTITION_UNIT: u64 = 4096;
+
+/// A disk of the board.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    /// In the order of their addresses; a disk without any is raw.
+    pub(crate) partitions: Vec<Partition>,
+    /// A file of the user's, which is used as it is; without it, one is made and kept.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) line: Line,
+}
+
+/// A partition of a [`Disk`].
+#[derive(Clone, Debug)]
+pub(crate) struct Partition {
+    pub(crate) name: String,
+    /// Its bytes, counted from the start of the disk.
+    pub(crate) span: Span,
+    pub(crate) content: Option<Content>,
+}
+
+/// What a fresh partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The root file system of a Linux guest.
+    LinuxRoot,
+}
+
+impl Content {
+    /// Every content.
+    pub(crate) const ALL: [Self; 1] = [Self::LinuxRoot];
+
+    /// Its name in a system's file.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::LinuxRoot => "linux-root",
+        }
+    }
+}
+
+impl Disk {
+    /// Appends a partition after the last one.
+    ///
+    /// # Errors
+    /// The end of a sentence that starts with the disk, if it does not fit.
+    pub(crate) fn add(&mut self, name: String, size: u64, content: Option<Content>) -> Result<(), String> {
+        let end = self.partitions.last().map_or(Some(PARTITION_ALIGN), |last| last.span.end());
+        let base = end.and_then(|end| end.checked_next_multiple_of(PARTITION_ALIGN)).unwrap_or(u64::MAX);
+        let needed = base.saturating_add(size).saturating_add(TABLE_COPY_SIZE);
+        if needed > self.size {
+            return Err(format!(
+                "has {}, but needs {} up to its partition {name:?}, its tables included; make it larger",
+                show_size(self.size),
+                show_size(needed.checked_next_multiple_of(PARTITION_ALIGN).unwrap_or(needed))
+            ));
+        }
+        self.partitions.push(Partition { name, span: Span::new(base, size), content });
+        Ok(())
+    }
+
+    /// The bytes of a slice, counted from the start of the disk.
+    pub(crate) fn span_of(&self, slice: Slice) -> Span {
+        match slice {
+            Slice::Whole => Span::new(0, self.size),
+            Slice::Range(span) => span,
+            Slice::Partition(index) => self.partitions.get(index).map_or(Span::new(0, 0), |part| part.span),
+        }
+    }
+}
+
+/// A block device on a real disk.
+struct Owner<'a> {
+    vm: &'a VmSource,
+    device: usize,
+    disk: usize,
+    span: Span,
+    read_only: bool,
+    shared: bool,
+}
+
+/// Refuses two devices that have bytes of a disk in common which one of them writes, unless both say that they share.
+///
+/// # Errors
+/// A [`Problem`] at the second of them.
+pub(crate) fn check_overlaps(source: &Source) -> Result<(), Problem> {
+    let mut owners: Vec<Owner<'_>> = Vec::new();
+    for vm in &source.vms {
+        for (device, client) in vm.clients.iter().enumerate() {
+            let Some(Backend::Disk { disk, slice, read_only, shared }) = client.as_ref().map(|client| &client.backend)
+            else {
+                continue;
+            };
+            let Some(whole) = source.disks.get(*disk) else { continue };
+            let span = whole.span_of(*slice);
+            let owner = Owner { vm, device, disk: *disk, span, read_only: *read_only, shared: *shared };
+            for other in owners.iter().filter(|other| other.disk == owner.disk && other.span.overlaps(owner.span)) {
+                if !(owner.shared && other.shared || owner.read_only && other.read_only) {
+                    return Err(source.problem(vm.lines.device(device), overlap(&whole.name, &owner, other)));
+                }
+            }
+            owners.push(owner);
+        }
+    }
+    Ok(())
+}
+
+fn overlap(disk: &str, owner: &Owner<'_>, other: &Owner<'_>) -> String {
+    let first = owner.span.base.max(other.span.base);
+    let end = |owner: &Owner<'_>| owner.span.end().unwrap_or(u64::MAX);
+    let size = end(owner).min(end(other)).saturating_sub(first);
+    let whose = |owner: &Owner<'_>| {
+        let kind = owner.vm.devices.get(owner.device).map_or("", |device| &device.kind);
+        format!("device {kind:?} of vm {:?}", owner.vm.name)
+    };
+    format!(
+        "{} and {} have {} of disk {disk:?} in common, from byte {first:#x}; give them different slices, make both \
+         read_only, or say shared = true in both",
+        whose(other),
+        whose(owner),
+        show_size(size)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(size: u64) -> Disk {
+        Disk { name: "main".to_string(), size, partitions: Vec::new(), file: None, line: None }
+    }
+
+    #[test]
+    fn partitions_start_at_whole_mebibytes_and_leave_room_for_both_tables() {
+        let mut disk = disk(8 << 20);
+        disk.add("a".to_string(), (1 << 20) + 4096, None).unwrap();
+        disk.add("b".to_string(), 4 << 20, Some(Content::LinuxRoot)).unwrap();
+        let spans: Vec<_> = disk.partitions.iter().map(|partition| partition.span).collect();
+        assert_eq!(spans, [Span::new(1 << 20, (1 << 20) + 4096), Span::new(3 << 20, 4 << 20)]);
+        let end = disk.add("c".to_string(), 4096, None).unwrap_err();
+        assert_eq!(end, "has 8 MiB, but needs 9 MiB up to its partition \"c\", its tables included; make it larger");
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_too_large() {
+        disk(1 << 30).add("a".to_string(), u64::MAX, None).unwrap_err();
+        disk(1 << 30).add("a".to_string(), u64::MAX - (2 << 20), None).unwrap_err();
+    }
+
+    #[test]
+    fn a_slice_is_counted_from_the_start_of_the_disk() {
+        let mut disk = disk(16 << 20);
+        disk.add("a".to_string(), 2 << 20, None).unwrap();
+        assert_eq!(disk.span_of(Slice::Whole), Span::new(0, 16 << 20));
+        assert_eq!(disk.span_of(Slice::Partition(0)), Span::new(1 << 20, 2 << 20));
+        assert_eq!(disk.span_of(Slice::Range(Span::new(512, 512))), Span::new(512, 512));
+    }
+}
