@@ -215,6 +215,9 @@ pub const FUNCTION_READY: u32 = 0xc600_0011;
 /// there was more than EL2 does at one go: call again.
 pub const FUNCTION_COMPLETE: u32 = 0xc600_0012;
 
+/// What these calls return for a channel that does not exist: SMCCC's INVALID_PARAMETER, -3 (DEN0028 7.1).
+pub const INVALID_PARAMETER: u64 = 0xffff_ffff_ffff_fffd;
+
 /// What [`FUNCTION_COMPLETE`] returns when there is more to do.
 pub const COMPLETE_AGAIN: u64 = 1;
 

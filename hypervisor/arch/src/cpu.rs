@@ -270,6 +270,13 @@ pub fn fault_address(access: DeviceAccess) -> Option<GuestAddr> {
     access.address(FAR_EL2.get(), HPFAR_EL2.get())
 }
 
+/// In the fast tier: the guest address of `access`, which is a permission fault, if it is aligned and still translates.
+#[inline]
+pub fn permission_fault_address(access: DeviceAccess) -> Option<GuestAddr> {
+    let far = FAR_EL2.get();
+    access.address(far, (mmu::translate_stage1(far)? >> 12) << 4)
+}
+
 /// In the fast tier: makes the loaded guest take an exception, as `entry` computes it from the guest's state.
 pub fn inject(entry: impl FnOnce(&El1Target) -> El1Entry) {
     let (vbar, sctlr): (u64, u64);

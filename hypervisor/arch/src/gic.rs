@@ -236,6 +236,18 @@ impl Gic {
         self.distributor.isenabler[(intid / 32) as usize].set(1 << (intid % 32));
     }
 
+    /// Takes SPI `intid` out of play: disabled, neither pending nor active. Numbers beyond the controller's are ignored.
+    pub fn quiesce_spi(&self, intid: u32) {
+        if !(32..SPECIAL).contains(&intid) {
+            return;
+        }
+        let (word, bit) = ((intid / 32) as usize, 1 << (intid % 32));
+        self.distributor.icenabler[word].set(bit);
+        self.wait_for_distributor();
+        self.distributor.icpendr[word].set(bit);
+        self.distributor.icactiver[word].set(bit);
+    }
+
     /// Makes private interrupt `intid` of `core` active again: its virtual CPU comes back with it in a list register.
     pub fn activate_private(&self, core: usize, intid: u32) {
         if let Some(frame) = self.frame(core) {

@@ -7,7 +7,7 @@ use crate::boot::{self, SecondaryStart};
 use crate::device_window::DeviceWindow;
 use crate::memory::{GuestRam, MemoryBlock};
 use crate::registers::ID_AA64MMFR0_EL1;
-use crate::shadow::ShadowPage;
+use crate::shadow::ReadablePage;
 use crate::{firmware, per_core};
 use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, VTTBR_EL2};
 use core::arch::asm;
@@ -265,12 +265,11 @@ pub(crate) fn configure_stage2() {
 }
 
 /// What a guest can reach beside its RAM.
-#[derive(Default)]
 pub struct Windows<'a> {
     /// Pages that it may read, each with its guest address.
-    pub shadows: &'a [(u64, &'a ShadowPage)],
+    pub pages: &'a [(u64, ReadablePage)],
     /// Registers of physical devices, at their physical addresses.
-    pub devices: &'a [DeviceWindow],
+    pub registers: &'a [DeviceWindow],
 }
 
 /// A VM's stage 2: the value of VTTBR_EL2. It maps nothing but what is a guest's own.
@@ -289,11 +288,11 @@ impl Stage2 {
         for (input, output, size) in ram.regions() {
             map(&mut pool, root, &Mapping { input, output, size, attributes: Attributes::GUEST_MEMORY })?;
         }
-        for (input, page) in windows.shadows {
+        for (input, page) in windows.pages {
             let attributes = Attributes::GUEST_DEVICE_READ_ONLY;
             map(&mut pool, root, &Mapping { input: *input, output: page.start(), size: TABLE_SIZE, attributes })?;
         }
-        for Range { start, size } in windows.devices.iter().map(DeviceWindow::range) {
+        for Range { start, size } in windows.registers.iter().map(DeviceWindow::range) {
             let (output, attributes) = (PhysAddr(start), Attributes::GUEST_DEVICE);
             map(&mut pool, root, &Mapping { input: start, output, size, attributes })?;
         }

@@ -48,8 +48,19 @@ impl ShadowPage {
         }
     }
 
-    /// Where the page is.
-    pub(crate) fn start(&self) -> PhysAddr {
-        self.start
+    /// What a guest's stage 2 maps.
+    #[must_use]
+    pub fn readable(&self) -> ReadablePage {
+        ReadablePage(self.start)
+    }
+}
+
+/// A guest's view of a [`ShadowPage`]: it may read it.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadablePage(PhysAddr);
+
+impl ReadablePage {
+    pub(crate) fn start(self) -> PhysAddr {
+        self.0
     }
 }

@@ -4,6 +4,7 @@ use crate::console;
 use crate::entropy::Pool;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::{self, Machine};
+use crate::virtio::VirtioDevice;
 use crate::vm::{Image, Parts, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::format;
@@ -12,10 +13,12 @@ use alloc::vec::Vec;
 use arch::board::Board;
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
+use arch::device_window::DeviceWindow;
 use arch::gic::{self, Gic};
 use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, PhysicalMemory};
 use arch::mmu::{Stage2, Windows};
+use arch::shadow::{ReadablePage, ShadowPage};
 use core::sync::atomic::Ordering;
 use devices::Make;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
@@ -52,7 +55,8 @@ pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
 
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
-        vms.push(build_vm(number, vm, &bundle, &mut memory)?);
+        let channels = channels_of(&system, number);
+        vms.push(build_vm(number, vm, channels, &bundle, board, &mut memory)?);
     }
     let vms: &'static [Vm] = Box::leak(vms.into_boxed_slice());
     let cores = usize::from(system.cores);
@@ -96,12 +100,23 @@ fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalM
 fn build_vm(
     number: usize,
     vm: &manifest::Vm,
+    channels: Vec<(usize, usize)>,
     bundle: &Bundle<'static>,
+    board: &Board,
     memory: &mut PhysicalMemory,
 ) -> Result<Vm, String> {
-    let (ram, stage2) = build_memory(number, vm, memory)?;
-    let (bus, slots) = build_devices(vm)?;
+    let Devices { bus, slots, virtio, pages } = build_devices(vm, memory)?;
+    let mut registers = Vec::with_capacity(vm.assigned.len());
+    for device in &vm.assigned {
+        let window = DeviceWindow::new(board, device.address, device.size);
+        registers.push(window.map_err(|why| format!("the registers of {} of vm {} {why}", device.name, vm.name))?);
+    }
+    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, memory)?;
     let vgic = new_vgic(vm.vcpus.len());
+    let assigned: Vec<u32> = vm.assigned.iter().flat_map(|device| device.interrupts.iter().copied()).collect();
+    for intid in &assigned {
+        vgic.link(IntId::new(*intid), *intid);
+    }
     for timer in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {
         vgic.link(IntId::new(timer), timer);
     }
@@ -118,6 +133,10 @@ fn build_vm(
         vgic,
         bus,
         slots,
+        virtio,
+        channels,
+        doorbell: vm.doorbell.map(IntId::new),
+        assigned,
         console: console::add_guest(&vm.name),
         images,
         seeds: vm.seeds.iter().map(|seed| (seed.address, seed.size as usize)).collect(),
@@ -135,7 +154,12 @@ fn new_vgic(vcpus: usize) -> &'static Vgic {
 
 /// Gives the machine its RAM, in blocks as large as fit, and maps it.
 #[inline(never)]
-fn build_memory(number: usize, vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<(GuestRam, Stage2), String> {
+fn build_memory(
+    number: usize,
+    vm: &manifest::Vm,
+    windows: &Windows<'_>,
+    memory: &mut PhysicalMemory,
+) -> Result<(GuestRam, Stage2), String> {
     let name = &vm.name;
     let tables = memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
     let tables = tables.ok_or_else(|| format!("no RAM is left for the tables of vm {name}"))?;
@@ -155,26 +179,62 @@ fn build_memory(number: usize, vm: &manifest::Vm, memory: &mut PhysicalMemory) -
             .map_err(|_| format!("vm {name} has more than {} regions of RAM", arch::memory::REGIONS_MAX))?;
     }
     // VMID 0 is EL2's own convention for "no guest".
-    let stage2 = Stage2::build(tables, number as u8 + 1, &ram, &Windows::default());
-    Ok((ram, stage2.map_err(|error| format!("the RAM of vm {name} cannot be mapped: {error}"))?))
+    let stage2 = Stage2::build(tables, number as u8 + 1, &ram, windows);
+    Ok((ram, stage2.map_err(|error| format!("what vm {name} has cannot be mapped: {error}"))?))
 }
 
-fn build_devices(vm: &manifest::Vm) -> Result<(Bus<{ crate::vm::DEVICES_MAX }>, Vec<Slot>), String> {
-    let mut bus = Bus::new();
-    let mut slots = Vec::new();
+/// The devices of a virtual machine, by kind.
+struct Devices {
+    bus: Bus<{ crate::vm::DEVICES_MAX }>,
+    slots: Vec<Slot>,
+    virtio: Vec<VirtioDevice>,
+    /// The pages of the para-virtual ones, with their guest addresses.
+    pages: Vec<(u64, ReadablePage)>,
+}
+
+#[inline(never)]
+fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<Devices, String> {
+    let (mut bus, mut slots, mut virtio, mut pages) = (Bus::new(), Vec::new(), Vec::new(), Vec::new());
     for device in &vm.devices {
         let (name, kind) = (&vm.name, &device.kind);
         let model = devices::find(kind).ok_or_else(|| {
             format!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
         })?;
-        bus.insert(GuestAddr(device.address), device.size, slots.len() as u16)
-            .map_err(|error| format!("vm {name}, device {kind} at {:#x}: {error:?}", device.address))?;
-        let Make::Emulated(create) = model.make else {
-            return Err(format!("vm {name} has a device of kind {kind}, and there is no driver domain to serve it"));
+        let number = match model.make {
+            Make::Emulated(create) => {
+                slots.push(Slot::new(create(), device.interrupt.map(IntId::new)));
+                slots.len() - 1
+            }
+            Make::Virtio(kind) => {
+                let (Some(service), Some(interrupt)) = (&device.service, device.interrupt) else {
+                    return Err(format!("the {} of vm {name} has no driver domain or no interrupt", model.name));
+                };
+                let page = memory.allocate(TABLE_SIZE, TABLE_SIZE);
+                let page = page.ok_or_else(|| format!("no RAM is left for the devices of vm {name}"))?;
+                let page = ShadowPage::new(page);
+                pages.push((device.address, page.readable()));
+                virtio.push(VirtioDevice::new(kind, service.queues, page, IntId::new(interrupt), service));
+                usize::from(crate::virtio::FIRST_NUMBER) + virtio.len() - 1
+            }
         };
-        slots.push(Slot::new(create(), device.interrupt.map(IntId::new)));
+        bus.insert(GuestAddr(device.address), device.size, number as u16)
+            .map_err(|error| format!("vm {name}, device {kind} at {:#x}: {error}", device.address))?;
     }
-    Ok((bus, slots))
+    Ok(Devices { bus, slots, virtio, pages })
+}
+
+/// What the virtual machine `number` serves, by channel: the client's place, and the index of its device.
+fn channels_of(system: &System, number: usize) -> Vec<(usize, usize)> {
+    let mut channels = Vec::new();
+    for (client, vm) in system.vms.iter().enumerate() {
+        let services = vm.devices.iter().filter_map(|device| device.service.as_ref());
+        for (index, service) in services.enumerate().filter(|(_, service)| usize::from(service.provider) == number) {
+            channels.push((service.channel, (client, index)));
+        }
+    }
+    // The manifest was checked: the numbers count from 0, each once.
+    channels.sort_unstable_by_key(|(channel, _)| *channel);
+    channels.into_iter().map(|(_, device)| device).collect()
 }
 
 /// Makes the virtual CPUs and puts each where its core will look for it.
@@ -201,6 +261,7 @@ fn place_vcpus(machine: &'static Machine) {
                 left: Left::Reschedule,
                 waiting: false,
                 is_leaving: false,
+                unfinished: 0,
                 recent: Recent::none(),
             };
             machine.vcpus[core].lock().push(Vcpu::new(guest));

@@ -4,7 +4,7 @@
 //! [`GuestCpu::left`].
 
 use crate::guest_cpu::{GuestCpu, Left};
-use crate::{hypercall, interrupt, mmio, system_register};
+use crate::{hypercall, interrupt, mmio, system_register, virtio};
 use arch::context::{Guest, Vcpu, Verdict};
 use arch::{cpu, gic};
 use core::sync::atomic::Ordering;
@@ -85,6 +85,11 @@ fn frequent_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     {
         cpu::skip_instruction();
         return deliver(vcpu, kicks);
+    }
+    if let Some(access) = DeviceAccess::permission_store_of(esr)
+        && let Some(verdict) = virtio::store(vcpu, access)
+    {
+        return verdict;
     }
     if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr) {
         cpu::skip_instruction();

@@ -28,6 +28,8 @@ pub enum Left {
     Stray(DataAbort),
     /// The guest did something else that it was refused. It has its exception already; this is for the log.
     Refused(Exit),
+    /// Para-virtual devices have more to do than was done at once.
+    Serve,
     /// An SError: ESR_EL2.
     SystemError(u64),
 }
@@ -54,6 +56,8 @@ pub struct GuestCpu {
     pub waiting: bool,
     /// It has asked to be turned off, and is off once the core has taken its interrupts back.
     pub is_leaving: bool,
+    /// Para-virtual devices that have more to do than was done at once, a bit each.
+    pub unfinished: u64,
     /// The device window that it used last.
     pub recent: Recent,
 }

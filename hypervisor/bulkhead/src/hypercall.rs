@@ -2,6 +2,7 @@
 
 use crate::fast::leave;
 use crate::guest_cpu::{GuestCpu, Left};
+use crate::virtio;
 use arch::context::{Vcpu, Verdict};
 use model::psci::{self, Call};
 
@@ -31,7 +32,7 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         Call::TrngFeatures { function } => psci::trng_features(function),
         Call::TrngUuid => return answer_words(vcpu, psci::TRNG_UUID.map(u64::from)),
         Call::TrngRandom { bits, wide } => return random(vcpu, bits, wide),
-        Call::Unknown => psci::NOT_SUPPORTED,
+        Call::Unknown => return virtio::hypercall(vcpu),
     };
     vcpu.context.x[0] = result;
     Verdict::Resume

@@ -1,6 +1,8 @@
 //! Physical interrupts that arrive while a guest runs.
 
 use crate::guest_cpu::{GuestCpu, Left};
+use crate::machine::Machine;
+use crate::vm::Vm;
 use arch::context::Verdict;
 use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
@@ -14,6 +16,10 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
     match intid {
         gic::KICK => {
             gic::deactivate(intid);
+            if guest.unfinished != 0 {
+                guest.left = Left::Serve;
+                return Verdict::Leave;
+            }
             if guest.shares_core || !guest.vm.is_running() {
                 guest.left = Left::Reschedule;
                 return Verdict::Leave;
@@ -36,11 +42,24 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
             gic::deactivate(intid);
             if is_other_concerned { reschedule(guest) } else { Verdict::Resume }
         }
+        // An assigned device's: ended by the guest, as a timer's is.
+        _ if guest.vm.assigned.contains(&intid) => {
+            let kicks = guest.interface.inject_linked(guest.vm.vgic, guest.index, IntId::new(intid));
+            if !kicks.is_empty() && guest.deliver(kicks) { reschedule(guest) } else { Verdict::Resume }
+        }
         _ => {
             guest.left = Left::Interrupt(intid);
             Verdict::Leave
         }
     }
+}
+
+/// Hands the interrupt of an assigned device to its owner, who is not on this core at the moment. It stays active until the
+/// owner has ended it.
+pub fn take_for_absent(machine: &Machine, owner: &Vm, intid: u32, this_core: usize) {
+    let kicks = owner.vgic.inject(IntId::new(intid), 0);
+    // `pick`, which runs next, sees what is for this core.
+    let _ = machine.tell(owner, kicks, this_core);
 }
 
 fn reschedule(guest: &mut GuestCpu) -> Verdict {

@@ -46,6 +46,10 @@ pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u
 pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {
     let Parked::Last(phase) = vm.park(vcpu) else { return false };
     console::flush(vm);
+    vm.is_ready.store(false, Ordering::Release);
+    for intid in &vm.assigned {
+        machine.gic.quiesce_spi(*intid);
+    }
     // One that parked early may have been turned on by one that parked late.
     for power in &vm.power {
         power.turn_off();
@@ -62,7 +66,11 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
         Phase::StoppingForOff => {
             vm.advance(Phase::StoppingForOff, Phase::Off);
             log::info!("vm {} is off", vm.name);
-            if machine.retire() {
+            report(vm);
+            if machine.retire(vm) {
+                for provider in machine.vms.iter().filter(|vm| vm.is_driver_domain()) {
+                    report(provider);
+                }
                 log::info!("every vm is off: power off");
                 firmware::power_off();
             }
@@ -70,6 +78,13 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
         Phase::Preparing | Phase::Running | Phase::Off => {}
     }
     true
+}
+
+/// What the machine's devices did.
+fn report(vm: &Vm) {
+    for (index, device) in vm.virtio.iter().enumerate() {
+        device.report(&vm.name, index);
+    }
 }
 
 /// A guest that restarts again and again is not to fill the log.
@@ -111,7 +126,20 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
     for slot in &vm.slots {
         slot.reset();
     }
+    for device in &vm.virtio {
+        device.reset();
+    }
     vm.vgic.reset();
+    for (client, index) in &vm.channels {
+        if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
+            device.restart_channel(&vm.ram);
+        }
+    }
+    if let Some(core) = vm.core_of(0) {
+        for intid in &vm.assigned {
+            machine.gic.enable_spi(*intid, core);
+        }
+    }
     let mut pool = machine.entropy.lock();
     for (address, size) in &vm.seeds {
         for start in (0..*size).step_by(SEED_CHUNK) {
@@ -130,13 +158,45 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
     let starts = vm.starts.fetch_add(1, Ordering::Relaxed) + 1;
     log::debug!("vm {} starts (start {starts})", vm.name);
     vm.advance(Phase::Preparing, Phase::Running);
+    // This one: preparation is done where virtual CPU 0 runs.
+    let Some(core) = vm.core_of(0) else { return };
+    vm.is_held.store(true, Ordering::SeqCst);
+    if waits_for(machine, vm).is_none() {
+        release(machine, vm, core);
+    } else if let Some(provider) = waits_for(machine, vm) {
+        log::info!("vm {} waits for its driver domain, vm {}", vm.name, provider.name);
+        machine.summon(core, core);
+    }
+}
+
+/// The driver domain that `vm` cannot start without and that is not ready.
+fn waits_for(machine: &'static Machine, vm: &Vm) -> Option<&'static Vm> {
+    let providers = vm.virtio.iter().filter_map(|device| machine.vms.get(device.provider));
+    providers.into_iter().find(|provider| !provider.is_ready.load(Ordering::SeqCst))
+}
+
+/// Starts virtual CPU 0 of a machine that is prepared, once.
+fn release(machine: &'static Machine, vm: &Vm, this_core: usize) {
+    if !vm.is_held.swap(false, Ordering::SeqCst) {
+        return;
+    }
     if let Some(power) = vm.power.first() {
         // All powers are off while a machine is prepared.
         let _ = power.turn_on(vm.entry, vm.device_tree);
     }
     if let Some(core) = vm.core_of(0) {
-        // This one: preparation is done where virtual CPU 0 runs.
-        machine.summon(core, core);
+        machine.summon(core, this_core);
+    }
+}
+
+/// The driver domain `provider` serves its channels from now on: whoever waits for it starts.
+pub fn provider_is_ready(machine: &'static Machine, provider: &Vm, this_core: usize) {
+    provider.is_ready.store(true, Ordering::SeqCst);
+    for vm in machine.vms {
+        let is_client = vm.virtio.iter().any(|device| device.provider == provider.number);
+        if is_client && waits_for(machine, vm).is_none() {
+            release(machine, vm, this_core);
+        }
     }
 }
 
@@ -147,5 +207,6 @@ pub fn start(vcpu: &mut Vcpu<GuestCpu>, entry: u64, argument: u64) {
     vcpu.guest.virtual_interface = VirtualInterface::reset();
     vcpu.guest.waiting = false;
     vcpu.guest.is_leaving = false;
+    vcpu.guest.unfinished = 0;
     vcpu.guest.left = Left::Reschedule;
 }

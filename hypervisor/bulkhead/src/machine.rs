@@ -30,7 +30,7 @@ pub struct Machine {
     pub vcpus: [Mutex<Vec<Vcpu<GuestCpu>>>; CORES_MAX],
     /// Cores whose virtual CPUs have been turned on or off, or whose machines have changed phase, since they looked.
     summoned: [AtomicBool; CORES_MAX],
-    /// Virtual machines that are not off.
+    /// Virtual machines that are not off, driver domains apart.
     live: AtomicUsize,
     /// What each core runs: 0, or 1 + VM number * 16 + virtual CPU number. For the epitaph alone.
     running: [AtomicU32; CORES_MAX],
@@ -44,7 +44,7 @@ impl Machine {
             uart_interrupt,
             cores,
             summoned: [const { AtomicBool::new(true) }; CORES_MAX],
-            live: AtomicUsize::new(vms.len()),
+            live: AtomicUsize::new(vms.iter().filter(|vm| !vm.is_driver_domain()).count()),
             vms,
             entropy: Mutex::new(entropy),
             vcpus: [const { Mutex::new(Vec::new()) }; CORES_MAX],
@@ -86,8 +86,31 @@ impl Machine {
         }
     }
 
-    /// Notes that a virtual machine is off for good. Returns whether it was the last.
-    pub fn retire(&self) -> bool {
+    /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names and that need it. Returns whether one of
+    /// `this_core` is among them.
+    #[inline]
+    pub fn tell(&self, vm: &Vm, kicks: Kicks, this_core: usize) -> bool {
+        let mut is_own_core_concerned = false;
+        for vcpu in kicks.iter() {
+            match vm.core_of(vcpu) {
+                Some(core) if core == this_core => is_own_core_concerned = true,
+                Some(core) if vm.needs_kick(vcpu) => self.kick_core(core, this_core),
+                Some(_) | None => {}
+            }
+        }
+        is_own_core_concerned
+    }
+
+    /// The virtual machine that owns the physical interrupt `intid`.
+    pub fn owner_of(&self, intid: u32) -> Option<&'static Vm> {
+        self.vms.iter().find(|vm| vm.assigned.contains(&intid))
+    }
+
+    /// Notes that `vm` is off for good. Returns whether nobody is left whom a driver domain could serve.
+    pub fn retire(&self, vm: &Vm) -> bool {
+        if vm.is_driver_domain() {
+            return self.live.load(Ordering::Acquire) == 0;
+        }
         self.live.fetch_sub(1, Ordering::AcqRel) == 1
     }
 

@@ -21,6 +21,7 @@ mod mmio;
 mod run;
 mod scheduler;
 mod system_register;
+mod virtio;
 mod vm;
 
 use arch::boot::DeviceTree;

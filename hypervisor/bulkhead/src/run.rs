@@ -2,9 +2,11 @@
 
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
+use crate::interrupt;
 use crate::lifecycle;
 use crate::machine::Machine;
 use crate::scheduler::{Core, Work};
+use crate::virtio;
 use crate::vm::Phase;
 use arch::context::Vcpu;
 use arch::{cpu, gic};
@@ -63,6 +65,7 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
             );
         }
         Left::Refused(exit) => log_refusal(vcpu, exit),
+        Left::Serve => virtio::resume(vcpu),
         Left::SystemError(esr) => lifecycle::stop_for_system_error(machine, &vcpu.guest, esr),
     }
 }
@@ -123,7 +126,13 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
         // The deadline is past; `pick` sets the next.
         gic::HYP_TIMER => arch::timer::set_deadline(None),
         intid if intid == machine.uart_interrupt => console::receive(machine, core),
-        intid => log::warn!("core {core}: interrupt {intid} came that nobody owns"),
+        intid => {
+            if let Some(owner) = machine.owner_of(intid) {
+                interrupt::take_for_absent(machine, owner, intid, core);
+                return;
+            }
+            log::warn!("core {core}: interrupt {intid} came that nobody owns");
+        }
     }
     gic::deactivate(intid);
 }

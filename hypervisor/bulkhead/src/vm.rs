@@ -1,12 +1,13 @@
 //! One virtual machine: what its virtual CPUs share.
 
 use crate::console::GuestConsole;
+use crate::virtio::VirtioDevice;
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
 use arch::timer;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use devices::AnyDevice;
 use model::bus::Bus;
 use model::console::GuestIndex;
@@ -161,8 +162,23 @@ pub struct Vm {
     pub vgic: &'static Vgic,
     /// Where its devices answer.
     pub bus: Bus<DEVICES_MAX>,
-    /// Its devices; the bus names them by index.
+    /// Its emulated devices; the bus names them by index.
     pub slots: Vec<Slot>,
+    /// Its para-virtual devices; the bus names them by [`FIRST_NUMBER`](crate::virtio::FIRST_NUMBER) and their index.
+    pub virtio: Vec<VirtioDevice>,
+    /// What it serves, if it is a driver domain: by channel, the client's place among the virtual machines and the index of
+    /// the client's device.
+    pub channels: Vec<(usize, usize)>,
+    /// The interrupt by which a driver domain hears of requests.
+    pub doorbell: Option<IntId>,
+    /// The INTIDs of its physical devices.
+    pub assigned: Vec<u32>,
+    /// A driver domain has said that its clients may start.
+    pub is_ready: AtomicBool,
+    /// It is prepared, and starts as soon as its driver domain is ready.
+    pub is_held: AtomicBool,
+    /// Broken virtio protocols that it is to blame for; the first few are logged.
+    pub breaches: AtomicU32,
     /// The power state of each virtual CPU.
     pub power: Vec<Power>,
     /// Its end of the system console.
@@ -213,6 +229,14 @@ pub struct Parts {
     /// As in [`Vm`].
     pub slots: Vec<Slot>,
     /// As in [`Vm`].
+    pub virtio: Vec<VirtioDevice>,
+    /// As in [`Vm`].
+    pub channels: Vec<(usize, usize)>,
+    /// As in [`Vm`].
+    pub doorbell: Option<IntId>,
+    /// As in [`Vm`].
+    pub assigned: Vec<u32>,
+    /// As in [`Vm`].
     pub console: GuestIndex,
     /// As in [`Vm`].
     pub images: Vec<Image>,
@@ -241,6 +265,13 @@ impl Vm {
             vgic: parts.vgic,
             bus: parts.bus,
             slots: parts.slots,
+            virtio: parts.virtio,
+            channels: parts.channels,
+            doorbell: parts.doorbell,
+            assigned: parts.assigned,
+            is_ready: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            breaches: AtomicU32::new(0),
             power: parts.vcpus.iter().map(|_| Power::new(false)).collect(),
             console: parts.console,
             images: parts.images,
@@ -257,6 +288,11 @@ impl Vm {
             sharing: AtomicU32::new(0),
             life: AtomicU32::new(Phase::Preparing.bits()),
         }
+    }
+
+    /// Whether it serves others: the system does not go on for its sake.
+    pub fn is_driver_domain(&self) -> bool {
+        self.doorbell.is_some()
     }
 
     /// How many virtual CPUs it has.

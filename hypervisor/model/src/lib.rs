@@ -12,6 +12,7 @@
 //! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
 //! | [`id_registers`] | which processor features does a guest see? |
 //! | [`ram`] | which physical memory is free? |
+//! | [`io`] | what becomes of a virtio request on its way to the driver domain and back? |
 //! | [`bus`] | which device answers at this address? |
 //! | [`vgic`] | which interrupts does a guest see, and which are in the list registers? |
 //! | [`virtqueue`] | what did a driver put into its queue, and does it want to hear of what comes back? |
@@ -31,6 +32,7 @@
     )
 )]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -39,6 +41,7 @@ pub mod console;
 pub mod exit;
 pub mod id_registers;
 pub mod inject;
+pub mod io;
 pub mod psci;
 pub mod ram;
 pub mod table;

@@ -196,6 +196,15 @@ impl DeviceAccess {
         if esr & (Self::MASK | FORM) == Self::VALUE | 0b10 << 22 { Some(Self(esr as u32)) } else { None }
     }
 
+    /// The access behind `esr`, if it is a store to a page that may only be read: a permission fault. HPFAR_EL2 does not hold
+    /// its address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn permission_store_of(esr: u64) -> Option<Self> {
+        const VALUE: u64 = 0x24 << 26 | 1 << 24 | 1 << 6 | 0x0c;
+        if esr & (Self::MASK | 1 << 6) == VALUE { Some(Self(esr as u32)) } else { None }
+    }
+
     /// The register that is loaded or stored (ISS.SRT), 0 to 31; 31 is XZR.
     #[inline(always)]
     #[must_use]

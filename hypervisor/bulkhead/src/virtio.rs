@@ -1,0 +1,357 @@
+//! Para-virtual devices: a register file and a queue walker on one side, a driver domain's channel on the other.
+//!
+//! Loads cost nothing: the registers are a page that the guest may read. A store ends up in [`store`]. What a device asks
+//! of others comes back as [`Reaction`], and is carried out when its lock is free again.
+//!
+//! Leaves out what a request means (`model::io`) and what the registers do (`devices::virtio_mmio`).
+
+use crate::fast::leave;
+use crate::guest_cpu::{GuestCpu, Left};
+use crate::lifecycle;
+use crate::machine::Machine;
+use crate::vm::Vm;
+use abi::io;
+use arch::context::{Vcpu, Verdict};
+use arch::memory::GuestRam;
+use arch::shadow::ShadowPage;
+use arch::{cpu, gic};
+use core::sync::atomic::Ordering;
+use devices::virtio_mmio::{Configuration, Effect, Kind, Shadow, VirtioMmio, feature};
+use model::exit::DeviceAccess;
+use model::io::service::{Broken, Wires};
+use model::io::{Outcome, Service, ServiceKind};
+use model::psci;
+use model::vgic::{IntId, Kicks};
+use model::virtqueue::Features;
+use spin::Mutex;
+use vdev::Width;
+
+/// On the bus of a virtual machine, the device numbers from here on are para-virtual devices.
+pub const FIRST_NUMBER: u16 = 0x100;
+
+/// How many broken protocols of a virtual machine are logged.
+const BREACHES_LOGGED_MAX: u32 = 4;
+
+/// The page that a guest reads a device's registers from.
+struct Page(ShadowPage);
+
+impl Shadow for Page {
+    #[inline]
+    fn set(&mut self, offset: u16, word: u32) {
+        self.0.set(offset, word);
+    }
+}
+
+/// A para-virtual device in its place.
+pub struct VirtioDevice {
+    state: Mutex<State>,
+    interrupt: IntId,
+    /// The driver domain: its place among the virtual machines.
+    pub provider: usize,
+    mac: [u8; 6],
+}
+
+struct State {
+    registers: VirtioMmio,
+    service: Service,
+    page: Page,
+    /// The level of the line when it was last looked at.
+    line: bool,
+}
+
+/// What others have to be told after a call.
+#[derive(Clone, Copy)]
+struct Reaction {
+    /// The client's virtual CPUs.
+    client: Kicks,
+    /// The driver domain has requests that it wants to be told of.
+    doorbell: bool,
+    /// There is more to do.
+    again: bool,
+    breach: Option<Broken>,
+}
+
+impl VirtioDevice {
+    /// A device at power-on, whose channel is `service`.
+    pub fn new(kind: Kind, queues: u16, page: ShadowPage, interrupt: IntId, service: &manifest::Service) -> Self {
+        let service_kind = match kind {
+            Kind::Block => ServiceKind::Block,
+            Kind::Network => ServiceKind::Network,
+            Kind::Console => ServiceKind::Console,
+            Kind::Entropy => ServiceKind::Entropy,
+        };
+        let mut page = Page(page);
+        let mut registers = VirtioMmio::new(kind, queues);
+        registers.reset(&mut page);
+        let state =
+            State { registers, service: Service::new(service_kind, service.address, service.size), page, line: false };
+        Self {
+            state: Mutex::new(state),
+            interrupt,
+            provider: usize::from(service.provider),
+            mac: service.mac.unwrap_or_default(),
+        }
+    }
+
+    /// Back to power-on, with its client; the vGIC, which holds the line low then, is reset too.
+    pub fn reset(&self) {
+        let mut state = self.state.lock();
+        let State { registers, service, page, line } = &mut *state;
+        registers.reset(page);
+        service.reset();
+        *line = false;
+    }
+
+    /// The driver domain starts, with `memory` cleared.
+    pub fn restart_channel(&self, memory: &GuestRam) {
+        // Channels were checked to lie in their memory.
+        let _ = self.state.lock().service.restart_channel(memory);
+    }
+
+    /// Logs what happened so far; `vm` is the client, whose device `index` this is.
+    pub fn report(&self, vm: &str, index: usize) {
+        let state = self.state.lock();
+        let counters = state.service.counters();
+        log::info!(
+            "vm {vm}, virtio device {index}: requests={} bytes={} kicks={} doorbells={} interrupts={} dropped={} forged={}",
+            counters.requests,
+            counters.bytes,
+            counters.kicks,
+            counters.doorbells,
+            counters.interrupts,
+            counters.dropped,
+            counters.forged
+        );
+    }
+
+    /// A store by the client.
+    #[inline]
+    fn store(&self, offset: u64, width: Width, value: u64, client: &Vm, provider: &Vm) -> Option<Reaction> {
+        let mut state = self.state.lock();
+        let effect = {
+            let State { registers, page, .. } = &mut *state;
+            registers.write(offset, width, value, page).ok()?
+        };
+        let outcome = match effect {
+            Effect::Notify(queue) => {
+                state.service.notify(queue, &Wires { client: &client.ram, provider: &provider.ram })
+            }
+            Effect::None | Effect::Acknowledged => Ok(Outcome::default()),
+            Effect::QueueReady(_) | Effect::QueueStopped(_) | Effect::Live | Effect::Reset => {
+                state.follow(effect);
+                Ok(Outcome::default())
+            }
+        };
+        Some(state.react(outcome, self.interrupt, client))
+    }
+
+    /// Goes on with what a store left over.
+    fn resume(&self, client: &Vm, provider: &Vm) -> Reaction {
+        let mut state = self.state.lock();
+        let outcome = state.service.resume(&Wires { client: &client.ram, provider: &provider.ram });
+        state.react(outcome, self.interrupt, client)
+    }
+
+    /// The driver domain has completed requests, or received something.
+    fn complete(&self, client: &Vm, provider: &Vm) -> Reaction {
+        let mut state = self.state.lock();
+        let outcome = state.service.complete(&Wires { client: &client.ram, provider: &provider.ram });
+        state.react(outcome, self.interrupt, client)
+    }
+
+    /// The driver domain says what stands behind the device.
+    fn attach(&self, size: u64, features: u64, block_size: u64, client: &Vm) -> Reaction {
+        let mut state = self.state.lock();
+        let State { registers, service, page, .. } = &mut *state;
+        let configuration = match registers.kind() {
+            Kind::Block => {
+                service.attach_disk(size, features);
+                Configuration::Block {
+                    capacity_sectors: size,
+                    block_size: block_size as u32,
+                    read_only: features & io::FEATURE_READ_ONLY != 0,
+                    flush: features & io::FEATURE_FLUSH != 0,
+                    discard: features & io::FEATURE_DISCARD != 0,
+                    write_zeroes: features & io::FEATURE_WRITE_ZEROES != 0,
+                }
+            }
+            Kind::Network => Configuration::Network { mac: self.mac, mtu: size as u16, link_up: true },
+            Kind::Console => Configuration::Console { columns: 80, rows: 24 },
+            Kind::Entropy => Configuration::Entropy,
+        };
+        registers.configure(configuration, page);
+        state.react(Ok(Outcome::default()), self.interrupt, client)
+    }
+}
+
+impl State {
+    /// Brings the service in line with the registers.
+    #[inline(never)]
+    fn follow(&mut self, effect: Effect) {
+        let Self { registers, service, .. } = self;
+        let features = registers.features();
+        match effect {
+            Effect::QueueReady(index) => {
+                if let Some(layout) = registers.queue(index) {
+                    let features = Features {
+                        event_index: features & feature::EVENT_IDX != 0,
+                        indirect: features & feature::INDIRECT_DESC != 0,
+                    };
+                    service.start_queue(index, layout, features);
+                }
+            }
+            Effect::QueueStopped(index) => service.stop_queue(index),
+            Effect::Live => {
+                service.negotiated(features & feature::NET_GUEST_CSUM != 0, features & feature::NET_MRG_RXBUF != 0)
+            }
+            Effect::Reset => service.reset(),
+            Effect::None | Effect::Notify(_) | Effect::Acknowledged => {}
+        }
+    }
+
+    /// Turns what the service says into interrupts: the registers first, then the line.
+    #[inline]
+    fn react(&mut self, outcome: Result<Outcome, Broken>, interrupt: IntId, client: &Vm) -> Reaction {
+        let mut reaction = Reaction { client: Kicks::NONE, doorbell: false, again: false, breach: None };
+        match outcome {
+            Ok(outcome) => {
+                if outcome.interrupt {
+                    self.registers.raise_used(&mut self.page);
+                }
+                reaction.doorbell = outcome.doorbell;
+                reaction.again = outcome.again;
+            }
+            Err(breach) => {
+                if let Broken::Client(_) = breach {
+                    self.service.reset();
+                    self.registers.need_reset(&mut self.page);
+                }
+                reaction.breach = Some(breach);
+            }
+        }
+        let level = self.registers.line();
+        if level != self.line {
+            self.line = level;
+            // Under the lock, so that the vGIC hears of levels in their order.
+            reaction.client = client.vgic.set_line(interrupt, 0, level);
+        }
+        reaction
+    }
+}
+
+/// Answers a store to the page of a para-virtual device. `None` if it is none, or one that the device refuses.
+#[inline(never)]
+pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict> {
+    let address = cpu::permission_fault_address(access)?;
+    let transfer = access.transfer();
+    let value = transfer.cut(vcpu.register(transfer.transfer));
+    let guest = &mut vcpu.guest;
+    let (number, offset) = guest.vm.bus.find_again(&mut guest.recent, address)?;
+    let index = usize::from(number.checked_sub(FIRST_NUMBER)?);
+    let device = guest.vm.virtio.get(index)?;
+    let provider = guest.machine.vms.get(device.provider)?;
+    let reaction = device.store(offset, transfer.width, value, guest.vm, provider)?;
+    cpu::skip_instruction();
+    Some(after_store(vcpu, index, provider, reaction))
+}
+
+/// Goes on where the last stores left off: one more round for each device, and if that is not enough, again after the
+/// guest, its interrupts and its neighbours have had their chance.
+pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
+    let (vm, machine) = (vcpu.guest.vm, vcpu.guest.machine);
+    let mut unfinished = core::mem::take(&mut vcpu.guest.unfinished);
+    while unfinished != 0 {
+        let index = unfinished.trailing_zeros() as usize;
+        unfinished &= unfinished - 1;
+        let Some(device) = vm.virtio.get(index) else { continue };
+        let Some(provider) = machine.vms.get(device.provider) else { continue };
+        let reaction = device.resume(vm, provider);
+        // The run loop looks at everything anew, whatever the verdict.
+        let _ = after_store(vcpu, index, provider, reaction);
+    }
+    if vcpu.guest.unfinished != 0 {
+        machine.gic.send_sgi(vcpu.guest.core, gic::KICK);
+    }
+}
+
+#[inline]
+fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, reaction: Reaction) -> Verdict {
+    let guest = &mut vcpu.guest;
+    if let Some(breach) = reaction.breach {
+        log_breach(guest.vm, provider, breach);
+    }
+    let mut is_core_concerned = !reaction.client.is_empty() && guest.deliver(reaction.client);
+    if reaction.doorbell {
+        is_core_concerned |= ring(guest.machine, provider, guest.core);
+    }
+    if reaction.again {
+        guest.unfinished |= 1 << index;
+        return leave(vcpu, Left::Serve);
+    }
+    if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
+}
+
+/// Raises the doorbell of `provider`. Returns whether a virtual CPU of this core is to be looked at.
+fn ring(machine: &Machine, provider: &Vm, this_core: usize) -> bool {
+    let Some(doorbell) = provider.doorbell else { return false };
+    let kicks = provider.vgic.inject(doorbell, 0);
+    !kicks.is_empty() && machine.tell(provider, kicks, this_core)
+}
+
+/// The calls of a driver domain (`abi::io`). Every other number gets NOT_SUPPORTED.
+pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
+    let [function, channel, first, second] =
+        [vcpu.context.x[0], vcpu.context.x[1], vcpu.context.x[2], vcpu.context.x[3]];
+    let third = vcpu.context.x[4];
+    let (provider, machine) = (vcpu.guest.vm, vcpu.guest.machine);
+    let guest = &mut vcpu.guest;
+    let function = function as u32;
+    if provider.doorbell.is_none() || !(io::FUNCTION_ATTACH..=io::FUNCTION_COMPLETE).contains(&function) {
+        vcpu.context.x[0] = psci::NOT_SUPPORTED;
+        return Verdict::Resume;
+    }
+    if function == io::FUNCTION_READY {
+        vcpu.context.x[0] = psci::SUCCESS;
+        lifecycle::provider_is_ready(machine, provider, guest.core);
+        return leave(vcpu, Left::Reschedule);
+    }
+    let client = usize::try_from(channel).ok().and_then(|channel| provider.channels.get(channel));
+    let client = client.and_then(|(vm, index)| machine.vms.get(*vm).map(|vm| (vm, *index)));
+    let Some((client, Some(device))) = client.map(|(vm, index)| (vm, vm.virtio.get(index))) else {
+        vcpu.context.x[0] = io::INVALID_PARAMETER;
+        return Verdict::Resume;
+    };
+    let reaction = if function == io::FUNCTION_COMPLETE {
+        device.complete(client, provider)
+    } else {
+        device.attach(first, second, third, client)
+    };
+    if let Some(breach) = reaction.breach {
+        log_breach(client, provider, breach);
+    }
+    let mut is_core_concerned = !reaction.client.is_empty() && machine.tell(client, reaction.client, guest.core);
+    if reaction.doorbell
+        && let Some(doorbell) = provider.doorbell
+    {
+        let kicks = provider.vgic.inject(doorbell, 0);
+        is_core_concerned |= !kicks.is_empty() && guest.deliver(kicks);
+    }
+    vcpu.context.x[0] = if reaction.again { io::COMPLETE_AGAIN } else { psci::SUCCESS };
+    if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
+}
+
+/// A guest that breaks the protocol again and again is not to fill the log.
+#[cold]
+#[inline(never)]
+fn log_breach(client: &Vm, provider: &Vm, breach: Broken) {
+    let blamed = if breach == Broken::Provider { provider } else { client };
+    if blamed.breaches.fetch_add(1, Ordering::Relaxed) >= BREACHES_LOGGED_MAX {
+        return;
+    }
+    match breach {
+        Broken::Client(error) => log::warn!("vm {}: a virtio device needs a reset: {error}", client.name),
+        Broken::Provider => {
+            log::warn!("vm {}: the rings of a channel to vm {} are damaged", provider.name, client.name);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The requests that are out: what EL2 wrote down about each when it posted it.
+
+use super::window::Run;
+use crate::virtqueue::Chain;
+use abi::io::RING_ENTRIES;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// The most requests that are out at a time: as many as the request ring has entries.
+pub const FLIGHTS_MAX: usize = RING_ENTRIES as usize;
+
+/// Who waits for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiter {
+    /// Nobody: its chain was given back already, or its queue is gone. Its pages are still the driver domain's.
+    Nobody,
+    /// A chain of this queue, kept in this place of the pool.
+    Chain {
+        /// The queue.
+        queue: u16,
+        /// The place of the chain in the pool.
+        place: u8,
+    },
+}
+
+/// One request that is out.
+#[derive(Clone, Copy)]
+struct Flight {
+    sequence: u64,
+    run: Run,
+    length: u32,
+    waiter: Waiter,
+    is_out: bool,
+}
+
+/// What was written down about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Landed {
+    /// Its pages of the window.
+    pub run: Run,
+    /// The bytes that it was to put into the window; 0 if it was to put none.
+    pub length: u32,
+    /// Who waits.
+    pub waiter: Waiter,
+}
+
+/// All requests of a channel that are out.
+pub struct Flights {
+    flights: [Flight; FLIGHTS_MAX],
+    /// Places of `flights` in use, a bit each.
+    used: u128,
+    /// Grows with every request; its low bits are replaced by the place.
+    round: u64,
+    chains: Box<[Chain]>,
+    /// Places of `chains` in use, a bit each.
+    chains_used: u128,
+}
+
+const PLACE_BITS: u32 = 7;
+const _: () = assert!(FLIGHTS_MAX == 1 << PLACE_BITS, "a sequence number carries its place");
+
+impl Flights {
+    /// Nothing out; at most `chains` requests with a waiting chain at a time.
+    pub fn new(chains: usize) -> Self {
+        let none = Flight { sequence: 0, run: Run::EMPTY, length: 0, waiter: Waiter::Nobody, is_out: false };
+        let mut pool = Vec::new();
+        pool.resize_with(chains.min(FLIGHTS_MAX), Chain::new);
+        Self { flights: [none; FLIGHTS_MAX], used: 0, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
+    }
+
+    /// Whether another request can go out.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.used != u128::MAX
+    }
+
+    /// Takes a place for a chain.
+    #[inline]
+    pub fn take_chain(&mut self) -> Option<u8> {
+        let place = (!self.chains_used).trailing_zeros();
+        if place as usize >= self.chains.len() {
+            return None;
+        }
+        self.chains_used |= 1u128.wrapping_shl(place);
+        Some(place as u8)
+    }
+
+    /// The chain in `place`.
+    #[inline]
+    pub fn chain(&self, place: u8) -> Option<&Chain> {
+        self.chains.get(usize::from(place))
+    }
+
+    /// The chain in `place`, to be filled.
+    #[inline]
+    pub fn chain_mut(&mut self, place: u8) -> Option<&mut Chain> {
+        self.chains.get_mut(usize::from(place))
+    }
+
+    /// Frees `place`.
+    #[inline]
+    pub fn free_chain(&mut self, place: u8) {
+        self.chains_used &= !1u128.wrapping_shl(u32::from(place));
+    }
+
+    /// Writes a request down, and gives its sequence number. `None` if too many are out.
+    #[inline]
+    pub fn depart(&mut self, run: Run, length: u32, waiter: Waiter) -> Option<u64> {
+        let place = (!self.used).trailing_zeros();
+        let flight = self.flights.get_mut(place as usize)?;
+        self.round = self.round.wrapping_add(1);
+        let sequence = self.round.wrapping_shl(PLACE_BITS) | u64::from(place);
+        *flight = Flight { sequence, run, length, waiter, is_out: true };
+        self.used |= 1u128.wrapping_shl(place);
+        Some(sequence)
+    }
+
+    /// Takes the request with this sequence number off the list. `None` if none that is out has it: it is forged, or
+    /// completed twice.
+    #[inline]
+    pub fn land(&mut self, sequence: u64) -> Option<Landed> {
+        let place = sequence as usize & FLIGHTS_MAX.wrapping_sub(1);
+        let flight = self.flights.get_mut(place)?;
+        if !flight.is_out || flight.sequence != sequence {
+            return None;
+        }
+        flight.is_out = false;
+        self.used &= !1u128.wrapping_shl(place as u32);
+        Some(Landed { run: flight.run, length: flight.length, waiter: flight.waiter })
+    }
+
+    /// Forgets who waits, for `queue` or (`None`) for all: the chains are no more.
+    pub fn orphan(&mut self, queue: Option<u16>) {
+        for flight in &mut self.flights {
+            if let Waiter::Chain { queue: waiting, place } = flight.waiter
+                && flight.is_out
+                && queue.is_none_or(|queue| queue == waiting)
+            {
+                flight.waiter = Waiter::Nobody;
+                self.chains_used &= !1u128.wrapping_shl(u32::from(place));
+            }
+        }
+    }
+
+    /// How many are out.
+    pub fn count(&self) -> u32 {
+        self.used.count_ones()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: Run = Run { first: 3, count: 2 };
+
+    #[test]
+    fn a_request_lands_once() {
+        let mut flights = Flights::new(4);
+        let sequence = flights.depart(RUN, 512, Waiter::Nobody).unwrap();
+        assert_eq!(flights.land(sequence), Some(Landed { run: RUN, length: 512, waiter: Waiter::Nobody }));
+        assert_eq!(flights.land(sequence), None);
+    }
+
+    #[test]
+    fn the_number_of_an_earlier_request_in_the_same_place_is_forged() {
+        let mut flights = Flights::new(4);
+        let first = flights.depart(RUN, 0, Waiter::Nobody).unwrap();
+        flights.land(first);
+        let second = flights.depart(RUN, 0, Waiter::Nobody).unwrap();
+        assert_eq!(first % 128, second % 128);
+        assert_eq!(flights.land(first), None);
+        assert!(flights.land(second).is_some());
+    }
+
+    #[test]
+    fn no_more_go_out_than_the_ring_holds() {
+        let mut flights = Flights::new(0);
+        let all: Vec<_> = core::iter::from_fn(|| flights.depart(RUN, 0, Waiter::Nobody)).collect();
+        assert_eq!(all.len(), FLIGHTS_MAX);
+        assert!(!flights.has_room());
+        flights.land(all[77]).unwrap();
+        assert!(flights.has_room());
+        assert_eq!(flights.count(), 127);
+    }
+
+    #[test]
+    fn chains_of_a_queue_that_is_gone_are_free_again_and_its_requests_still_land() {
+        let mut flights = Flights::new(2);
+        let places = [flights.take_chain().unwrap(), flights.take_chain().unwrap()];
+        assert_eq!(flights.take_chain(), None);
+        let first = flights.depart(RUN, 0, Waiter::Chain { queue: 0, place: places[0] }).unwrap();
+        let second = flights.depart(RUN, 0, Waiter::Chain { queue: 1, place: places[1] }).unwrap();
+        flights.orphan(Some(1));
+        assert_eq!(flights.take_chain(), Some(places[1]));
+        assert_eq!(flights.land(second).unwrap().waiter, Waiter::Nobody);
+        assert_eq!(flights.land(first).unwrap().waiter, Waiter::Chain { queue: 0, place: places[0] });
+    }
+}
