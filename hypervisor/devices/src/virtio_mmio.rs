@@ -148,7 +148,7 @@ impl VirtioMmio {
         for (old, new) in self.words.iter_mut().zip(words).take(live_words) {
             *old = new;
         }
-        self.publish(CONFIGURATION_OFFSET, PUBLISHED_END, shadow);
+        self.publish(CONFIGURATION_OFFSET, shadow);
         self.next_generation(shadow);
         let was_high = self.line();
         self.owes_change = !self.status.is_empty();
@@ -159,7 +159,10 @@ impl VirtioMmio {
     /// Returns the device to its state at power-on and publishes the whole page. What stands behind it stays.
     pub fn reset(&mut self, shadow: &mut impl Shadow) {
         self.forget_driver();
-        self.publish(0, WINDOW_SIZE, shadow);
+        self.publish(0, shadow);
+        for offset in (PUBLISHED_END..WINDOW_SIZE).step_by(4) {
+            shadow.set(offset, 0);
+        }
     }
 
     /// Takes a store of `value`, already cut to `width`, at byte `offset` into the window.
@@ -178,8 +181,10 @@ impl VirtioMmio {
         value: u64,
         shadow: &mut impl Shadow,
     ) -> Result<Effect, GuestFault> {
-        if offset == Register::QUEUE_NOTIFY && width == Width::Word {
-            return Ok(self.notify(value as u32));
+        match (offset, width) {
+            (Register::QUEUE_NOTIFY, Width::Word) => return Ok(self.notify(value as u32)),
+            (Register::INTERRUPT_ACK, Width::Word) => return Ok(self.acknowledge(value as u32, shadow)),
+            _ => {}
         }
         self.write_other(offset, width, value as u32, shadow)
     }
@@ -193,6 +198,15 @@ impl VirtioMmio {
         }
     }
 
+    /// InterruptACK: what is named is cleared, and nothing else.
+    #[inline]
+    fn acknowledge(&mut self, interrupts: u32, shadow: &mut impl Shadow) -> Effect {
+        self.interrupts.remove(Interrupts::from_bits_truncate(interrupts));
+        shadow.set(Register::INTERRUPT_STATUS, self.interrupts.bits());
+        Effect::Acknowledged
+    }
+
+    /// Takes any store but the two that each request needs.
     #[inline(never)]
     fn write_other(
         &mut self,
@@ -240,12 +254,6 @@ impl VirtioMmio {
                 }
             }
             Register::QueueReady => return self.set_queue_ready(value, shadow),
-            Register::QueueNotify => return self.notify(value),
-            Register::InterruptAck => {
-                self.interrupts.remove(Interrupts::from_bits_truncate(value));
-                shadow.set(Register::INTERRUPT_STATUS, self.interrupts.bits());
-                return Effect::Acknowledged;
-            }
             Register::Status => return self.set_status(value, shadow),
             Register::MagicValue
             | Register::Version
@@ -299,7 +307,7 @@ impl VirtioMmio {
     fn set_status(&mut self, value: u32, shadow: &mut impl Shadow) -> Effect {
         if value == 0 {
             self.forget_driver();
-            self.publish(0, PUBLISHED_END, shadow);
+            self.publish(0, shadow);
             return Effect::Reset;
         }
         let mut wanted = Status::from_bits_truncate(value).difference(Status::DEVICE_NEEDS_RESET);
@@ -430,8 +438,6 @@ impl VirtioMmio {
                 | Register::DriverFeaturesSel
                 | Register::QueueSel
                 | Register::QueueNum
-                | Register::QueueNotify
-                | Register::InterruptAck
                 | Register::QueueAddress(..),
             )
             | None => 0,
@@ -442,9 +448,9 @@ impl VirtioMmio {
         shadow.set(offset, self.word(offset));
     }
 
-    /// Publishes the words from `start` to `end`.
-    fn publish(&self, start: u16, end: u16, shadow: &mut impl Shadow) {
-        for offset in (start..end).step_by(4) {
+    /// Publishes everything from `start` on that is not always zero.
+    fn publish(&self, start: u16, shadow: &mut impl Shadow) {
+        for offset in (start..PUBLISHED_END).step_by(4) {
             self.publish_one(offset, shadow);
         }
     }

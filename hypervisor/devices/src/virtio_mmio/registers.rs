@@ -14,7 +14,7 @@ pub(super) const VENDOR: u32 = u32::from_le_bytes(*b"Bulk");
 /// Where the configuration space starts, in bytes from the start of the window.
 pub(super) const CONFIGURATION_OFFSET: u16 = 0x100;
 
-/// A register that a guest may store to, or whose load depends on what was stored.
+/// A register, but for the two that are stored to with every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Register {
     MagicValue,
@@ -29,9 +29,7 @@ pub(super) enum Register {
     QueueNumMax,
     QueueNum,
     QueueReady,
-    QueueNotify,
     InterruptStatus,
-    InterruptAck,
     Status,
     /// One of QueueDescLow … QueueDeviceHigh.
     QueueAddress(Part, Half),
@@ -66,8 +64,9 @@ impl Half {
 }
 
 impl Register {
-    /// Where QueueNotify is.
+    /// Where QueueNotify and InterruptACK are, which are answered before anything else is looked at.
     pub(super) const QUEUE_NOTIFY: u64 = 0x050;
+    pub(super) const INTERRUPT_ACK: u64 = 0x064;
 
     /// The offset of a register, for those that are published one by one.
     pub(super) const DEVICE_FEATURES: u16 = 0x010;
@@ -77,8 +76,8 @@ impl Register {
     pub(super) const STATUS: u16 = 0x070;
     pub(super) const CONFIG_GENERATION: u16 = 0x0fc;
 
-    /// The register at `offset` bytes into the window. Those that only features make which are not offered are left out
-    /// (SHMSel, QueueReset): they read as zero and ignore stores, as do the gaps.
+    /// The register at `offset` bytes into the window, if it is one of these. SHMSel and QueueReset are left out, since
+    /// nothing is offered that they serve: they read as zero and ignore stores, as the gaps do.
     pub(super) const fn at(offset: u64) -> Option<Self> {
         Some(match offset {
             0x000 => Self::MagicValue,
@@ -93,9 +92,7 @@ impl Register {
             0x034 => Self::QueueNumMax,
             0x038 => Self::QueueNum,
             0x044 => Self::QueueReady,
-            Self::QUEUE_NOTIFY => Self::QueueNotify,
             0x060 => Self::InterruptStatus,
-            0x064 => Self::InterruptAck,
             0x070 => Self::Status,
             0x080 => Self::QueueAddress(Part::Descriptors, Half::Low),
             0x084 => Self::QueueAddress(Part::Descriptors, Half::High),

@@ -60,10 +60,10 @@ fn queue_ready_follows_the_selected_queue() {
 
 #[test]
 fn a_size_that_is_no_power_of_two_or_too_large_leaves_the_queue_not_ready() {
+    let mut guest = Guest::with_disk();
+    guest.negotiate(feature::VERSION_1);
+    guest.prepare_queue(0, rings(16));
     for size in [0, 3, 24, 257, 512, 0x8000, 65535, 0x1_0000, 0x1_0010, 0x8000_0000, u32::MAX] {
-        let mut guest = Guest::with_disk();
-        guest.negotiate(feature::VERSION_1);
-        guest.prepare_queue(0, rings(16));
         guest.store(QUEUE_NUM, size);
         assert_eq!(guest.store(QUEUE_READY, 1), Effect::None, "{size}");
         assert_eq!(guest.load(QUEUE_READY), 0);
@@ -73,10 +73,11 @@ fn a_size_that_is_no_power_of_two_or_too_large_leaves_the_queue_not_ready() {
 
 #[test]
 fn every_power_of_two_up_to_the_maximum_is_a_size() {
+    let mut guest = Guest::with_disk();
+    guest.negotiate(feature::VERSION_1);
     for shift in 0..=8 {
-        let mut guest = Guest::with_disk();
-        guest.negotiate(feature::VERSION_1);
         assert_eq!(guest.find_queue(0, rings(1 << shift)), Effect::QueueReady(0));
+        assert_eq!(guest.store(QUEUE_READY, 0), Effect::QueueStopped(0));
     }
 }
 
