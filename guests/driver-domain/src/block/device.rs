@@ -1,0 +1,64 @@
+//! The boundary between the block service and a disk's driver: another driver is another implementation of this trait.
+
+use crate::channel::Ticket;
+use abi::io::{Operation, Status};
+use rt::shared::Shared;
+
+/// What a disk is asked for. Sectors are the disk's own, and within it.
+#[derive(Clone, Copy, Debug)]
+pub struct Command {
+    /// What to do; one of the operations for blocks.
+    pub operation: Operation,
+    /// The first sector.
+    pub sector: u64,
+    /// Bytes, whole sectors; of `data`, if there is any.
+    pub bytes: u64,
+    /// Where the data of a read goes, and that of a write is.
+    pub data: Option<Shared>,
+}
+
+/// Whose request it is; comes back when it has finished.
+#[derive(Clone, Copy, Debug)]
+pub struct Tag {
+    /// The client, by the place of its channel.
+    pub client: usize,
+    /// What the completion repeats.
+    pub ticket: Ticket,
+    /// Bytes that are in the window when it succeeds.
+    pub length: u32,
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submission {
+    /// It has finished already.
+    Finished(Status),
+    /// [`BlockDevice::poll`] will tell.
+    Queued,
+    /// The queue is full, or must drain: submit it again later.
+    Busy,
+}
+
+/// A disk.
+pub trait BlockDevice {
+    /// The size in sectors of 512 bytes.
+    fn sectors(&self) -> u64;
+
+    /// The logical block size in bytes.
+    fn block_size(&self) -> u32;
+
+    /// What it can do: a set of the `FEATURE_` bits of [`abi::io`].
+    fn features(&self) -> u64;
+
+    /// Starts `command`.
+    fn submit(&mut self, command: &Command, tag: Tag) -> Submission;
+
+    /// The next queued command that has finished, if there is one.
+    fn poll(&mut self) -> Option<(Tag, Status)>;
+
+    /// Acknowledges its interrupt.
+    fn acknowledge_interrupt(&mut self);
+
+    /// Reads sectors and waits for them, before there are clients; `false` if that failed.
+    fn read_now(&mut self, sector: u64, bytes: &mut [u8]) -> bool;
+}

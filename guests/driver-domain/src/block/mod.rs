@@ -1,0 +1,11 @@
+//! Disks: what stands behind a client's block device, and the service that keeps each client within its slice.
+
+mod device;
+mod ram_disk;
+mod service;
+mod virtio_disk;
+
+pub use device::{BlockDevice, Command, Submission, Tag};
+pub use ram_disk::RamDisk;
+pub use service::{Attachment, BlockService, finish};
+pub use virtio_disk::VirtioDisk;

@@ -1,0 +1,61 @@
+//! A real virtio disk.
+
+use super::{BlockDevice, Command, Submission, Tag};
+use abi::io::{FEATURE_FLUSH, FEATURE_READ_ONLY, Operation, Status};
+use rt::virtio::{Block, Failed, Refused};
+
+/// A real virtio disk.
+pub struct VirtioDisk(pub Block<Tag>);
+
+fn status(outcome: Result<(), Failed>) -> Status {
+    match outcome {
+        Ok(()) => Status::Done,
+        Err(Failed) => Status::Failed,
+    }
+}
+
+impl BlockDevice for VirtioDisk {
+    fn sectors(&self) -> u64 {
+        self.0.sectors()
+    }
+
+    fn block_size(&self) -> u32 {
+        self.0.block_size()
+    }
+
+    fn features(&self) -> u64 {
+        let read_only = if self.0.is_read_only() { FEATURE_READ_ONLY } else { 0 };
+        let flush = if self.0.has_cache() { FEATURE_FLUSH } else { 0 };
+        read_only | flush
+    }
+
+    fn submit(&mut self, command: &Command, tag: Tag) -> Submission {
+        let submitted = match (command.operation, command.data) {
+            (Operation::Read, Some(data)) => self.0.read(command.sector, data, tag),
+            (Operation::Write, Some(data)) => self.0.write(command.sector, data, tag),
+            (Operation::Flush, _) => {
+                return self.0.flush().map_or(Submission::Busy, |outcome| Submission::Finished(status(outcome)));
+            }
+            // The driver has no discard, so it was not offered.
+            _ => return Submission::Finished(Status::Unsupported),
+        };
+        match submitted {
+            Ok(()) => Submission::Queued,
+            Err((Refused::Busy, _)) => Submission::Busy,
+            Err((Refused::Invalid, _)) => Submission::Finished(Status::Failed),
+        }
+    }
+
+    #[inline]
+    fn poll(&mut self) -> Option<(Tag, Status)> {
+        self.0.poll().map(|(tag, outcome)| (tag, status(outcome)))
+    }
+
+    fn acknowledge_interrupt(&mut self) {
+        self.0.acknowledge_interrupt();
+    }
+
+    fn read_now(&mut self, sector: u64, bytes: &mut [u8]) -> bool {
+        self.0.read_now(sector, bytes).is_ok()
+    }
+}

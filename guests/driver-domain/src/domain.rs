@@ -1,0 +1,223 @@
+//! The domain: attaches the clients and serves them, round after round.
+
+use crate::block::{self, Submission};
+use crate::channel::{Channel, Ticket};
+use crate::client::{Client, Service};
+use crate::devices::Devices;
+use crate::network::MTU;
+use crate::status;
+use crate::tree::{CHANNELS_MAX, ChannelNode, Purpose};
+use abi::io::{FUNCTION_ATTACH, FUNCTION_READY, Operation, Request, Status};
+use arrayvec::ArrayVec;
+use core::sync::atomic::{Ordering, fence};
+use rt::shared::Shared;
+use rt::{gic, hypercall, interrupts, machine, println};
+
+/// How many requests of one channel are served in one round, so that none starves.
+const REQUESTS_PER_ROUND: usize = 16;
+/// How many interrupts are acknowledged at one go.
+const INTERRUPTS_PER_ROUND: usize = 64;
+
+/// All clients and all devices.
+pub struct Domain {
+    devices: Devices,
+    clients: ArrayVec<Client, CHANNELS_MAX>,
+    /// The client that comes first in the next round.
+    first: usize,
+}
+
+impl Domain {
+    /// A domain without clients.
+    pub const fn new(devices: Devices) -> Self {
+        Self { devices, clients: ArrayVec::new_const(), first: 0 }
+    }
+
+    /// Attaches the client of `node`. One whose device is missing is told of, and stays without.
+    pub fn attach(&mut self, node: &ChannelNode) {
+        let ChannelNode { number, memory, client: name, .. } = *node;
+        let place = self.clients.len();
+        let channel = Shared::claim(memory.start, memory.size).and_then(|memory| Channel::new(number, memory));
+        let Some(channel) = channel else {
+            println!("driver-domain: channel {number} of {name} is not in this domain's free RAM; not served");
+            return;
+        };
+        let Some(service) = self.service(place, node) else { return };
+        let (capacity, features, block_size) = match &service {
+            Service::Block(disk) => (disk.sectors(), disk.features(), u64::from(disk.block_size())),
+            Service::Network(_) => (MTU, 0, 0),
+            Service::Console | Service::Entropy => (0, 0, 0),
+        };
+        let answer = hypercall::call(FUNCTION_ATTACH, [u64::from(number), capacity, features, block_size]);
+        if answer != 0 {
+            println!("driver-domain: channel {number} of {name}: attach says {}; not served", answer as i64);
+            return;
+        }
+        // As many channels were read from the tree as there is room for.
+        if self.clients.try_push(Client { name, channel, service }).is_err() {
+            println!("driver-domain: channel {number} of {name} is one too many; not served");
+        }
+    }
+
+    fn service(&mut self, place: usize, node: &ChannelNode) -> Option<Service> {
+        let ChannelNode { number, client: name, .. } = *node;
+        let devices = &mut self.devices;
+        let without = |what: &str| println!("driver-domain: channel {number} of {name}: {what}; not served");
+        match node.purpose {
+            Purpose::Disk { disk, .. } if !devices.block.is_virtio(disk) => {
+                println!("driver-domain: channel {number} of {name}: there is no disk {disk}; not served");
+                None
+            }
+            Purpose::Disk { disk, part, read_only } => match devices.block.attach(disk, part, read_only) {
+                Ok(attachment) => Some(Service::Block(attachment)),
+                Err(error) => {
+                    println!("driver-domain: channel {number} of {name}: disk {disk}, {part}: {error}; not served");
+                    None
+                }
+            },
+            Purpose::RamDisk { memory, part, read_only } => {
+                let disk = devices.block.ram_disk(memory);
+                let attachment = disk.and_then(|disk| devices.block.attach(disk, part, read_only).ok());
+                if attachment.is_none() {
+                    without("its disk of RAM is not in this domain's free RAM");
+                }
+                attachment.map(Service::Block)
+            }
+            Purpose::Network { address, rate } => {
+                let port = devices.network.add_client(place, address, rate);
+                if port.is_none() {
+                    without("the switch has no port left");
+                }
+                port.map(Service::Network)
+            }
+            Purpose::Console => {
+                if !devices.console.is_present() {
+                    without("there is no console");
+                    return None;
+                }
+                devices.console.add_client(place);
+                Some(Service::Console)
+            }
+            Purpose::Entropy => {
+                if !devices.entropy.is_present() {
+                    without("there is no source of random numbers");
+                    return None;
+                }
+                Some(Service::Entropy)
+            }
+        }
+    }
+
+    /// Serves the clients for ever.
+    pub fn run(mut self) -> ! {
+        println!("driver-domain: serving {} devices", self.clients.len());
+        hypercall::call(FUNCTION_READY, [0; 4]);
+        loop {
+            if self.round() || self.announce() {
+                continue;
+            }
+            // Interrupts stay masked: one that is pending ends the wait and is acknowledged here.
+            interrupts::wait();
+            for _ in 0..INTERRUPTS_PER_ROUND {
+                let Some(id) = gic::acknowledge() else { break };
+                if Some(id) == machine().uart_interrupt {
+                    status::answer(&self.devices.network, &self.clients);
+                } else {
+                    self.devices.acknowledge_interrupt(id);
+                }
+                gic::end(id);
+            }
+        }
+    }
+
+    /// Does what there is to do once; says whether there was anything.
+    fn round(&mut self) -> bool {
+        let mut worked = false;
+        let count = self.clients.len();
+        for place in (self.first..count).chain(0..self.first) {
+            worked |= self.serve(place);
+        }
+        self.first = if self.first + 1 < count { self.first + 1 } else { 0 };
+
+        let Self { devices, clients, .. } = self;
+        worked |= devices.block.poll(|tag, status| {
+            if let Some(client) = clients.get_mut(tag.client) {
+                block::finish(&mut client.channel, &tag, status);
+            }
+        });
+        worked |= devices.network.poll(clients);
+        worked |= devices.console.poll(clients);
+        for client in clients {
+            client.channel.tell();
+            worked |= client.channel.is_untold();
+        }
+        worked
+    }
+
+    /// Asks for interrupts where they are not asked for yet, and says whether to look once more before sleeping.
+    fn announce(&mut self) -> bool {
+        let mut is_news = false;
+        for client in &mut self.clients {
+            is_news |= client.channel.announce();
+        }
+        // The event words, and those that the drivers write to the devices' rings, before the next look at counters
+        // (VIRTIO 1.2, 2.7.7.1): whoever produced before must be seen by that look.
+        fence(Ordering::SeqCst);
+        is_news
+    }
+
+    /// Serves some requests of the client at `place`; says whether there were any that could be.
+    #[inline]
+    fn serve(&mut self, place: usize) -> bool {
+        let mut worked = false;
+        for _ in 0..REQUESTS_PER_ROUND {
+            let Some(Client { channel, service, .. }) = self.clients.get_mut(place) else { break };
+            let Some(request) = channel.peek() else { break };
+            let (data, service) = (channel.data(&request), *service);
+            let ended = match service {
+                Service::Block(attachment) => match self.devices.block.submit(&attachment, place, &request, data) {
+                    Submission::Busy => break,
+                    Submission::Queued => None,
+                    Submission::Finished(status) => Some((status, filled(&request, status))),
+                },
+                Service::Network(_) | Service::Console | Service::Entropy => {
+                    Some(self.finish_at_once(place, service, &request, data))
+                }
+            };
+            worked = true;
+            let Some(Client { channel, .. }) = self.clients.get_mut(place) else { break };
+            channel.take();
+            if let Some((status, length)) = ended {
+                channel.complete(Ticket::of(&request), status, length);
+            }
+        }
+        worked
+    }
+
+    /// Serves a request that never waits for its device; gives how it ended and the bytes in the window.
+    fn finish_at_once(
+        &mut self,
+        place: usize,
+        service: Service,
+        request: &Request,
+        data: Option<Shared>,
+    ) -> (Status, u32) {
+        let Self { devices, clients, .. } = self;
+        match (service, Operation::from_number(request.operation)) {
+            (Service::Network(port), Some(Operation::Transmit)) => {
+                (devices.network.transmit(clients, port, request, data), 0)
+            }
+            (Service::Console, Some(Operation::Print)) => {
+                let name = clients.get(place).map_or("", |client| client.name);
+                (devices.console.print(place, name, data), 0)
+            }
+            (Service::Entropy, Some(Operation::Random)) => devices.entropy.fill(data),
+            _ => (Status::Unsupported, 0),
+        }
+    }
+}
+
+/// The bytes in the window of a block request that finished at once.
+fn filled(request: &Request, status: Status) -> u32 {
+    let fills = Operation::from_number(request.operation).is_some_and(Operation::fills_window);
+    if fills && status == Status::Done { request.length } else { 0 }
+}
