@@ -153,64 +153,63 @@ const RESET_PSTATE: u64 = 0x3c5;
 const RESET_SCTLR: u64 = 0x30d0_0800;
 
 macro_rules! el1_state {
-    ($($field:ident = $register:literal),* $(,)?) => {
-        /// The EL1 system registers that a guest can change, timers included.
+    ($($field:ident = $register:literal, $other_field:ident = $other_register:literal;)*) => {
+        /// The EL1 system registers that a guest can change, timers included. They come in pairs, as the instructions do that
+        /// load and store them.
         #[repr(C)]
         pub(crate) struct El1State {
-            $(pub(crate) $field: u64,)*
+            $(pub(crate) $field: u64, pub(crate) $other_field: u64,)*
         }
 
         impl El1State {
             const fn new() -> Self {
-                let mut state = Self { $($field: 0,)* };
+                let mut state = Self { $($field: 0, $other_field: 0,)* };
                 state.sctlr = RESET_SCTLR;
                 state
             }
 
             /// Reads this core's EL1 registers into `self`.
+            #[inline(always)]
             pub(crate) fn save(&mut self) {
-                // SAFETY: reads of EL1 registers have no side effects at EL2.
-                unsafe { $(asm!(concat!("mrs {0}, ", $register), out(reg) self.$field, options(nomem, nostack));)* }
+                $(
+                    // SAFETY: reads of EL1 registers have no side effects at EL2.
+                    unsafe {
+                        asm!(concat!("mrs {0}, ", $register), concat!("mrs {1}, ", $other_register),
+                            out(reg) self.$field, out(reg) self.$other_field, options(nomem, nostack));
+                    }
+                )*
             }
 
             /// Writes `self` to this core's EL1 registers.
+            #[inline(always)]
             pub(crate) fn load(&self) {
-                // SAFETY: EL1 registers do not affect EL2; the next ERET synchronises them.
-                unsafe { $(asm!(concat!("msr ", $register, ", {0}"), in(reg) self.$field, options(nomem, nostack));)* }
+                $(
+                    // SAFETY: EL1 registers do not affect EL2; the next ERET synchronises them.
+                    unsafe {
+                        asm!(concat!("msr ", $register, ", {0}"), concat!("msr ", $other_register, ", {1}"),
+                            in(reg) self.$field, in(reg) self.$other_field, options(nomem, nostack));
+                    }
+                )*
             }
         }
     };
 }
 
 el1_state! {
-    sctlr = "sctlr_el1",
-    cpacr = "cpacr_el1",
-    ttbr0 = "ttbr0_el1",
-    ttbr1 = "ttbr1_el1",
-    tcr = "tcr_el1",
-    mair = "mair_el1",
-    amair = "amair_el1",
-    esr = "esr_el1",
-    far = "far_el1",
-    afsr0 = "afsr0_el1",
-    afsr1 = "afsr1_el1",
-    vbar = "vbar_el1",
-    contextidr = "contextidr_el1",
-    tpidr_el1 = "tpidr_el1",
-    tpidr_el0 = "tpidr_el0",
-    tpidrro_el0 = "tpidrro_el0",
-    sp_el0 = "sp_el0",
-    sp_el1 = "sp_el1",
-    elr = "elr_el1",
-    spsr = "spsr_el1",
-    csselr = "csselr_el1",
-    par = "par_el1",
-    mdscr = "mdscr_el1",
-    cntkctl = "cntkctl_el1",
-    cntv_cval = "cntv_cval_el0",
-    cntv_ctl = "cntv_ctl_el0",
-    cntp_cval = "cntp_cval_el0",
-    cntp_ctl = "cntp_ctl_el0",
+    sctlr = "sctlr_el1", cpacr = "cpacr_el1";
+    ttbr0 = "ttbr0_el1", ttbr1 = "ttbr1_el1";
+    tcr = "tcr_el1", mair = "mair_el1";
+    amair = "amair_el1", esr = "esr_el1";
+    far = "far_el1", afsr0 = "afsr0_el1";
+    afsr1 = "afsr1_el1", vbar = "vbar_el1";
+    contextidr = "contextidr_el1", tpidr_el1 = "tpidr_el1";
+    tpidr_el0 = "tpidr_el0", tpidrro_el0 = "tpidrro_el0";
+    sp_el0 = "sp_el0", sp_el1 = "sp_el1";
+    elr = "elr_el1", spsr = "spsr_el1";
+    csselr = "csselr_el1", par = "par_el1";
+    mdscr = "mdscr_el1", cntkctl = "cntkctl_el1";
+    cntv_cval = "cntv_cval_el0", cntv_ctl = "cntv_ctl_el0";
+    cntp_cval = "cntp_cval_el0", cntp_ctl = "cntp_ctl_el0";
 }
 
 /// The FP and SIMD registers. EL2 is built without them, so they change only with the virtual CPU, eagerly.
@@ -226,6 +225,7 @@ impl FpState {
         Self { v: [0; 32], fpcr: 0, fpsr: 0 }
     }
 
+    #[inline(always)]
     pub(crate) fn save(&mut self) {
         // SAFETY: stores 512 bytes within `v`; CPTR_EL2.TFP is clear, so FP instructions do not trap at EL2.
         unsafe {
@@ -242,6 +242,7 @@ impl FpState {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn load(&self) {
         // SAFETY: reads 512 bytes within `v` into registers that no EL2 code uses.
         unsafe {

@@ -96,6 +96,7 @@ fn close_later_extensions() {
 
 /// Clears the registers of hidden features that no trap covers, so that they carry nothing from one guest to another:
 /// TPIDR2_EL0, which without FEAT_FGT is a guest's to read and write although SME is hidden, and DISR_EL1.
+#[inline(always)]
 fn clear_hidden_registers() {
     if (id_register(4, 1) >> 24) & 0xf != 0 {
         // SAFETY: FEAT_SME exists; the register is software's own.
@@ -113,6 +114,7 @@ pub fn affinity() -> u64 {
     MPIDR_EL1.get() & 0xff_00ff_ffff
 }
 
+#[inline(always)]
 fn instruction_barrier() {
     // SAFETY: a barrier.
     unsafe { asm!("isb", options(nostack)) };
@@ -133,6 +135,7 @@ pub struct Placement {
 
 impl<G: Guest> Vcpu<G> {
     /// Loads the virtual CPU on this core: EL1 and FP registers, stage 2, identity, counter offset.
+    #[inline(always)]
     pub fn load(&self, placement: &Placement) {
         per_core::this().loaded.store(self.context.identity, Ordering::Relaxed);
         VTTBR_EL2.set(placement.stage2.vttbr());
@@ -156,8 +159,11 @@ impl<G: Guest> Vcpu<G> {
     ///
     /// # Panics
     /// If the virtual CPU is not loaded on this core.
+    #[inline(always)]
     pub fn save(&mut self) -> Option<u64> {
-        let loaded = per_core::this().loaded.swap(0, Ordering::Relaxed);
+        // Only this core touches its own.
+        let loaded = per_core::this().loaded.load(Ordering::Relaxed);
+        per_core::this().loaded.store(0, Ordering::Relaxed);
         assert!(loaded == self.context.identity, "a virtual CPU is saved where it is loaded");
         self.context.el1.save();
         self.context.fp.save();
@@ -179,6 +185,12 @@ impl<G: Guest> Vcpu<G> {
             armed(el1.cntv_ctl).then(|| el1.cntv_cval.saturating_add(counter_offset)),
             armed(el1.cntp_ctl).then_some(el1.cntp_cval),
         ]
+    }
+
+    /// Whether [`Vcpu::saved_timers`] may have a timer: one is on.
+    #[inline(always)]
+    pub fn has_saved_timers(&self) -> bool {
+        (self.context.el1.cntv_ctl | self.context.el1.cntp_ctl) & 1 != 0
     }
 
     /// After [`Verdict::Leave`](crate::context::Verdict::Leave): skips the instruction that trapped.
@@ -314,6 +326,7 @@ pub fn set_monitor_debug_control(value: u64) {
 }
 
 /// Reads a register of the ID space `op0=3, op1=0, CRn=0`, by CRm (1 to 7) and op2.
+#[inline]
 pub fn id_register(crm: u8, op2: u8) -> u64 {
     macro_rules! read {
         ($($crm:literal: $($op2:literal)*;)*) => {
@@ -340,7 +353,16 @@ pub fn id_register(crm: u8, op2: u8) -> u64 {
 }
 
 /// Takes a pending SError at EL2 and returns its syndrome.
+#[inline(always)]
 fn take_system_error() -> Option<u64> {
+    // ISR_EL1.A.
+    const SYSTEM_ERROR: u64 = 1 << 8;
+    let pending: u64;
+    // SAFETY: barriers and a read. The DSB completes what was written so far, so that an SError it causes is pending.
+    unsafe { asm!("dsb sy", "isb", "mrs {0}, isr_el1", out(reg) pending, options(nostack)) };
+    if pending & SYSTEM_ERROR == 0 {
+        return None;
+    }
     // SAFETY: called after a virtual CPU was saved, and where an SError ends everything: no guest's registers are live.
     let syndrome = unsafe { absorb_system_error() };
     // An SError's exception class is 0x2f, so its syndrome is not 0.

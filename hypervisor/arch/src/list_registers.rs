@@ -148,6 +148,7 @@ impl VirtualInterface {
     /// Loads this state on this core.
     ///
     /// One active-priorities register a group is enough: Bulkhead's vGIC has five bits of priority.
+    #[inline(always)]
     pub fn load(&self) {
         ICH_VMCR_EL2.set(self.vmcr);
         ICH_AP0R0_EL2.set(self.ap0r);
@@ -156,6 +157,7 @@ impl VirtualInterface {
     }
 
     /// Reads this core's state, and turns its virtual interface off.
+    #[inline(always)]
     #[must_use]
     pub fn save() -> Self {
         let state = Self {

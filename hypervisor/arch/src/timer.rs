@@ -8,7 +8,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 use vdev::Ticks;
 
 /// The board's system counter.
-#[inline]
+#[inline(always)]
 pub fn now() -> Ticks {
     // SAFETY: a barrier, so that the counter is not read early (Arm ARM D12.1.2).
     unsafe { asm!("isb", options(nomem, nostack)) };
@@ -16,11 +16,13 @@ pub fn now() -> Ticks {
 }
 
 /// Ticks of the system counter in a second.
+#[inline]
 pub fn frequency() -> u64 {
     CNTFRQ_EL0.get().max(1)
 }
 
 /// The loaded guest's timer interrupts (a bitmap of PPIs) whose timers are off or have not met their condition.
+#[inline]
 pub fn quiet_guest_timers() -> u32 {
     // CNTx_CTL_EL0 (Arm ARM D24.2): ENABLE, IMASK, ISTATUS.
     let is_quiet = |control: u64| control & 0b111 != 0b101;
@@ -29,6 +31,7 @@ pub fn quiet_guest_timers() -> u32 {
 }
 
 /// Asks for the interrupt [`crate::gic::HYP_TIMER`] on this core at `deadline`, or for none.
+#[inline]
 pub fn set_deadline(deadline: Option<Ticks>) {
     match deadline {
         Some(Ticks(count)) => {
@@ -40,6 +43,7 @@ pub fn set_deadline(deadline: Option<Ticks>) {
 }
 
 /// Stops this core's EL1 timers. Their state has been saved.
+#[inline]
 pub(crate) fn stop_guest_timers() {
     CNTV_CTL_EL0.set(0);
     CNTP_CTL_EL0.set(0);

@@ -69,7 +69,7 @@ impl Core {
     /// core no more than one that computes all the time.
     fn pick_beside_preparation(&mut self, vm: &'static Vm, now: Ticks) -> Work {
         if self.slice_end.is_some_and(|end| end <= now) {
-            self.current += 1;
+            self.current = self.after(self.current);
             self.slice_end = None;
             self.prepare_until = Some(slice_after(now));
         }
@@ -139,7 +139,7 @@ impl Core {
             self.unload();
         }
         let now = timer::now();
-        let wake = self.vcpus.first_mut().and_then(|vcpu| wake_time(vcpu, now));
+        let wake = self.vcpus.first().and_then(|vcpu| wake_time(vcpu, now));
         match wake {
             Some(time) if time <= now => Work::Run(0),
             other => self.idle_until(other),
@@ -152,39 +152,42 @@ impl Core {
         if self.loaded.and_then(|index| self.vcpus.get(index)).is_some_and(|vcpu| vcpu.guest.waiting) {
             self.unload();
         }
-        let count = self.vcpus.len();
         if self.slice_end.is_some_and(|end| end <= now) {
-            self.current += 1;
+            self.current = self.after(self.current);
             self.slice_end = None;
         }
         let mut chosen = None;
-        let mut runnable = 0;
-        let mut next_wake: Option<Ticks> = None;
-        for step in 0..count {
-            let index = (self.current + step) % count;
-            let Some(vcpu) = self.vcpus.get_mut(index) else { continue };
+        let mut is_contended = is_contended;
+        let mut next_wake = Ticks(u64::MAX);
+        let mut index = self.current;
+        for _ in 0..self.vcpus.len() {
+            let Some(vcpu) = self.vcpus.get(index) else { break };
             match wake_time(vcpu, now) {
-                Some(time) if time <= now => {
-                    runnable += 1;
-                    chosen = chosen.or(Some(index));
-                }
-                Some(time) => next_wake = Some(next_wake.map_or(time, |next| next.min(time))),
+                Some(time) if time <= now => match chosen {
+                    None => chosen = Some(index),
+                    Some(_) => is_contended = true,
+                },
+                Some(time) => next_wake = next_wake.min(time),
                 None => {}
             }
+            index = self.after(index);
         }
-        let Some(index) = chosen else { return self.idle_until(next_wake) };
-        if index != self.current % count {
+        let Some(index) = chosen else { return self.idle_until(deadline_at(next_wake)) };
+        if index != self.current || !is_contended {
             self.slice_end = None;
         }
         self.current = index;
-        if runnable > 1 || is_contended {
-            let end = *self.slice_end.get_or_insert(slice_after(now));
-            next_wake = Some(next_wake.map_or(end, |next| next.min(end)));
-        } else {
-            self.slice_end = None;
+        if is_contended {
+            next_wake = next_wake.min(*self.slice_end.get_or_insert(slice_after(now)));
         }
-        timer::set_deadline(next_wake);
+        timer::set_deadline(deadline_at(next_wake));
         Work::Run(index)
+    }
+
+    /// The virtual CPU whose turn comes after that of `index`.
+    #[inline(always)]
+    fn after(&self, index: usize) -> usize {
+        if index + 1 < self.vcpus.len() { index + 1 } else { 0 }
     }
 
     fn idle_until(&mut self, wake: Option<Ticks>) -> Work {
@@ -196,7 +199,7 @@ impl Core {
     pub fn switch_to(&mut self, index: usize) -> &mut Vcpu<GuestCpu> {
         let mut is_left_to_do = false;
         if self.loaded != Some(index) {
-            is_left_to_do = self.unload();
+            is_left_to_do = self.loaded.is_some() && self.unload();
             self.load(index);
         }
         let vcpu = &mut self.vcpus[index];
@@ -210,6 +213,7 @@ impl Core {
         vcpu
     }
 
+    #[inline(always)]
     fn load(&mut self, index: usize) {
         let vcpu = &mut self.vcpus[index];
         vcpu.guest.vm.set_loaded(vcpu.guest.index);
@@ -227,6 +231,7 @@ impl Core {
     }
 
     /// Takes the loaded virtual CPU off the core. Returns whether another one of the core is to look at its interrupts.
+    #[inline(never)]
     fn unload(&mut self) -> bool {
         let Some(vcpu) = self.loaded.take().and_then(|index| self.vcpus.get_mut(index)) else { return false };
         if let Some(esr) = vcpu.save() {
@@ -257,13 +262,20 @@ impl Core {
     }
 }
 
+/// The deadline `time`; the end of time is none.
+#[inline(always)]
+fn deadline_at(time: Ticks) -> Option<Ticks> {
+    (time.0 != u64::MAX).then_some(time)
+}
+
 /// The end of a time slice that begins now.
 fn slice_after(now: Ticks) -> Ticks {
     Ticks(now.0.saturating_add(timer::frequency() / SLICES_PER_SECOND))
 }
 
 /// When the virtual CPU can run: now, later, or (`None`) not before an interrupt.
-fn wake_time(vcpu: &mut Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
+#[inline(always)]
+fn wake_time(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
     let guest = &vcpu.guest;
     let vm = guest.vm;
     if !vm.is_running() || !vm.power.get(guest.index).is_some_and(|power| power.is_on()) {
@@ -271,10 +283,18 @@ fn wake_time(vcpu: &mut Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
     }
     if !guest.waiting
         || vm.vgic.has_deliverable(guest.index)
-        || guest.interface.has_pending(&CoreListRegisters::of_this_core())
+        || guest.interface.has_pending(vm.vgic, guest.index, &CoreListRegisters::of_this_core())
     {
         return Some(now);
     }
+    if vcpu.has_saved_timers() { timers_wake_time(vcpu) } else { None }
+}
+
+/// When a saved timer of the virtual CPU goes off that can wake it.
+#[inline(never)]
+fn timers_wake_time(vcpu: &Vcpu<GuestCpu>) -> Option<Ticks> {
+    let guest = &vcpu.guest;
+    let vm = guest.vm;
     let timers = vcpu.saved_timers(vm.counter_offset.load(Ordering::Relaxed));
     let wakes = |(deadline, intid): (Option<u64>, u32)| {
         deadline.filter(|_| vm.vgic.is_forwarded(guest.index, IntId::new(intid)))

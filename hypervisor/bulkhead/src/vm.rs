@@ -148,6 +148,11 @@ impl Phase {
     }
 }
 
+/// Where the queued virtual CPUs begin in [`Vm`]'s word of those that are away.
+const QUEUED_SHIFT: u32 = 16;
+
+const _: () = assert!(VCPUS_MAX <= QUEUED_SHIFT as usize, "each virtual CPU has a bit in either half");
+
 /// One virtual machine.
 pub struct Vm {
     /// Its place in the manifest.
@@ -201,10 +206,9 @@ pub struct Vm {
     pub faults: AtomicU32,
     /// Starts so far.
     pub starts: AtomicU32,
-    /// Virtual CPUs that are not loaded on their core.
+    /// Bits 15:0: virtual CPUs that are not loaded on their core. Bits 31:16: those of them that could run, so that their core
+    /// will come to them and nobody needs to kick it.
     away: AtomicU32,
-    /// Those of them that could run: their core will come to them, nobody needs to kick it.
-    queued: AtomicU32,
     /// Virtual CPUs whose core is shared.
     pub sharing: AtomicU32,
     /// The phase, from bit 16 up; below it, while the phase is a stopping one, the virtual CPUs that have stopped. One word,
@@ -284,7 +288,6 @@ impl Vm {
             faults: AtomicU32::new(0),
             starts: AtomicU32::new(0),
             away: AtomicU32::new(0),
-            queued: AtomicU32::new(0),
             sharing: AtomicU32::new(0),
             life: AtomicU32::new(Phase::Preparing.bits()),
         }
@@ -332,20 +335,18 @@ impl Vm {
     }
 
     /// Notes that virtual CPU `vcpu` is on its core.
+    #[inline(always)]
     pub fn set_loaded(&self, vcpu: usize) {
-        self.away.fetch_and(!(1 << vcpu), Ordering::SeqCst);
-        self.queued.fetch_and(!(1 << vcpu), Ordering::SeqCst);
+        self.away.fetch_and(!((1 << QUEUED_SHIFT | 1) << vcpu), Ordering::SeqCst);
         // Pairs with the one in `needs_kick`: who makes an interrupt pending and finds the virtual CPU away has been seen by
         // its next flush.
         fence(Ordering::SeqCst);
     }
 
     /// Notes that virtual CPU `vcpu` is off its core; `is_queued` says that it will be back without being woken.
+    #[inline(always)]
     pub fn set_away(&self, vcpu: usize, is_queued: bool) {
-        if is_queued {
-            self.queued.fetch_or(1 << vcpu, Ordering::SeqCst);
-        }
-        self.away.fetch_or(1 << vcpu, Ordering::SeqCst);
+        self.away.fetch_or((u32::from(is_queued) << QUEUED_SHIFT | 1) << vcpu, Ordering::SeqCst);
     }
 
     /// Whether the core of virtual CPU `vcpu` must be told of an interrupt. One that has its core alone, or is on it, must;
@@ -359,10 +360,11 @@ impl Vm {
     #[inline(never)]
     fn needs_wake(&self, vcpu: usize) -> bool {
         fence(Ordering::SeqCst);
-        if self.away.load(Ordering::SeqCst) & 1 << vcpu == 0 {
+        let away = self.away.load(Ordering::SeqCst) >> vcpu;
+        if away & 1 == 0 {
             return true;
         }
-        self.queued.load(Ordering::SeqCst) & 1 << vcpu == 0 && self.vgic.has_deliverable(vcpu)
+        away & 1 << QUEUED_SHIFT == 0 && self.vgic.has_deliverable(vcpu)
     }
 
     /// Whether virtual CPU `vcpu` is parked, or there is no stop for which it should be.

@@ -1,7 +1,7 @@
 //! A virtual CPU's list registers when it leaves its core, comes back, or starts anew; and copies of them for
 //! registers.
 
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
@@ -28,11 +28,18 @@ impl CpuInterface {
         }
     }
 
-    /// Whether a list register holds a pending interrupt, be it loaded or not. With [`Vgic::has_deliverable`] it says
-    /// whether a virtual CPU that waits for an interrupt has one.
+    /// Whether a list register holds a pending interrupt, be it loaded or not, or one waits for a list register. With
+    /// [`Vgic::has_deliverable`] it says whether a virtual CPU that waits for an interrupt has one.
+    #[inline(always)]
     #[must_use]
-    pub fn has_pending(&self, lrs: &impl ListRegisters) -> bool {
+    pub fn has_pending(&self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
+        (self.used | self.detours.leftover()) != 0 && self.has_pending_in_any(vgic, vcpu, lrs)
+    }
+
+    #[inline(never)]
+    fn has_pending_in_any(&self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
         Bits(self.used).any(|index| self.listed_register(index, lrs).state().is_pending())
+            || vgic.has_deliverable_in(vcpu, self.detours.leftover())
     }
 
     /// Takes the list registers off the core, which then runs another virtual CPU or none. Gives the PPIs (a bitmap
@@ -42,7 +49,39 @@ impl CpuInterface {
     /// While it is away, register reads find the states as they are now: there is no core that could look again.
     ///
     /// The second value names other virtual CPUs that are to flush.
+    #[inline(always)]
     pub fn unload(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> (u32, Kicks) {
+        if self.unload_quick(vgic, vcpu, lrs) { (0, Kicks::NONE) } else { self.unload_at_length(vgic, vcpu, lrs) }
+    }
+
+    /// As [`CpuInterface::unload_at_length`], for a virtual CPU that has ended its interrupts, if all were private ones.
+    /// Returns whether it was one; if not, what is at length does the rest.
+    #[inline(always)]
+    fn unload_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
+        let Some(private) = vgic.own(vcpu) else { return false };
+        let bank = &private.bank;
+        // With a line that is high a look at the latch does not tell what is still wanted of a physical interrupt.
+        if !self.detours.is_none() || !self.have_all_ended(lrs) || bank.line.load(Relaxed) != 0 {
+            return false;
+        }
+        if self.used != 0 {
+            self.used = 0;
+            self.latched = 0;
+            // Nobody but the owner writes the `inflight` bitmap of a private bank.
+            bank.inflight.store(0, SeqCst);
+            // The ends of interrupts deactivated the physical ones, unless those have come again since.
+            self.held &= bank.pending.load(SeqCst);
+        }
+        if self.held != 0 {
+            return false;
+        }
+        debug_assert!(!self.underflow && self.spilled.is_empty(), "those are detours too");
+        self.detours = Detours::UNLOADED;
+        true
+    }
+
+    #[inline(never)]
+    fn unload_at_length(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> (u32, Kicks) {
         if self.detours.has(Detours::UNLOADED) {
             return (self.held, Kicks::NONE);
         }
@@ -71,7 +110,18 @@ impl CpuInterface {
     /// Puts the list registers back onto a core. Gives the PPIs (a bitmap of INTIDs 0 to 31) whose physical interrupt
     /// the caller must make active on this core, so that it does not fire again before the guest has ended it. A flush
     /// must follow.
+    #[inline(always)]
     pub fn load(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> u32 {
+        if self.detours == Detours::UNLOADED && self.used | self.held == 0 {
+            self.detours = Detours::NONE;
+            debug_assert!(!self.underflow && self.spilled.is_empty(), "those are detours too");
+            return 0;
+        }
+        self.load_at_length(vgic, vcpu, lrs)
+    }
+
+    #[inline(never)]
+    fn load_at_length(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> u32 {
         if !self.detours.has(Detours::UNLOADED) {
             return self.held;
         }

@@ -111,7 +111,7 @@ impl CpuInterface {
     /// Whether the guest has ended every interrupt in the list registers. If so, and without detours, nothing is in
     /// flight.
     #[inline(always)]
-    fn have_all_ended(&self, lrs: &impl ListRegisters) -> bool {
+    pub(super) fn have_all_ended(&self, lrs: &impl ListRegisters) -> bool {
         self.used & !lrs.empty() == 0
     }
 

@@ -233,13 +233,29 @@ impl Vgic {
             && bank.enabled.load(SeqCst) & bits != 0
     }
 
-    /// Whether an interrupt is pending and forwarded to `vcpu` that no list register holds yet: one reason for a
-    /// virtual CPU that waits for an interrupt to run. The other one is
+    /// Whether the next flush of `vcpu` has an interrupt to deliver that no list register holds yet, those apart that it
+    /// has met before: one reason for a virtual CPU that waits for an interrupt to run. The other ones are in
     /// [`CpuInterface::has_pending`](super::CpuInterface).
+    ///
+    /// It looks where the flush will look, at the private bank and the words that are ready: whoever makes an interrupt
+    /// deliverable has marked its word before asking.
+    #[inline]
     #[must_use]
     pub fn has_deliverable(&self, vcpu: usize) -> bool {
+        let Some(private) = self.private(vcpu) else { return false };
+        if private.bank.candidates(self.groups()) != 0 {
+            return true;
+        }
+        let ready = private.ready.load(SeqCst);
+        ready != 0 && self.has_deliverable_in(vcpu, Ready(ready).words())
+    }
+
+    /// Whether one of the words `words` has an interrupt to deliver to `vcpu`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn has_deliverable_in(&self, vcpu: usize, words: u32) -> bool {
         let groups = self.groups();
-        (0..=self.spi_words).filter_map(|number| self.word(vcpu, number)).any(|word| {
+        Bits(words).filter_map(|number| self.word(vcpu, number as usize)).any(|word| {
             let mut candidates = Bits(word.bank.candidates(groups));
             candidates.any(|bit| word.target(bit) == vcpu)
         })

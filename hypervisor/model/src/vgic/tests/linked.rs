@@ -245,7 +245,7 @@ fn a_virtual_cpu_leaves_its_core_and_comes_back_with_its_interrupts() {
     assert_eq!((held, kicks), (1 << TIMER, Kicks::NONE));
     assert!(core.active_ppis.is_empty(), "the next virtual CPU needs the timer");
     assert_eq!(core.listed(), []);
-    assert!(interface.has_pending(core));
+    assert!(interface.has_pending(&machine.vgic, 0, core));
     // The line drops and a kick comes in the meantime.
     let kicks = machine.vgic.set_line(IntId::new(33), 0, false) | machine.vgic.inject(IntId::new(51), 0);
     machine.kick(kicks);
