@@ -21,6 +21,8 @@ pub mod channel;
 mod flights;
 mod network;
 pub mod service;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use channel::{Channel, Forged};

@@ -201,8 +201,8 @@ impl Virtqueue {
         Ok(memory.load_u16(self.layout.available)? & NO_INTERRUPT == 0)
     }
 
-    /// Asks the driver to notify of the next chain, and says whether one came meanwhile: then it may have seen no reason to
-    /// notify, and the device must look itself.
+    /// Asks the driver to notify of the next chain that [`Virtqueue::pop`] has not seen yet, and says whether one came
+    /// meanwhile: then it may have seen no reason to notify, and the device must look itself.
     ///
     /// # Errors
     /// [`QueueError::Memory`], [`QueueError::AvailableIndex`].
@@ -210,13 +210,13 @@ impl Virtqueue {
     pub fn enable_notifications(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
         if self.features.event_index {
             let entries = u64::from(self.layout.size) << 3;
-            memory.store_u16(offset(self.layout.used, entries.wrapping_add(4)), self.next_available)?;
+            memory.store_u16(offset(self.layout.used, entries.wrapping_add(4)), self.seen_available)?;
         } else {
             memory.store_u16(self.layout.used, 0)?;
         }
         // Store of the wish, then load of the index; the driver does the reverse (2.7.10.2).
         fence(Ordering::SeqCst);
-        Ok(self.available_index(memory)? != self.next_available)
+        Ok(self.available_index(memory)? != self.seen_available)
     }
 
     /// Tells the driver that it need not notify. With EVENT_IDX there is nothing to tell: it notifies once for each
