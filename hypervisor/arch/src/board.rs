@@ -8,8 +8,8 @@ use core::ops::Deref;
 use fdt::Fdt;
 use fdt::node::FdtNode;
 
-/// The most ranges that a device tree may reserve.
-const RESERVED_MAX: usize = 16;
+/// The most ranges of one kind that a device tree may name.
+const RANGES_MAX: usize = 16;
 
 /// A range of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct Range {
     /// Bytes.
     pub size: u64,
 }
+
+/// Ranges of one kind.
+pub type Ranges = ArrayVec<Range, RANGES_MAX>;
 
 /// How this board's firmware is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +57,11 @@ impl Deref for Board {
 #[derive(Debug)]
 pub struct Description {
     /// RAM.
-    pub memory: ArrayVec<Range, 8>,
+    pub memory: Ranges,
     /// RAM that the device tree reserves.
-    pub reserved: ArrayVec<Range, RESERVED_MAX>,
+    pub reserved: Ranges,
     /// Those reservations that must not even be mapped as memory (`no-map`): a speculative read of them may be an error.
-    pub no_map: ArrayVec<Range, RESERVED_MAX>,
+    pub no_map: Ranges,
     /// The device tree itself.
     pub device_tree: Range,
     /// The initrd: Bulkhead's bundle.
@@ -86,33 +89,7 @@ pub struct Description {
 /// What a device tree lacks: a sentence for the person at the console.
 pub type Missing = &'static str;
 
-type Reserved = ArrayVec<Range, RESERVED_MAX>;
-
-/// All that the tree reserves, and of that what must not be mapped (Devicetree Specification 3.5.4, `no-map`).
-fn reservations(tree: &Fdt<'_>) -> Result<(Reserved, Reserved), Missing> {
-    const FULL: &str = "the device tree reserves more ranges than Bulkhead can hold";
-    let (mut reserved, mut no_map) = (Reserved::new(), Reserved::new());
-    for range in tree.memory_reservations() {
-        let range = Range { start: range.address() as u64, size: range.size() as u64 };
-        reserved.try_push(range).map_err(|_| FULL)?;
-    }
-    let Some(parent) = tree.find_node("/reserved-memory") else { return Ok((reserved, no_map)) };
-    for node in parent.children() {
-        for range in registers(node) {
-            reserved.try_push(range).map_err(|_| FULL)?;
-            if node.property("no-map").is_some() {
-                no_map.try_push(range).map_err(|_| FULL)?;
-            }
-        }
-    }
-    Ok((reserved, no_map))
-}
-
-/// Whether `node` says that it is compatible with `name`.
-fn is_compatible(node: FdtNode<'_, '_>, name: &str) -> bool {
-    let names = node.property("compatible").map_or(&[][..], |property| property.value);
-    names.split(|byte| *byte == 0).any(|entry| entry == name.as_bytes())
-}
+const TOO_MANY_RESERVED: Missing = "the device tree reserves more ranges than Bulkhead can hold";
 
 impl Board {
     /// Reads the device tree at `address`.
@@ -128,101 +105,195 @@ impl Board {
         }
         // SAFETY: the caller vouches for the tree.
         let tree = unsafe { Fdt::from_ptr(address as *const u8) }.map_err(|_| "x0 does not point to a device tree")?;
-        let mut memory = ArrayVec::new();
-        for node in tree.all_nodes().filter(|node| node.name.starts_with("memory@") || node.name == "memory") {
-            for range in registers(node) {
-                memory.try_push(range).map_err(|_| "the device tree has more memory ranges than Bulkhead can hold")?;
+        let mut found = Found::default();
+        for range in tree.memory_reservations() {
+            let range = Range { start: range.address() as u64, size: range.size() as u64 };
+            found.reserved.try_push(range).map_err(|_| TOO_MANY_RESERVED)?;
+        }
+        // Once: the caches are off, the tree is large, and each look at a node reads all its properties.
+        for node in tree.all_nodes() {
+            found.take(node)?;
+        }
+        let device_tree = Range { start: address as u64, size: tree.total_size() as u64 };
+        found.describe(device_tree).map(Self)
+    }
+}
+
+/// What has been found on the way through the tree.
+#[derive(Default)]
+struct Found<'b, 'a: 'b> {
+    memory: Ranges,
+    reserved: Ranges,
+    no_map: Ranges,
+    cores: ArrayVec<u64, CORES_MAX>,
+    chosen: Option<FdtNode<'b, 'a>>,
+    gic: Option<FdtNode<'b, 'a>>,
+    uart: Option<FdtNode<'b, 'a>>,
+    psci: Option<FdtNode<'b, 'a>>,
+    pcie: Option<FdtNode<'b, 'a>>,
+    is_qemu: bool,
+}
+
+impl<'b, 'a: 'b> Found<'b, 'a> {
+    /// Notes what `node` is, by its name or by what it is compatible with. Of several the first counts.
+    fn take(&mut self, node: FdtNode<'b, 'a>) -> Result<(), Missing> {
+        match node.name.as_bytes() {
+            b"memory" | [b'm', b'e', b'm', b'o', b'r', b'y', b'@', ..] => registers(node, &mut self.memory)
+                .map_err(|_| "the device tree has more memory ranges than Bulkhead can hold"),
+            b"cpu" | [b'c', b'p', b'u', b'@', ..] => {
+                self.take_core(node);
+                Ok(())
+            }
+            b"chosen" => {
+                self.chosen.get_or_insert(node);
+                Ok(())
+            }
+            b"reserved-memory" => self.take_reservations(node),
+            _ => {
+                self.take_device(node);
+                Ok(())
             }
         }
-        let (reserved, no_map) = reservations(&tree)?;
-        let mut cores = ArrayVec::new();
-        for cpu in tree.cpus() {
-            if cores.try_push(cpu.ids().first() as u64).is_err() {
-                break;
+    }
+
+    fn take_core(&mut self, node: FdtNode<'b, 'a>) {
+        let mut affinity = Ranges::new();
+        let is_complete = registers(node, &mut affinity).is_ok() && property(node, "device_type") == b"cpu\0";
+        if let (true, Some(affinity)) = (is_complete, affinity.first()) {
+            // Further cores than Bulkhead can run are left alone.
+            let _ = self.cores.try_push(affinity.start);
+        }
+    }
+
+    /// All that `parent` reserves, and of that what must not be mapped (Devicetree Specification 3.5.4, `no-map`).
+    fn take_reservations(&mut self, parent: FdtNode<'b, 'a>) -> Result<(), Missing> {
+        for node in parent.children() {
+            registers(node, &mut self.reserved).map_err(|_| TOO_MANY_RESERVED)?;
+            if node.property("no-map").is_some() {
+                registers(node, &mut self.no_map).map_err(|_| TOO_MANY_RESERVED)?;
             }
         }
-        let chosen = tree.find_node("/chosen");
-        let number = |name| chosen.and_then(|node| node.property(name)).and_then(|property| property.as_usize());
-        let bundle = match (number("linux,initrd-start"), number("linux,initrd-end")) {
-            (Some(start), Some(end)) if start < end => Some(Range { start: start as u64, size: (end - start) as u64 }),
-            _ => None,
+        Ok(())
+    }
+
+    fn take_device(&mut self, node: FdtNode<'b, 'a>) {
+        for name in property(node, "compatible").split(|byte| *byte == 0) {
+            let place = match name {
+                b"arm,gic-v3" => &mut self.gic,
+                b"arm,pl011" => &mut self.uart,
+                b"arm,psci-1.0" | b"arm,psci-0.2" => &mut self.psci,
+                b"pci-host-ecam-generic" => &mut self.pcie,
+                b"linux,dummy-virt" => {
+                    self.is_qemu |= node.name == "/";
+                    continue;
+                }
+                _ => continue,
+            };
+            place.get_or_insert(node);
+        }
+    }
+
+    fn describe(self, device_tree: Range) -> Result<Description, Missing> {
+        let gic = self.gic.ok_or("the board has no GICv3; start QEMU with gic-version=3")?;
+        let [distributor, redistributors, ..] = some_registers(gic)[..] else {
+            return Err("the device tree's GICv3 has no redistributors");
         };
-        let seed = chosen
-            .and_then(|node| node.property("rng-seed"))
-            .and_then(|property| property.value.get(..32)?.try_into().ok());
-        let console_in_lines = chosen
-            .and_then(|node| node.property("bootargs"))
-            .and_then(|property| property.as_str())
-            .is_some_and(|line| line.split_whitespace().any(|word| word == "bulkhead.console=lines"));
-        let gic =
-            tree.find_compatible(&["arm,gic-v3"]).ok_or("the board has no GICv3; start QEMU with gic-version=3")?;
-        let mut gic = registers(gic);
-        let (distributor, redistributors) =
-            gic.next().zip(gic.next()).ok_or("the device tree's GICv3 has no redistributors")?;
-        let uart = tree.find_compatible(&["arm,pl011"]).ok_or("the board has no PL011 UART")?;
-        let uart_interrupt = first_interrupt(uart).ok_or("the device tree's PL011 has no interrupt")?;
-        let uart = registers(uart).next().ok_or("the device tree's PL011 has no registers")?;
-        let psci = tree.find_compatible(&["arm,psci-1.0", "arm,psci-0.2"]).ok_or("the board has no PSCI firmware")?;
-        let conduit = match psci.property("method").and_then(|property| property.as_str()) {
-            Some("smc") => Conduit::Smc,
-            Some("hvc") => Conduit::Hvc,
+        let uart_node = self.uart.ok_or("the board has no PL011 UART")?;
+        let uart_interrupt = first_interrupt(uart_node).ok_or("the device tree's PL011 has no interrupt")?;
+        let [uart, ..] = some_registers(uart_node)[..] else { return Err("the device tree's PL011 has no registers") };
+        let psci = self.psci.ok_or("the board has no PSCI firmware")?;
+        let conduit = match property(psci, "method") {
+            b"smc\0" => Conduit::Smc,
+            b"hvc\0" => Conduit::Hvc,
             _ => return Err("the device tree's PSCI node has no method"),
         };
-        let pcie = qemu_pcie(&tree);
-        let device_tree = Range { start: address as u64, size: tree.total_size() as u64 };
-        Ok(Self(Description {
-            memory,
-            reserved,
-            no_map,
+        let chosen = |name| self.chosen.map_or(&[][..], |node| property(node, name));
+        let bundle = match (number(chosen("linux,initrd-start")), number(chosen("linux,initrd-end"))) {
+            (Some(start), Some(end)) if start < end => Some(Range { start, size: end - start }),
+            _ => None,
+        };
+        let seed = chosen("rng-seed").first_chunk::<32>().copied();
+        let is_between_words = |byte: &u8| *byte == b' ' || *byte == 0;
+        let console_in_lines = chosen("bootargs").split(is_between_words).any(|word| word == b"bulkhead.console=lines");
+        Ok(Description {
+            memory: self.memory,
+            reserved: self.reserved,
+            no_map: self.no_map,
             device_tree,
             bundle,
-            cores,
+            cores: self.cores,
             conduit,
             uart,
             uart_interrupt,
             distributor,
             redistributors,
-            pcie,
+            pcie: self.pcie.filter(|_| self.is_qemu).and_then(pcie_root),
             seed,
             console_in_lines,
-        }))
+        })
     }
 }
 
-/// The ranges of a node's `reg`.
-fn registers<'a>(node: FdtNode<'_, 'a>) -> impl Iterator<Item = Range> + use<'a> {
-    node.reg()
-        .into_iter()
-        .flatten()
-        .map(|region| Range { start: region.starting_address as u64, size: region.size.unwrap_or(0) as u64 })
+/// The bytes of a node's property; none if it has no such property.
+#[inline(never)]
+fn property<'a>(node: FdtNode<'_, 'a>, name: &str) -> &'a [u8] {
+    node.property(name).map_or(&[], |property| property.value)
+}
+
+/// Adds the ranges of a node's `reg`.
+#[inline(never)]
+fn registers(node: FdtNode<'_, '_>, ranges: &mut Ranges) -> Result<(), arrayvec::CapacityError<Range>> {
+    for region in node.reg().into_iter().flatten() {
+        let range = Range { start: region.starting_address as u64, size: region.size.unwrap_or(0) as u64 };
+        ranges.try_push(range)?;
+    }
+    Ok(())
+}
+
+/// The first ranges of a node's `reg`.
+fn some_registers(node: FdtNode<'_, '_>) -> Ranges {
+    let mut ranges = Ranges::new();
+    // Those that have no room are not looked at.
+    let _ = registers(node, &mut ranges);
+    ranges
+}
+
+/// Cell `index` of a property.
+#[inline(never)]
+fn cell(value: &[u8], index: usize) -> Option<u32> {
+    value.as_chunks().0.get(index).copied().map(u32::from_be_bytes)
+}
+
+/// The number in the two cells from cell `index` on.
+fn wide(value: &[u8], index: usize) -> Option<u64> {
+    Some(u64::from(cell(value, index)?) << 32 | u64::from(cell(value, index + 1)?))
+}
+
+/// The number that a property is, in one cell or two.
+fn number(value: &[u8]) -> Option<u64> {
+    if value.len() == 4 { cell(value, 0).map(u64::from) } else { wide(value, 0) }
 }
 
 /// The INTID of a node's first interrupt, in the GIC's binding: type (0 SPI, 1 PPI), number, flags.
 fn first_interrupt(node: FdtNode<'_, '_>) -> Option<u32> {
-    let cells = node.property("interrupts")?.value;
-    let kind = u32::from_be_bytes(cells.get(0..4)?.try_into().ok()?);
-    let number = u32::from_be_bytes(cells.get(4..8)?.try_into().ok()?);
-    match kind {
+    let cells = property(node, "interrupts");
+    let number = cell(cells, 1)?;
+    match cell(cells, 0)? {
         0 => number.checked_add(32),
         1 => number.checked_add(16),
         _ => None,
     }
 }
 
-/// The PCIe root of QEMU's `virt`.
-fn qemu_pcie(tree: &Fdt<'_>) -> Option<Pcie> {
-    tree.find_node("/").filter(|root| is_compatible(*root, "linux,dummy-virt"))?;
-    let node = tree.find_compatible(&["pci-host-ecam-generic"])?;
-    Some(Pcie { configuration: registers(node).next()?, window: memory_window(node)? })
+/// Where a PCIe node's configuration space and its 32-bit memory window are.
+fn pcie_root(node: FdtNode<'_, '_>) -> Option<Pcie> {
+    Some(Pcie { configuration: *some_registers(node).first()?, window: memory_window(node)? })
 }
 
 /// The CPU's side of a PCIe node's 32-bit memory window: `ranges` has entries of 3 + 2 + 2 cells, the first of which is
 /// 0x0200_0000 for such a window (IEEE 1275 PCI binding).
 fn memory_window(node: FdtNode<'_, '_>) -> Option<Range> {
-    let ranges = node.property("ranges")?.value;
-    ranges.chunks_exact(28).find_map(|entry| {
-        let cell = |index: usize| entry.get(index * 4..index * 4 + 4)?.try_into().ok().map(u32::from_be_bytes);
-        let wide = |index: usize| Some(u64::from(cell(index)?) << 32 | u64::from(cell(index + 1)?));
-        (cell(0)? >> 24 == 0x02).then_some(Range { start: wide(3)?, size: wide(5)? })
+    property(node, "ranges").chunks_exact(28).find_map(|entry| {
+        (cell(entry, 0)? >> 24 == 0x02).then_some(Range { start: wide(entry, 3)?, size: wide(entry, 5)? })
     })
 }

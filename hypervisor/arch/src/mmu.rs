@@ -43,7 +43,7 @@ impl TablePool {
     /// The address of descriptor `index` of `table`, a table that this pool has handed out.
     fn descriptor(&self, table: PhysAddr, index: usize) -> *mut u64 {
         let is_table = (self.start..self.next).contains(&table.0) && table.0.is_multiple_of(TABLE_SIZE);
-        assert!(is_table && index < ENTRIES, "table {table:#x} is not of this pool");
+        assert!(is_table && index < ENTRIES, "the table is not of this pool");
         (table.0 as *mut u64).wrapping_add(index)
     }
 }

@@ -124,7 +124,7 @@ pub fn map(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> 
     }
     let mut rest = *mapping;
     while rest.size != 0 {
-        let done = map_one(memory, root, &rest)?;
+        let done = map_run(memory, root, &rest)?;
         // `done` is at most `rest.size`, and both ends were checked above.
         rest.input = rest.input.wrapping_add(done);
         rest.output = PhysAddr(rest.output.0.wrapping_add(done));
@@ -136,43 +136,32 @@ pub fn map(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> 
 /// Finds the block or page that maps `input`, if one does.
 #[must_use]
 pub fn walk(memory: &impl TableMemory, root: PhysAddr, input: u64) -> Option<Leaf> {
-    match look_up(memory, root, input) {
-        Entry::Leaf(leaf) => Some(leaf),
-        Entry::Hole { .. } | Entry::OutOfRange => None,
-    }
-}
-
-/// What an input address meets.
-enum Entry {
-    Leaf(Leaf),
-    /// Nothing, and nothing in the whole aligned `size` around it either.
-    Hole {
-        size: u64,
-    },
-    OutOfRange,
-}
-
-fn look_up(memory: &impl TableMemory, root: PhysAddr, input: u64) -> Entry {
     if input >= INPUT_END {
-        return Entry::OutOfRange;
+        return None;
     }
+    let (table, level) = descend(memory, root, input);
+    let descriptor = memory.read(table, index(input, level));
+    is_leaf(descriptor, level).then(|| leaf(descriptor, input, level))
+}
+
+/// The table in which the walk for `input` ends, and its level: the descriptor there is no table's.
+fn descend(memory: &impl TableMemory, root: PhysAddr, input: u64) -> (PhysAddr, u8) {
     let mut table = root;
     for level in LEVEL_FIRST..LEVEL_LAST {
         let descriptor = memory.read(table, index(input, level));
-        if descriptor & VALID == 0 {
-            return Entry::Hole { size: entry_size(level) };
-        }
-        if descriptor & TABLE_OR_PAGE == 0 {
-            return Entry::Leaf(leaf(descriptor, input, level));
+        if descriptor & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
+            return (table, level);
         }
         table = PhysAddr(descriptor & ADDRESS);
     }
-    let descriptor = memory.read(table, index(input, LEVEL_LAST));
-    // At level 3 a descriptor without TABLE_OR_PAGE is reserved, and faults.
-    if descriptor & VALID == 0 || descriptor & TABLE_OR_PAGE == 0 {
-        return Entry::Hole { size: entry_size(LEVEL_LAST) };
-    }
-    Entry::Leaf(leaf(descriptor, input, LEVEL_LAST))
+    (table, LEVEL_LAST)
+}
+
+/// Whether a descriptor in a table at `level` maps a block or page. At level 3 one without [`TABLE_OR_PAGE`] is reserved,
+/// and faults.
+fn is_leaf(descriptor: u64, level: u8) -> bool {
+    let kind = if level == LEVEL_LAST { VALID | TABLE_OR_PAGE } else { VALID };
+    descriptor & (VALID | TABLE_OR_PAGE) == kind
 }
 
 fn leaf(descriptor: u64, input: u64, level: u8) -> Leaf {
@@ -186,47 +175,57 @@ fn leaf(descriptor: u64, input: u64, level: u8) -> Leaf {
     }
 }
 
-/// The first address in `start..end` that something maps. Holes are skipped whole.
+/// The first address in `start..end` that something maps. Goes down once for each table, not for each descriptor.
 fn first_mapped(memory: &impl TableMemory, root: PhysAddr, start: u64, end: u64) -> Option<u64> {
     let mut input = start;
     while input < end {
-        match look_up(memory, root, input) {
-            Entry::Leaf(_) => return Some(input),
+        let (table, level) = descend(memory, root, input);
+        let size = entry_size(level);
+        for index in index(input, level)..ENTRIES {
+            if input >= end {
+                return None;
+            }
+            let descriptor = memory.read(table, index);
+            if is_leaf(descriptor, level) {
+                return Some(input);
+            }
+            if level != LEVEL_LAST && descriptor & VALID != 0 {
+                // A table that lies below.
+                break;
+            }
             // Below 2^39 + 2^30, so that this cannot wrap.
-            Entry::Hole { size } => input = (input & !size.wrapping_sub(1)).wrapping_add(size),
-            Entry::OutOfRange => return None,
+            input = (input & !size.wrapping_sub(1)).wrapping_add(size);
         }
     }
     None
 }
 
-/// Maps one block or page, the largest that fits at the start of `mapping`, and returns its size.
-fn map_one(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<u64, MapError> {
-    let mut table = root;
-    for level in LEVEL_FIRST..=LEVEL_LAST {
-        let index = index(mapping.input, level);
-        let size = entry_size(level);
-        let descriptor = memory.read(table, index);
-        let fits = (mapping.input | mapping.output.0) & size.wrapping_sub(1) == 0 && mapping.size >= size;
-        match (descriptor & VALID != 0, fits) {
-            (false, true) => {
-                let kind = if level == LEVEL_LAST { VALID | TABLE_OR_PAGE } else { VALID };
-                memory.write(table, index, mapping.output.0 | mapping.attributes.bits() | kind);
-                return Ok(size);
-            }
-            (false, false) => {
-                let next = memory.allocate().ok_or(MapError::OutOfTables)?;
-                memory.write(table, index, next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
-                table = next;
-            }
-            // A table is there already: the mapping becomes smaller blocks within it.
-            (true, _) if level != LEVEL_LAST && descriptor & TABLE_OR_PAGE != 0 => {
-                table = PhysAddr(descriptor & ADDRESS);
-            }
-            (true, _) => break,
-        }
+/// Maps the start of `mapping`: blocks or pages of one size, the largest that fits, in one table, as many as there are.
+/// Returns their size in all.
+fn map_run(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<u64, MapError> {
+    let (mut table, mut level) = descend(memory, root, mapping.input);
+    let is_aligned = |size: u64| (mapping.input | mapping.output.0) & size.wrapping_sub(1) == 0;
+    while level != LEVEL_LAST && !(is_aligned(entry_size(level)) && mapping.size >= entry_size(level)) {
+        let next = memory.allocate().ok_or(MapError::OutOfTables)?;
+        memory.write(table, index(mapping.input, level), next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
+        table = next;
+        // Below LEVEL_LAST.
+        level = level.wrapping_add(1);
     }
-    Err(MapError::AlreadyMapped { input: mapping.input })
+    let size = entry_size(level);
+    let kind = if level == LEVEL_LAST { VALID | TABLE_OR_PAGE } else { VALID };
+    let mut done = 0_u64;
+    for index in index(mapping.input, level)..ENTRIES {
+        // A table that is there already ends the run: the mapping becomes smaller blocks within it.
+        if mapping.size.wrapping_sub(done) < size || memory.read(table, index) & VALID != 0 {
+            break;
+        }
+        // Both ends were checked by `map`.
+        let output = mapping.output.0.wrapping_add(done);
+        memory.write(table, index, output | mapping.attributes.bits() | kind);
+        done = done.wrapping_add(size);
+    }
+    if done == 0 { Err(MapError::AlreadyMapped { input: mapping.input }) } else { Ok(done) }
 }
 
 /// The number of bytes one descriptor covers at `level`.
