@@ -201,22 +201,36 @@ impl Virtqueue {
         Ok(memory.load_u16(self.layout.available)? & NO_INTERRUPT == 0)
     }
 
-    /// Asks the driver to notify of the next chain that [`Virtqueue::pop`] has not seen yet, and says whether one came
-    /// meanwhile: then it may have seen no reason to notify, and the device must look itself.
+    /// Asks the driver to notify of the next chain, and says whether one came meanwhile: then it may have seen no reason to
+    /// notify, and the device must look itself.
     ///
     /// # Errors
     /// [`QueueError::Memory`], [`QueueError::AvailableIndex`].
     #[inline]
     pub fn enable_notifications(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
+        self.notify_from(memory, self.next_available)
+    }
+
+    /// As [`Virtqueue::enable_notifications`], for a device that has put chains back because it needs more than there are:
+    /// only what [`Virtqueue::pop`] has not seen counts.
+    ///
+    /// # Errors
+    /// As for [`Virtqueue::enable_notifications`].
+    pub fn ask_for_more(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
+        self.notify_from(memory, self.seen_available)
+    }
+
+    #[inline]
+    fn notify_from(&mut self, memory: &impl GuestMemory, index: u16) -> Result<bool, QueueError> {
         if self.features.event_index {
             let entries = u64::from(self.layout.size) << 3;
-            memory.store_u16(offset(self.layout.used, entries.wrapping_add(4)), self.seen_available)?;
+            memory.store_u16(offset(self.layout.used, entries.wrapping_add(4)), index)?;
         } else {
             memory.store_u16(self.layout.used, 0)?;
         }
         // Store of the wish, then load of the index; the driver does the reverse (2.7.10.2).
         fence(Ordering::SeqCst);
-        Ok(self.available_index(memory)? != self.seen_available)
+        Ok(self.available_index(memory)? != index)
     }
 
     /// Tells the driver that it need not notify. With EVENT_IDX there is nothing to tell: it notifies once for each

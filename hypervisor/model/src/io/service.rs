@@ -554,7 +554,7 @@ impl Service {
                 Received::Dropped => self.counters.dropped = self.counters.dropped.wrapping_add(1),
                 Received::NoBuffer => {
                     let Some(queue) = self.queue(RECEIVE_QUEUE) else { break };
-                    if !queue.enable_notifications(wires.client)? {
+                    if !queue.ask_for_more(wires.client)? {
                         break;
                     }
                     continue;
