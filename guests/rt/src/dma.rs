@@ -86,7 +86,7 @@ pub(crate) fn init() {
 }
 
 /// What `virtio-drivers` asks of its platform: an address is a bus address, and caches are coherent with devices.
-pub(crate) struct Platform;
+pub struct Platform;
 
 fn pages(count: usize) -> Option<Layout> {
     Layout::from_size_align(count.checked_mul(PAGE_SIZE)?, PAGE_SIZE).ok().filter(|layout| layout.size() > 0)

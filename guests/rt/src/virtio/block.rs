@@ -91,6 +91,21 @@ impl<T> Block<T> {
         })
     }
 
+    /// Lends the disk in `slot` to `body`, and resets it afterwards, whatever is in flight.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with<R>(slot: &mut Slot, body: impl FnOnce(&mut Self) -> R) -> Result<R, Error> {
+        let mut disk = Self::new(slot.again())?;
+        let result = body(&mut disk);
+        let Self { driver, headers, .. } = disk;
+        drop(driver);
+        // SAFETY: the headers come from a box in `new`, and the device, which was reset with its driver, has none of them
+        // any more.
+        drop(unsafe { Box::from_raw(headers.as_ptr()) });
+        Ok(result)
+    }
+
     /// The size of the disk in sectors of 512 bytes.
     #[must_use]
     pub fn sectors(&self) -> u64 {

@@ -13,6 +13,7 @@ mod entropy;
 mod network;
 mod slot;
 
+pub use crate::dma::Platform;
 pub use block::{Block, Failed, Refused};
 pub use console::Console;
 pub use entropy::Entropy;

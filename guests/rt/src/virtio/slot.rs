@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use fdt::node::FdtNode;
-use virtio_drivers::transport::mmio::VirtIOHeader;
+use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
 
 /// The most slots that are looked at: QEMU's `virt` has 32.
 pub const SLOTS_MAX: usize = 32;
@@ -98,11 +98,31 @@ impl Slot {
         gic::enable(self.interrupt);
     }
 
-    pub(super) fn transport(self) -> Result<Transport, Error> {
+    /// The same slot, for a driver that ends before this value is used again.
+    pub(super) const fn again(&self) -> Self {
+        Self { registers: self.registers, interrupt: self.interrupt, trigger: self.trigger }
+    }
+
+    /// Lends the registers to a driver of `virtio-drivers`, to be brought up with [`Platform`](super::Platform) by its own
+    /// safe calls. The device is reset when the driver ends.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] where there is no device that the crate knows.
+    pub fn lend(&mut self) -> Result<MmioTransport<'_>, Error> {
+        self.open()
+    }
+
+    /// The registers for a driver that keeps this slot to itself for as long as it runs.
+    pub(super) fn transport(&self) -> Result<Transport, Error> {
+        self.open()
+    }
+
+    fn open<'a>(&self) -> Result<MmioTransport<'a>, Error> {
         let header = NonNull::new(self.registers.start as *mut VirtIOHeader).ok_or(Error::InvalidParam)?;
         // SAFETY: the device tree says that virtio-mmio registers of this size are here; they are outside RAM, so mapped
-        // as Device memory for good, aligned, and this value was the only one to name them.
-        unsafe { Transport::new(header, self.registers.size as usize) }.map_err(|_| Error::InvalidParam)
+        // as Device memory for good, and aligned. A driver begins with a reset, so were there two of them, the device would
+        // know the memory of the later one alone.
+        unsafe { MmioTransport::new(header, self.registers.size as usize) }.map_err(|_| Error::InvalidParam)
     }
 }
 
