@@ -1,0 +1,72 @@
+//! A client of para-virtual devices, with a front end that is not Linux's: the `virtio-drivers` crate.
+//!
+//! It has the habits of a boot loader: it polls, it never enables an interrupt, its queues are shorter than the device
+//! allows, it brings each device up again and again, also in the middle of requests. With several CPUs each drives its
+//! own devices at the same time in the end.
+//!
+//! Parameters: `mode=` is `check` (all of the above, the default), `load` (a neighbour that verifies what it reads for
+//! `seconds=`, and so notices whoever disturbs it), or `reads` (nothing but `requests=` reads of 4 KiB at `depth=`, 1 or
+//! 16, driven by interrupts, so that what they cost can be told from Bulkhead's counters). `address=` and `peer=` are the
+//! last byte of this guest's address in 10.0.2.0/24 and of the other client's, `marker=` a number that both know.
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+mod block;
+mod console;
+mod entropy;
+mod frames;
+mod load;
+mod network;
+mod reads;
+mod together;
+
+use arrayvec::ArrayVec;
+use rt::virtio::{Kind, SLOTS_MAX, Slot};
+use rt::{Outcome, ensure, gic, machine, report, virtio};
+
+rt::entry!(main);
+
+type Slots = ArrayVec<Slot, SLOTS_MAX>;
+
+fn main() -> ! {
+    let mut slots = virtio::take_slots();
+    gic::init();
+    gic::init_cpu();
+    report::test("the device tree names para-virtual devices", || {
+        ensure!(!slots.is_empty(), "there is none");
+        Ok(())
+    });
+    match machine().parameter("mode") {
+        Some("load") => load::run(slots),
+        Some("reads") => reads::run(slots),
+        Some(_) | None => {
+            for slot in &mut slots {
+                check(slot);
+            }
+            together::run(slots);
+        }
+    }
+    report::finish()
+}
+
+/// All that one device has to stand.
+fn check(slot: &mut Slot) {
+    match slot.kind() {
+        Some(Kind::Block) => block::run(slot),
+        Some(Kind::Network) => network::run(slot),
+        Some(Kind::Console) => console::run(slot),
+        Some(Kind::Entropy) => entropy::run(slot),
+        other => report::test("every device is of a kind that is known", || unknown(other)),
+    }
+}
+
+fn unknown(kind: Option<Kind>) -> Outcome {
+    ensure!(false, "one is {kind:?}");
+    Ok(())
+}
+
+/// What `virtio-drivers` says, as the reason of a failure.
+fn failed(what: &str) -> impl Fn(virtio::Error) -> rt::Failure {
+    move |error| rt::Failure::new(format_args!("{what}: {error}"))
+}
