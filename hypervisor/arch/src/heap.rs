@@ -4,7 +4,7 @@ use buddy_system_allocator::LockedHeap;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The heap's size in bytes.
-pub const HEAP_SIZE: usize = 256 * 1024;
+pub const HEAP_SIZE: usize = 384 * 1024;
 
 #[repr(C, align(4096))]
 struct HeapMemory([u8; HEAP_SIZE]);

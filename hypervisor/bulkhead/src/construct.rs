@@ -16,7 +16,7 @@ use arch::context::Vcpu;
 use arch::device_window::DeviceWindow;
 use arch::gic::{self, Gic};
 use arch::list_registers::VirtualInterface;
-use arch::memory::{GuestRam, PhysicalMemory};
+use arch::memory::{GuestRam, MemoryBlock, PhysicalMemory};
 use arch::mmu::{Stage2, Windows};
 use arch::shadow::{ReadablePage, ShadowPage};
 use core::sync::atomic::Ordering;
@@ -53,10 +53,11 @@ pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
     let system = bundle.manifest().map_err(|error| error.to_string())?;
     check(&system, &bundle, board, &memory)?;
 
+    let mut fixed = reserve(&system, &mut memory)?;
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
         let channels = channels_of(&system, number);
-        vms.push(build_vm(number, vm, channels, &bundle, board, &mut memory)?);
+        vms.push(build_vm(number, vm, channels, &bundle, board, &mut memory, &mut fixed)?);
     }
     let vms: &'static [Vm] = Box::leak(vms.into_boxed_slice());
     let cores = usize::from(system.cores);
@@ -73,6 +74,32 @@ pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
         console::help();
     }
     Ok(machine)
+}
+
+/// RAM at fixed physical addresses, in the manifest's order.
+type Fixed = alloc::vec::IntoIter<MemoryBlock>;
+
+/// Takes the RAM whose physical address the system fixes, before anything else is put there.
+#[inline(never)]
+fn reserve(system: &System, memory: &mut PhysicalMemory) -> Result<Fixed, String> {
+    let mut blocks = Vec::new();
+    for vm in &system.vms {
+        for region in &vm.memory {
+            if let Some(start) = region.physical {
+                let block = memory.allocate_at(PhysAddr(start), region.size);
+                blocks.push(block.ok_or_else(|| no_room(&vm.name, region.guest, region.size))?);
+            }
+        }
+    }
+    Ok(blocks.into_iter())
+}
+
+#[cold]
+fn no_room(name: &str, guest: u64, size: u64) -> String {
+    format!(
+        "the board has no {} MiB of RAM in one piece for vm {name} at {guest:#x}; give the board more or the vm less",
+        size >> 20
+    )
 }
 
 #[inline(never)]
@@ -104,6 +131,7 @@ fn build_vm(
     bundle: &Bundle<'static>,
     board: &Board,
     memory: &mut PhysicalMemory,
+    fixed: &mut Fixed,
 ) -> Result<Vm, String> {
     let Devices { bus, slots, virtio, pages } = build_devices(vm, memory)?;
     let mut registers = Vec::with_capacity(vm.assigned.len());
@@ -111,7 +139,7 @@ fn build_vm(
         let window = DeviceWindow::new(board, device.address, device.size);
         registers.push(window.map_err(|why| format!("the registers of {} of vm {} {why}", device.name, vm.name))?);
     }
-    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, memory)?;
+    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, memory, fixed)?;
     let vgic = new_vgic(vm.vcpus.len());
     let assigned: Vec<u32> = vm.assigned.iter().flat_map(|device| device.interrupts.iter().copied()).collect();
     for intid in &assigned {
@@ -159,6 +187,7 @@ fn build_memory(
     vm: &manifest::Vm,
     windows: &Windows<'_>,
     memory: &mut PhysicalMemory,
+    fixed: &mut Fixed,
 ) -> Result<(GuestRam, Stage2), String> {
     let name = &vm.name;
     let tables = memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
@@ -166,15 +195,10 @@ fn build_memory(
     let mut ram = GuestRam::new();
     for MemoryRegion { guest, size, physical } in &vm.memory {
         let block = match physical {
-            Some(start) => memory.allocate_at(PhysAddr(*start), *size),
+            Some(_) => fixed.next(),
             None => memory.allocate(*size, BLOCK_SIZE),
         };
-        let block = block.ok_or_else(|| {
-            format!(
-                "the board has no {} MiB of RAM in one piece for vm {name} at {guest:#x}; give the board more or the vm less",
-                size >> 20
-            )
-        })?;
+        let block = block.ok_or_else(|| no_room(name, *guest, *size))?;
         ram.add(*guest, block)
             .map_err(|_| format!("vm {name} has more than {} regions of RAM", arch::memory::REGIONS_MAX))?;
     }
@@ -194,7 +218,10 @@ struct Devices {
 
 #[inline(never)]
 fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<Devices, String> {
-    let (mut bus, mut slots, mut virtio, mut pages) = (Bus::new(), Vec::new(), Vec::new(), Vec::new());
+    // Para-virtual devices are large: no room for more of them than there are.
+    let count = vm.devices.iter().filter(|device| device.service.is_some()).count();
+    let (mut virtio, mut pages) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut bus, mut slots) = (Bus::new(), Vec::new());
     for device in &vm.devices {
         let (name, kind) = (&vm.name, &device.kind);
         let model = devices::find(kind).ok_or_else(|| {

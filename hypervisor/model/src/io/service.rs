@@ -20,7 +20,7 @@ const BYTES_MAX: u32 = 256 << 10;
 /// The most completions and receptions that are taken at one go.
 const COMPLETIONS_MAX: u32 = 64;
 /// How many block requests wait for the driver domain at a time: each keeps its chain.
-const BLOCK_DEPTH: usize = 64;
+const BLOCK_DEPTH: usize = 32;
 /// How many requests for random bytes do.
 const ENTROPY_DEPTH: usize = 4;
 /// The most bytes of one console or entropy request.
