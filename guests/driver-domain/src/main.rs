@@ -34,6 +34,8 @@ use rt::{gic, machine, println, psci};
 rt::entry!(main);
 
 fn main() -> ! {
+    // What the drivers have to tell at less than a warning is said here in our own words.
+    log::set_max_level(log::LevelFilter::Warn);
     gic::init();
     gic::init_cpu();
     println!("driver-domain: {}: looking for devices", machine().name());

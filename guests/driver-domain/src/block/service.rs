@@ -124,8 +124,9 @@ impl BlockService {
         let bytes = u64::from(request.length);
         let locate = |access| attachment.slice.locate(request.sector, bytes, access);
         let (sector, data) = match operation {
-            Operation::Read => (locate(Access::Read), data),
-            Operation::Write => (locate(Access::Write), data),
+            // Without data there is no sector: the request named bytes outside the window.
+            Operation::Read => (data.and_then(|_| locate(Access::Read)), data),
+            Operation::Write => (data.and_then(|_| locate(Access::Write)), data),
             Operation::Discard | Operation::WriteZeroes => (locate(Access::Write), None),
             Operation::Flush => (Some(0), None),
             Operation::Transmit | Operation::Print | Operation::Random => {
