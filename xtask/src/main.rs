@@ -8,6 +8,7 @@ mod bare_metal;
 mod bench;
 mod commands;
 mod flat_image;
+mod fuzz;
 mod host_tests;
 mod images;
 mod launch;

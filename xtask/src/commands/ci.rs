@@ -2,7 +2,7 @@
 
 use crate::{
     bare_metal::{TARGET, cargo},
-    bench, host_tests, miri, scenarios, setup,
+    bench, fuzz, host_tests, miri, scenarios, setup,
     tally::Tally,
     tidy,
     workspace::Workspace,
@@ -12,6 +12,9 @@ use std::{
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
+
+/// How long the virtqueue takes random steps: some 20,000 runs of them.
+const FUZZ_SECONDS: u32 = 10;
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     setup::rust_target()?;
@@ -37,6 +40,7 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps", "--target", TARGET]).args(&bare_metal);
     steps.command("documentation of the bare-metal crates", &mut doc)?;
     steps.tests("host tests", || host_tests::run(workspace, None))?;
+    steps.tests("the virtqueue beside its reference, at random", || fuzz::random(workspace, FUZZ_SECONDS))?;
     steps.tests("the pure crates under Miri", || miri::run(workspace))?;
     steps.tests("measurements", || bench::check(workspace))?;
     steps.tests("scenarios under QEMU", || scenarios::run(workspace, None))?;

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod ci;
 mod debug;
+mod fuzz;
 mod image;
 mod run;
 mod setup;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Test),
     /// Measure what a guest pays for Bulkhead, beside the bare board and, where asked, beside Xen
     Bench(bench::Bench),
+    /// Do at random what drivers and devices do, to our virtqueue and to another
+    Fuzz(fuzz::Fuzz),
     /// Everything that must hold before a change lands: format, lints, tests, documentation, tidy rules
     Ci,
     /// Write bulkhead.bin and a system's bundle, to start by hand
@@ -52,6 +55,7 @@ impl CommandLine {
             Command::Run(run) => run.run(&workspace),
             Command::Test(test) => test.run(&workspace),
             Command::Bench(bench) => bench.run(&workspace),
+            Command::Fuzz(fuzz) => fuzz.run(&workspace),
             Command::Ci => ci::run(&workspace),
             Command::Image(image) => image.run(&workspace),
             Command::Check(check) => check.run(&workspace),
