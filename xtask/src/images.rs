@@ -11,6 +11,8 @@ use std::path::PathBuf;
 const DEBIAN: &str = "debian";
 /// The root file system of `guests/linux`.
 const LINUX: &str = "linux";
+/// What the names of the kinds of virtio devices begin with.
+const VIRTIO: &str = "virtio-";
 /// What precedes the name of a bare-metal guest of this repository.
 const GUEST: &str = "guest:";
 
@@ -46,10 +48,12 @@ impl Images for HostImages<'_> {
         self.file(name, "\"debian\", \"guest:NAME\"")
     }
 
-    fn initrd(&self, name: &str, _vm: &VmSource) -> Result<Contents, String> {
+    fn initrd(&self, name: &str, vm: &VmSource) -> Result<Contents, String> {
         if name == LINUX {
             let linux = setup::linux(self.workspace).map_err(|error| format!("{error:#}"))?;
-            return Ok(Contents::File(linux.initrd));
+            // Modules cost a guest without devices memory and time.
+            let has_virtio = vm.devices.iter().any(|device| device.kind.starts_with(VIRTIO));
+            return Ok(Contents::File(if has_virtio { linux.initrd_with_modules } else { linux.initrd }));
         }
         self.file(name, "\"linux\"").map(Contents::File)
     }

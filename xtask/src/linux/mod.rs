@@ -1,3 +1,11 @@
-//! What the Linux guests are made of: Debian's arm64 kernel, and a root file system of busybox and one script.
+//! What the Linux guests are made of: Debian's arm64 kernel and its modules, and a root file system of busybox and a few
+//! scripts, in an archive or on a partition.
 
+pub(crate) mod initial_archive;
+pub(crate) mod modules;
+#[allow(dead_code, reason = "for the systems that have disks")]
+mod partition;
 pub(crate) mod root_file_system;
+
+#[allow(unused_imports, reason = "for the systems that have disks")]
+pub(crate) use partition::root_partition;

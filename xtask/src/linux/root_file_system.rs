@@ -1,105 +1,153 @@
-//! The root file system of the Linux guests: a cpio `newc` archive (Linux: Documentation/driver-api/early-userspace/
-//! buffer-format.rst) with `guests/linux/init`, busybox, and the directories that `init` mounts on.
-//!
-//! The archive depends on its two inputs alone (no times, no owners of the host), so it is the same on every machine.
+//! What a root file system of the Linux guests holds: busybox, the scripts of `guests/linux`, the directories that they
+//! mount on, and, for a guest with devices, the kernel modules for these.
 
-use std::io::{self, Write};
+use anyhow::Context;
+use std::{fs, path::Path};
 
-const DIRECTORY: u32 = 0o040_755;
-const STICKY_DIRECTORY: u32 = 0o041_777;
-const PROGRAM: u32 = 0o100_755;
-const SYMBOLIC_LINK: u32 = 0o120_777;
-const CHARACTER_DEVICE: u32 = 0o020_600;
+/// A directory, a file or a symbolic link.
+pub(crate) struct Entry {
+    /// Its path, without a leading `/`; what it lies in precedes it.
+    pub(crate) path: String,
+    /// What it is.
+    pub(crate) node: Node,
+}
 
-/// Packs `init` and `busybox` into an archive that Linux unpacks as its first root file system.
+/// What lies at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Node {
+    /// A directory that its owner may write to.
+    Directory,
+    /// A directory for everybody's temporary files.
+    SharedDirectory,
+    /// A file that can be run.
+    Program(Vec<u8>),
+    /// A file to be read.
+    Data(Vec<u8>),
+    /// A symbolic link.
+    Link(&'static str),
+}
+
+const DIRECTORIES: &[&str] = &["bin", "dev", "etc", "lib", "lib/guest", "proc", "root", "sys"];
+const GROUP: &[u8] = b"root:x:0:\n";
+const PASSWD: &[u8] = b"root::0:0:root:/root:/bin/sh\n";
+
+/// The tree of busybox (the file `busybox`) and the scripts in `scripts`: `init`, and the others in `/lib/guest`.
 ///
 /// # Errors
-/// Whatever the archive writer reports; nothing is expected when it writes to memory.
-pub(crate) fn pack(init: &[u8], busybox: &[u8]) -> io::Result<Vec<u8>> {
-    let mut archive = Archive { bytes: Vec::new(), entries: 0 };
-    for directory in ["bin", "dev", "proc", "root", "sys"] {
-        archive.entry(directory, DIRECTORY, &[])?;
+/// When a file cannot be read.
+pub(crate) fn tree(scripts: &Path, busybox: &Path) -> anyhow::Result<Vec<Entry>> {
+    let entry = |path: &str, node: Node| Entry { path: path.to_owned(), node };
+    let mut tree: Vec<Entry> = DIRECTORIES.iter().map(|directory| entry(directory, Node::Directory)).collect();
+    tree.push(entry("tmp", Node::SharedDirectory));
+    tree.push(entry("bin/busybox", Node::Program(read(busybox)?)));
+    tree.push(entry("bin/sh", Node::Link("busybox")));
+    tree.push(entry("etc/group", Node::Data(GROUP.to_vec())));
+    tree.push(entry("etc/passwd", Node::Data(PASSWD.to_vec())));
+    for path in files(scripts)? {
+        let name = path.file_name().and_then(|name| name.to_str()).context("a script has a name")?;
+        let target = if name == "init" { name.to_owned() } else { format!("lib/guest/{name}") };
+        tree.push(Entry { path: target, node: Node::Program(read(&path)?) });
     }
-    archive.entry("tmp", STICKY_DIRECTORY, &[])?;
-    archive.entry("bin/busybox", PROGRAM, busybox)?;
-    archive.entry("bin/sh", SYMBOLIC_LINK, b"busybox")?;
-    archive.entry("init", PROGRAM, init)?;
-    // Linux opens /dev/console for process 1 before that can mount devtmpfs: major 5, minor 1.
-    archive.device("dev/console", (5, 1))?;
-    cpio::newc::trailer(&mut archive.bytes)?;
-    Ok(archive.bytes)
+    Ok(tree)
 }
 
-struct Archive {
-    bytes: Vec<u8>,
-    entries: u32,
+/// The kernel modules in the directory `modules`, in the order of their file names, which is the order to load them in.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn modules(modules: &Path) -> anyhow::Result<Vec<Entry>> {
+    let mut entries = vec![Entry { path: "modules".to_owned(), node: Node::Directory }];
+    for path in files(modules)? {
+        let name = path.file_name().and_then(|name| name.to_str()).context("a module has a name")?;
+        entries.push(Entry { path: format!("modules/{name}"), node: Node::Data(read(&path)?) });
+    }
+    Ok(entries)
 }
 
-impl Archive {
-    fn entry(&mut self, name: &str, mode: u32, data: &[u8]) -> io::Result<()> {
-        let builder = self.builder(name, mode);
-        self.write(builder, data)
+/// The files in `directory`, in alphabetical order.
+fn files(directory: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let unreadable = || format!("{} cannot be read", directory.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(unreadable)? {
+        let path = entry.with_context(unreadable)?.path();
+        // An editor's own files are none of the guest's.
+        let is_hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_file() && !is_hidden {
+            files.push(path);
+        }
     }
+    files.sort();
+    Ok(files)
+}
 
-    fn device(&mut self, name: &str, (major, minor): (u32, u32)) -> io::Result<()> {
-        let builder = self.builder(name, CHARACTER_DEVICE).rdev_major(major).rdev_minor(minor);
-        self.write(builder, &[])
-    }
-
-    fn builder(&mut self, name: &str, mode: u32) -> cpio::newc::Builder {
-        // Linux takes entries of one inode number for hard links.
-        self.entries += 1;
-        cpio::newc::Builder::new(name).ino(self.entries).mode(mode).nlink(1)
-    }
-
-    fn write(&mut self, builder: cpio::newc::Builder, data: &[u8]) -> io::Result<()> {
-        let size = u32::try_from(data.len()).map_err(|_| io::Error::other("a file of 4 GiB or more"))?;
-        let mut writer = builder.write(&mut self.bytes, size);
-        writer.write_all(data)?;
-        writer.finish()?;
-        Ok(())
-    }
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use std::path::PathBuf;
 
-    fn names_and_modes(archive: &[u8]) -> Vec<(String, u32)> {
-        let mut rest = archive;
-        let mut found = Vec::new();
-        loop {
-            let reader = cpio::newc::Reader::new(rest).expect("a newc header");
-            if reader.entry().is_trailer() {
-                return found;
+    /// A directory with two scripts, busybox and two modules; removed when it is dropped.
+    pub(in crate::linux) struct Sources(pub(in crate::linux) PathBuf);
+
+    impl Sources {
+        pub(in crate::linux) fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("bulkhead-{name}-{}", std::process::id()));
+            fs::create_dir_all(root.join("scripts")).expect("created");
+            fs::create_dir_all(root.join("modules")).expect("created");
+            let files = [
+                ("scripts/init", "#!/bin/busybox sh\n"),
+                ("scripts/disk", "check() {\n"),
+                ("scripts/.disk.swp", "an editor's"),
+                ("modules/01-virtio_blk.ko", "second"),
+                ("modules/00-virtio_mmio.ko", "first"),
+                ("busybox", "\x7fELF"),
+            ];
+            for (name, text) in files {
+                fs::write(root.join(name), text).expect("written");
             }
-            found.push((reader.entry().name().to_owned(), reader.entry().mode()));
-            rest = reader.finish().expect("the file's data");
+            Self(root)
+        }
+
+        pub(in crate::linux) fn tree(&self) -> Vec<Entry> {
+            tree(&self.0.join("scripts"), &self.0.join("busybox")).expect("a tree")
+        }
+    }
+
+    impl Drop for Sources {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
     #[test]
-    fn linux_finds_init_busybox_and_a_console() {
-        let archive = pack(b"#!/bin/busybox sh\n", b"\x7fELF").expect("packed");
-        let entries = names_and_modes(&archive);
-        for expected in
-            [("init", PROGRAM), ("bin/busybox", PROGRAM), ("bin/sh", SYMBOLIC_LINK), ("dev/console", CHARACTER_DEVICE)]
-        {
-            assert!(entries.contains(&(expected.0.to_owned(), expected.1)), "{expected:?} is missing: {entries:?}");
-        }
+    fn linux_finds_init_busybox_and_the_scripts() {
+        let sources = Sources::new("tree");
+        let tree = sources.tree();
+        let node = |path: &str| tree.iter().find(|entry| entry.path == path).map(|entry| &entry.node);
+        assert_eq!(node("init"), Some(&Node::Program(b"#!/bin/busybox sh\n".to_vec())));
+        assert_eq!(node("lib/guest/disk"), Some(&Node::Program(b"check() {\n".to_vec())));
+        assert_eq!(node("bin/sh"), Some(&Node::Link("busybox")));
+        assert!(node("lib/guest/.disk.swp").is_none());
     }
 
     #[test]
     fn directories_precede_what_lies_in_them() {
-        let archive = pack(b"init", b"busybox").expect("packed");
-        let names: Vec<String> = names_and_modes(&archive).into_iter().map(|(name, _)| name).collect();
-        let position = |name: &str| names.iter().position(|entry| entry == name).expect("listed");
-        assert!(position("bin") < position("bin/busybox"));
-        assert!(position("dev") < position("dev/console"));
+        let sources = Sources::new("order");
+        let tree = sources.tree();
+        for (index, entry) in tree.iter().enumerate() {
+            let Some((parent, _)) = entry.path.rsplit_once('/') else { continue };
+            assert!(tree[..index].iter().any(|before| before.path == parent), "{} has no directory", entry.path);
+        }
     }
 
     #[test]
-    fn packing_twice_gives_the_same_bytes() {
-        assert_eq!(pack(b"a", b"b").expect("packed"), pack(b"a", b"b").expect("packed"));
+    fn modules_keep_their_order() {
+        let sources = Sources::new("modules");
+        let entries = modules(&sources.0.join("modules")).expect("entries");
+        let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(paths, ["modules", "modules/00-virtio_mmio.ko", "modules/01-virtio_blk.ko"]);
     }
 }

@@ -1,12 +1,13 @@
-//! Debian's arm64 kernel and busybox, for the Linux guests.
+//! Debian's arm64 kernel with its modules, and busybox, for the Linux guests.
 
 use super::apt::{self, ForeignApt};
-use crate::progress;
+use crate::{linux::modules, progress};
 use anyhow::{Context, bail, ensure};
 use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// The package that always depends on Debian's current arm64 kernel.
@@ -24,25 +25,28 @@ pub(super) struct Files {
     pub(super) kernel: PathBuf,
     /// busybox, statically linked for arm64.
     pub(super) busybox: PathBuf,
+    /// A directory of kernel modules; the order of their names is the order to load them in.
+    pub(super) modules: PathBuf,
 }
 
-/// Gives the kernel and busybox below `cache`, and fetches them where they are missing.
+/// Gives the kernel, its modules and busybox below `cache`, and fetches them where they are missing.
 ///
 /// # Errors
 /// One sentence: what is missing on this machine, or apt's own message.
 pub(super) fn fetch(cache: &Path) -> anyhow::Result<Files> {
     let done = cache.join("debian");
-    let files = Files { kernel: done.join("vmlinuz"), busybox: done.join("busybox") };
+    let files = Files { kernel: done.join("vmlinuz"), busybox: done.join("busybox"), modules: done.join("modules") };
     // The directory gets its name only when it is complete; the stamp is for people.
-    if done.join("versions").is_file() && files.kernel.is_file() && files.busybox.is_file() {
+    let complete = done.join("versions").is_file() && files.modules.is_dir();
+    if complete && files.kernel.is_file() && files.busybox.is_file() {
         return Ok(files);
     }
     for program in ["apt-get", "apt-cache", "dpkg-deb", "tar"] {
         ensure!(
             apt::exists(program),
             "the Linux guests need Debian's arm64 kernel and busybox, and this machine has no `{program}` to fetch them \
-             with; run on Debian, or put an arm64 `vmlinuz` and a static arm64 `busybox` into {} beside an empty file \
-             `versions`, or start an image of your own with `cargo xtask run --kernel FILE`",
+             with; run on Debian, or put an arm64 `vmlinuz`, a static arm64 `busybox`, a directory `modules` with the \
+             virtio modules that are not built in and an empty file `versions` into {}, or start an image of your own with `cargo xtask run --kernel FILE`",
             done.display()
         );
     }
@@ -60,13 +64,15 @@ pub(super) fn fetch(cache: &Path) -> anyhow::Result<Files> {
     .context("Debian's arm64 packages cannot be fetched; check the network and run the command again")?;
 
     let release = kernel_package.trim_start_matches("linux-image-");
-    progress::step("unpacking the kernel and busybox", || {
+    progress::step("unpacking the kernel, its modules and busybox", || {
         let packages = work.join("packages");
-        apt::extract(
-            &package_file(&packages, &kernel_package)?,
-            &format!("./boot/vmlinuz-{release}"),
-            &work.join("vmlinuz"),
-        )?;
+        let unpacked = packages.join("kernel");
+        // Once over the whole package: which modules are needed is known when they have been read.
+        let package = package_file(&packages, &kernel_package)?;
+        apt::run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&unpacked))?;
+        fs::rename(unpacked.join(format!("boot/vmlinuz-{release}")), work.join("vmlinuz"))
+            .with_context(|| format!("{kernel_package} has no kernel of its own name"))?;
+        keep_modules(&unpacked.join("lib/modules").join(release), &work.join("modules"))?;
         apt::extract(&package_file(&packages, BUSYBOX_PACKAGE)?, "./bin/busybox", &work.join("busybox"))
     })?;
     check_kernel(&work.join("vmlinuz"))?;
@@ -114,6 +120,16 @@ fn kernel_package(apt: &ForeignApt) -> anyhow::Result<String> {
     let depends = apt.field(KERNEL_META_PACKAGE, "Depends").unwrap_or_default();
     let package = depends.split([' ', ',']).find(|word| word.starts_with("linux-image-"));
     package.map(str::to_owned).with_context(|| format!("`{KERNEL_META_PACKAGE}` depends on no kernel: `{depends}`"))
+}
+
+/// Moves the modules that the guests load from below `unpacked` to `kept`, under names that give their order.
+fn keep_modules(unpacked: &Path, kept: &Path) -> anyhow::Result<()> {
+    fs::create_dir(kept)?;
+    for (index, (name, file)) in modules::in_load_order(unpacked)?.into_iter().enumerate() {
+        fs::rename(&file, kept.join(format!("{index:02}-{name}.ko")))
+            .with_context(|| format!("{} cannot be kept", file.display()))?;
+    }
+    Ok(())
 }
 
 /// The file that apt has made of `package`: `NAME_VERSION_ARCHITECTURE.deb`.

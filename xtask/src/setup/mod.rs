@@ -4,13 +4,20 @@
 mod apt;
 mod debian;
 mod emulator;
+mod file_system;
 mod host;
 mod xen;
 
+pub(crate) use apt::run as run_quietly;
 pub(crate) use emulator::{measuring_qemu, name as qemu_name, qemu};
+pub(crate) use file_system::{FileSystemPrograms, file_system_programs};
 pub(crate) use host::{debugger, rust_target};
 
-use crate::{linux::root_file_system, progress, workspace::Workspace};
+use crate::{
+    linux::{initial_archive, root_file_system},
+    progress,
+    workspace::Workspace,
+};
 use anyhow::Context;
 use std::{
     fs::File,
@@ -21,8 +28,14 @@ use std::{
 pub(crate) struct LinuxImages {
     /// Debian's arm64 kernel, an arm64 `Image`.
     pub(crate) kernel: PathBuf,
-    /// The root file system, a cpio archive.
+    /// The first root file system, a cpio archive.
     pub(crate) initrd: PathBuf,
+    /// The same with the kernel modules of virtio devices and of ext4.
+    pub(crate) initrd_with_modules: PathBuf,
+    /// busybox, statically linked for arm64.
+    pub(crate) busybox: PathBuf,
+    /// The directory of the guests' scripts.
+    pub(crate) scripts: PathBuf,
 }
 
 /// Makes sure that the images of the Linux guests are in the cache. Once they are, no network is needed.
@@ -32,15 +45,27 @@ pub(crate) struct LinuxImages {
 pub(crate) fn linux(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
     let _lock = lock(&workspace.cache())?;
     let debian = debian::fetch(&workspace.cache())?;
-    let init = workspace.root().join("guests/linux/init");
-    let initrd = workspace.cache().join("linux.cpio");
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
-    let archive = root_file_system::pack(&read(&init)?, &read(&debian.busybox)?)?;
-    // Packing takes milliseconds, so it is not worth finding out whether `init` has changed.
-    if std::fs::read(&initrd).ok().as_ref() != Some(&archive) {
-        std::fs::write(&initrd, archive).with_context(|| format!("{} cannot be written", initrd.display()))?;
+    let images = LinuxImages {
+        kernel: debian.kernel,
+        initrd: workspace.cache().join("linux.cpio"),
+        initrd_with_modules: workspace.cache().join("linux-modules.cpio"),
+        busybox: debian.busybox,
+        scripts: workspace.root().join("guests/linux"),
+    };
+    let tree = root_file_system::tree(&images.scripts, &images.busybox)?;
+    let modules = root_file_system::modules(&debian.modules)?;
+    // Packing takes milliseconds, so it is not worth finding out whether a script has changed.
+    replace(&images.initrd, initial_archive::pack(&tree)?)?;
+    replace(&images.initrd_with_modules, initial_archive::pack(tree.iter().chain(&modules))?)?;
+    Ok(images)
+}
+
+/// Writes `bytes` to the file `path`, unless that is what it holds.
+fn replace(path: &Path, bytes: Vec<u8>) -> anyhow::Result<()> {
+    if std::fs::read(path).ok().as_ref() == Some(&bytes) {
+        return Ok(());
     }
-    Ok(LinuxImages { kernel: debian.kernel, initrd })
+    std::fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Makes sure that Debian's Xen is in the cache, and gives its image.
@@ -59,6 +84,7 @@ pub(crate) fn xen(workspace: &Workspace) -> anyhow::Result<PathBuf> {
 pub(crate) fn everything(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
     rust_target()?;
     qemu(workspace)?;
+    file_system_programs()?;
     linux(workspace)
 }
 

@@ -1,0 +1,132 @@
+//! The kernel modules that a Linux guest with virtio devices needs, and the order to load them in.
+//!
+//! Debian's kernel package comes without `modules.dep` (depmod writes that when the package is installed), so the order
+//! is found from what each module says of itself in its section `.modinfo` (Linux: scripts/mod/modpost.c).
+
+use anyhow::{Context, ensure};
+use object::{Object, ObjectSection};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What a guest with devices loads, besides what these depend on. `crc32c_generic` is no dependency that a module names:
+/// ext4 asks for the algorithm `crc32c` by its name.
+const WANTED: &[&str] =
+    &["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtio_console", "virtio_rng"];
+/// More directories inside each other than a kernel package has.
+const DEPTH_MAX: u32 = 16;
+
+/// The modules below `directory` in the order to load them, as pairs of name and file. A module that is not there counts
+/// as built into the kernel.
+///
+/// # Errors
+/// When a file cannot be read or is no module, or modules depend on each other in a circle.
+pub(crate) fn in_load_order(directory: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let mut files = BTreeMap::new();
+    collect(directory, DEPTH_MAX, &mut files)?;
+    let mut order = Vec::new();
+    for name in WANTED {
+        visit(name, &|name| dependencies_of(&files, name), &mut Vec::new(), &mut order)?;
+    }
+    Ok(order.into_iter().filter_map(|name| files.get(&name).cloned().map(|file| (name, file))).collect())
+}
+
+/// The module files below `directory`, by module name.
+fn collect(directory: &Path, depth: u32, files: &mut BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+    ensure!(depth > 0, "{} lies deeper than any module", directory.display());
+    let entries = fs::read_dir(directory).with_context(|| format!("{} cannot be read", directory.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            collect(&path, depth - 1, files)?;
+        } else if let Some(stem) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".ko")) {
+            files.insert(module_name(stem), path);
+        }
+    }
+    Ok(())
+}
+
+/// The name that other modules use: Linux takes `-` and `_` for the same character in it.
+fn module_name(stem: &str) -> String {
+    stem.replace('-', "_")
+}
+
+fn dependencies_of(files: &BTreeMap<String, PathBuf>, name: &str) -> anyhow::Result<Vec<String>> {
+    let Some(path) = files.get(name) else { return Ok(Vec::new()) };
+    let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let module = object::File::parse(&*bytes).with_context(|| format!("{} is no kernel module", path.display()))?;
+    let section = module.section_by_name(".modinfo").with_context(|| format!("{} has no .modinfo", path.display()))?;
+    Ok(depends(section.data()?))
+}
+
+/// The modules that the NUL-separated `KEY=VALUE` strings of a `.modinfo` section name under `depends`.
+fn depends(modinfo: &[u8]) -> Vec<String> {
+    let strings = modinfo.split(|byte| *byte == 0).filter_map(|string| std::str::from_utf8(string).ok());
+    let values = strings.filter_map(|string| string.strip_prefix("depends="));
+    values.flat_map(|value| value.split(',')).filter(|name| !name.is_empty()).map(module_name).collect()
+}
+
+/// Puts `name` into `order`, after everything it depends on. `path` is what led to it.
+fn visit(
+    name: &str,
+    depends: &dyn Fn(&str) -> anyhow::Result<Vec<String>>,
+    path: &mut Vec<String>,
+    order: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if order.iter().any(|done| done == name) {
+        return Ok(());
+    }
+    ensure!(path.iter().all(|above| above != name), "the kernel module {name} depends on itself");
+    path.push(name.to_owned());
+    for needed in depends(name)? {
+        visit(&needed, depends, path, order)?;
+    }
+    path.pop();
+    order.push(name.to_owned());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_says_what_it_depends_on() {
+        let modinfo = b"license=GPL\0depends=jbd2,mbcache,virtio-ring\0name=ext4\0";
+        assert_eq!(depends(modinfo), ["jbd2", "mbcache", "virtio_ring"]);
+        assert!(depends(b"depends=\0name=crc16\0").is_empty());
+    }
+
+    #[test]
+    fn a_module_follows_what_it_depends_on_and_is_loaded_once() {
+        let depends = |name: &str| -> anyhow::Result<Vec<String>> {
+            Ok(match name {
+                "virtio_net" => vec!["net_failover".to_owned(), "failover".to_owned()],
+                "net_failover" => vec!["failover".to_owned()],
+                _ => Vec::new(),
+            })
+        };
+        let mut order = Vec::new();
+        visit("virtio_net", &depends, &mut Vec::new(), &mut order).expect("an order");
+        assert_eq!(order, ["failover", "net_failover", "virtio_net"]);
+    }
+
+    #[test]
+    fn a_circle_is_refused() {
+        let depends = |name: &str| Ok(vec![if name == "a" { "b" } else { "a" }.to_owned()]);
+        visit("a", &depends, &mut Vec::new(), &mut Vec::new()).expect_err("a needs b, and b needs a");
+    }
+
+    #[test]
+    fn a_package_without_a_module_has_it_built_in() {
+        let directory = std::env::temp_dir().join(format!("bulkhead-modules-{}", std::process::id()));
+        fs::create_dir_all(directory.join("fs")).expect("created");
+        fs::write(directory.join("fs/readme.txt"), "").expect("written");
+        let found = in_load_order(&directory).expect("an order");
+        fs::remove_dir_all(&directory).expect("removed");
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
