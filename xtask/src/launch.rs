@@ -2,8 +2,9 @@
 
 use crate::{
     bare_metal::{self, Program},
+    disks::{self, Age},
     images::HostImages,
-    qemu::{Clock, Machine, Uart},
+    qemu::{Clock, Machine, Uart, Virtio},
     setup,
     symbols::Symbols,
     system::{self, Bundle, BundleOptions, Source},
@@ -35,6 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) bundle: Bundle,
     /// Bulkhead.
     pub(crate) program: Program,
+    /// What becomes of the disks that earlier runs have left.
+    pub(crate) disks: Age,
 }
 
 /// Builds Bulkhead and the bundle of `source`, and sets up what is missing for that. Each machine's command line gets
@@ -46,7 +49,7 @@ pub(crate) fn prepare(workspace: &Workspace, source: Source, extra_command_line:
     setup::rust_target()?;
     let program = bare_metal::build_hypervisor(workspace)?;
     let bundle = bundle(workspace, &source, extra_command_line)?;
-    Ok(Prepared { source, bundle, program })
+    Ok(Prepared { source, bundle, program, disks: Age::Kept })
 }
 
 /// Builds the bundle of `source` alone.
@@ -73,7 +76,7 @@ impl Prepared {
         let bundle = workspace.cache().join("bundles").join(format!("{}.bundle", self.source.name()));
         self.write_bundle(&bundle)?;
         setup::qemu(workspace)?;
-        self.machine_with(options, uart, extra, self.program.image.clone(), bundle)
+        self.machine_with(workspace, options, uart, extra, self.program.image.clone(), bundle)
     }
 
     /// As [`Prepared::machine`], for files that lie elsewhere.
@@ -82,6 +85,7 @@ impl Prepared {
     /// When the board has fewer cores than the system uses.
     pub(crate) fn machine_with(
         &self,
+        workspace: &Workspace,
         options: &BoardOptions,
         uart: Uart,
         extra: Vec<OsString>,
@@ -106,8 +110,21 @@ impl Prepared {
             uart,
             kernel,
             bundle,
+            virtio: self.virtio(workspace)?,
             extra,
         })
+    }
+
+    /// What the system's driver domain drives, if it has one: its disks are made where they are missing.
+    fn virtio(&self, workspace: &Workspace) -> anyhow::Result<Option<Virtio>> {
+        if !self.source.has_driver() {
+            return Ok(None);
+        }
+        let disks = disks::provide(workspace, &self.source, self.disks)?;
+        let consoles = workspace.cache().join("consoles");
+        std::fs::create_dir_all(&consoles).with_context(|| format!("{} cannot be created", consoles.display()))?;
+        let console = consoles.join(format!("{}.log", self.source.name()));
+        Ok(Some(Virtio { disks, uplink: self.source.uplink_mac(), console }))
     }
 
     /// Writes the bundle to `path`.

@@ -1,5 +1,9 @@
 //! The command line of QEMU: a board from `platform`, with Bulkhead as the kernel and the bundle as the initial RAM disk.
 
+mod virtio;
+
+pub(crate) use virtio::Virtio;
+
 use platform::Board;
 use std::{
     ffi::{OsStr, OsString},
@@ -50,6 +54,8 @@ pub(crate) struct Machine {
     pub(crate) kernel: PathBuf,
     /// The bundle.
     pub(crate) bundle: PathBuf,
+    /// What a driver domain finds in the virtio slots; without one they are empty.
+    pub(crate) virtio: Option<Virtio>,
     /// Further arguments, as the user gave them.
     pub(crate) extra: Vec<OsString>,
 }
@@ -79,7 +85,10 @@ impl Machine {
                 option("-append", "bulkhead.console=lines".as_ref());
             }
         }
-        option("-nic", "none".as_ref());
+        match &self.virtio {
+            None => option("-nic", "none".as_ref()),
+            Some(virtio) => virtio.arguments().iter().for_each(|[name, value]| option(&name.to_string_lossy(), value)),
+        }
         if let Clock::Instructions { shift } = self.clock {
             option("-icount", format!("shift={shift},sleep=off").as_ref());
             option("-rtc", "base=2020-01-01T00:00:00,clock=vm".as_ref());
@@ -138,6 +147,7 @@ mod tests {
             uart: Uart::Reader,
             kernel: "bulkhead.bin".into(),
             bundle: "two linux.bundle".into(),
+            virtio: None,
             extra: vec!["-d".into(), "guest_errors".into()],
         }
     }

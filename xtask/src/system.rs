@@ -35,3 +35,6 @@ pub(crate) use reader::load;
 pub(crate) use report::report;
 pub(crate) use size::parse_size;
 pub(crate) use source::{ImageName, Source, VmSource};
+#[cfg(test)]
+pub(crate) use storage::Partition;
+pub(crate) use storage::{Content, Disk};

@@ -7,6 +7,7 @@
 use super::{Figure, Figures, platforms::board};
 use crate::{
     bare_metal::{self, Program},
+    disks::Age,
     launch::{self, Prepared},
     qemu::Uart,
     session::Session,
@@ -68,10 +69,12 @@ fn started(
         command_line: "bench=boot".to_owned(),
         memory_bytes: memory,
         vcpus: 1,
+        disks: Vec::new(),
+        network: false,
     })?;
     let bundle = launch::bundle(workspace, &source, "")?;
     let program = Program { elf: program.elf.clone(), image: program.image.clone() };
-    let prepared = Prepared { source, bundle, program };
+    let prepared = Prepared { source, bundle, program, disks: Age::Kept };
     let machine = prepared.machine(workspace, &board(cpu), Uart::Reader, Vec::new())?;
     let outcome = Session { symbols: None, echo: false, log: None, limit: Some(LIMIT) }.run(&machine)?;
     verdict::ended_well(&outcome).map_err(anyhow::Error::msg)?;

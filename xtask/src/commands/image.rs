@@ -30,7 +30,7 @@ impl Image {
         let kernel = self.output.join("bulkhead.bin");
         std::fs::copy(&prepared.program.image, &kernel)
             .with_context(|| format!("{} cannot be written", kernel.display()))?;
-        let machine = prepared.machine_with(&self.board, Uart::Terminal, Vec::new(), kernel, bundle)?;
+        let machine = prepared.machine_with(workspace, &self.board, Uart::Terminal, Vec::new(), kernel, bundle)?;
         println!("{}", machine.line());
         Ok(ExitCode::SUCCESS)
     }

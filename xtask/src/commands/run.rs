@@ -4,6 +4,7 @@
 //! and the exit code says whether all is well.
 
 use crate::{
+    disks::Age,
     launch::{self, BoardOptions},
     qemu::Uart,
     session::Session,
@@ -15,7 +16,7 @@ use anyhow::{Context, ensure};
 use std::{
     ffi::OsString,
     io::IsTerminal,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -52,6 +53,15 @@ pub(super) struct Run {
     /// The number of virtual CPUs of --kernel
     #[arg(long, value_name = "N", requires = "kernel", default_value_t = 1)]
     vcpus: u8,
+    /// Give --kernel this disk image, as it is (may be repeated)
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    disk: Vec<PathBuf>,
+    /// Give --kernel a network card, on QEMU's user network
+    #[arg(long, requires = "kernel")]
+    net: bool,
+    /// Make the system's disks anew, in place of those that earlier runs have left
+    #[arg(long, conflicts_with = "kernel")]
+    fresh: bool,
     #[command(flatten)]
     board: BoardOptions,
     /// End the run after so long (default without a terminal: 60, or 300 with --icount)
@@ -68,7 +78,8 @@ impl Run {
         let source = self.source(workspace)?;
         let alone = self.kernel.is_some();
         let extra_command_line = if terminal || alone { "" } else { "bulkhead.selfcheck" };
-        let prepared = launch::prepare(workspace, source, extra_command_line)?;
+        let mut prepared = launch::prepare(workspace, source, extra_command_line)?;
+        prepared.disks = if self.fresh { Age::Fresh } else { Age::Kept };
         let uart = if terminal { Uart::Terminal } else { Uart::Reader };
         let machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
         let symbols = prepared.symbols();
@@ -102,18 +113,33 @@ impl Run {
         }
     }
 
+    /// A core for each virtual CPU, and one for a driver domain, as far as the board has them.
+    fn cores(&self, most: u8) -> u8 {
+        let driver = u8::from(self.net || !self.disk.is_empty());
+        self.vcpus.saturating_add(driver).min(most)
+    }
+
     fn source(&self, workspace: &Workspace) -> anyhow::Result<Source> {
         let Some(kernel) = &self.kernel else { return systems::find(workspace, &self.system) };
         let board = platform::BOARDS.first().copied().context("no board is known")?;
         ensure!(self.vcpus > 0, "--vcpus 0 leaves nothing to run on; give 1 or more");
         Ok(system::ad_hoc(&AdHoc {
             board,
-            cores: self.board.smp.unwrap_or_else(|| self.vcpus.min(board.cores_max)),
+            cores: self.board.smp.unwrap_or_else(|| self.cores(board.cores_max)),
             kernel: kernel.clone(),
             initrd: self.initrd.clone(),
             command_line: self.append.clone(),
             memory_bytes: self.memory,
             vcpus: self.vcpus,
+            disks: self.disk.iter().map(|disk| attached(disk)).collect::<Result<_, _>>()?,
+            network: self.net,
         })?)
     }
+}
+
+/// The image `file` with its size in bytes.
+fn attached(file: &Path) -> anyhow::Result<(PathBuf, u64)> {
+    let metadata = std::fs::metadata(file).with_context(|| format!("there is no disk image {}", file.display()))?;
+    ensure!(metadata.len() > 0, "the disk image {} is empty; give it a size with `truncate -s`", file.display());
+    Ok((file.to_owned(), metadata.len()))
 }

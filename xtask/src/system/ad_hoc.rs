@@ -7,11 +7,21 @@ use vdev::guest_map;
 
 use super::{
     Problem,
+    backend::{Backend, Client, Slice},
+    placement::{DOORBELL_INTID, VIRTIO_MMIO, complete, region_below},
+    reader::assigned,
+    slots::Slots,
     source::{ImageName, Source, SystemLines, VmLines, VmSource},
+    storage::{Disk, SECTOR_SIZE},
 };
 
 /// The name of the one guest.
 const GUEST_NAME: &str = "guest";
+/// The name of the machine with the devices, where the guest has some, and its kernel.
+const DRIVER_NAME: &str = "driver-domain";
+const DRIVER_KERNEL: &str = "guest:driver-domain";
+/// The driver domain's RAM: its own, and a channel for each of 29 disks.
+const DRIVER_MEMORY: u64 = 96 << 20;
 /// What the board has beyond the guest's RAM, at least: Bulkhead, the boot loader's device tree, and the bundle.
 const SPARE_BYTES: u64 = 256 << 20;
 const GIB: u64 = 1 << 30;
@@ -33,52 +43,112 @@ pub(crate) struct AdHoc {
     pub(crate) memory_bytes: u64,
     /// The guest's virtual CPUs; where there are more than cores, they share them.
     pub(crate) vcpus: u8,
+    /// Disk images with their sizes in bytes: each is a disk of the guest's.
+    pub(crate) disks: Vec<(PathBuf, u64)>,
+    /// Whether the guest has a network card.
+    pub(crate) network: bool,
 }
 
-/// Makes a system with the one guest that `options` describe: its RAM, its CPUs, a UART.
+/// Makes a system with the one guest that `options` describe: its RAM, its CPUs, a UART; and, where it has disks or a
+/// network card, with a driver domain.
 ///
 /// # Errors
 /// A [`Problem`] without file and line: a rule of the `manifest` crate is broken.
 pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
     let AdHoc { board, cores, memory_bytes, .. } = *options;
-    let device = |kind: &devices::Kind| manifest::Device {
-        kind: kind.name.to_string(),
-        address: kind.default_address,
-        size: kind.window_size,
-        interrupt: kind.default_interrupt,
-        service: None,
-    };
-    let devices: Vec<_> = devices::find("pl011").map(device).into_iter().collect();
-    let vm = VmSource {
-        name: GUEST_NAME.to_string(),
-        memory: vec![MemoryRegion { guest: guest_map::RAM_BASE, size: memory_bytes, physical: None }],
-        cores: (0..options.vcpus).map(|index| index.checked_rem(cores).unwrap_or(0)).collect(),
-        kernel: ImageName::File(options.kernel.clone()),
-        initrd: options.initrd.clone().map(ImageName::File),
-        command_line: options.command_line.clone(),
-        tells_identity: false,
-        clients: vec![None; devices.len()],
-        devices,
-        assigned: Vec::new(),
-        doorbell: None,
-        load_end: u64::MAX,
-        lines: VmLines::default(),
-    };
-    let memory_needed = memory_bytes.saturating_add(SPARE_BYTES).checked_next_multiple_of(GIB).unwrap_or(u64::MAX);
-    let source = Source {
+    let has_devices = options.network || !options.disks.is_empty();
+    let driver_bytes = if has_devices { DRIVER_MEMORY } else { 0 };
+    let memory_needed = memory_bytes.saturating_add(driver_bytes).saturating_add(SPARE_BYTES);
+    let memory_needed = memory_needed.checked_next_multiple_of(GIB).unwrap_or(u64::MAX);
+    let board_bytes = memory_needed.clamp(board.memory_default, board.memory_max);
+    let mut vms = vec![guest(options)];
+    if has_devices {
+        // On the last core, which the guest leaves free where it can.
+        let region = region_below(board.ram_base.saturating_add(board_bytes), DRIVER_MEMORY);
+        vms.push(driver(board, region, cores.saturating_sub(1)));
+    }
+    let mut source = Source {
         file: None,
         name: GUEST_NAME.to_string(),
         description: format!("One guest: {}", options.kernel.display()),
         board,
         cores,
-        memory_bytes: memory_needed.clamp(board.memory_default, board.memory_max),
-        vms: vec![vm],
-        disks: Vec::new(),
-        uplink: false,
+        memory_bytes: board_bytes,
+        vms,
+        disks: options.disks.iter().map(disk).collect(),
+        uplink: options.network,
         lines: SystemLines::default(),
     };
+    complete(&mut source)?;
     source.validate(&source.skeleton())?;
     Ok(source)
+}
+
+fn disk((file, bytes): &(PathBuf, u64)) -> Disk {
+    let name = file.display().to_string();
+    // QEMU counts whole sectors, and so does the guest.
+    let size = bytes.checked_next_multiple_of(SECTOR_SIZE).unwrap_or(*bytes);
+    Disk { name, size, partitions: Vec::new(), file: Some(file.clone()), line: None }
+}
+
+fn guest(options: &AdHoc) -> VmSource {
+    let mut slots = Slots::all();
+    let mut devices: Vec<_> = devices::find("pl011").map(|kind| device(kind, &mut slots)).into_iter().collect();
+    let mut clients = vec![None; devices.len()];
+    let disks = (0..options.disks.len()).map(|disk| Backend::Disk {
+        disk,
+        slice: Slice::Whole,
+        read_only: false,
+        shared: false,
+    });
+    let network = options.network.then_some(Backend::Network { rate_limit: None });
+    for backend in disks.chain(network) {
+        let kind = if matches!(backend, Backend::Network { .. }) { "virtio-net" } else { "virtio-blk" };
+        devices.extend(devices::find(kind).map(|kind| device(kind, &mut slots)));
+        clients.push(Some(Client { driver: None, backend, queues: 1, mac: None }));
+    }
+    VmSource {
+        name: GUEST_NAME.to_string(),
+        memory: vec![MemoryRegion { guest: guest_map::RAM_BASE, size: options.memory_bytes, physical: None }],
+        cores: (0..options.vcpus).map(|index| index.checked_rem(options.cores).unwrap_or(0)).collect(),
+        kernel: ImageName::File(options.kernel.clone()),
+        initrd: options.initrd.clone().map(ImageName::File),
+        command_line: options.command_line.clone(),
+        tells_identity: false,
+        devices,
+        clients,
+        assigned: Vec::new(),
+        doorbell: None,
+        load_end: u64::MAX,
+        lines: VmLines::default(),
+    }
+}
+
+fn driver(board: &Board, region: MemoryRegion, core: u8) -> VmSource {
+    let devices: Vec<_> = devices::find("pl011").map(|kind| device(kind, &mut Slots::all())).into_iter().collect();
+    VmSource {
+        name: DRIVER_NAME.to_string(),
+        memory: vec![region],
+        cores: vec![core],
+        kernel: ImageName::Named(DRIVER_KERNEL.to_string()),
+        initrd: None,
+        command_line: String::new(),
+        tells_identity: true,
+        clients: vec![None; devices.len()],
+        devices,
+        assigned: board.devices.iter().filter(|device| device.name == VIRTIO_MMIO).map(assigned).collect(),
+        doorbell: Some(DOORBELL_INTID),
+        load_end: u64::MAX,
+        lines: VmLines::default(),
+    }
+}
+
+fn device(kind: &devices::Kind, slots: &mut Slots) -> manifest::Device {
+    let (address, interrupt) = match kind.make {
+        devices::Make::Emulated(_) => (kind.default_address, kind.default_interrupt),
+        devices::Make::Virtio(_) => slots.next(),
+    };
+    manifest::Device { kind: kind.name.to_string(), address, size: kind.window_size, interrupt, service: None }
 }
 
 #[cfg(test)]
@@ -94,7 +164,23 @@ mod tests {
             command_line: "console=ttyAMA0".to_string(),
             memory_bytes: 512 << 20,
             vcpus: 3,
+            disks: Vec::new(),
+            network: false,
         }
+    }
+
+    #[test]
+    fn a_guest_with_a_disk_and_a_card_gets_a_driver_domain_on_the_last_core() {
+        let with_devices = AdHoc { vcpus: 1, disks: vec![("a.img".into(), 1000)], network: true, ..options() };
+        let source = ad_hoc(&with_devices).unwrap();
+        let [guest, driver] = source.vms() else { panic!("{} machines", source.vms().len()) };
+        assert_eq!((guest.cores.as_slice(), driver.cores.as_slice()), ([0].as_slice(), [1].as_slice()));
+        let kinds: Vec<_> = guest.channels().map(|channel| channel.client.backend.kind()).collect();
+        assert_eq!(kinds, ["block", "network"]);
+        let slots: Vec<_> = guest.channels().map(|channel| channel.device.address).collect();
+        assert_eq!(slots, [0x0a00_0000, 0x0a00_1000]);
+        assert!(driver.owns("virtio-mmio"));
+        assert_eq!(source.disks()[0].size, 1024, "whole sectors");
     }
 
     #[test]

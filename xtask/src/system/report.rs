@@ -1,5 +1,7 @@
 //! The partition report: who owns what.
 
+mod io;
+
 use manifest::{Address, MemoryRegion};
 use std::fmt::Write;
 use vdev::guest_map;
@@ -19,6 +21,13 @@ pub(crate) fn report(source: &Source, bundle: Option<&Bundle>) -> String {
     memory(source, bundle).write(&mut text);
     cores(source).write(&mut text);
     devices(source).write(&mut text);
+    if source.channels().next().is_some() {
+        io::channels(source).write(&mut text);
+    }
+    if !source.disks.is_empty() {
+        io::disks(source).write(&mut text);
+    }
+    text += &io::uplink(source).unwrap_or_default();
     if let Some(bundle) = bundle {
         images(source, bundle).write(&mut text);
     }
@@ -87,7 +96,19 @@ fn devices(source: &Source) -> Table {
         row("virtual timer", "-".to_string(), guest_map::VIRTUAL_TIMER_INTID.to_string(), "hardware, one for each cpu");
         for device in &vm.devices {
             let interrupt = device.interrupt.map_or_else(|| "-".to_string(), |interrupt| interrupt.to_string());
-            row(&device.kind, device.span().to_string(), interrupt, "model");
+            let backing = if device.service.is_some() { "registers: model; data: channel" } else { "model" };
+            row(&device.kind, device.span().to_string(), interrupt, backing);
+        }
+        if let Some(doorbell) = vm.doorbell {
+            row("doorbell", "-".to_string(), doorbell.to_string(), "model");
+        }
+        for device in &vm.assigned {
+            let interrupts = match (device.interrupts.first(), device.interrupts.last()) {
+                (Some(first), Some(last)) if first != last => format!("{first}–{last}"),
+                (Some(only), _) => only.to_string(),
+                (None, _) => "-".to_string(),
+            };
+            row(&device.name, device.span().to_string(), interrupts, "hardware, owned");
         }
     }
     table

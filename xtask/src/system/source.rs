@@ -7,7 +7,8 @@ use vdev::guest_map;
 
 use super::{
     Problem,
-    backend::{Backend, Client, Slice},
+    backend::{Backend, Client, Mac, Slice},
+    placement::VIRTIO_MMIO,
     storage::{Content, Disk},
 };
 
@@ -137,6 +138,36 @@ impl Source {
     /// The virtual machines.
     pub(crate) fn vms(&self) -> &[VmSource] {
         &self.vms
+    }
+
+    /// The board's disks.
+    pub(crate) fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
+    /// Whether somebody drives the board's virtio devices.
+    pub(crate) fn has_driver(&self) -> bool {
+        self.vms.iter().any(|vm| vm.owns(VIRTIO_MMIO))
+    }
+
+    /// The address of the board's network card, if it has one.
+    pub(crate) fn uplink_mac(&self) -> Option<String> {
+        let taken: Vec<_> = self.channels().filter_map(|channel| channel.service.mac).collect();
+        self.uplink.then(|| Mac::generate(&self.name, "uplink", &taken).to_string())
+    }
+
+    /// The names of the machines with a device on `partition` of `disk`.
+    pub(crate) fn users_of_partition(&self, disk: &str, partition: &str) -> impl Iterator<Item = &str> {
+        let is_there = move |client: &Client| match &client.backend {
+            Backend::Disk { disk: number, slice: Slice::Partition(index), .. } => {
+                let found = self.disks.get(*number).filter(|found| found.name == disk);
+                found.and_then(|found| found.partitions.get(*index)).is_some_and(|found| found.name == partition)
+            }
+            Backend::Disk { .. } | Backend::RamDisk { .. } => false,
+            Backend::Network { .. } | Backend::Console | Backend::Entropy => false,
+        };
+        let users = self.vms.iter().filter(move |vm| vm.clients.iter().flatten().any(is_there));
+        users.map(VmSource::name)
     }
 
     /// Something wrong with this system.

@@ -88,3 +88,83 @@ Images
     );
     assert!(found.contains("\n  spare     905 MiB  -                            -\n"), "{found}");
 }
+
+const WITH_DEVICES: &str = r#"
+board = "qemu-virt"
+memory = "512 MiB"
+
+[[disk]]
+name = "main"
+size = "16 MiB"
+
+[[disk.partition]]
+name = "root"
+size = "4 MiB"
+content = "linux-root"
+
+[network]
+uplink = "user"
+
+[[vm]]
+name = "alpha"
+memory = "32 MiB"
+cores = [0]
+kernel = "debian"
+
+[[vm.device]]
+kind = "virtio-blk"
+disk = "main"
+partition = "root"
+read_only = true
+
+[[vm.device]]
+kind = "virtio-blk"
+ram_disk = "1 MiB"
+
+[[vm.device]]
+kind = "virtio-net"
+mac = "52:54:00:12:34:56"
+rate_limit = "10 MiB"
+
+[[vm]]
+name = "driver"
+memory = "16 MiB"
+cores = [1]
+kernel = "guest:driver-domain"
+owns = ["virtio-mmio"]
+driver_domain = true
+"#;
+
+#[test]
+fn it_says_who_serves_whom_and_with_what() {
+    let source = parse(Path::new("devices.toml"), WITH_DEVICES).unwrap();
+    let expected = "
+Devices and interrupts
+  owner   device                guest addresses          interrupt  backed by
+  alpha   gicv3 distributor     0x0800_0000–0x0800_ffff  -          model
+  alpha   gicv3 redistributors  0x080a_0000–0x080b_ffff  -          model
+  alpha   virtual timer         -                        27         hardware, one for each cpu
+  alpha   virtio-blk            0x0a00_0000–0x0a00_0fff  48         registers: model; data: channel
+  alpha   virtio-blk            0x0a00_1000–0x0a00_1fff  49         registers: model; data: channel
+  alpha   virtio-net            0x0a00_2000–0x0a00_2fff  50         registers: model; data: channel
+  driver  gicv3 distributor     0x0800_0000–0x0800_ffff  -          model
+  driver  gicv3 redistributors  0x080a_0000–0x080b_ffff  -          model
+  driver  virtual timer         -                        27         hardware, one for each cpu
+  driver  doorbell              -                        112        model
+  driver  virtio-mmio           0x0a00_0000–0x0a00_3fff  48–79      hardware, owned
+
+Channels
+  client  device      slot  driver domain  channel  driver domain's addresses  gives
+  alpha   virtio-blk  0     driver         0        0x5fdb_c000–0x5fff_ffff    partition root of disk main, 4 MiB, read-only
+  alpha   virtio-blk  1     driver         1        0x5fb7_8000–0x5fdb_bfff    RAM disk, 1 MiB at 0x5f9b_4000
+  alpha   virtio-net  2     driver         2        0x5fab_4000–0x5fb7_7fff    port 52:54:00:12:34:56, at most 10 MiB a second
+
+Disks
+  disk  partition  size    bytes                    at first    used by
+  main  -          16 MiB  0x0000_0000–0x00ff_ffff  -           -
+  main  root       4 MiB   0x0010_0000–0x004f_ffff  linux-root  alpha
+
+Uplink: QEMU's user network, through a card with the address ";
+    let found = report(&source, None);
+    assert!(found.contains(expected), "found:\n{found}");
+}
