@@ -65,6 +65,9 @@ impl ConsoleService {
     #[inline]
     pub fn poll(&mut self, clients: &mut [Client]) -> bool {
         let (Some(console), Some(listener)) = (&mut self.console, self.listener) else { return false };
+        if !console.has_input() {
+            return false;
+        }
         // What is typed waits in the device until there is room for it.
         let Some(slot) = clients.get(listener).and_then(|client| client.channel.receive_slot()) else { return false };
         let mut typed = [0; CHARACTERS_PER_ROUND];

@@ -14,6 +14,8 @@ use services::switch::{Address, Counters, HEADER_SIZE, Ports, Side, Switch};
 const UPLINKS_MAX: usize = 4;
 /// The largest payload of a frame in bytes, which clients are told.
 pub const MTU: u64 = 1500;
+/// With fewer free buffers than this, an uplink takes back those that it has sent.
+const REAP_BELOW: usize = 32;
 /// How many frames of one uplink are taken in one round.
 const FRAMES_PER_ROUND: usize = 64;
 
@@ -132,13 +134,12 @@ impl NetworkService {
         Status::Done
     }
 
-    /// Takes frames from the uplinks to the clients, and sent buffers back. Says whether there were frames.
+    /// Takes frames from the uplinks to the clients; says whether there were any.
     #[inline]
     pub fn poll(&mut self, clients: &mut [Client]) -> bool {
         let mut found = false;
         let Self { switch, places, uplinks } = self;
         for Uplink { card, port } in uplinks {
-            card.reap();
             for _ in 0..FRAMES_PER_ROUND {
                 let arrived = card.receive(|frame| {
                     let ports = switch.route(*port, frame, frame.len() as u32, timer::now());
@@ -201,8 +202,11 @@ fn pass_on(client: &mut Client, frame: &Shared, partial: Option<Partial>) -> boo
 /// Sends a client's frame out of a card, its checksum finished: the driver asks the card for nothing.
 fn send_out(card: &mut Network, frame: &Shared, partial: Option<Partial>) -> bool {
     let mut is_whole = true;
-    let sent = card.can_send() || { card.reap() && card.can_send() };
-    sent && card.send(|buffer| {
+    // Sent buffers are taken back only here, many at a time: the card interrupts once for all of them.
+    if card.room() < REAP_BELOW {
+        card.reap();
+    }
+    card.send(|buffer| {
         let length = frame.read(buffer);
         if let (Some(Partial { start, offset }), Some(bytes)) = (partial, buffer.get_mut(..length)) {
             // A place outside the frame is the client's mistake; its frame goes out as it is.

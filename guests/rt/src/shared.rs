@@ -34,7 +34,7 @@ impl Shared {
     }
 
     /// `size` bytes from `offset`; `None` where that is not all within this piece.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn piece(&self, offset: u64, size: u64) -> Option<Self> {
         if offset <= self.size && size <= self.size - offset {
@@ -44,6 +44,7 @@ impl Shared {
     }
 
     /// The address of an aligned word of `N` bytes at `offset`, if there is one.
+    #[inline(always)]
     const fn word<const N: u64>(&self, offset: u64) -> Option<u64> {
         match self.piece(offset, N) {
             Some(piece) if piece.start.is_multiple_of(N) => Some(piece.start),
@@ -52,7 +53,7 @@ impl Shared {
     }
 
     /// Loads 32 bits at `offset`, with acquire; zero where there is no aligned word.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn load(&self, offset: u64) -> u32 {
         let Some(address) = self.word::<4>(offset) else { return 0 };
@@ -63,7 +64,7 @@ impl Shared {
     }
 
     /// Stores 32 bits at `offset`, with release; nothing happens where there is no aligned word.
-    #[inline]
+    #[inline(always)]
     pub fn store(&self, offset: u64, value: u32) {
         let Some(address) = self.word::<4>(offset) else { return };
         // SAFETY: as `load`; no reference covers claimed RAM, so no object of Rust's changes.
@@ -71,7 +72,7 @@ impl Shared {
     }
 
     /// Loads four words of 64 bits at `offset`; zeroes where there are none, or not aligned.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn load_words(&self, offset: u64) -> [u64; 4] {
         let Some(address) = self.word::<32>(offset) else { return [0; 4] };
@@ -88,7 +89,7 @@ impl Shared {
     }
 
     /// Stores four words of 64 bits at `offset`; nothing happens where there are none, or not aligned.
-    #[inline]
+    #[inline(always)]
     pub fn store_words(&self, offset: u64, words: [u64; 4]) {
         let Some(address) = self.word::<32>(offset) else { return };
         let [a, b, c, d] = words;

@@ -30,6 +30,11 @@ impl Console {
         }
     }
 
+    /// Whether a character was typed that nobody has read.
+    pub fn has_input(&mut self) -> bool {
+        self.0.recv(false).is_ok_and(|character| character.is_some())
+    }
+
     /// The next character that was typed, if there is one.
     pub fn read(&mut self) -> Option<u8> {
         self.0.recv(true).ok().flatten()

@@ -95,10 +95,10 @@ impl Network {
         result
     }
 
-    /// Whether a frame can be sent now.
+    /// How many frames can be sent before buffers must be taken back.
     #[must_use]
-    pub const fn can_send(&self) -> bool {
-        self.free != 0
+    pub const fn room(&self) -> usize {
+        self.free.count_ones() as usize
     }
 
     /// Sends the frame that `fill` puts at the start of the buffer it is given, as many bytes as it returns; `false` where
