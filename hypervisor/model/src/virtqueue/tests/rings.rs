@@ -62,10 +62,10 @@ fn a_queue_of_one_works() {
 
 #[test]
 fn indices_go_round_the_end_of_their_sixteen_bits() {
-    // The round takes 2^16 chains; under Miri, start shortly before the end.
-    let mut driver = Driver::new(QUEUE_SIZE_MAX);
+    // The way there takes 2^16 chains: both begin shortly before the end.
+    let mut driver = Driver::new(8);
     let mut device = driver.device(ALL_FEATURES);
-    let start = u16::MAX - 300;
+    let start = u16::MAX - 20;
     device.next_available = start;
     device.seen_available = start;
     device.next_used = start;
@@ -74,8 +74,8 @@ fn indices_go_round_the_end_of_their_sixteen_bits() {
     driver.set_used_event(u16::MAX);
     let mut chain = Chain::new();
     let mut interrupted_at = None;
-    for round in 0..600u16 {
-        let head = round % QUEUE_SIZE_MAX;
+    for round in 0..40u16 {
+        let head = round % 8;
         driver.offer_chain(head, &[(BUFFERS, 4, WRITE)]);
         assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
         assert_eq!(chain.head, head);
