@@ -28,7 +28,7 @@ const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 ///
 /// # Errors
 /// [`Damage::WrongLength`] if it would be longer than [`MANIFEST_SIZE_MAX`].
-pub fn encode(system: &System) -> Result<Vec<u8>, Error> {
+pub fn encode(system: &System) -> Result<Vec<u8>, Error<'static>> {
     let payload = postcard::to_allocvec(system).map_err(|_| Damage::NotASystem)?;
     let length = u32::try_from(payload.len()).map_err(|_| Damage::WrongLength)?;
     let (version, length) = (VERSION.to_le_bytes(), length.to_le_bytes());
@@ -49,7 +49,7 @@ pub fn encode(system: &System) -> Result<Vec<u8>, Error> {
 ///
 /// # Errors
 /// A [`Damage`] for anything that [`encode`] did not write.
-pub fn decode(bytes: &[u8]) -> Result<System, Error> {
+pub fn decode(bytes: &[u8]) -> Result<System, Error<'static>> {
     if bytes.len() > MANIFEST_SIZE_MAX {
         return Err(Damage::WrongLength.into());
     }

@@ -6,10 +6,9 @@
 //!
 //! What this module leaves out: writing a bundle, and anything but regular files.
 
-use alloc::string::ToString;
 use core::str;
 
-use crate::{Damage, Error, System, decode};
+use crate::{Damage, Error, Name, System, decode};
 
 /// The name of the first file of every bundle.
 pub const MANIFEST_FILE: &str = "manifest.bin";
@@ -54,21 +53,21 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// [`Error::NoSuchFile`], or a [`Damage`] of the archive before the file.
-    pub fn find(&self, name: &str) -> Result<&'a [u8], Error> {
+    pub fn find<'n>(&self, name: &'n str) -> Result<&'a [u8], Error<'n>> {
         for entry in self.entries() {
             let entry = entry?;
             if entry.name == name {
                 return Ok(entry.data);
             }
         }
-        Err(Error::NoSuchFile(name.to_string()))
+        Err(Error::NoSuchFile(Name(name)))
     }
 
     /// Reads the manifest. It is not validated: that is [`System::validate`] and [`System::validate_files`].
     ///
     /// # Errors
     /// [`Damage::ManifestNotFirst`], a [`Damage`] of the archive's start, or one of the manifest.
-    pub fn manifest(&self) -> Result<System, Error> {
+    pub fn manifest(&self) -> Result<System, Error<'static>> {
         match self.entries().next() {
             Some(Ok(Entry { name: MANIFEST_FILE, data })) => decode(data),
             Some(Err(error)) => Err(error),
@@ -92,7 +91,7 @@ enum State {
 }
 
 impl<'a> Iterator for Entries<'a> {
-    type Item = Result<Entry<'a>, Error>;
+    type Item = Result<Entry<'a>, Error<'static>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.state == State::Ended {
@@ -188,8 +187,8 @@ mod tests {
         let bundle = Bundle::new(&bytes);
         assert_eq!(bundle.find("kernel").unwrap(), b"12345");
         assert_eq!(bundle.find("empty").unwrap(), b"");
-        assert_eq!(bundle.find("none"), Err(Error::NoSuchFile("none".into())));
-        assert_eq!(bundle.find(TRAILER), Err(Error::NoSuchFile(TRAILER.into())));
+        assert_eq!(bundle.find("none"), Err(Error::NoSuchFile(Name("none"))));
+        assert_eq!(bundle.find(TRAILER), Err(Error::NoSuchFile(Name(TRAILER))));
     }
 
     #[test]

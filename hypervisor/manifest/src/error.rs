@@ -2,23 +2,21 @@
 
 use core::fmt;
 
-use alloc::string::String;
-
-use crate::{Rule, VERSION};
+use crate::{Name, Rule, VERSION};
 
 /// Why a bundle or a system is refused. `Display` gives a sentence that says what, where and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error<'a> {
     /// The bytes are not what a bundle or a manifest is made of.
     Damaged(Damage),
     /// The bundle has no file of this name.
-    NoSuchFile(String),
+    NoSuchFile(Name<'a>),
     /// The system breaks a rule.
     Broken {
         /// What the rule is broken by.
         place: Place,
         /// The rule.
-        rule: Rule,
+        rule: Rule<'a>,
     },
 }
 
@@ -97,7 +95,7 @@ pub enum Place {
     Doorbell(usize),
 }
 
-impl Error {
+impl Error<'_> {
     /// What the error is about: [`Place::System`] for a damaged bundle.
     #[must_use]
     pub const fn place(&self) -> Place {
@@ -108,13 +106,13 @@ impl Error {
     }
 }
 
-impl From<Damage> for Error {
+impl From<Damage> for Error<'_> {
     fn from(damage: Damage) -> Self {
         Self::Damaged(damage)
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for Error<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damaged(damage) => damage.fmt(formatter),
@@ -126,7 +124,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl core::error::Error for Error {}
+impl core::error::Error for Error<'_> {}
 
 impl fmt::Display for Damage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

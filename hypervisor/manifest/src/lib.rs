@@ -40,6 +40,6 @@ pub use limits::{
     GUEST_ADDRESS_BITS, GicWindows, INTERRUPT_MAX, INTERRUPT_MIN, LOADS_MAX, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE,
     QUEUES_MAX, REGIONS_MAX, SEEDS_MAX, VCPUS_MAX, VMS_MAX,
 };
-pub use rule::Rule;
+pub use rule::{Name, Owner, Rule};
 pub use span::{Address, Span};
 pub use system::{Assigned, Device, Load, MemoryRegion, Seed, Service, System, Vcpu, Vm};

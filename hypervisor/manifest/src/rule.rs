@@ -1,7 +1,6 @@
 //! The rules, each with the sentence a user sees when it is broken.
 
-use alloc::string::String;
-use core::fmt;
+use core::fmt::{self, Write};
 
 use crate::{
     Address, CHANNELS_MAX, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE,
@@ -9,9 +8,9 @@ use crate::{
 };
 
 /// A rule that a system breaks, with what breaks it. `vm` is always the virtual machine's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the words of the sentence that `Display` writes")]
-pub enum Rule {
+pub enum Rule<'a> {
     /// A system's name is short and printable: it is printed at boot.
     SystemName,
     /// There is something to run.
@@ -23,86 +22,86 @@ pub enum Rule {
     /// A system uses no more cores than the board has.
     CoresBeyondBoard { cores: u8, board: u8 },
     /// A name is 1 to [`NAME_LENGTH_MAX`] characters out of `a-z0-9-`.
-    BadName { vm: String },
+    BadName { vm: Name<'a> },
     /// Names are unique.
-    NameTaken { vm: String },
+    NameTaken { vm: Name<'a> },
     /// A virtual machine has at least one virtual CPU.
-    NoVcpu { vm: String },
+    NoVcpu { vm: Name<'a> },
     /// A virtual machine has at most [`VCPUS_MAX`] virtual CPUs.
-    TooManyVcpus { vm: String, count: usize },
+    TooManyVcpus { vm: Name<'a>, count: usize },
     /// A virtual CPU is pinned to a core that the system uses.
-    NoSuchCore { vm: String, core: u8, cores: u8 },
+    NoSuchCore { vm: Name<'a>, core: u8, cores: u8 },
     /// A virtual machine has RAM.
-    NoMemory { vm: String },
+    NoMemory { vm: Name<'a> },
     /// A list of one virtual machine has a bound.
-    TooMany { vm: String, what: &'static str, count: usize, most: usize },
+    TooMany { vm: Name<'a>, what: &'static str, count: usize, most: usize },
     /// The size of a region of RAM is a multiple of [`MEMORY_ALIGN`], and not zero.
-    MemorySize { vm: String, size: u64 },
+    MemorySize { vm: Name<'a>, size: u64 },
     /// The addresses of a region of RAM are multiples of [`MEMORY_ALIGN`].
-    MemoryUnaligned { vm: String, what: &'static str, address: u64 },
+    MemoryUnaligned { vm: Name<'a>, what: &'static str, address: u64 },
     /// A region of RAM lies within [`GUEST_ADDRESS_BITS`].
-    MemoryBeyondGuest { vm: String, base: u64, size: u64 },
+    MemoryBeyondGuest { vm: Name<'a>, base: u64, size: u64 },
     /// Regions of RAM come in ascending order of guest address.
-    MemoryOrder { vm: String, region: Span },
+    MemoryOrder { vm: Name<'a>, region: Span },
     /// Regions of RAM of one virtual machine do not overlap.
-    MemoryOverlap { vm: String, region: Span, other: Span },
+    MemoryOverlap { vm: Name<'a>, region: Span, other: Span },
     /// RAM does not cover the interrupt controller.
-    MemoryOverGic { vm: String, region: Span, gic: Span },
+    MemoryOverGic { vm: Name<'a>, region: Span, gic: Span },
     /// RAM fixed at a physical address is RAM of the board.
-    PhysicalOutsideBoard { vm: String, region: Span },
+    PhysicalOutsideBoard { vm: Name<'a>, region: Span },
     /// RAM fixed at a physical address belongs to one virtual machine.
-    PhysicalOverlap { vm: String, region: Span, other_vm: String, other: Span },
+    PhysicalOverlap { vm: Name<'a>, region: Span, other_vm: Name<'a>, other: Span },
     /// All RAM together, Bulkhead's included, fits the board.
     MemoryBeyondBoard { needed: u64, reserved: u64, board: u64 },
     /// The size of a device's window is a multiple of [`PAGE_SIZE`], and not zero.
-    DeviceSize { vm: String, device: String, size: u64 },
+    DeviceSize { vm: Name<'a>, device: Name<'a>, size: u64 },
     /// The address of a device's window is a multiple of [`PAGE_SIZE`].
-    DeviceUnaligned { vm: String, device: String, address: u64 },
+    DeviceUnaligned { vm: Name<'a>, device: Name<'a>, address: u64 },
     /// A device's window lies within [`GUEST_ADDRESS_BITS`].
-    DeviceBeyondGuest { vm: String, device: String, base: u64, size: u64 },
+    DeviceBeyondGuest { vm: Name<'a>, device: Name<'a>, base: u64, size: u64 },
     /// A device's window does not cover RAM.
-    DeviceOverMemory { vm: String, device: String, window: Span, region: Span },
+    DeviceOverMemory { vm: Name<'a>, device: Name<'a>, window: Span, region: Span },
     /// A device's window does not cover the interrupt controller.
-    DeviceOverGic { vm: String, device: String, window: Span, gic: Span },
+    DeviceOverGic { vm: Name<'a>, device: Name<'a>, window: Span, gic: Span },
     /// A device's window is its own.
-    WindowTaken { vm: String, device: String, other: String, window: Span },
+    WindowTaken { vm: Name<'a>, device: Name<'a>, other: Name<'a>, window: Span },
     /// A device's interrupt is an SPI that the virtual distributor has.
-    InterruptOutOfRange { vm: String, device: String, interrupt: u32 },
+    InterruptOutOfRange { vm: Name<'a>, device: Name<'a>, interrupt: u32 },
     /// A device's interrupt is its own.
-    InterruptTaken { vm: String, device: String, other: String, interrupt: u32 },
+    InterruptTaken { vm: Name<'a>, device: Name<'a>, other: Name<'a>, interrupt: u32 },
     /// What a virtual machine starts with lies in its RAM.
-    OutsideMemory { vm: String, what: String, address: u64, size: u64 },
+    OutsideMemory { vm: Name<'a>, what: &'static str, file: Option<Name<'a>>, address: u64, size: u64 },
     /// The entry point and the device tree lie at multiples of this many bytes.
-    StartUnaligned { vm: String, what: &'static str, address: u64, align: u64 },
+    StartUnaligned { vm: Name<'a>, what: &'static str, address: u64, align: u64 },
     /// Files are not loaded over one another.
-    LoadsOverlap { vm: String, file: String, other: String },
+    LoadsOverlap { vm: Name<'a>, file: Name<'a>, other: Name<'a> },
     /// A physical device's window is made of pages, and a guest can address it.
-    AssignedWindow { vm: String, device: String, window: Span },
+    AssignedWindow { vm: Name<'a>, device: Name<'a>, window: Span },
     /// A physical device covers nothing else: neither RAM nor what Bulkhead keeps, nor another device of its owner's.
-    AssignedOver { vm: String, device: String, window: Span, what: &'static str, other: Span },
+    AssignedOver { vm: Name<'a>, device: Name<'a>, window: Span, what: &'static str, other: Span },
     /// A physical device has one owner.
-    AssignedTaken { vm: String, device: String, window: Span, other_vm: String },
+    AssignedTaken { vm: Name<'a>, device: Name<'a>, window: Span, other_vm: Name<'a> },
     /// A physical interrupt has one owner.
-    AssignedInterruptTaken { vm: String, device: String, interrupt: u32, owner: String },
+    AssignedInterruptTaken { vm: Name<'a>, device: Name<'a>, interrupt: u32, owner: Owner<'a> },
     /// A driver domain's RAM is where its devices see it: guest address and physical address are the same.
-    NotOneToOne { vm: String, region: Span },
+    NotOneToOne { vm: Name<'a>, region: Span },
     /// Another machine, which is a driver domain, stands behind a para-virtual device.
-    NoProvider { vm: String, device: String },
+    NoProvider { vm: Name<'a>, device: Name<'a> },
     /// A channel is made of pages and lies in its driver domain's RAM, apart from other channels.
-    BadChannel { vm: String, device: String, channel: Span, why: &'static str },
+    BadChannel { vm: Name<'a>, device: Name<'a>, channel: Span, why: &'static str },
     /// A driver domain's channels have different numbers, below [`CHANNELS_MAX`].
-    ChannelNumber { vm: String, device: String, channel: u16 },
+    ChannelNumber { vm: Name<'a>, device: Name<'a>, channel: u16 },
     /// A file of a driver domain is not loaded over a channel.
-    LoadOverChannel { vm: String, file: String, channel: Span },
+    LoadOverChannel { vm: Name<'a>, file: Name<'a>, channel: Span },
     /// A block device has one to [`QUEUES_MAX`] queues.
-    Queues { vm: String, device: String, queues: u16 },
+    Queues { vm: Name<'a>, device: Name<'a>, queues: u16 },
     /// A network card's address names one card.
-    MacNotUnicast { vm: String, device: String },
+    MacNotUnicast { vm: Name<'a>, device: Name<'a> },
     /// The cards of one network have different addresses.
-    MacTaken { vm: String, device: String, other_vm: String },
+    MacTaken { vm: Name<'a>, device: Name<'a>, other_vm: Name<'a> },
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for Rule<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SystemName => out.write_str("a system's name has 1 to 64 printable characters; give it a plain one"),
@@ -215,11 +214,17 @@ impl fmt::Display for Rule {
                 out,
                 "devices {other:?} and {device:?} of vm {vm:?} both own interrupt {interrupt}; give one another"
             ),
-            Self::OutsideMemory { vm, what, address, size } => write!(
-                out,
-                "{what} of vm {vm:?} ({size:#x} bytes at {}) does not lie in the vm's memory; give it more memory",
-                Address(*address)
-            ),
+            Self::OutsideMemory { vm, what, file, address, size } => {
+                out.write_str(what)?;
+                if let Some(file) = file {
+                    write!(out, " {file:?}")?;
+                }
+                let address = Address(*address);
+                write!(
+                    out,
+                    " of vm {vm:?} ({size:#x} bytes at {address}) does not lie in the vm's memory; give it more memory"
+                )
+            }
             Self::StartUnaligned { vm, what, address, align } => write!(
                 out,
                 "{what} of vm {vm:?} is at {}, but it must be at a multiple of {align}; move it",
@@ -301,5 +306,50 @@ impl fmt::Display for Bytes {
             }
         }
         write!(out, "{} bytes", self.0)
+    }
+}
+
+/// A name that a system gives to something. It may be anything until its rule has been checked, so `Debug` quotes it and
+/// shows what a console would act on as its number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a>(pub &'a str);
+
+impl fmt::Debug for Name<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_char('"')?;
+        for character in self.0.chars() {
+            match character {
+                '"' | '\\' => write!(out, "\\{character}")?,
+                _ if character.is_control() => write!(out, "\\u{{{:x}}}", u32::from(character))?,
+                _ => out.write_char(character)?,
+            }
+        }
+        out.write_char('"')
+    }
+}
+
+/// Who has an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// Bulkhead.
+    Bulkhead,
+    /// The device that is to have it once more.
+    Itself,
+    /// Another machine's device.
+    Other {
+        /// The device.
+        device: Name<'a>,
+        /// The machine.
+        vm: Name<'a>,
+    },
+}
+
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bulkhead => out.write_str("Bulkhead"),
+            Self::Itself => out.write_str("it already"),
+            Self::Other { device, vm } => write!(out, "{device:?} of vm {vm:?}"),
+        }
     }
 }

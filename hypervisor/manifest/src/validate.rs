@@ -2,18 +2,14 @@
 //!
 //! The checks stop at the first broken rule, and go from the whole to the parts: later ones rely on earlier ones.
 
-use alloc::{
-    format,
-    string::{String, ToString},
-    vec::Vec,
-};
+use alloc::vec::Vec;
 
 mod assigned;
 mod services;
 
 use crate::{
     BoardLimits, Bundle, DEVICES_MAX, Device, Error, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, LOADS_MAX,
-    MEMORY_ALIGN, MemoryRegion, NAME_LENGTH_MAX, PAGE_SIZE, Place, REGIONS_MAX, Rule, SEEDS_MAX, Span, System,
+    MEMORY_ALIGN, MemoryRegion, NAME_LENGTH_MAX, Name, PAGE_SIZE, Place, REGIONS_MAX, Rule, SEEDS_MAX, Span, System,
     VCPUS_MAX, VMS_MAX, Vm,
 };
 
@@ -25,14 +21,14 @@ const DEVICE_TREE_ALIGN: u64 = 8;
 const DEVICE_TREE_SIZE_MIN: u64 = 40;
 const SYSTEM_NAME_LENGTH_MAX: usize = 64;
 
-type Check = Result<(), Error>;
+type Check<'a> = Result<(), Error<'a>>;
 
 impl System {
     /// Checks every rule that can be checked without the bundle's other files.
     ///
     /// # Errors
     /// [`Error::Broken`] for the first rule that is broken.
-    pub fn validate(&self, board: &BoardLimits<'_>) -> Check {
+    pub fn validate(&self, board: &BoardLimits<'_>) -> Check<'_> {
         self.check_counts(board)?;
         self.check_names()?;
         for (index, vm) in self.vms.iter().enumerate() {
@@ -54,7 +50,7 @@ impl System {
     ///
     /// # Errors
     /// [`Error::NoSuchFile`], damage to the archive, or [`Error::Broken`].
-    pub fn validate_files(&self, bundle: &Bundle<'_>) -> Check {
+    pub fn validate_files(&self, bundle: &Bundle<'_>) -> Check<'_> {
         for (vm_index, vm) in self.vms.iter().enumerate() {
             let mut taken: Vec<(Span, &str)> = Vec::new();
             for (index, load) in vm.loads.iter().enumerate() {
@@ -62,11 +58,11 @@ impl System {
                 let data = bundle.find(&load.file)?;
                 let span = Span::new(load.address, u64::try_from(data.len()).unwrap_or(u64::MAX));
                 if !vm.has_memory(span) {
-                    return broken(place, vm.outside_memory(format!("file {:?}", load.file), span));
+                    return broken(place, vm.outside_memory("file", Some(&load.file), span));
                 }
                 if let Some((_, other)) = taken.iter().find(|(other, _)| other.overlaps(span)) {
-                    let (file, other) = (load.file.clone(), (*other).to_string());
-                    return broken(place, Rule::LoadsOverlap { vm: vm.name.clone(), file, other });
+                    let (file, other) = (Name(&load.file), Name(other));
+                    return broken(place, Rule::LoadsOverlap { vm: Name(&vm.name), file, other });
                 }
                 self.check_apart_from_channels(vm_index, &load.file, span, place)?;
                 taken.push((span, &load.file));
@@ -75,7 +71,7 @@ impl System {
         Ok(())
     }
 
-    fn check_counts(&self, board: &BoardLimits<'_>) -> Check {
+    fn check_counts(&self, board: &BoardLimits<'_>) -> Check<'_> {
         let printable = self.name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
         if self.name.is_empty() || self.name.len() > SYSTEM_NAME_LENGTH_MAX || !printable {
             return broken(Place::System, Rule::SystemName);
@@ -93,9 +89,9 @@ impl System {
         }
     }
 
-    fn check_names(&self) -> Check {
+    fn check_names(&self) -> Check<'_> {
         for (index, vm) in self.vms.iter().enumerate() {
-            let name = || vm.name.clone();
+            let name = || Name(&vm.name);
             if !is_vm_name(&vm.name) {
                 return broken(Place::Name(index), Rule::BadName { vm: name() });
             }
@@ -106,18 +102,18 @@ impl System {
         Ok(())
     }
 
-    fn check_physical_memory(&self, board: &BoardLimits<'_>) -> Check {
+    fn check_physical_memory(&self, board: &BoardLimits<'_>) -> Check<'_> {
         let mut taken: Vec<(Span, &Vm)> = Vec::new();
         for (vm_index, vm) in self.vms.iter().enumerate() {
             for (index, region) in vm.memory.iter().enumerate() {
                 let Some(span) = region.physical_span() else { continue };
                 let place = Place::Region(vm_index, index);
-                let name = || vm.name.clone();
+                let name = || Name(&vm.name);
                 if !board.memory.iter().any(|ram| ram.contains(span)) {
                     return broken(place, Rule::PhysicalOutsideBoard { vm: name(), region: span });
                 }
                 if let Some((other, other_vm)) = taken.iter().find(|(other, _)| other.overlaps(span)) {
-                    let other_vm = other_vm.name.clone();
+                    let other_vm = Name(&other_vm.name);
                     return broken(place, Rule::PhysicalOverlap { vm: name(), region: span, other_vm, other: *other });
                 }
                 taken.push((span, vm));
@@ -140,24 +136,24 @@ impl Vm {
         self.memory.iter().any(|region| region.guest_span().contains(span))
     }
 
-    fn outside_memory(&self, what: String, span: Span) -> Rule {
-        Rule::OutsideMemory { vm: self.name.clone(), what, address: span.base, size: span.size }
+    fn outside_memory<'a>(&'a self, what: &'static str, file: Option<&'a str>, span: Span) -> Rule<'a> {
+        Rule::OutsideMemory { vm: Name(&self.name), what, file: file.map(Name), address: span.base, size: span.size }
     }
 }
 
 /// Checks one virtual machine.
-struct VmChecker<'a> {
+struct VmChecker<'a, 'b> {
     index: usize,
     vm: &'a Vm,
-    board: &'a BoardLimits<'a>,
+    board: &'b BoardLimits<'b>,
 }
 
-impl VmChecker<'_> {
-    fn name(&self) -> String {
-        self.vm.name.clone()
+impl<'a> VmChecker<'a, '_> {
+    fn name(&self) -> Name<'a> {
+        Name(&self.vm.name)
     }
 
-    fn check_vcpus(&self, cores: u8) -> Check {
+    fn check_vcpus(&self, cores: u8) -> Check<'a> {
         match self.vm.vcpus.len() {
             0 => return broken(Place::Vcpus(self.index), Rule::NoVcpu { vm: self.name() }),
             count if count > VCPUS_MAX => {
@@ -174,7 +170,7 @@ impl VmChecker<'_> {
         }
     }
 
-    fn check_memory(&self) -> Check {
+    fn check_memory(&self) -> Check<'a> {
         let regions = &self.vm.memory;
         if regions.is_empty() {
             return broken(Place::Memory(self.index), Rule::NoMemory { vm: self.name() });
@@ -198,7 +194,7 @@ impl VmChecker<'_> {
         Ok(())
     }
 
-    fn check_region(&self, region: &MemoryRegion, place: Place) -> Check {
+    fn check_region(&self, region: &MemoryRegion, place: Place) -> Check<'a> {
         if !is_size(region.size, MEMORY_ALIGN) {
             return broken(place, Rule::MemorySize { vm: self.name(), size: region.size });
         }
@@ -218,7 +214,7 @@ impl VmChecker<'_> {
         }
     }
 
-    fn check_devices(&self) -> Check {
+    fn check_devices(&self) -> Check<'a> {
         let devices = &self.vm.devices;
         self.check_count("devices", devices.len(), DEVICES_MAX, Place::Device(self.index, DEVICES_MAX))?;
         for (index, device) in devices.iter().enumerate() {
@@ -228,9 +224,9 @@ impl VmChecker<'_> {
         Ok(())
     }
 
-    fn check_window(&self, index: usize, device: &Device) -> Check {
+    fn check_window(&self, index: usize, device: &'a Device) -> Check<'a> {
         let place = Place::DeviceAddress(self.index, index);
-        let (vm, name, window) = (self.name(), device.kind.clone(), device.span());
+        let (vm, name, window) = (self.name(), Name(&device.kind), device.span());
         if !is_size(window.size, PAGE_SIZE) {
             return broken(place, Rule::DeviceSize { vm, device: name, size: window.size });
         }
@@ -252,35 +248,35 @@ impl VmChecker<'_> {
         match others.find(|other| other.span().overlaps(window)) {
             None => Ok(()),
             Some(other) => {
-                let other = other.kind.clone();
+                let other = Name(&other.kind);
                 broken(place, Rule::WindowTaken { vm, device: name, other, window })
             }
         }
     }
 
-    fn check_interrupt(&self, index: usize, device: &Device) -> Check {
+    fn check_interrupt(&self, index: usize, device: &'a Device) -> Check<'a> {
         let Some(interrupt) = device.interrupt else { return Ok(()) };
         let place = Place::DeviceInterrupt(self.index, index);
         self.check_spi(&device.kind, interrupt, place)?;
-        let (vm, name) = (self.name(), device.kind.clone());
+        let (vm, name) = (self.name(), Name(&device.kind));
         let mut others = self.vm.devices.iter().take(index);
         match others.find(|other| other.interrupt == Some(interrupt)) {
             None => Ok(()),
             Some(other) => {
-                let other = other.kind.clone();
+                let other = Name(&other.kind);
                 broken(place, Rule::InterruptTaken { vm, device: name, other, interrupt })
             }
         }
     }
 
-    fn check_spi(&self, device: &str, interrupt: u32, place: Place) -> Check {
+    fn check_spi(&self, device: &'a str, interrupt: u32, place: Place) -> Check<'a> {
         if (INTERRUPT_MIN..=INTERRUPT_MAX).contains(&interrupt) {
             return Ok(());
         }
-        broken(place, Rule::InterruptOutOfRange { vm: self.name(), device: device.to_string(), interrupt })
+        broken(place, Rule::InterruptOutOfRange { vm: self.name(), device: Name(device), interrupt })
     }
 
-    fn check_start(&self) -> Check {
+    fn check_start(&self) -> Check<'a> {
         let (place, vm) = (Place::Start(self.index), self.vm);
         self.check_count("files", vm.loads.len(), LOADS_MAX, place)?;
         self.check_count("seeds", vm.seeds.len(), SEEDS_MAX, place)?;
@@ -294,27 +290,26 @@ impl VmChecker<'_> {
                 return broken(place, Rule::StartUnaligned { vm: self.name(), what, address: span.base, align });
             }
             if !vm.has_memory(span) {
-                return broken(place, vm.outside_memory(what.to_string(), span));
+                return broken(place, vm.outside_memory(what, None, span));
             }
         }
         for seed in &vm.seeds {
             let span = Span::new(seed.address, u64::from(seed.size));
             if !vm.has_memory(span) {
-                return broken(place, vm.outside_memory("a seed".to_string(), span));
+                return broken(place, vm.outside_memory("a seed", None, span));
             }
         }
         for (index, load) in vm.loads.iter().enumerate() {
             // The file's size is not known here: `validate_files` checks the rest.
             let span = Span::new(load.address, 1);
             if !vm.has_memory(span) {
-                let what = format!("file {:?}", load.file);
-                return broken(Place::Load(self.index, index), vm.outside_memory(what, span));
+                return broken(Place::Load(self.index, index), vm.outside_memory("file", Some(&load.file), span));
             }
         }
         Ok(())
     }
 
-    fn check_count(&self, what: &'static str, count: usize, most: usize, place: Place) -> Check {
+    fn check_count(&self, what: &'static str, count: usize, most: usize, place: Place) -> Check<'a> {
         if count > most {
             return broken(place, Rule::TooMany { vm: self.name(), what, count, most });
         }
@@ -340,7 +335,7 @@ fn is_guest_span(span: Span) -> bool {
     Span::new(0, 1 << GUEST_ADDRESS_BITS).contains(span)
 }
 
-fn broken(place: Place, rule: Rule) -> Check {
+fn broken(place: Place, rule: Rule<'_>) -> Check<'_> {
     Err(Error::Broken { place, rule })
 }
 

@@ -1,18 +1,17 @@
 //! Physical devices: each lies apart from everything else and has one owner. Doorbells, and the memory of those who drive
 //! devices without an SMMU.
 
-use alloc::{format, string::ToString};
-
 use super::{Check, VmChecker, broken, is_guest_span, is_size};
 use crate::{
-    ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, MemoryRegion, PAGE_SIZE, Place, Rule, Span, System, Vm,
+    ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, MemoryRegion, Name, Owner, PAGE_SIZE, Place, Rule, Span,
+    System, Vm,
 };
 
 /// What a doorbell is called where a rule names a device.
 const DOORBELL: &str = "doorbell";
 
-impl VmChecker<'_> {
-    pub(super) fn check_assigned(&self) -> Check {
+impl<'a> VmChecker<'a, '_> {
+    pub(super) fn check_assigned(&self) -> Check<'a> {
         let assigned = &self.vm.assigned;
         let place = Place::Assigned(self.index, ASSIGNED_MAX);
         self.check_count("physical devices", assigned.len(), ASSIGNED_MAX, place)?;
@@ -28,10 +27,10 @@ impl VmChecker<'_> {
         Ok(())
     }
 
-    fn check_assigned_window(&self, index: usize, device: &Assigned, place: Place) -> Check {
+    fn check_assigned_window(&self, index: usize, device: &'a Assigned, place: Place) -> Check<'a> {
         let window = device.span();
         if !is_size(window.size, PAGE_SIZE) || !window.base.is_multiple_of(PAGE_SIZE) || !is_guest_span(window) {
-            return broken(place, Rule::AssignedWindow { vm: self.name(), device: device.name.clone(), window });
+            return broken(place, Rule::AssignedWindow { vm: self.name(), device: Name(&device.name), window });
         }
         let ram = self.board.memory.iter().copied().map(|span| ("the board's RAM", span));
         let kept = self.board.kept.iter().copied().map(|span| ("what Bulkhead keeps", span));
@@ -43,24 +42,24 @@ impl VmChecker<'_> {
         match all.find(|(_, span)| span.overlaps(window)) {
             None => Ok(()),
             Some((what, other)) => {
-                let (vm, device) = (self.name(), device.name.clone());
+                let (vm, device) = (self.name(), Name(&device.name));
                 broken(place, Rule::AssignedOver { vm, device, window, what, other })
             }
         }
     }
 
-    fn check_assigned_interrupt(&self, index: usize, device: &Assigned, interrupt: u32, place: Place) -> Check {
+    fn check_assigned_interrupt(&self, index: usize, device: &'a Assigned, interrupt: u32, place: Place) -> Check<'a> {
         self.check_spi(&device.name, interrupt, place)?;
         if self.board.kept_interrupts.contains(&interrupt) {
-            return taken(self.vm, device, interrupt, "Bulkhead", place);
+            return taken(self.vm, device, interrupt, Owner::Bulkhead, place);
         }
         if device.interrupts.iter().filter(|other| **other == interrupt).count() > 1 {
-            return taken(self.vm, device, interrupt, "it already", place);
+            return taken(self.vm, device, interrupt, Owner::Itself, place);
         }
         self.check_unused(&device.name, interrupt, index, place)
     }
 
-    pub(super) fn check_doorbell(&self) -> Check {
+    pub(super) fn check_doorbell(&self) -> Check<'a> {
         let Some(doorbell) = self.vm.doorbell else { return Ok(()) };
         let place = Place::Doorbell(self.index);
         self.check_spi(DOORBELL, doorbell, place)?;
@@ -75,21 +74,21 @@ impl VmChecker<'_> {
     }
 
     /// Checks that neither a virtual device nor one of the first `count` physical devices has `interrupt`.
-    fn check_unused(&self, device: &str, interrupt: u32, count: usize, place: Place) -> Check {
+    fn check_unused(&self, device: &'a str, interrupt: u32, count: usize, place: Place) -> Check<'a> {
         let has_it = |other: &&Device| other.interrupt == Some(interrupt);
         let virtual_device = self.vm.devices.iter().find(has_it).map(|other| &other.kind);
         let mut assigned = self.vm.assigned.iter().take(count);
         let other = virtual_device
             .or_else(|| assigned.find(|other| other.interrupts.contains(&interrupt)).map(|other| &other.name));
         let Some(other) = other else { return Ok(()) };
-        let (vm, device, other) = (self.name(), device.to_string(), other.clone());
+        let (vm, device, other) = (self.name(), Name(device), Name(other));
         broken(place, Rule::InterruptTaken { vm, device, other, interrupt })
     }
 }
 
 impl System {
     /// Checks that no two machines own the same physical device or physical interrupt.
-    pub(super) fn check_owners(&self) -> Check {
+    pub(super) fn check_owners(&self) -> Check<'_> {
         for (vm_index, vm) in self.vms.iter().enumerate() {
             for (index, device) in vm.assigned.iter().enumerate() {
                 let place = Place::Assigned(vm_index, index);
@@ -102,23 +101,23 @@ impl System {
     }
 }
 
-fn check_apart(vm: &Vm, device: &Assigned, other_vm: &Vm, place: Place) -> Check {
+fn check_apart<'a>(vm: &'a Vm, device: &'a Assigned, other_vm: &'a Vm, place: Place) -> Check<'a> {
     for other in &other_vm.assigned {
         if other.span().overlaps(device.span()) {
-            let (window, other_vm) = (device.span(), other_vm.name.clone());
-            let (vm, device) = (vm.name.clone(), device.name.clone());
+            let (window, other_vm) = (device.span(), Name(&other_vm.name));
+            let (vm, device) = (Name(&vm.name), Name(&device.name));
             return broken(place, Rule::AssignedTaken { vm, device, window, other_vm });
         }
         if let Some(interrupt) = device.interrupts.iter().find(|interrupt| other.interrupts.contains(interrupt)) {
-            let owner = format!("{:?} of vm {:?}", other.name, other_vm.name);
-            return taken(vm, device, *interrupt, &owner, place);
+            let owner = Owner::Other { device: Name(&other.name), vm: Name(&other_vm.name) };
+            return taken(vm, device, *interrupt, owner, place);
         }
     }
     Ok(())
 }
 
-fn taken(vm: &Vm, device: &Assigned, interrupt: u32, owner: &str, place: Place) -> Check {
-    let (vm, device, owner) = (vm.name.clone(), device.name.clone(), owner.to_string());
+fn taken<'a>(vm: &'a Vm, device: &'a Assigned, interrupt: u32, owner: Owner<'a>, place: Place) -> Check<'a> {
+    let (vm, device) = (Name(&vm.name), Name(&device.name));
     broken(place, Rule::AssignedInterruptTaken { vm, device, interrupt, owner })
 }
 

@@ -1,13 +1,10 @@
 //! Para-virtual devices: each has a channel of its own in the RAM of a driver domain that is another machine.
 
-use alloc::{
-    string::{String, ToString},
-    vec::Vec,
-};
+use alloc::vec::Vec;
 
 use super::{Check, broken};
 use crate::{
-    CHANNEL_SIZE_MAX, CHANNEL_SIZE_MIN, CHANNELS_MAX, Device, PAGE_SIZE, Place, QUEUES_MAX, Rule, Service, Span,
+    CHANNEL_SIZE_MAX, CHANNEL_SIZE_MIN, CHANNELS_MAX, Device, Name, PAGE_SIZE, Place, QUEUES_MAX, Rule, Service, Span,
     System, Vm,
 };
 
@@ -21,7 +18,7 @@ struct Client<'a> {
 }
 
 impl System {
-    pub(super) fn check_services(&self) -> Check {
+    pub(super) fn check_services(&self) -> Check<'_> {
         // At most `VMS_MAX` times `DEVICES_MAX`: the counts are checked by now.
         let mut clients: Vec<Client<'_>> = Vec::new();
         for client in self.clients() {
@@ -37,14 +34,20 @@ impl System {
     }
 
     /// Checks that no channel of the machine `provider` lies in `span`, where its file `file` goes.
-    pub(super) fn check_apart_from_channels(&self, provider: usize, file: &str, span: Span, place: Place) -> Check {
+    pub(super) fn check_apart_from_channels<'a>(
+        &'a self,
+        provider: usize,
+        file: &'a str,
+        span: Span,
+        place: Place,
+    ) -> Check<'a> {
         let mut channels = self.clients().filter(|client| usize::from(client.service.provider) == provider);
         match channels.find(|client| client.service.span().overlaps(span)) {
             None => Ok(()),
             Some(client) => {
-                let vm = self.vms.get(provider).map(|vm| vm.name.clone()).unwrap_or_default();
+                let vm = Name(self.vms.get(provider).map_or("", |vm| &vm.name));
                 let channel = client.service.span();
-                broken(place, Rule::LoadOverChannel { vm, file: file.to_string(), channel })
+                broken(place, Rule::LoadOverChannel { vm, file: Name(file), channel })
             }
         }
     }
@@ -58,7 +61,7 @@ impl System {
         })
     }
 
-    fn check_channel(&self, client: &Client<'_>) -> Check {
+    fn check_channel<'a>(&'a self, client: &Client<'a>) -> Check<'a> {
         let service = client.service;
         let provider = usize::from(service.provider);
         let serves = |vm: &&Vm| vm.doorbell.is_some() && provider != client.vm_index;
@@ -83,26 +86,26 @@ impl System {
     }
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
     fn place(&self) -> Place {
         Place::Service(self.vm_index, self.device_index)
     }
 
-    fn names(&self) -> (String, String) {
-        (self.vm.name.clone(), self.device.kind.clone())
+    fn names(&self) -> (Name<'a>, Name<'a>) {
+        (Name(&self.vm.name), Name(&self.device.kind))
     }
 
-    fn bad_channel(&self, why: &'static str) -> Check {
+    fn bad_channel(&self, why: &'static str) -> Check<'a> {
         let (vm, device) = self.names();
         broken(self.place(), Rule::BadChannel { vm, device, channel: self.service.span(), why })
     }
 
-    fn bad_number(&self) -> Check {
+    fn bad_number(&self) -> Check<'a> {
         let (vm, device) = self.names();
         broken(self.place(), Rule::ChannelNumber { vm, device, channel: self.service.channel })
     }
 
-    fn check_card(&self) -> Check {
+    fn check_card(&self) -> Check<'a> {
         let (vm, device) = self.names();
         let queues = self.service.queues;
         if !(1..=QUEUES_MAX).contains(&queues) {
@@ -117,7 +120,7 @@ impl Client<'_> {
     }
 
     /// Checks that this client has nothing in common with `other` of the same driver domain.
-    fn check_beside(&self, other: &Self) -> Check {
+    fn check_beside(&self, other: &Self) -> Check<'a> {
         if self.service.channel == other.service.channel {
             return self.bad_number();
         }
@@ -126,7 +129,7 @@ impl Client<'_> {
         }
         if self.service.mac.is_some() && self.service.mac == other.service.mac {
             let (vm, device) = self.names();
-            return broken(self.place(), Rule::MacTaken { vm, device, other_vm: other.vm.name.clone() });
+            return broken(self.place(), Rule::MacTaken { vm, device, other_vm: Name(&other.vm.name) });
         }
         Ok(())
     }

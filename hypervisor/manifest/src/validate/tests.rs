@@ -3,6 +3,7 @@
 use super::*;
 use crate::{Assigned, GicWindows, Load, Seed, Service, Vcpu, encode};
 use alloc::vec;
+use alloc::{format, string::ToString};
 
 pub(crate) const BOARD: BoardLimits<'_> = BoardLimits {
     cores: 4,
