@@ -49,8 +49,8 @@ impl Domain {
         };
         let answer = hypercall::call(FUNCTION_ATTACH, [u64::from(number), capacity, features, block_size]);
         if answer != 0 {
+            // It keeps its place, which ports and consoles know it by; no request will come.
             println!("driver-domain: channel {number} of {name}: attach says {}; not served", answer as i64);
-            return;
         }
         // As many channels were read from the tree as there is room for.
         if self.clients.try_push(Client { name, channel, service }).is_err() {
