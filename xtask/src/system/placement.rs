@@ -14,7 +14,7 @@ use manifest::{MemoryRegion, PAGE_SIZE, Service};
 use super::{
     Problem, Source,
     backend::{Backend, Client, Mac},
-    size::show_size,
+    size::show_size_rounded,
     source::VmSource,
     storage::check_overlaps,
 };
@@ -195,8 +195,8 @@ fn check_room(source: &Source, vm: &VmSource) -> Result<(), Problem> {
     let sentence = format!(
         "the channels and RAM disks of vm {:?} need {} of its memory, but it has {}; give it more",
         vm.name,
-        show_size(taken),
-        show_size(most)
+        show_size_rounded(taken),
+        show_size_rounded(most)
     );
     Err(source.problem(vm.lines.memory, sentence))
 }
