@@ -10,7 +10,7 @@ use crate::virtio;
 use crate::vm::Phase;
 use arch::context::Vcpu;
 use arch::{cpu, gic};
-use model::exit::Exit;
+use model::exit::{DataAbort, Exit, SystemRegister};
 use vdev::Access;
 
 /// Runs core `number`'s virtual CPUs, for ever.
@@ -48,58 +48,70 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
         }
         Left::SystemOff => lifecycle::stop(machine, vm, Phase::StoppingForOff, vcpu.guest.core),
         Left::SystemReset => lifecycle::stop(machine, vm, Phase::StoppingForReset, vcpu.guest.core),
-        Left::Stray(abort) => {
-            let direction = match abort.access {
-                Access::Read => "read",
-                Access::Write => "write",
-            };
-            let why =
-                if abort.mmio.is_none() && !abort.on_table_walk { " by an instruction with no syndrome" } else { "" };
-            log::warn!(
-                "vm {}, vcpu {index}: {direction} of {:#x}{why} refused with an external abort (PC {:#x}, virtual \
-                 address {:#x})",
-                vm.name,
-                abort.address,
-                cpu::interrupted_at(),
-                abort.virtual_address
-            );
-        }
+        Left::Stray(abort) => log_stray(vcpu, abort),
         Left::Refused(exit) => log_refusal(vcpu, exit),
         Left::Serve => virtio::resume(vcpu),
         Left::SystemError(esr) => lifecycle::stop_for_system_error(machine, &vcpu.guest, esr),
     }
 }
 
+#[cold]
+#[inline(never)]
+fn log_stray(vcpu: &Vcpu<GuestCpu>, abort: DataAbort) {
+    let why = if abort.mmio.is_none() && !abort.on_table_walk { " by an instruction with no syndrome" } else { "" };
+    log::warn!(
+        "vm {}, vcpu {}: {} of {:#x}{why} refused with an external abort (PC {:#x}, virtual address {:#x})",
+        vcpu.guest.vm.name,
+        vcpu.guest.index,
+        direction(abort.access),
+        abort.address,
+        cpu::interrupted_at(),
+        abort.virtual_address
+    );
+}
+
+#[cold]
+#[inline(never)]
 fn log_refusal(vcpu: &Vcpu<GuestCpu>, exit: Exit) {
     let (name, index, pc) = (&vcpu.guest.vm.name, vcpu.guest.index, cpu::interrupted_at());
-    match exit {
-        Exit::InstructionAbort(abort) => log::warn!(
-            "vm {name}, vcpu {index}: instruction fetch from {:#x} refused with an external abort (PC {pc:#x})",
-            abort.address
-        ),
-        Exit::SystemRegister(access) => log::warn!(
-            "vm {name}, vcpu {index}: {} of system register S{}_{}_C{}_C{}_{} refused as undefined (PC {pc:#x})",
-            match access.access {
-                Access::Read => "read",
-                Access::Write => "write",
-            },
-            access.register.op0,
-            access.register.op1,
-            access.register.crn,
-            access.register.crm,
-            access.register.op2
-        ),
-        Exit::Hvc { .. }
-        | Exit::Smc { .. }
-        | Exit::DataAbort(_)
-        | Exit::WaitForInterrupt
-        | Exit::WaitForEvent
-        | Exit::FloatingPoint
-        | Exit::Sve
-        | Exit::Sme
-        | Exit::PointerAuthentication
-        | Exit::Aarch32 { .. }
-        | Exit::Other { .. } => log::warn!("vm {name}, vcpu {index}: {exit:?} refused as undefined (PC {pc:#x})"),
+    let what = match exit {
+        Exit::InstructionAbort(abort) => {
+            return log::warn!(
+                "vm {name}, vcpu {index}: instruction fetch from {:#x} refused with an external abort (PC {pc:#x})",
+                abort.address
+            );
+        }
+        Exit::SystemRegister(access) => {
+            let SystemRegister { op0, op1, crn, crm, op2 } = access.register;
+            return log::warn!(
+                "vm {name}, vcpu {index}: {} of system register S{op0}_{op1}_C{crn}_C{crm}_{op2} refused as undefined \
+                 (PC {pc:#x})",
+                direction(access.access)
+            );
+        }
+        Exit::Other { class, iss } => {
+            return log::warn!(
+                "vm {name}, vcpu {index}: exception of class {class:#x}, ISS {iss:#x}, refused as undefined (PC {pc:#x})"
+            );
+        }
+        Exit::Hvc { .. } => "HVC",
+        Exit::Smc { .. } => "SMC",
+        Exit::DataAbort(_) => "data access",
+        Exit::WaitForInterrupt => "WFI",
+        Exit::WaitForEvent => "WFE",
+        Exit::FloatingPoint => "floating-point instruction",
+        Exit::Sve => "SVE instruction",
+        Exit::Sme => "SME instruction",
+        Exit::PointerAuthentication => "pointer authentication instruction",
+        Exit::Aarch32 { .. } => "trap of AArch32 code",
+    };
+    log::warn!("vm {name}, vcpu {index}: {what} refused as undefined (PC {pc:#x})");
+}
+
+fn direction(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "write",
     }
 }
 
