@@ -27,6 +27,8 @@ pub enum Verdict {
 pub trait Guest: Sized {
     /// An HVC from AArch64.
     fn hypercall(vcpu: &mut Vcpu<Self>) -> Verdict;
+    /// A trapped WFI or WFE; `esr` is ESR_EL2.
+    fn wait(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict;
     /// Any other synchronous exit; `esr` is ESR_EL2.
     fn trap(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict;
     /// A physical interrupt.
@@ -46,14 +48,15 @@ pub struct Context {
     pub(crate) elr: u64,
     /// The guest's PSTATE; held in SPSR_EL2 itself while it runs and in the fast tier.
     pub(crate) spsr: u64,
+    /// EL1 state; meaningful while the virtual CPU is not loaded. Here, where instructions that store pairs reach it.
+    pub(crate) el1: El1State,
     pub(crate) hypercall: Handler,
     pub(crate) trap: Handler,
+    pub(crate) wait: Handler,
     pub(crate) interrupt: Handler,
     pub(crate) system_error: Handler,
     /// Tells this virtual CPU from every other; never 0.
     pub(crate) identity: u64,
-    /// EL1 state; meaningful while the virtual CPU is not loaded.
-    pub(crate) el1: El1State,
     pub(crate) fp: FpState,
 }
 
@@ -81,6 +84,7 @@ macro_rules! handler {
 }
 
 handler!(hypercall, hypercall());
+handler!(wait, wait(esr));
 handler!(trap, trap(esr));
 handler!(interrupt, interrupt());
 handler!(system_error, system_error(esr));
@@ -96,6 +100,7 @@ impl<G: Guest> Vcpu<G> {
                 spsr: RESET_PSTATE,
                 hypercall: hypercall::<G>,
                 trap: trap::<G>,
+                wait: wait::<G>,
                 interrupt: interrupt::<G>,
                 system_error: system_error::<G>,
                 identity: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -215,46 +220,46 @@ el1_state! {
 /// The FP and SIMD registers. EL2 is built without them, so they change only with the virtual CPU, eagerly.
 #[repr(C, align(16))]
 pub(crate) struct FpState {
-    v: [u128; 32],
     fpcr: u64,
     fpsr: u64,
+    v: [u128; 32],
 }
 
 impl FpState {
     const fn new() -> Self {
-        Self { v: [0; 32], fpcr: 0, fpsr: 0 }
+        Self { fpcr: 0, fpsr: 0, v: [0; 32] }
     }
 
     #[inline(always)]
     pub(crate) fn save(&mut self) {
-        // SAFETY: stores 512 bytes within `v`; CPTR_EL2.TFP is clear, so FP instructions do not trap at EL2.
+        // SAFETY: stores within `self`, as laid out above; CPTR_EL2.TFP is clear, so FP instructions do not trap at EL2.
         unsafe {
             asm!(
                 ".arch_extension fp", ".arch_extension simd",
-                "stp q0, q1, [{0}]", "stp q2, q3, [{0}, #32]", "stp q4, q5, [{0}, #64]", "stp q6, q7, [{0}, #96]",
-                "stp q8, q9, [{0}, #128]", "stp q10, q11, [{0}, #160]", "stp q12, q13, [{0}, #192]",
-                "stp q14, q15, [{0}, #224]", "stp q16, q17, [{0}, #256]", "stp q18, q19, [{0}, #288]",
-                "stp q20, q21, [{0}, #320]", "stp q22, q23, [{0}, #352]", "stp q24, q25, [{0}, #384]",
-                "stp q26, q27, [{0}, #416]", "stp q28, q29, [{0}, #448]", "stp q30, q31, [{0}, #480]",
-                "mrs {1}, fpcr", "mrs {2}, fpsr",
-                in(reg) &raw mut self.v, out(reg) self.fpcr, out(reg) self.fpsr, options(nostack)
+                "stp q0, q1, [{0}, #16]", "stp q2, q3, [{0}, #48]", "stp q4, q5, [{0}, #80]", "stp q6, q7, [{0}, #112]",
+                "stp q8, q9, [{0}, #144]", "stp q10, q11, [{0}, #176]", "stp q12, q13, [{0}, #208]",
+                "stp q14, q15, [{0}, #240]", "stp q16, q17, [{0}, #272]", "stp q18, q19, [{0}, #304]",
+                "stp q20, q21, [{0}, #336]", "stp q22, q23, [{0}, #368]", "stp q24, q25, [{0}, #400]",
+                "stp q26, q27, [{0}, #432]", "stp q28, q29, [{0}, #464]", "stp q30, q31, [{0}, #496]",
+                "mrs {1}, fpcr", "mrs {2}, fpsr", "stp {1}, {2}, [{0}]",
+                in(reg) &raw mut *self, out(reg) _, out(reg) _, options(nostack)
             );
         }
     }
 
     #[inline(always)]
     pub(crate) fn load(&self) {
-        // SAFETY: reads 512 bytes within `v` into registers that no EL2 code uses.
+        // SAFETY: reads within `self`, as laid out above, into registers that no EL2 code uses.
         unsafe {
             asm!(
                 ".arch_extension fp", ".arch_extension simd",
-                "ldp q0, q1, [{0}]", "ldp q2, q3, [{0}, #32]", "ldp q4, q5, [{0}, #64]", "ldp q6, q7, [{0}, #96]",
-                "ldp q8, q9, [{0}, #128]", "ldp q10, q11, [{0}, #160]", "ldp q12, q13, [{0}, #192]",
-                "ldp q14, q15, [{0}, #224]", "ldp q16, q17, [{0}, #256]", "ldp q18, q19, [{0}, #288]",
-                "ldp q20, q21, [{0}, #320]", "ldp q22, q23, [{0}, #352]", "ldp q24, q25, [{0}, #384]",
-                "ldp q26, q27, [{0}, #416]", "ldp q28, q29, [{0}, #448]", "ldp q30, q31, [{0}, #480]",
-                "msr fpcr, {1}", "msr fpsr, {2}",
-                in(reg) &raw const self.v, in(reg) self.fpcr, in(reg) self.fpsr, options(nostack, readonly)
+                "ldp q0, q1, [{0}, #16]", "ldp q2, q3, [{0}, #48]", "ldp q4, q5, [{0}, #80]", "ldp q6, q7, [{0}, #112]",
+                "ldp q8, q9, [{0}, #144]", "ldp q10, q11, [{0}, #176]", "ldp q12, q13, [{0}, #208]",
+                "ldp q14, q15, [{0}, #240]", "ldp q16, q17, [{0}, #272]", "ldp q18, q19, [{0}, #304]",
+                "ldp q20, q21, [{0}, #336]", "ldp q22, q23, [{0}, #368]", "ldp q24, q25, [{0}, #400]",
+                "ldp q26, q27, [{0}, #432]", "ldp q28, q29, [{0}, #464]", "ldp q30, q31, [{0}, #496]",
+                "ldp {1}, {2}, [{0}]", "msr fpcr, {1}", "msr fpsr, {2}",
+                in(reg) &raw const *self, out(reg) _, out(reg) _, options(nostack, readonly)
             );
         }
     }

@@ -168,6 +168,7 @@ impl<G: Guest> Vcpu<G> {
         self.context.el1.save();
         self.context.fp.save();
         crate::timer::stop_guest_timers();
+        // This has the barrier that the timers need.
         take_system_error()
     }
 

@@ -314,10 +314,10 @@ impl Stage2 {
 }
 
 /// Drops this core's EL1 TLB entries of the current VMID: two virtual CPUs of one VM on one core may use the same ASID
-/// for different tables.
+/// for different tables. The caller's ISB, or the ERET to the guest, completes it.
 pub(crate) fn invalidate_local_el1() {
     // SAFETY: TLB maintenance changes no mapping.
-    unsafe { asm!("isb", "tlbi vmalle1", "dsb nsh", "isb", options(nostack)) };
+    unsafe { asm!("isb", "tlbi vmalle1", "dsb nsh", options(nostack)) };
 }
 
 /// Asks the MMU what intermediate physical address a guest's virtual address has, as EL1 would see it. `None` if the

@@ -44,10 +44,9 @@ pub fn set_deadline(deadline: Option<Ticks>) {
 
 /// Stops this core's EL1 timers. Their state has been saved.
 #[inline]
+///
+/// A barrier must follow before their interrupts are deactivated, or they would fire again.
 pub(crate) fn stop_guest_timers() {
     CNTV_CTL_EL0.set(0);
     CNTP_CTL_EL0.set(0);
-    // Before their interrupts are deactivated, or they would fire again.
-    // SAFETY: a barrier.
-    unsafe { asm!("isb", options(nostack)) };
 }

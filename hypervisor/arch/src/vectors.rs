@@ -2,7 +2,7 @@
 //!
 //! Two tiers (see `ARCHITECTURE.md`): an exit saves the caller-saved registers and calls a *fast handler*, a plain
 //! function. If that answers, the registers are loaded again and ERET follows. If not, the callee-saved registers are
-//! saved too and [`enter`] returns to the run loop. HVC and interrupts need no more than the caller-saved registers;
+//! saved too and [`enter`] returns to the run loop. HVC, WFI and interrupts need no more than the caller-saved registers;
 //! every other trap may name any register of the guest, so it saves them all before it calls.
 //!
 //! While a guest runs, EL2's stack holds, from `sp` up: 16 bytes of scratch, the context's address, padding, and the
@@ -81,6 +81,8 @@ exit_sync:
     load_caller_saved_and_return
 
 exit_trap:
+    cmp     x2, #0x01
+    b.eq    exit_wait
     save_callee_saved
     ldr     x2, [x0, #{trap}]
     blr     x2
@@ -91,7 +93,15 @@ exit_trap:
 
 // Verdict::ResumeUnchanged: the handler kept the callee-saved registers, so they still hold the guest's values.
 trap_unlike_most:
-    tbnz    x0, #0, leave_saved
+    tbnz    x0, #0, leave_trap
+    ldr     x0, [sp, #16]
+    load_caller_saved_and_return
+
+// A WFI or WFE names no register.
+exit_wait:
+    ldr     x2, [x0, #{wait}]
+    blr     x2
+    tbnz    x0, #0, leave
     ldr     x0, [sp, #16]
     load_caller_saved_and_return
 
@@ -114,11 +124,13 @@ exit_system_error:
 
 // Handlers keep the callee-saved registers, as AAPCS64 asks, so they still hold the guest's values at `leave`. A trap has
 // saved them before its handler, which may have changed the copies.
+leave_trap:
+    ldr     x0, [sp, #16]
+    b       leave_saved
 leave:
     ldr     x0, [sp, #16]
     save_callee_saved
 leave_saved:
-    ldr     x0, [sp, #16]
     mrs     x1, elr_el2
     mrs     x2, spsr_el2
     stp     x1, x2, [x0, #{elr}]
@@ -249,6 +261,7 @@ system_error_taken:
 "#,
     hypercall = const offset_of!(Context, hypercall),
     trap = const offset_of!(Context, trap),
+    wait = const offset_of!(Context, wait),
     interrupt = const offset_of!(Context, interrupt),
     system_error = const offset_of!(Context, system_error),
     elr = const offset_of!(Context, elr),

@@ -286,6 +286,7 @@ fn place_vcpus(machine: &'static Machine) {
                 interface: CpuInterface::new(),
                 virtual_interface: VirtualInterface::reset(),
                 left: Left::Reschedule,
+                may_run: false,
                 waiting: false,
                 is_leaving: false,
                 unfinished: 0,

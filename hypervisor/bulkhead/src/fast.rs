@@ -8,7 +8,7 @@ use crate::{hypercall, interrupt, mmio, system_register, virtio};
 use arch::context::{Guest, Vcpu, Verdict};
 use arch::{cpu, gic};
 use core::sync::atomic::Ordering;
-use model::exit::{DeviceAccess, Exit, SystemRegister, decode, is_data_abort, is_wait_for_interrupt};
+use model::exit::{DeviceAccess, Exit, SystemRegister, decode, is_data_abort, waits_for_interrupt};
 use model::vgic::{Kicks, Vgic};
 use model::{inject, psci};
 use vdev::Access;
@@ -47,11 +47,15 @@ impl Guest for GuestCpu {
             cpu::skip_instruction();
             return Verdict::ResumeUnchanged;
         }
-        if is_wait_for_interrupt(esr) {
-            cpu::skip_instruction();
-            return leave(vcpu, Left::Wait);
-        }
         frequent_trap(vcpu, esr)
+    }
+
+    #[inline]
+    fn wait(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
+        vcpu.guest.waiting = waits_for_interrupt(esr);
+        let verdict = leave(vcpu, Left::Reschedule);
+        cpu::skip_instruction();
+        verdict
     }
 
     fn interrupt(vcpu: &mut Vcpu<Self>) -> Verdict {

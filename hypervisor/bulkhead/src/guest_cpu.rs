@@ -52,6 +52,8 @@ pub struct GuestCpu {
     pub virtual_interface: VirtualInterface,
     /// Why it left last.
     pub left: Left,
+    /// It is on, and its machine runs: as its core knows it.
+    pub may_run: bool,
     /// It waits for an interrupt.
     pub waiting: bool,
     /// It has asked to be turned off, and is off once the core has taken its interrupts back.
@@ -64,6 +66,7 @@ pub struct GuestCpu {
 
 impl GuestCpu {
     /// Where it runs.
+    #[inline(always)]
     pub fn placement(&self) -> Placement {
         Placement {
             stage2: self.vm.stage2,

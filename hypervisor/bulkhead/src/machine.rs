@@ -71,9 +71,10 @@ impl Machine {
     /// Whether `core` has been summoned since it last asked.
     #[inline]
     pub fn is_summoned(&self, core: usize) -> bool {
-        // A plain load first: it is nearly always false.
+        // A plain load first: it is nearly always false. Every number is below `CORES_MAX`, which a mask says in fewer
+        // instructions than a comparison.
         self.summoned
-            .get(core)
+            .get(core % CORES_MAX)
             .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
     }
 
@@ -115,8 +116,9 @@ impl Machine {
     }
 
     /// Notes what `core` runs.
+    #[inline]
     pub fn set_running(&self, core: usize, vcpu: Option<&GuestCpu>) {
-        if let Some(entry) = self.running.get(core) {
+        if let Some(entry) = self.running.get(core % CORES_MAX) {
             let value = vcpu.map_or(0, |vcpu| 1 + (vcpu.vm.number as u32) * 16 + vcpu.index as u32);
             entry.store(value, Ordering::Relaxed);
         }

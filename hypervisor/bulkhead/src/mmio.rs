@@ -141,7 +141,8 @@ fn sync(guest: &mut GuestCpu, frame: Frame, offset: u64) {
 }
 
 /// A timer interrupt that came while it was disabled must not reach the guest if the timer has been turned off since.
-fn withdraw_quiet_timers(guest: &mut GuestCpu) {
+#[inline(never)]
+pub fn withdraw_quiet_timers(guest: &mut GuestCpu) {
     let quiet = timer::quiet_guest_timers();
     for intid in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {
         if quiet & (1 << intid) != 0 {

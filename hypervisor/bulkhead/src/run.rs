@@ -21,7 +21,9 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
             Work::Run(vcpu) => {
                 let vcpu = core.switch_to(vcpu);
                 vcpu.enter();
-                after_exit(machine, vcpu);
+                if !matches!(vcpu.guest.left, Left::Reschedule) {
+                    after_exit(machine, vcpu);
+                }
             }
             Work::Prepare(vm) => {
                 lifecycle::prepare(machine, vm);

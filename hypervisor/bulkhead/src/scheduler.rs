@@ -6,6 +6,7 @@
 use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::Machine;
+use crate::mmio;
 use crate::vm::{Phase, Vm};
 use alloc::vec::Vec;
 use arch::context::Vcpu;
@@ -59,28 +60,39 @@ impl Core {
             return self.preparing.map_or_else(|| self.pick_only(), Work::Prepare);
         }
         let now = timer::now();
-        match self.preparing {
-            Some(vm) => self.pick_beside_preparation(vm, now),
-            None => self.pick_in_turn(now, false),
+        if self.preparing.is_none() || self.is_preparation_over(now) {
+            let work = self.pick_in_turn(now, self.preparing.is_some());
+            if matches!(work, Work::Run(_)) {
+                return work;
+            }
         }
+        self.set_aside()
     }
 
     /// Preparing a machine takes its turn like a virtual CPU: a guest that restarts all the time costs its neighbours on the
-    /// core no more than one that computes all the time.
-    fn pick_beside_preparation(&mut self, vm: &'static Vm, now: Ticks) -> Work {
+    /// core no more than one that computes all the time. Returns whether it is the turn of the virtual CPUs.
+    #[cold]
+    #[inline(never)]
+    fn is_preparation_over(&mut self, now: Ticks) -> bool {
         if self.slice_end.is_some_and(|end| end <= now) {
             self.current = self.after(self.current);
             self.slice_end = None;
             self.prepare_until = Some(slice_after(now));
         }
-        if self.prepare_until.is_none_or(|end| end <= now) {
+        let is_over = self.prepare_until.is_none_or(|end| end <= now);
+        if is_over {
             self.prepare_until = None;
-            if let Work::Run(index) = self.pick_in_turn(now, true) {
-                return Work::Run(index);
-            }
         }
+        is_over
+    }
+
+    /// What there is to do without a virtual CPU.
+    #[inline(never)]
+    fn set_aside(&mut self) -> Work {
+        let Some(vm) = self.preparing else { return Work::Idle };
         // Its timers must not raise anything while it does not run.
         self.unload();
+        self.machine.set_running(self.number, None);
         Work::Prepare(vm)
     }
 
@@ -129,6 +141,11 @@ impl Core {
                 }
                 Phase::Preparing | Phase::Off => {}
             }
+            // Whatever changes this summons the core.
+            let may_run = vm.is_running() && power.is_on();
+            if let Some(vcpu) = self.vcpus.get_mut(index) {
+                vcpu.guest.may_run = may_run;
+            }
         }
         changed
     }
@@ -147,10 +164,14 @@ impl Core {
     }
 
     /// The core is shared; `is_contended` says whether by more than its virtual CPUs.
+    #[inline(always)]
     fn pick_in_turn(&mut self, now: Ticks, is_contended: bool) -> Work {
         // First, since what it leaves behind may make another virtual CPU of the core runnable.
-        if self.loaded.and_then(|index| self.vcpus.get(index)).is_some_and(|vcpu| vcpu.guest.waiting) {
-            self.unload();
+        if let Some(vcpu) = self.loaded.and_then(|index| self.vcpus.get_mut(index))
+            && vcpu.guest.waiting
+        {
+            self.loaded = None;
+            unload(self.machine, vcpu);
         }
         if self.slice_end.is_some_and(|end| end <= now) {
             self.current = self.after(self.current);
@@ -161,14 +182,25 @@ impl Core {
         let mut next_wake = Ticks(u64::MAX);
         let mut index = self.current;
         for _ in 0..self.vcpus.len() {
-            let Some(vcpu) = self.vcpus.get(index) else { break };
-            match wake_time(vcpu, now) {
-                Some(time) if time <= now => match chosen {
+            let Some(vcpu) = self.vcpus.get_mut(index) else { break };
+            let is_runnable = vcpu.guest.may_run
+                && (!vcpu.guest.waiting
+                    || match wait_end(vcpu, now) {
+                        Some(time) if time <= now => {
+                            wake(vcpu);
+                            true
+                        }
+                        Some(time) => {
+                            next_wake = next_wake.min(time);
+                            false
+                        }
+                        None => false,
+                    });
+            if is_runnable {
+                match chosen {
                     None => chosen = Some(index),
                     Some(_) => is_contended = true,
-                },
-                Some(time) => next_wake = next_wake.min(time),
-                None => {}
+                }
             }
             index = self.after(index);
         }
@@ -191,6 +223,9 @@ impl Core {
     }
 
     fn idle_until(&mut self, wake: Option<Ticks>) -> Work {
+        if self.loaded.is_none() {
+            self.machine.set_running(self.number, None);
+        }
         timer::set_deadline(wake);
         Work::Idle
     }
@@ -198,11 +233,15 @@ impl Core {
     /// Loads virtual CPU `index` on the core, if it is not, and refills its list registers.
     pub fn switch_to(&mut self, index: usize) -> &mut Vcpu<GuestCpu> {
         let mut is_left_to_do = false;
-        if self.loaded != Some(index) {
+        let is_away = self.loaded != Some(index);
+        if is_away {
             is_left_to_do = self.loaded.is_some() && self.unload();
-            self.load(index);
+            self.loaded = Some(index);
         }
         let vcpu = &mut self.vcpus[index];
+        if is_away {
+            load(self.machine, self.number, vcpu);
+        }
         vcpu.guest.waiting = false;
         // Whoever made something pending for it may have kicked this core while it was at EL2.
         is_left_to_do |= vcpu.guest.refill();
@@ -213,38 +252,11 @@ impl Core {
         vcpu
     }
 
-    #[inline(always)]
-    fn load(&mut self, index: usize) {
-        let vcpu = &mut self.vcpus[index];
-        vcpu.guest.vm.set_loaded(vcpu.guest.index);
-        vcpu.guest.virtual_interface.load();
-        let mut active =
-            vcpu.guest.interface.load(vcpu.guest.vm.vgic, vcpu.guest.index, &mut CoreListRegisters::of_this_core());
-        while active != 0 {
-            self.machine.gic.activate_private(self.number, active.trailing_zeros());
-            active &= active - 1;
-        }
-        // With it come the timers, whose interrupts are active again by now.
-        vcpu.load(&vcpu.guest.placement());
-        self.loaded = Some(index);
-        self.machine.set_running(self.number, Some(&vcpu.guest));
-    }
-
     /// Takes the loaded virtual CPU off the core. Returns whether another one of the core is to look at its interrupts.
     #[inline(never)]
     fn unload(&mut self) -> bool {
-        let Some(vcpu) = self.loaded.take().and_then(|index| self.vcpus.get_mut(index)) else { return false };
-        if let Some(esr) = vcpu.save() {
-            lifecycle::stop_for_system_error(self.machine, &vcpu.guest, esr);
-            // This core may be about to wait: it has to park the machine first.
-            self.machine.gic.send_sgi(self.number, gic::KICK);
-        }
-        let guest = &mut vcpu.guest;
-        let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
-        guest.virtual_interface = VirtualInterface::save();
-        guest.vm.set_away(guest.index, !guest.waiting);
-        self.machine.set_running(self.number, None);
-        guest.tell(kicks)
+        let vcpu = self.loaded.take().and_then(|index| self.vcpus.get_mut(index));
+        vcpu.is_some_and(|vcpu| unload(self.machine, vcpu))
     }
 
     /// Takes virtual CPU `index` off the core, if it is there, and makes it forget its interrupts: it is off.
@@ -262,6 +274,58 @@ impl Core {
     }
 }
 
+/// Takes `vcpu`, which is loaded, off its core. Returns whether another one of the core is to look at its interrupts.
+#[inline(always)]
+fn unload(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) -> bool {
+    let is_waiting = vcpu.guest.waiting;
+    if vcpu.guest.interface.holds_physical() {
+        // A timer that the guest has turned off, or put off, since it went off raises nothing any more.
+        mmio::withdraw_quiet_timers(&mut vcpu.guest);
+    }
+    if let Some(esr) = vcpu.save() {
+        blame(machine, &vcpu.guest, esr);
+    }
+    let guest = &mut vcpu.guest;
+    let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
+    guest.virtual_interface = VirtualInterface::save();
+    guest.vm.set_away(guest.index, !is_waiting);
+    !kicks.is_empty() && guest.tell(kicks)
+}
+
+/// Stops the machine of `guest`, which has caused the SError `esr` and is being taken off this core.
+#[cold]
+#[inline(never)]
+fn blame(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
+    lifecycle::stop_for_system_error(machine, guest, esr);
+    // This core may be about to wait: it has to park the machine first.
+    machine.gic.send_sgi(guest.core, gic::KICK);
+}
+
+/// Loads `vcpu` on core `number`, which has none loaded.
+#[inline(always)]
+fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
+    let guest = &mut vcpu.guest;
+    guest.vm.set_loaded(guest.index);
+    guest.virtual_interface.load();
+    let active = guest.interface.load(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
+    if active != 0 {
+        activate(machine, number, active);
+    }
+    // With it come the timers, whose interrupts are active again by now.
+    vcpu.load(&vcpu.guest.placement());
+    machine.set_running(number, Some(&vcpu.guest));
+}
+
+/// Makes the private interrupts `active` of core `number` active again.
+#[cold]
+#[inline(never)]
+fn activate(machine: &Machine, number: usize, mut active: u32) {
+    while active != 0 {
+        machine.gic.activate_private(number, active.trailing_zeros());
+        active &= active - 1;
+    }
+}
+
 /// The deadline `time`; the end of time is none.
 #[inline(always)]
 fn deadline_at(time: Ticks) -> Option<Ticks> {
@@ -274,20 +338,31 @@ fn slice_after(now: Ticks) -> Ticks {
 }
 
 /// When the virtual CPU can run: now, later, or (`None`) not before an interrupt.
-#[inline(always)]
 fn wake_time(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
-    let guest = &vcpu.guest;
-    let vm = guest.vm;
-    if !vm.is_running() || !vm.power.get(guest.index).is_some_and(|power| power.is_on()) {
+    if !vcpu.guest.may_run {
         return None;
     }
-    if !guest.waiting
-        || vm.vgic.has_deliverable(guest.index)
+    if vcpu.guest.waiting { wait_end(vcpu, now) } else { Some(now) }
+}
+
+/// When the wait of a waiting virtual CPU ends: now, later, or (`None`) not before an interrupt.
+#[inline(always)]
+fn wait_end(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
+    let guest = &vcpu.guest;
+    let vm = guest.vm;
+    if vm.vgic.has_deliverable(guest.index)
         || guest.interface.has_pending(vm.vgic, guest.index, &CoreListRegisters::of_this_core())
     {
         return Some(now);
     }
     if vcpu.has_saved_timers() { timers_wake_time(vcpu) } else { None }
+}
+
+/// Ends the wait of a virtual CPU that is not loaded: from now on it is one whose turn comes.
+#[inline(never)]
+fn wake(vcpu: &mut Vcpu<GuestCpu>) {
+    vcpu.guest.waiting = false;
+    vcpu.guest.vm.set_away(vcpu.guest.index, true);
 }
 
 /// When a saved timer of the virtual CPU goes off that can wake it.

@@ -27,16 +27,16 @@ impl SystemRegister {
     #[inline(always)]
     #[must_use]
     pub const fn stored_by(self, esr: u64) -> Option<u8> {
-        const RT: u64 = 0x1f << 5;
-        // EC 0x18, IL, then the fields as ISS has them, direction 0.
+        const RT: u32 = 0x1f << 5;
+        // EC 0x18, IL, then the fields as ISS has them, direction 0. ISS2, above, has nothing to say here.
         let syndrome = 0x18 << 26
             | 1 << 25
-            | (self.op0 as u64) << 20
-            | (self.op2 as u64) << 17
-            | (self.op1 as u64) << 14
-            | (self.crn as u64) << 10
-            | (self.crm as u64) << 1;
-        if esr & (u32::MAX as u64) & !RT == syndrome { Some((esr >> 5 & 0x1f) as u8) } else { None }
+            | (self.op0 as u32) << 20
+            | (self.op2 as u32) << 17
+            | (self.op1 as u32) << 14
+            | (self.crn as u32) << 10
+            | (self.crm as u32) << 1;
+        if esr as u32 & !RT == syndrome { Some((esr >> 5 & 0x1f) as u8) } else { None }
     }
 
     /// Names the register `S<op0>_<op1>_C<crn>_C<crm>_<op2>`.

@@ -42,6 +42,13 @@ impl CpuInterface {
             || vgic.has_deliverable_in(vcpu, self.detours.leftover())
     }
 
+    /// Whether the physical interrupt of a linked PPI is active for this virtual CPU.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds_physical(&self) -> bool {
+        self.held != 0
+    }
+
     /// Takes the list registers off the core, which then runs another virtual CPU or none. Gives the PPIs (a bitmap
     /// of INTIDs 0 to 31) whose physical interrupt was active on the guest's behalf; they have been deactivated, so
     /// their source must be masked or stopped until [`CpuInterface::load`]. Shared physical interrupts stay active.
@@ -69,11 +76,13 @@ impl CpuInterface {
             self.latched = 0;
             // Nobody but the owner writes the `inflight` bitmap of a private bank.
             bank.inflight.store(0, SeqCst);
-            // The ends of interrupts deactivated the physical ones, unless those have come again since.
-            self.held &= bank.pending.load(SeqCst);
         }
         if self.held != 0 {
-            return false;
+            // The ends of interrupts deactivated the physical ones, unless those have come again since.
+            self.held &= bank.pending.load(SeqCst);
+            if self.held != 0 {
+                return false;
+            }
         }
         debug_assert!(!self.underflow && self.spilled.is_empty(), "those are detours too");
         self.detours = Detours::UNLOADED;

@@ -242,7 +242,7 @@ impl Vgic {
     #[inline]
     #[must_use]
     pub fn has_deliverable(&self, vcpu: usize) -> bool {
-        let Some(private) = self.private(vcpu) else { return false };
+        let Some(private) = self.own(vcpu) else { return false };
         if private.bank.candidates(self.groups()) != 0 {
             return true;
         }
