@@ -285,6 +285,7 @@ fn place_vcpus(machine: &'static Machine) {
                 shares_core: per_core[core] > 1,
                 interface: CpuInterface::new(),
                 virtual_interface: VirtualInterface::reset(),
+                exits: 0,
                 left: Left::Reschedule,
                 may_run: false,
                 waiting: false,

@@ -19,6 +19,7 @@ const FAULTS_LOGGED_MAX: u32 = 8;
 impl Guest for GuestCpu {
     #[inline]
     fn hypercall(vcpu: &mut Vcpu<Self>) -> Verdict {
+        vcpu.guest.exits += 1;
         // An HVC has already moved ELR past itself.
         match psci::constant(vcpu.context.x[0] as u32) {
             Some(value) => {
@@ -31,6 +32,7 @@ impl Guest for GuestCpu {
 
     #[inline]
     fn trap(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
+        vcpu.guest.exits += 1;
         // What takes a look alone is answered before anything needs a stack frame.
         if let Some(access) = DeviceAccess::word_load_of(esr)
             && mmio::quick_load(vcpu, access).is_some()
@@ -59,6 +61,7 @@ impl Guest for GuestCpu {
     }
 
     fn interrupt(vcpu: &mut Vcpu<Self>) -> Verdict {
+        vcpu.guest.exits += 1;
         interrupt::take(&mut vcpu.guest)
     }
 

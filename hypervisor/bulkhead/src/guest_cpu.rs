@@ -50,6 +50,8 @@ pub struct GuestCpu {
     pub interface: CpuInterface,
     /// The virtual CPU interface, while not loaded.
     pub virtual_interface: VirtualInterface,
+    /// How often it came to EL2.
+    pub exits: u64,
     /// Why it left last.
     pub left: Left,
     /// It is on, and its machine runs: as its core knows it.

@@ -40,6 +40,7 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
 fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
     let left = core::mem::replace(&mut vcpu.guest.left, Left::Reschedule);
     let (vm, index) = (vcpu.guest.vm, vcpu.guest.index);
+    vm.note_exits(index, vcpu.guest.exits);
     match left {
         Left::Reschedule => {}
         Left::Wait => vcpu.guest.waiting = true,

@@ -306,6 +306,8 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     let (provider, machine) = (vcpu.guest.vm, vcpu.guest.machine);
     let guest = &mut vcpu.guest;
     let function = function as u32;
+    // It may serve its clients for ever without another reason to leave the fast tier.
+    provider.note_exits(guest.index, guest.exits);
     if provider.doorbell.is_none() || !(io::FUNCTION_ATTACH..=io::FUNCTION_COMPLETE).contains(&function) {
         vcpu.context.x[0] = psci::NOT_SUPPORTED;
         return Verdict::Resume;

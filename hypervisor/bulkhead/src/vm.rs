@@ -184,6 +184,8 @@ pub struct Vm {
     pub is_held: AtomicBool,
     /// Broken virtio protocols that it is to blame for; the first few are logged.
     pub breaches: AtomicU32,
+    /// The exits of each virtual CPU, noted now and then.
+    exits: [AtomicU64; VCPUS_MAX],
     /// The power state of each virtual CPU.
     pub power: Vec<Power>,
     /// Its end of the system console.
@@ -276,6 +278,7 @@ impl Vm {
             is_ready: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
             breaches: AtomicU32::new(0),
+            exits: [const { AtomicU64::new(0) }; VCPUS_MAX],
             power: parts.vcpus.iter().map(|_| Power::new(false)).collect(),
             console: parts.console,
             images: parts.images,
@@ -291,6 +294,19 @@ impl Vm {
             sharing: AtomicU32::new(0),
             life: AtomicU32::new(Phase::Preparing.bits()),
         }
+    }
+
+    /// Notes how often virtual CPU `vcpu` has come to EL2 so far.
+    #[inline]
+    pub fn note_exits(&self, vcpu: usize, exits: u64) {
+        if let Some(entry) = self.exits.get(vcpu) {
+            entry.store(exits, Ordering::Relaxed);
+        }
+    }
+
+    /// How often its virtual CPUs have come to EL2, as far as they have noted it.
+    pub fn exits(&self) -> u64 {
+        self.exits.iter().map(|exits| exits.load(Ordering::Relaxed)).sum()
     }
 
     /// Whether it serves others: the system does not go on for its sake.
