@@ -1,8 +1,8 @@
 //! Random bytes for guests: a ChaCha20 generator seeded from the board.
 
 use arch::board::Board;
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 
 /// The system's random generator.
 pub struct Pool(ChaCha20Rng);
