@@ -47,6 +47,10 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     let Parked::Last(phase) = vm.park(vcpu) else { return false };
     console::flush(vm);
     vm.is_ready.store(false, Ordering::Release);
+    // What its driver domain completes from now on must not land in memory that is being cleared.
+    for device in &vm.virtio {
+        device.reset();
+    }
     for intid in &vm.assigned {
         machine.gic.quiesce_spi(*intid);
     }
@@ -128,9 +132,6 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
     // The devices first: one that is polled meanwhile must not raise its line again.
     for slot in &vm.slots {
         slot.reset();
-    }
-    for device in &vm.virtio {
-        device.reset();
     }
     vm.vgic.reset();
     for (client, index) in &vm.channels {

@@ -460,9 +460,13 @@ impl Service {
         outcome: &mut Outcome,
         queues: &mut u8,
     ) -> Result<(), Broken> {
+        let bytes = self.counters.bytes;
         for _ in 0..COMPLETIONS_MAX {
             let Some(completion) = self.channel.next_completion(wires.provider)? else { return Ok(()) };
             self.land(&completion, wires, queues)?;
+            if self.counters.bytes.wrapping_sub(bytes) >= u64::from(BYTES_MAX) {
+                break;
+            }
         }
         outcome.again = true;
         Ok(())
