@@ -54,6 +54,7 @@ impl Guest for GuestCpu {
 
     #[inline]
     fn wait(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
+        vcpu.guest.exits += 1;
         vcpu.guest.waiting = waits_for_interrupt(esr);
         let verdict = leave(vcpu, Left::Reschedule);
         cpu::skip_instruction();

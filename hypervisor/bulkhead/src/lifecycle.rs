@@ -103,6 +103,7 @@ fn log_restart(vm: &Vm) {
 }
 
 /// One step of preparing `vm`: its RAM is cleared, then its images are copied, then it starts.
+#[inline(never)]
 pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
     let mut progress = vm.progress.lock();
     let size = vm.ram.size();

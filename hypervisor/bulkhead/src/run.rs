@@ -37,6 +37,8 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
     }
 }
 
+// Apart from the loop, as everything that is not the way from one virtual CPU to the next: its instructions are counted.
+#[inline(never)]
 fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
     let left = core::mem::replace(&mut vcpu.guest.left, Left::Reschedule);
     let (vm, index) = (vcpu.guest.vm, vcpu.guest.index);
@@ -122,6 +124,7 @@ fn direction(access: Access) -> &'static str {
 const INTERRUPTS_MAX: usize = 16;
 
 /// Interrupts that arrive while no guest is loaded: acknowledged, and served here.
+#[inline(never)]
 fn take_own_interrupts(machine: &'static Machine, core: usize) {
     for _ in 0..INTERRUPTS_MAX {
         let Some(intid) = gic::acknowledge() else { return };

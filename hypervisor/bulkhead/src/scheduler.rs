@@ -52,6 +52,7 @@ impl Core {
     }
 
     /// Decides what to do next, and arms the core's timer for the next decision.
+    #[inline(always)]
     pub fn pick(&mut self) -> Work {
         if self.machine.is_summoned(self.number) {
             self.preparing = self.advance_lives();
@@ -97,6 +98,8 @@ impl Core {
     }
 
     /// Parks what must stop and starts what was turned on. Gives a machine that this core has to prepare.
+    #[cold]
+    #[inline(never)]
     fn advance_lives(&mut self) -> Option<&'static Vm> {
         loop {
             let mut to_prepare = None;
@@ -151,6 +154,7 @@ impl Core {
     }
 
     /// The core belongs to one virtual CPU.
+    #[inline(never)]
     fn pick_only(&mut self) -> Work {
         if self.loaded.is_some() && self.vcpus.first().is_some_and(|vcpu| vcpu.guest.waiting) {
             self.unload();
@@ -231,6 +235,7 @@ impl Core {
     }
 
     /// Loads virtual CPU `index` on the core, if it is not, and refills its list registers.
+    #[inline(always)]
     pub fn switch_to(&mut self, index: usize) -> &mut Vcpu<GuestCpu> {
         let mut is_left_to_do = false;
         let is_away = self.loaded != Some(index);
@@ -260,12 +265,14 @@ impl Core {
     }
 
     /// Takes virtual CPU `index` off the core, if it is there, and makes it forget its interrupts: it is off.
+    #[inline(never)]
     fn discard(&mut self, index: usize) {
         if self.loaded == Some(index) {
             self.unload();
         }
         let Some(vcpu) = self.vcpus.get_mut(index) else { return };
         let guest = &mut vcpu.guest;
+        guest.vm.note_exits(guest.index, guest.exits);
         let lrs = &mut CoreListRegisters::of_this_core();
         guest.interface.reset(guest.vm.vgic, guest.index, lrs);
         // Nothing is left to unload but word for those who get what this one had.

@@ -4,7 +4,7 @@ use vdev::Width;
 
 use super::core::SPURIOUS;
 use super::machine::*;
-use crate::vgic::{IntId, ListState, Vgic};
+use crate::vgic::{IntId, Kicks, ListState, Vgic};
 
 const GICR_TYPER: u64 = 0x8;
 const GICR_WAKER: u64 = 0x14;
@@ -415,4 +415,33 @@ fn a_level_sensitive_private_interrupt_comes_for_as_long_as_its_line_is_high() {
     assert_eq!(machine.drain(1), []);
     machine.gicr_write(1, 1, SGI_BASE + ISPENDR, 1 << 30);
     assert_eq!(machine.drain(1), [30]);
+}
+
+#[test]
+fn a_target_that_stands_alone_gets_what_the_whole_register_says() {
+    for value in [
+        sgi_to(5, 0),
+        sgi_to(5, 1),
+        sgi_to(5, 0b10),
+        sgi_to(5, 0b100),
+        sgi_to(5, 0b11),
+        sgi_to(5, 0x100),
+        5 << 24 | 1 << 40,
+    ]
+    .into_iter()
+    .chain([16, 32, 44, 48].map(|field| sgi_to(5, 1) | 1 << field))
+    {
+        let Some(target) = Vgic::sole_target(value) else { continue };
+        // Virtual CPU 2 does not exist.
+        let (short, whole) = (Machine::ready(2, 4), Machine::ready(2, 4));
+        let told = if short.vgic.send_sgi_to(target, value) { Kicks::one(target) } else { Kicks::NONE };
+        assert_eq!(told, whole.vgic.send_sgi(0, value), "{value:#x}");
+        assert_eq!(target < 2, told == Kicks::one(target), "{value:#x}");
+    }
+    assert_eq!(Vgic::sole_target(sgi_to(5, 0b100)), Some(2));
+    for several_or_elsewhere in
+        [sgi_to(5, 0), sgi_to(5, 0b11), sgi_to(5, 0x101), sgi_to(5, 1) | 1 << 40, sgi_to(5, 1) | 1 << 16]
+    {
+        assert_eq!(Vgic::sole_target(several_or_elsewhere), None, "{several_or_elsewhere:#x}");
+    }
 }
