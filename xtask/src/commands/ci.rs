@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-/// How long the virtqueue takes random steps: some 20,000 runs of them.
+/// How long the virtqueue takes random steps: some thousands of runs.
 const FUZZ_SECONDS: u32 = 10;
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
