@@ -22,9 +22,9 @@ use std::{
 };
 
 /// How long a run without a terminal may take.
-const LIMIT_DEFAULT: Duration = Duration::from_secs(60);
+const LIMIT_DEFAULT: Duration = Duration::from_secs(150);
 /// The same where instructions are counted: one core is emulated at a time.
-const LIMIT_DEFAULT_ICOUNT: Duration = Duration::from_secs(300);
+const LIMIT_DEFAULT_ICOUNT: Duration = Duration::from_secs(600);
 
 /// The options of `run`.
 #[derive(clap::Args)]
@@ -64,7 +64,7 @@ pub(super) struct Run {
     fresh: bool,
     #[command(flatten)]
     board: BoardOptions,
-    /// End the run after so long (default without a terminal: 60, or 300 with --icount)
+    /// End the run after so long (default without a terminal: 150, or 600 with --icount)
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Further arguments for QEMU
