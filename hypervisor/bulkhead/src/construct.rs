@@ -256,11 +256,11 @@ fn channels_of(system: &System, number: usize) -> Vec<(usize, usize)> {
     for (client, vm) in system.vms.iter().enumerate() {
         let services = vm.devices.iter().filter_map(|device| device.service.as_ref());
         for (index, service) in services.enumerate().filter(|(_, service)| usize::from(service.provider) == number) {
-            channels.push((service.channel, (client, index)));
+            let place = channels.partition_point(|(channel, _)| *channel < service.channel);
+            channels.insert(place, (service.channel, (client, index)));
         }
     }
     // The manifest was checked: the numbers count from 0, each once.
-    channels.sort_unstable_by_key(|(channel, _)| *channel);
     channels.into_iter().map(|(_, device)| device).collect()
 }
 

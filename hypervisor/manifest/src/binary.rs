@@ -49,6 +49,7 @@ pub fn encode(system: &System) -> Result<Vec<u8>, Error<'static>> {
 ///
 /// # Errors
 /// A [`Damage`] for anything that [`encode`] did not write.
+#[inline(never)]
 pub fn decode(bytes: &[u8]) -> Result<System, Error<'static>> {
     if bytes.len() > MANIFEST_SIZE_MAX {
         return Err(Damage::WrongLength.into());

@@ -53,6 +53,7 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// [`Error::NoSuchFile`], or a [`Damage`] of the archive before the file.
+    #[inline(never)]
     pub fn find<'n>(&self, name: &'n str) -> Result<&'a [u8], Error<'n>> {
         for entry in self.entries() {
             let entry = entry?;

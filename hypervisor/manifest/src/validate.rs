@@ -28,6 +28,7 @@ impl System {
     ///
     /// # Errors
     /// [`Error::Broken`] for the first rule that is broken.
+    #[inline(never)]
     pub fn validate(&self, board: &BoardLimits<'_>) -> Check<'_> {
         self.check_counts(board)?;
         self.check_names()?;
@@ -50,6 +51,7 @@ impl System {
     ///
     /// # Errors
     /// [`Error::NoSuchFile`], damage to the archive, or [`Error::Broken`].
+    #[inline(never)]
     pub fn validate_files(&self, bundle: &Bundle<'_>) -> Check<'_> {
         for (vm_index, vm) in self.vms.iter().enumerate() {
             let mut taken: Vec<(Span, &str)> = Vec::new();
