@@ -51,6 +51,11 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     for device in &vm.virtio {
         device.reset();
     }
+    for (client, index) in &vm.channels {
+        if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
+            device.suspend();
+        }
+    }
     for intid in &vm.assigned {
         machine.gic.quiesce_spi(*intid);
     }

@@ -102,6 +102,11 @@ impl VirtioDevice {
         *line = false;
     }
 
+    /// The driver domain is gone.
+    pub fn suspend(&self) {
+        self.state.lock().service.suspend();
+    }
+
     /// The driver domain starts, with `memory` cleared.
     pub fn restart_channel(&self, memory: &GuestRam) {
         // Channels were checked to lie in their memory.
@@ -113,14 +118,15 @@ impl VirtioDevice {
         let state = self.state.lock();
         let counters = state.service.counters();
         log::info!(
-            "vm {vm}, virtio device {index}: requests={} bytes={} kicks={} doorbells={} interrupts={} dropped={} forged={}",
+            "vm {vm}, virtio device {index}: requests={} bytes={} kicks={} doorbells={} interrupts={} dropped={} forged={} replays={}",
             counters.requests,
             counters.bytes,
             counters.kicks,
             counters.doorbells,
             counters.interrupts,
             counters.dropped,
-            counters.forged
+            counters.forged,
+            counters.replays
         );
     }
 
@@ -149,6 +155,13 @@ impl VirtioDevice {
     fn resume(&self, client: &Vm, provider: &Vm) -> Reaction {
         let mut state = self.state.lock();
         let outcome = state.service.resume(&Wires { client: &client.ram, provider: &provider.ram });
+        state.react(outcome, self.interrupt, client)
+    }
+
+    /// The driver domain serves its channels from now on.
+    fn serve_again(&self, client: &Vm, provider: &Vm) -> Reaction {
+        let mut state = self.state.lock();
+        let outcome = state.service.serve_again(&Wires { client: &client.ram, provider: &provider.ram });
         state.react(outcome, self.interrupt, client)
     }
 
@@ -313,8 +326,16 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         return Verdict::Resume;
     }
     if function == io::FUNCTION_READY {
-        vcpu.context.x[0] = psci::SUCCESS;
+        for (client, index) in &provider.channels {
+            let client = machine.vms.get(*client).map(|client| (client, client.virtio.get(*index)));
+            if let Some((client, Some(device))) = client {
+                let reaction = device.serve_again(client, provider);
+                // It looks into every ring before it waits for its doorbell for the first time.
+                let _ = machine.tell(client, reaction.client, guest.core);
+            }
+        }
         lifecycle::provider_is_ready(machine, provider, guest.core);
+        vcpu.context.x[0] = psci::SUCCESS;
         return leave(vcpu, Left::Reschedule);
     }
     let client = usize::try_from(channel).ok().and_then(|channel| provider.channels.get(channel));

@@ -2,7 +2,7 @@
 
 use super::window::Run;
 use crate::virtqueue::Chain;
-use abi::io::RING_ENTRIES;
+use abi::io::{Operation, RING_ENTRIES};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -23,30 +23,38 @@ pub enum Waiter {
     },
 }
 
-/// One request that is out.
-#[derive(Clone, Copy)]
-struct Flight {
-    sequence: u64,
-    run: Run,
-    length: u32,
-    waiter: Waiter,
-    is_out: bool,
-}
-
 /// What was written down about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Landed {
+pub struct Flight {
+    /// What it asks for.
+    pub operation: Operation,
+    /// Where on the disk, or what else the operation needs.
+    pub sector: u64,
+    /// How much.
+    pub length: u32,
     /// Its pages of the window.
     pub run: Run,
-    /// The bytes that it was to put into the window; 0 if it was to put none.
-    pub length: u32,
     /// Who waits.
     pub waiter: Waiter,
 }
 
+impl Flight {
+    /// The bytes that it is to put into the window.
+    pub const fn expected(&self) -> u32 {
+        if self.operation.fills_window() { self.length } else { 0 }
+    }
+}
+
+/// A place for a request.
+#[derive(Clone, Copy)]
+struct Place {
+    sequence: u64,
+    flight: Option<Flight>,
+}
+
 /// All requests of a channel that are out.
 pub struct Flights {
-    flights: [Flight; FLIGHTS_MAX],
+    flights: [Place; FLIGHTS_MAX],
     /// Places of `flights` in use, a bit each.
     used: u128,
     /// Grows with every request; its low bits are replaced by the place.
@@ -62,7 +70,7 @@ const _: () = assert!(FLIGHTS_MAX == 1 << PLACE_BITS, "a sequence number carries
 impl Flights {
     /// Nothing out; at most `chains` requests with a waiting chain at a time.
     pub fn new(chains: usize) -> Self {
-        let none = Flight { sequence: 0, run: Run::EMPTY, length: 0, waiter: Waiter::Nobody, is_out: false };
+        let none = Place { sequence: 0, flight: None };
         let mut pool = Vec::new();
         pool.resize_with(chains.min(FLIGHTS_MAX), Chain::new);
         Self { flights: [none; FLIGHTS_MAX], used: 0, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
@@ -105,12 +113,12 @@ impl Flights {
 
     /// Writes a request down, and gives its sequence number. `None` if too many are out.
     #[inline]
-    pub fn depart(&mut self, run: Run, length: u32, waiter: Waiter) -> Option<u64> {
+    pub fn depart(&mut self, flight: Flight) -> Option<u64> {
         let place = (!self.used).trailing_zeros();
-        let flight = self.flights.get_mut(place as usize)?;
+        let entry = self.flights.get_mut(place as usize)?;
         self.round = self.round.wrapping_add(1);
         let sequence = self.round.wrapping_shl(PLACE_BITS) | u64::from(place);
-        *flight = Flight { sequence, run, length, waiter, is_out: true };
+        *entry = Place { sequence, flight: Some(flight) };
         self.used |= 1u128.wrapping_shl(place);
         Some(sequence)
     }
@@ -118,22 +126,24 @@ impl Flights {
     /// Takes the request with this sequence number off the list. `None` if none that is out has it: it is forged, or
     /// completed twice.
     #[inline]
-    pub fn land(&mut self, sequence: u64) -> Option<Landed> {
+    pub fn land(&mut self, sequence: u64) -> Option<Flight> {
         let place = sequence as usize & FLIGHTS_MAX.wrapping_sub(1);
-        let flight = self.flights.get_mut(place)?;
-        if !flight.is_out || flight.sequence != sequence {
-            return None;
-        }
-        flight.is_out = false;
+        let entry = self.flights.get_mut(place).filter(|entry| entry.sequence == sequence)?;
+        let flight = entry.flight.take()?;
         self.used &= !1u128.wrapping_shl(place as u32);
-        Some(Landed { run: flight.run, length: flight.length, waiter: flight.waiter })
+        Some(flight)
+    }
+
+    /// The earliest request that is out and has a higher sequence number than `after`, with its number.
+    pub fn next_after(&self, after: u64) -> Option<(u64, Flight)> {
+        let out = self.flights.iter().filter_map(|entry| Some((entry.sequence, entry.flight?)));
+        out.filter(|(sequence, _)| *sequence > after).min_by_key(|(sequence, _)| *sequence)
     }
 
     /// Forgets who waits, for `queue` or (`None`) for all: the chains are no more.
     pub fn orphan(&mut self, queue: Option<u16>) {
-        for flight in &mut self.flights {
+        for flight in self.flights.iter_mut().filter_map(|entry| entry.flight.as_mut()) {
             if let Waiter::Chain { queue: waiting, place } = flight.waiter
-                && flight.is_out
                 && queue.is_none_or(|queue| queue == waiting)
             {
                 flight.waiter = Waiter::Nobody;
@@ -154,20 +164,24 @@ mod tests {
 
     const RUN: Run = Run { first: 3, count: 2 };
 
+    fn flight(waiter: Waiter) -> Flight {
+        Flight { operation: Operation::Read, sector: 1, length: 512, run: RUN, waiter }
+    }
+
     #[test]
     fn a_request_lands_once() {
         let mut flights = Flights::new(4);
-        let sequence = flights.depart(RUN, 512, Waiter::Nobody).unwrap();
-        assert_eq!(flights.land(sequence), Some(Landed { run: RUN, length: 512, waiter: Waiter::Nobody }));
+        let sequence = flights.depart(flight(Waiter::Nobody)).unwrap();
+        assert_eq!(flights.land(sequence), Some(flight(Waiter::Nobody)));
         assert_eq!(flights.land(sequence), None);
     }
 
     #[test]
     fn the_number_of_an_earlier_request_in_the_same_place_is_forged() {
         let mut flights = Flights::new(4);
-        let first = flights.depart(RUN, 0, Waiter::Nobody).unwrap();
+        let first = flights.depart(flight(Waiter::Nobody)).unwrap();
         flights.land(first);
-        let second = flights.depart(RUN, 0, Waiter::Nobody).unwrap();
+        let second = flights.depart(flight(Waiter::Nobody)).unwrap();
         assert_eq!(first % 128, second % 128);
         assert_eq!(flights.land(first), None);
         assert!(flights.land(second).is_some());
@@ -176,7 +190,7 @@ mod tests {
     #[test]
     fn no_more_go_out_than_the_ring_holds() {
         let mut flights = Flights::new(0);
-        let all: Vec<_> = core::iter::from_fn(|| flights.depart(RUN, 0, Waiter::Nobody)).collect();
+        let all: Vec<_> = core::iter::from_fn(|| flights.depart(flight(Waiter::Nobody))).collect();
         assert_eq!(all.len(), FLIGHTS_MAX);
         assert!(!flights.has_room());
         flights.land(all[77]).unwrap();
@@ -185,12 +199,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_out_is_found_in_the_order_in_which_it_went() {
+        let mut flights = Flights::new(0);
+        let numbers: Vec<_> = (0..3).filter_map(|_| flights.depart(flight(Waiter::Nobody))).collect();
+        flights.land(numbers[0]);
+        // Takes the place of the first, and is the last all the same.
+        let last = flights.depart(flight(Waiter::Nobody)).unwrap();
+        let mut after = 0;
+        let order: Vec<_> = core::iter::from_fn(|| {
+            after = flights.next_after(after)?.0;
+            Some(after)
+        })
+        .collect();
+        assert_eq!(order, [numbers[1], numbers[2], last]);
+    }
+
+    #[test]
     fn chains_of_a_queue_that_is_gone_are_free_again_and_its_requests_still_land() {
         let mut flights = Flights::new(2);
         let places = [flights.take_chain().unwrap(), flights.take_chain().unwrap()];
         assert_eq!(flights.take_chain(), None);
-        let first = flights.depart(RUN, 0, Waiter::Chain { queue: 0, place: places[0] }).unwrap();
-        let second = flights.depart(RUN, 0, Waiter::Chain { queue: 1, place: places[1] }).unwrap();
+        let first = flights.depart(flight(Waiter::Chain { queue: 0, place: places[0] })).unwrap();
+        let second = flights.depart(flight(Waiter::Chain { queue: 1, place: places[1] })).unwrap();
         flights.orphan(Some(1));
         assert_eq!(flights.take_chain(), Some(places[1]));
         assert_eq!(flights.land(second).unwrap().waiter, Waiter::Nobody);

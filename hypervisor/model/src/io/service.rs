@@ -5,9 +5,9 @@
 
 use super::block::{self, Disk, Plan};
 use super::channel::{Channel, Forged};
-use super::flights::{Flights, Waiter};
+use super::flights::{Flight, Flights, Waiter};
 use super::network;
-use super::window::Window;
+use super::window::{Run, Window};
 use crate::virtqueue::{Features, QueueError, Virtqueue};
 use abi::io::{self, Completion, Operation, REQUEST_WINDOW, Request, Status, WINDOW_PAGE_SIZE};
 use vdev::{GuestAddr, GuestMemory, QueueLayout};
@@ -17,8 +17,9 @@ pub const QUEUES_MAX: usize = 8;
 /// The most chains that are served at one go, and bytes that are copied.
 const CHAINS_MAX: u32 = 32;
 const BYTES_MAX: u32 = 256 << 10;
-/// The most completions and receptions that are taken at one go.
+/// The most completions that are taken at one go, and receptions.
 const COMPLETIONS_MAX: u32 = 64;
+const RECEPTIONS_MAX: u32 = 64;
 /// How many block requests wait for the driver domain at a time: each keeps its chain.
 const BLOCK_DEPTH: usize = 32;
 /// How many requests for random bytes do.
@@ -108,6 +109,8 @@ pub struct Counters {
     pub forged: u64,
     /// Frames and characters dropped.
     pub dropped: u64,
+    /// Requests posted again to a driver domain that was restarted.
+    pub replays: u64,
 }
 
 /// A para-virtual device.
@@ -117,8 +120,10 @@ pub struct Service {
     window: Window,
     flights: Flights,
     queues: [Option<Virtqueue>; QUEUES_MAX],
-    /// Queues that wait for a request to land, a bit each.
+    /// Queues that wait for a request to land, or for the driver domain, a bit each.
     stalled: u8,
+    /// The driver domain serves the channel.
+    is_up: bool,
     disk: Disk,
     /// The client takes frames with partial checksums.
     takes_partial: bool,
@@ -144,6 +149,7 @@ impl Service {
             flights: Flights::new(depth),
             queues: [const { None }; QUEUES_MAX],
             stalled: 0,
+            is_up: false,
             disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },
             takes_partial: false,
             merges: false,
@@ -171,12 +177,48 @@ impl Service {
         self.disk = Disk { capacity_sectors, features };
     }
 
-    /// The driver domain starts, with zeroed rings.
+    /// The driver domain is gone: what is out stays so, and what comes waits.
+    pub fn suspend(&mut self) {
+        self.is_up = false;
+    }
+
+    /// The driver domain starts, with zeroed rings: nothing that it completes is taken for the work of its predecessor.
     ///
     /// # Errors
     /// The channel is not in its memory.
     pub fn restart_channel(&mut self, provider: &impl GuestMemory) -> Result<(), Forged> {
+        self.suspend();
         self.channel.restart(provider)
+    }
+
+    /// The driver domain serves the channel. What was out when its predecessor died is posted again, in the order in which
+    /// it went out; then what has waited. Reading and writing are idempotent, so nobody can tell whether a request was
+    /// done twice; frames and characters that may have been sent are not sent again.
+    ///
+    /// # Errors
+    /// As for [`Service::notify`].
+    pub fn serve_again<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+        if core::mem::replace(&mut self.is_up, true) {
+            return Ok(Outcome::default());
+        }
+        let mut after = 0;
+        while let Some((sequence, flight)) = self.flights.next_after(after) {
+            after = sequence;
+            match flight.waiter {
+                Waiter::Nobody => {
+                    self.flights.land(sequence);
+                    self.window.give_back(flight.run);
+                }
+                Waiter::Chain { place, .. } => {
+                    if flight.operation == Operation::Write {
+                        self.copy_out(place, &flight, block::HEADER_SIZE, wires)?;
+                    }
+                    self.send(sequence, &flight, wires)?;
+                    self.counters.replays = self.counters.replays.wrapping_add(1);
+                }
+            }
+        }
+        self.resume(wires)
     }
 
     /// The client has chosen features: how network frames reach it.
@@ -291,6 +333,10 @@ impl Service {
     /// Posts the chains of queue `index` to the driver domain.
     fn serve<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         let mut outcome = Outcome::default();
+        if !self.is_up {
+            self.stall(index);
+            return Ok(outcome);
+        }
         let mut has_used = false;
         let (mut chains, bytes) = (0, self.counters.bytes);
         loop {
@@ -419,38 +465,58 @@ impl Service {
         let has_data = !matches!(order.operation, Operation::Flush | Operation::Discard | Operation::WriteZeroes);
         let pages = if has_data { u64::from(order.length).div_ceil(WINDOW_PAGE_SIZE) as u16 } else { 0 };
         let Some(run) = self.window.take(pages) else { return Ok(Next::PutBack) };
-        let offset = REQUEST_WINDOW.wrapping_add(u64::from(run.first).wrapping_mul(WINDOW_PAGE_SIZE));
-        let is_in = order.operation.fills_window();
-        if has_data && !is_in {
-            let Some(chain) = self.flights.chain(place) else { return Ok(Next::PutBack) };
-            let mut at = self.channel.at(offset);
-            for segment in chain.readable_range(order.skip, u64::from(order.length)) {
-                if let Err(fault) = wires.client.copy_to(segment.address, wires.provider, at, segment.length) {
-                    self.window.give_back(run);
-                    return Err(QueueError::from(fault).into());
-                }
-                at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
-            }
-            self.counters.bytes = self.counters.bytes.wrapping_add(u64::from(order.length));
+        let Order { operation, sector, length, waiter, skip } = *order;
+        let flight = Flight { operation, sector, length, run, waiter };
+        if has_data
+            && !operation.fills_window()
+            && let Err(broken) = self.copy_out(place, &flight, skip, wires)
+        {
+            self.window.give_back(run);
+            return Err(broken);
         }
-        let expected = if is_in { order.length } else { 0 };
-        let Some(sequence) = self.flights.depart(run, expected, order.waiter) else {
+        let Some(sequence) = self.flights.depart(flight) else {
             self.window.give_back(run);
             return Ok(Next::PutBack);
         };
-        let request = Request {
-            sequence,
-            sector: order.sector,
-            generation: self.channel.generation(),
-            offset: offset as u32,
-            length: order.length,
-            operation: order.operation as u16,
-            reserved: 0,
-        };
-        self.channel.post(wires.provider, &request)?;
+        self.send(sequence, &flight, wires)?;
         self.counters.requests = self.counters.requests.wrapping_add(1);
         // What was copied out is the client's again at once; what is to come in has to wait.
         Ok(if order.waiter == Waiter::Nobody { Next::GiveBack(0) } else { Next::Post })
+    }
+
+    /// Copies the data of a request from the chain in `place`, behind `skip` bytes of header, into the window.
+    #[inline]
+    fn copy_out<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        flight: &Flight,
+        skip: u64,
+        wires: &Wires<'_, M>,
+    ) -> Result<(), Broken> {
+        let Some(chain) = self.flights.chain(place) else { return Ok(()) };
+        let mut at = self.channel.at(offset_of(flight.run));
+        for segment in chain.readable_range(skip, u64::from(flight.length)) {
+            let copied = wires.client.copy_to(segment.address, wires.provider, at, segment.length);
+            copied.map_err(QueueError::from)?;
+            at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
+        }
+        self.counters.bytes = self.counters.bytes.wrapping_add(u64::from(flight.length));
+        Ok(())
+    }
+
+    /// Puts a request into the ring.
+    #[inline]
+    fn send<M: GuestMemory>(&mut self, sequence: u64, flight: &Flight, wires: &Wires<'_, M>) -> Result<(), Forged> {
+        let request = Request {
+            sequence,
+            sector: flight.sector,
+            generation: self.channel.generation(),
+            offset: offset_of(flight.run) as u32,
+            length: flight.length,
+            operation: flight.operation as u16,
+            reserved: 0,
+        };
+        self.channel.post(wires.provider, &request)
     }
 
     /// Takes what the driver domain has completed. `queues` gets a bit for each queue with used buffers.
@@ -492,7 +558,7 @@ impl Service {
             Waiter::Nobody => Ok(()),
             Waiter::Chain { queue, place } => {
                 *queues |= 1u8.wrapping_shl(u32::from(queue));
-                let result = self.give(queue, place, landed.run.first, landed.length, completion, wires);
+                let result = self.give(queue, place, &landed, completion, wires);
                 self.flights.free_chain(place);
                 result
             }
@@ -507,19 +573,17 @@ impl Service {
         &mut self,
         index: u16,
         place: u8,
-        page: u16,
-        expected: u32,
+        flight: &Flight,
         completion: &Completion,
         wires: &Wires<'_, M>,
     ) -> Result<(), Broken> {
         let Some(chain) = self.flights.chain(place) else { return Ok(()) };
-        let status = Status::from_number(completion.status);
+        let (status, expected) = (Status::from_number(completion.status), flight.expected());
         // A short read of a disk is none: the client must not take what it did not get for data.
         let is_whole = completion.length >= expected || self.kind == ServiceKind::Entropy;
         let is_done = status == Status::Done && is_whole;
         let length = if is_done { expected.min(completion.length) } else { 0 };
-        let offset = REQUEST_WINDOW.wrapping_add(u64::from(page).wrapping_mul(WINDOW_PAGE_SIZE));
-        let mut at = self.channel.at(offset);
+        let mut at = self.channel.at(offset_of(flight.run));
         for segment in chain.writable_range(0, u64::from(length)) {
             let copied = wires.provider.copy_to(at, wires.client, segment.address, segment.length);
             copied.map_err(QueueError::from)?;
@@ -546,10 +610,13 @@ impl Service {
     /// Moves what was received into the client's buffers, as far as there are any.
     fn receive<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         let mut outcome = Outcome::default();
+        if !self.is_up {
+            return Ok(outcome);
+        }
         let mut has_used = false;
-        for step in 0..=COMPLETIONS_MAX {
+        for step in 0..=RECEPTIONS_MAX {
             let Some((receive, offset)) = self.channel.peek_reception(wires.provider)? else { break };
-            if step == COMPLETIONS_MAX {
+            if step == RECEPTIONS_MAX {
                 outcome.again = true;
                 break;
             }
@@ -682,6 +749,11 @@ struct Parcel<'a> {
     slot: GuestAddr,
     header_size: u64,
     takes_partial: bool,
+}
+
+/// Where a run of window pages starts, in bytes from the start of the channel.
+fn offset_of(run: Run) -> u64 {
+    REQUEST_WINDOW.wrapping_add(u64::from(run.first).wrapping_mul(WINDOW_PAGE_SIZE))
 }
 
 /// The numbers of the bits that are set.

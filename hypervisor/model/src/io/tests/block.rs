@@ -247,3 +247,39 @@ fn many_requests_are_served_in_rounds() {
     }
     assert_eq!(core::iter::from_fn(|| stage.used(0)).count(), 32);
 }
+
+#[test]
+fn a_driver_domain_that_is_restarted_gets_its_requests_again_in_order() {
+    let mut stage = disk(0);
+    stage.put(DATA, &[0x11; 512]);
+    stage.ask(0, OUT, 5, 512);
+    stage.notify(0).unwrap();
+    stage.ask(3, IN, 6, 512);
+    stage.notify(0).unwrap();
+    let old = [stage.request().unwrap(), stage.request().unwrap()];
+    // It dies, and its memory is cleared.
+    stage.service.suspend();
+    stage.ask(6, IN, 7, 512);
+    assert_eq!(stage.notify(0), Ok(Outcome::default()));
+    stage.provider = FakeMemory::new(MEMORY_SIZE);
+    (stage.requests, stage.completions) = (0, 0);
+    stage.service.restart_channel(&stage.provider).unwrap();
+    let wires = Wires { client: &stage.client, provider: &stage.provider };
+    assert!(stage.service.serve_again(&wires).unwrap().doorbell);
+    let new = [stage.request().unwrap(), stage.request().unwrap(), stage.request().unwrap()];
+    assert_eq!(new.map(|request| request.sector), [5, 6, 7]);
+    assert_eq!([new[0].sequence, new[1].sequence], [old[0].sequence, old[1].sequence]);
+    let mut window = [0; 512];
+    stage.provider.read(GuestAddr(CHANNEL + u64::from(new[0].offset)), &mut window).unwrap();
+    assert_eq!(window, [0x11; 512]);
+    // What its predecessor would have said is stale.
+    stage.reply(&completion_of(&old[1], 512));
+    stage.complete().unwrap();
+    assert_eq!((stage.used(0), stage.service.counters().forged), (None, 1));
+    for request in &new {
+        stage.finish(request, if request.sector == 5 { &[] } else { &[3; 512] });
+    }
+    stage.complete().unwrap();
+    assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 513)), Some((6, 513))]);
+    assert_eq!((stage.service.out(), stage.service.counters().replays), (0, 2));
+}
