@@ -33,7 +33,7 @@ pub(crate) enum Seen {
     /// An echo came back.
     Pong { from: u8, sequence: u16 },
     /// One of our own, with its payload's number.
-    Own { source: Mac, number: u8 },
+    Own { number: u8 },
 }
 
 fn ip(address: u8) -> [u8; 4] {
@@ -136,7 +136,7 @@ pub(crate) fn read(frame: &[u8], address: u8) -> Option<Seen> {
                 _ => None,
             }
         }
-        TYPE_OWN => Some(Seen::Own { source, number: *rest.first()? }),
+        TYPE_OWN => Some(Seen::Own { number: *rest.first()? }),
         _ => None,
     }
 }

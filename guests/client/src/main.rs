@@ -30,6 +30,8 @@ rt::entry!(main);
 type Slots = ArrayVec<Slot, SLOTS_MAX>;
 
 fn main() -> ! {
+    // The crate tells of every device that it brings up, and that is often.
+    log::set_max_level(log::LevelFilter::Warn);
     let mut slots = virtio::take_slots();
     gic::init();
     gic::init_cpu();

@@ -24,6 +24,12 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 impl From<Abort> for Failure {
     fn from(abort: Abort) -> Self {
         Self::new(format_args!("unexpected {abort}"))

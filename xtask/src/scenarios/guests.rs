@@ -61,7 +61,7 @@ fn every_guest_passes(source: &Source, outcome: &Outcome) -> Result<(), String> 
 }
 
 /// The guest's tests have all passed, and it came to its end.
-fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
+pub(super) fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
     let lines: Vec<&str> = outcome.guest_lines(guest).collect();
     if let Some(failure) = lines.iter().find(|line| line.starts_with("FAIL ")) {
         return Err(format!("guest `{guest}` reports: {failure}"));

@@ -4,6 +4,7 @@
 
 mod boot;
 mod guests;
+mod io;
 mod linux;
 
 use crate::{
@@ -62,6 +63,7 @@ enum Damage {
 fn all() -> Vec<Scenario> {
     let mut scenarios = boot::scenarios();
     scenarios.extend(guests::scenarios());
+    scenarios.extend(io::scenarios());
     scenarios.extend(linux::scenarios());
     scenarios
 }

@@ -1,0 +1,177 @@
+//! The registers of a virtio-mmio device, raw: whatever is stored is stored.
+
+use arrayvec::ArrayVec;
+use core::fmt;
+use rt::{Failure, Outcome, ensure, machine, probe};
+
+/// Offsets of registers (VIRTIO 1.2, 4.2.2).
+pub(crate) mod register {
+    pub(crate) const DEVICE_ID: u64 = 0x008;
+    pub(crate) const DEVICE_FEATURES: u64 = 0x010;
+    pub(crate) const DEVICE_FEATURES_SEL: u64 = 0x014;
+    pub(crate) const DRIVER_FEATURES: u64 = 0x020;
+    pub(crate) const DRIVER_FEATURES_SEL: u64 = 0x024;
+    pub(crate) const QUEUE_SEL: u64 = 0x030;
+    pub(crate) const QUEUE_NUM_MAX: u64 = 0x034;
+    pub(crate) const QUEUE_NUM: u64 = 0x038;
+    pub(crate) const QUEUE_READY: u64 = 0x044;
+    pub(crate) const QUEUE_NOTIFY: u64 = 0x050;
+    pub(crate) const INTERRUPT_STATUS: u64 = 0x060;
+    pub(crate) const INTERRUPT_ACK: u64 = 0x064;
+    pub(crate) const STATUS: u64 = 0x070;
+    pub(crate) const QUEUE_DESC: u64 = 0x080;
+    pub(crate) const QUEUE_DRIVER: u64 = 0x090;
+    pub(crate) const QUEUE_DEVICE: u64 = 0x0a0;
+    pub(crate) const CONFIGURATION: u64 = 0x100;
+}
+
+/// Bits of Status (VIRTIO 1.2, 2.1).
+pub(crate) mod status {
+    pub(crate) const ACKNOWLEDGE: u32 = 1;
+    pub(crate) const DRIVER: u32 = 2;
+    pub(crate) const DRIVER_OK: u32 = 4;
+    pub(crate) const FEATURES_OK: u32 = 8;
+    pub(crate) const NEEDS_RESET: u32 = 64;
+}
+
+/// Features of every device (VIRTIO 1.2, 6).
+pub(crate) const INDIRECT: u64 = 1 << 28;
+pub(crate) const EVENT_INDEX: u64 = 1 << 29;
+pub(crate) const VERSION_1: u64 = 1 << 32;
+
+/// The most devices that are attacked.
+pub(crate) const DEVICES_MAX: usize = 16;
+const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Network,
+    Block,
+    Console,
+    Entropy,
+}
+
+/// A device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Device {
+    pub(crate) base: u64,
+    pub(crate) kind: Kind,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?} at {:#x}", self.kind, self.base)
+    }
+}
+
+/// Every virtio device that the device tree names.
+pub(crate) fn all() -> ArrayVec<Device, DEVICES_MAX> {
+    let mut devices = ArrayVec::new();
+    let Some(tree) = machine().tree() else { return devices };
+    for node in tree.all_nodes() {
+        let is_slot = node.compatible().is_some_and(|names| names.all().any(|name| name == "virtio,mmio"));
+        let window = node.reg().and_then(|mut windows| windows.next()).filter(|_| is_slot);
+        let Some(base) = window.map(|window| window.starting_address as u64) else { continue };
+        let read = |offset| probe::try_read32(base + offset).unwrap_or(0);
+        let kind = match read(register::DEVICE_ID) {
+            _ if read(0) != MAGIC => continue,
+            1 => Kind::Network,
+            2 => Kind::Block,
+            3 => Kind::Console,
+            4 => Kind::Entropy,
+            _ => continue,
+        };
+        if devices.try_push(Device { base, kind }).is_err() {
+            break;
+        }
+    }
+    devices
+}
+
+impl Device {
+    /// How many queues the device has.
+    pub(crate) const fn queues(self) -> u16 {
+        match self.kind {
+            Kind::Network | Kind::Console => 2,
+            Kind::Block | Kind::Entropy => 1,
+        }
+    }
+
+    /// Whether the device fills the buffers of `queue` when it pleases.
+    pub(crate) const fn receives_in(self, queue: u16) -> bool {
+        matches!(self.kind, Kind::Network | Kind::Console) && queue == 0
+    }
+
+    pub(crate) fn read(self, offset: u64) -> Result<u32, Failure> {
+        Ok(probe::try_read32(self.base + offset)?)
+    }
+
+    pub(crate) fn write(self, offset: u64, value: u32) -> Outcome {
+        Ok(probe::try_write32(self.base + offset, value)?)
+    }
+
+    /// Stores 64 bits into a pair of registers.
+    pub(crate) fn write_address(self, offset: u64, address: u64) -> Outcome {
+        self.write(offset, address as u32)?;
+        self.write(offset + 4, (address >> 32) as u32)
+    }
+
+    pub(crate) fn status(self) -> Result<u32, Failure> {
+        self.read(register::STATUS)
+    }
+
+    pub(crate) fn needs_reset(self) -> Result<bool, Failure> {
+        Ok(self.status()? & status::NEEDS_RESET != 0)
+    }
+
+    pub(crate) fn reset(self) -> Outcome {
+        self.write(register::STATUS, 0)?;
+        let status = self.status()?;
+        ensure!(status == 0, "Status is {status:#x} after a reset");
+        Ok(())
+    }
+
+    /// What the device offers.
+    pub(crate) fn offered(self) -> Result<u64, Failure> {
+        self.write(register::DEVICE_FEATURES_SEL, 1)?;
+        let high = self.read(register::DEVICE_FEATURES)?;
+        self.write(register::DEVICE_FEATURES_SEL, 0)?;
+        Ok(u64::from(high) << 32 | u64::from(self.read(register::DEVICE_FEATURES)?))
+    }
+
+    /// Accepts `features` after a reset, and says whether the device agrees.
+    pub(crate) fn negotiate(self, features: u64) -> Result<bool, Failure> {
+        self.reset()?;
+        self.write(register::STATUS, status::ACKNOWLEDGE)?;
+        self.write(register::STATUS, status::ACKNOWLEDGE | status::DRIVER)?;
+        for (half, value) in [(0, features as u32), (1, (features >> 32) as u32)] {
+            self.write(register::DRIVER_FEATURES_SEL, half)?;
+            self.write(register::DRIVER_FEATURES, value)?;
+        }
+        self.write(register::STATUS, status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK)?;
+        Ok(self.status()? & status::FEATURES_OK != 0)
+    }
+
+    /// The driver is ready.
+    pub(crate) fn go(self) -> Outcome {
+        let all = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
+        self.write(register::STATUS, all)
+    }
+
+    /// Selects `queue`, gives it its size and places, and asks for it; says whether the device takes it.
+    pub(crate) fn start_queue(self, queue: u32, size: u32, places: [u64; 3]) -> Result<bool, Failure> {
+        self.write(register::QUEUE_SEL, queue)?;
+        self.write(register::QUEUE_NUM, size)?;
+        let registers = [register::QUEUE_DESC, register::QUEUE_DRIVER, register::QUEUE_DEVICE];
+        for (register, place) in registers.into_iter().zip(places) {
+            self.write_address(register, place)?;
+        }
+        self.write(register::QUEUE_READY, 1)?;
+        Ok(self.read(register::QUEUE_READY)? == 1)
+    }
+
+    pub(crate) fn notify(self, queue: u32) -> Outcome {
+        self.write(register::QUEUE_NOTIFY, queue)
+    }
+}
