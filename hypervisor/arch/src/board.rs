@@ -149,6 +149,9 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
                 Ok(())
             }
             b"reserved-memory" => self.take_reservations(node),
+            // None of these is EL2's, QEMU's `virt` has 32 of them, and to see what they are compatible with is the most of
+            // the work.
+            name if name.starts_with(b"virtio_mmio@") => Ok(()),
             _ => {
                 self.take_device(node);
                 Ok(())

@@ -58,7 +58,8 @@ pub(crate) struct SecondaryStart {
 // HCR_EL2 comes first: E2H and TGE clear, or the other EL2 registers have VHE's format; RW set.
 //
 // What this core writes before its caches are on, from the image's data to its own stack, is cleaned and invalidated first,
-// so that no stale cache line covers it then. CTR_EL0.DminLine is the log2 of the smallest line in words.
+// so that no stale cache line covers it then. CTR_EL0.DminLine is the log2 of the smallest line in words. The lines go four
+// at a time; up to three more at the end lie in the next core's stack, where there is nothing yet.
 //
 // Relocation: the image is linked at 0, so `_start`'s run-time address is the displacement, and every entry of
 // .rela.dyn is R_AARCH64_RELATIVE (1027): *(base + offset) = base + addend.
@@ -99,7 +100,13 @@ primary_entry:
     msr     spsel, #1
     mov     sp, x2
 0:  dc      civac, x1
-    add     x1, x1, x3
+    add     x4, x1, x3
+    dc      civac, x4
+    add     x4, x4, x3
+    dc      civac, x4
+    add     x4, x4, x3
+    dc      civac, x4
+    add     x1, x4, x3
     cmp     x1, x2
     b.lo    0b
     dsb     sy

@@ -77,6 +77,8 @@ const HYP_TABLES: usize = 24;
 #[repr(C, align(4096))]
 struct HypTables([[u64; 512]; HYP_TABLES]);
 
+/// Not cleared with the BSS, since the pool clears each table that it hands out.
+#[unsafe(link_section = ".noinit.tables")]
 static mut TABLES: HypTables = HypTables([[0; 512]; HYP_TABLES]);
 
 /// What of the board EL2 cannot map, and why: a sentence for the person at the console.
