@@ -3,9 +3,7 @@
 
 pub(crate) mod initial_archive;
 pub(crate) mod modules;
-#[allow(dead_code, reason = "for the systems that have disks")]
 mod partition;
 pub(crate) mod root_file_system;
 
-#[allow(unused_imports, reason = "for the systems that have disks")]
 pub(crate) use partition::root_partition;

@@ -18,6 +18,23 @@ const WANTED: &[&str] =
 /// More directories inside each other than a kernel package has.
 const DEPTH_MAX: u32 = 16;
 
+/// What ends a signed module (Linux: include/linux/module_signature.h). Before it stands a `struct module_signature` of 12
+/// bytes, whose last four are the size of the signature before that, big-endian.
+const SIGNATURE_MARKER: &[u8] = b"~Module signature appended~\n";
+const SIGNATURE_HEADER_BYTES: usize = 12;
+
+/// `module` without its signature. Checking a dozen of them is most of what loading the modules takes an emulated guest,
+/// and Debian's kernel only notes that there is none.
+pub(crate) fn without_signature(module: &[u8]) -> &[u8] {
+    let stripped = || {
+        let signed = module.strip_suffix(SIGNATURE_MARKER)?;
+        let (rest, header) = signed.split_at_checked(signed.len().checked_sub(SIGNATURE_HEADER_BYTES)?)?;
+        let size = u32::from_be_bytes(*header.last_chunk()?);
+        rest.get(..rest.len().checked_sub(usize::try_from(size).ok()?)?)
+    };
+    stripped().unwrap_or(module)
+}
+
 /// The modules below `directory` in the order to load them, as pairs of name and file. A module that is not there counts
 /// as built into the kernel.
 ///
@@ -112,6 +129,17 @@ mod tests {
         let mut order = Vec::new();
         visit("virtio_net", &depends, &mut Vec::new(), &mut order).expect("an order");
         assert_eq!(order, ["failover", "net_failover", "virtio_net"]);
+    }
+
+    #[test]
+    fn a_signature_goes_and_the_module_stays() {
+        let mut signed = b"\x7fELF module".to_vec();
+        signed.extend(b"signature");
+        signed.extend([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        signed.extend(SIGNATURE_MARKER);
+        assert_eq!(without_signature(&signed), b"\x7fELF module");
+        assert_eq!(without_signature(b"\x7fELF module"), b"\x7fELF module");
+        assert_eq!(without_signature(SIGNATURE_MARKER), SIGNATURE_MARKER);
     }
 
     #[test]

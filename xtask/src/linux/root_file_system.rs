@@ -1,6 +1,7 @@
 //! What a root file system of the Linux guests holds: busybox, the scripts of `guests/linux`, the directories that they
 //! mount on, and, for a guest with devices, the kernel modules for these.
 
+use super::modules::without_signature;
 use anyhow::Context;
 use std::{fs, path::Path};
 
@@ -59,7 +60,8 @@ pub(crate) fn modules(modules: &Path) -> anyhow::Result<Vec<Entry>> {
     let mut entries = vec![Entry { path: "modules".to_owned(), node: Node::Directory }];
     for path in files(modules)? {
         let name = path.file_name().and_then(|name| name.to_str()).context("a module has a name")?;
-        entries.push(Entry { path: format!("modules/{name}"), node: Node::Data(read(&path)?) });
+        let module = without_signature(&read(&path)?).to_vec();
+        entries.push(Entry { path: format!("modules/{name}"), node: Node::Data(module) });
     }
     Ok(entries)
 }

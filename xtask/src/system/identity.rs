@@ -1,6 +1,11 @@
 //! What a guest is told on its kernel's command line about what the system gives it, so that it can compare.
 
-use super::{Source, VmSource, backend::Mac, source::ImageName, storage::Content};
+use super::{
+    Source, VmSource,
+    backend::{Backend, Mac},
+    source::ImageName,
+    storage::Content,
+};
 use std::fmt::Write;
 
 /// The root file system of `guests/linux`: guests that have it talk to one another.
@@ -10,7 +15,8 @@ const SUBNET: &str = "10.0.2";
 const FIRST_HOST: usize = 101;
 
 /// The words for `vm`: its name, CPUs and memory; the size of its disk and whether its root is there; the address of its
-/// network card, its own, and that of the neighbour to talk to.
+/// network card, its own, and that of the neighbour to talk to; whether it finds somebody to ask for an address, a
+/// console and a source of entropy. `guests/linux/init` says what each means.
 pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
     let mut words =
         format!("bulkhead.name={} bulkhead.vcpus={} bulkhead.memory={}", vm.name, vm.vcpus(), vm.memory_bytes());
@@ -33,6 +39,16 @@ pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
         if let Some(other) = source.vms.iter().filter(|vm| is_on_network(vm)).nth(peer) {
             let _ = write!(words, " bulkhead.peer={}:{}", other.name, address(peer));
         }
+    }
+    if mac(vm).is_some() && source.uplink {
+        words += " bulkhead.dhcp";
+    }
+    for channel in vm.channels() {
+        words += match channel.client.backend {
+            Backend::Console => " bulkhead.console",
+            Backend::Entropy => " bulkhead.entropy",
+            Backend::Disk { .. } | Backend::RamDisk { .. } | Backend::Network { .. } => "",
+        };
     }
     words
 }
