@@ -9,12 +9,12 @@ use rt::{Failure, Outcome, ensure, machine, println, report, timer};
 use virtio_drivers::device::blk::VirtIOBlk;
 use virtio_drivers::transport::mmio::MmioTransport;
 
-type Disk<'a> = VirtIOBlk<Platform, MmioTransport<'a>>;
+pub(crate) type Disk<'a> = VirtIOBlk<Platform, MmioTransport<'a>>;
 
 const SECTOR: usize = 512;
 /// A page, which is what file systems ask for.
-const PAGE: usize = 4096;
-const SECTORS_PER_PAGE: usize = PAGE / SECTOR;
+pub(crate) const PAGE: usize = 4096;
+pub(crate) const SECTORS_PER_PAGE: usize = PAGE / SECTOR;
 /// How many requests are in flight at full depth.
 const DEPTH: usize = 16;
 /// How many pages are written and read back.
@@ -46,16 +46,20 @@ pub(crate) fn run(slot: &mut Slot) {
     report::test("a disk that is reset in the middle of requests starts clean", || resets(slot));
 }
 
-fn open(slot: &mut Slot) -> Result<Disk<'_>, Failure> {
-    let mut disk = Disk::new(slot.lend().map_err(failed("the registers"))?).map_err(failed("the driver"))?;
-    disk.disable_interrupts();
-    ensure_sized(&disk)?;
+/// The disk, which has room for the tests.
+pub(crate) fn open(slot: &mut Slot) -> Result<Disk<'_>, Failure> {
+    let disk = open_any(slot)?;
+    if disk.capacity() < (PAGES * SECTORS_PER_PAGE) as u64 {
+        return Err(Failure::new(format_args!("it has only {} sectors", disk.capacity())));
+    }
     Ok(disk)
 }
 
-fn ensure_sized(disk: &Disk<'_>) -> Outcome {
-    ensure!(disk.capacity() >= (PAGES * SECTORS_PER_PAGE) as u64, "it has only {} sectors", disk.capacity());
-    Ok(())
+/// The disk, whatever its size.
+pub(crate) fn open_any(slot: &mut Slot) -> Result<Disk<'_>, Failure> {
+    let mut disk = Disk::new(slot.lend().map_err(failed("the registers"))?).map_err(failed("the driver"))?;
+    disk.disable_interrupts();
+    Ok(disk)
 }
 
 /// The contents of page `page` in round `seed`.

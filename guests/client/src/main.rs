@@ -6,7 +6,8 @@
 //!
 //! Parameters: `mode=` is `check` (all of the above, the default), `load` (a neighbour that verifies what it reads for
 //! `seconds=`, and so notices whoever disturbs it), or `reads` (nothing but `requests=` reads of 4 KiB at `depth=`, 1 or
-//! 16, driven by interrupts, so that what they cost can be told from Bulkhead's counters). `address=` and `peer=` are the
+//! 16, from disk `disk=`, driven by interrupts, so that what they cost can be told from Bulkhead's counters), `errors`
+//! (every disk fails at sector `bad=`), or `nothing` (there is nothing behind any disk). `address=` and `peer=` are the
 //! last byte of this guest's address in 10.0.2.0/24 and of the other client's, `marker=` a number that both know.
 #![no_std]
 #![no_main]
@@ -15,6 +16,7 @@
 mod block;
 mod console;
 mod entropy;
+mod errors;
 mod frames;
 mod load;
 mod network;
@@ -42,6 +44,8 @@ fn main() -> ! {
     match machine().parameter("mode") {
         Some("load") => load::run(slots),
         Some("reads") => reads::run(slots),
+        Some("errors") => errors::run(slots, errors::failing),
+        Some("nothing") => errors::run(slots, errors::missing),
         Some(_) | None => {
             for slot in &mut slots {
                 check(slot);

@@ -1,4 +1,4 @@
-//! Nothing but reads of 4 KiB from the first disk, as a system that sleeps between interrupts makes them.
+//! Nothing but reads of 4 KiB from one disk, as a system that sleeps between interrupts makes them.
 
 use crate::Slots;
 use crate::block::{buffers, in_block};
@@ -12,7 +12,8 @@ pub(crate) fn run(mut slots: Slots) {
     let requests = machine().number("requests", 2000);
     let depth = machine().number("depth", 1).clamp(1, 16) as usize;
     report::test("every read is done", || {
-        let disk = slots.iter_mut().find(|slot| slot.kind() == Some(Kind::Block));
+        let mut disks = slots.iter_mut().filter(|slot| slot.kind() == Some(Kind::Block));
+        let disk = disks.nth(machine().number("disk", 0) as usize);
         let Some(slot) = disk else { return Err(Failure::new(format_args!("there is no disk"))) };
         slot.enable_interrupt();
         let interrupt = slot.interrupt();

@@ -1,10 +1,21 @@
-//! Para-virtual devices, from their clients' side: kind ones, and hostile ones.
+//! Para-virtual devices, from their clients' side: kind ones and hostile ones, disks that fail, and what a request costs.
 
 use super::{Damage, Scenario, guests};
 use crate::{session::Outcome, system::Source, verdict};
+use anyhow::Context;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 /// The machine that serves the clients, and tests nothing itself.
 const DRIVER_DOMAIN: &str = "driver-domain";
+/// The requests of a scenario that counts exits.
+const COUNTED_REQUESTS: u64 = 2000;
+/// The most exits of client and driver domain together for a request of 4 KiB, made one by one, and sixteen at a time.
+const EXITS_MAX: u64 = 6;
+const EXITS_AT_DEPTH_MAX: u64 = 3;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &str, system| Scenario {
@@ -13,18 +24,157 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         cpu: None,
         command_line: "",
         damage: Damage::None,
-        limit_seconds: 180,
+        limit_seconds: 120,
         icount: None,
         verdict: every_client_passes,
+    };
+    let damaged = |name: &str, command_line, disks, verdict| Scenario {
+        command_line,
+        damage: Damage::Disks(disks),
+        verdict,
+        ..scenario(name, "test-io-disks")
     };
     vec![
         scenario("a client without Linux uses every kind of para-virtual device", "test-io"),
         scenario("two clients with two and four CPUs share a disk and a switch", "test-io-clients"),
+        Scenario {
+            // Ticks are counted, so a busy host must not look like a busy neighbour.
+            icount: Some(4),
+            limit_seconds: 240,
+            verdict: attacker_ends_first,
+            ..scenario("a hostile client of para-virtual devices is contained", "test-virtio-hostile")
+        },
+        Scenario {
+            icount: Some(0),
+            verdict: probed,
+            ..scenario("a driver domain reaches no page of its client's", "test-io-probe")
+        },
+        damaged("a disk that fails gives its clients errors", "mode=errors bad=4096", failing, every_client_passes),
+        damaged("a disk that is read-only is read-only for its clients", "", read_only, all_read_only),
+        damaged("a disk that is too small is refused", "mode=nothing", small, nothing_served),
+        damaged("a disk that is absent is refused", "mode=nothing", absent, nothing_served),
+        Scenario {
+            command_line: "mode=reads disk=1 depth=1 requests=2000",
+            verdict: few_exits,
+            ..scenario("a request for 4 KiB costs six exits at most", "test-io")
+        },
+        Scenario {
+            command_line: "mode=reads disk=1 depth=16 requests=2000",
+            verdict: few_exits_at_depth,
+            ..scenario("sixteen requests at a time cost three exits each at most", "test-io")
+        },
     ]
 }
 
 fn every_client_passes(source: &Source, outcome: &Outcome) -> Result<(), String> {
     verdict::whole_run(source, outcome)?;
-    let clients = source.vms().iter().filter(|vm| vm.name() != DRIVER_DOMAIN);
-    clients.map(|vm| guests::passes(outcome, vm.name())).collect()
+    let mut clients = source.vms().iter().filter(|vm| vm.name() != DRIVER_DOMAIN);
+    clients.try_for_each(|vm| guests::passes(outcome, vm.name()))
+}
+
+/// The others have looked once more after all that the attacker did.
+fn attacker_ends_first(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    let position = |vm: &str| outcome.lines.iter().position(|line| *line == format!("[{vm}] DONE"));
+    for vm in source.vms().iter().filter(|vm| vm.name() != DRIVER_DOMAIN) {
+        if position("attacker") > position(vm.name()) {
+            return Err(format!("guest `{}` came to its end before the attacker, and has seen only a part", vm.name()));
+        }
+    }
+    Ok(())
+}
+
+fn probed(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    guests::passes(outcome, DRIVER_DOMAIN)
+}
+
+/// Every disk has offered nothing but reading.
+fn all_read_only(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    let count = outcome.guest_lines("client").filter(|line| line.ends_with("sectors, read-only")).count();
+    if count == 2 { Ok(()) } else { Err(format!("{count} of 2 disks are read-only")) }
+}
+
+/// The driver domain has said that it does not serve the disks, and the client has not waited for them.
+fn nothing_served(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    let count = outcome.guest_lines(DRIVER_DOMAIN).filter(|line| line.ends_with("; not served")).count();
+    if count == 2 { Ok(()) } else { Err(format!("the driver domain has refused {count} of 2 disks")) }
+}
+
+fn few_exits(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    exits_at_most(outcome, EXITS_MAX)
+}
+
+fn few_exits_at_depth(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    exits_at_most(outcome, EXITS_AT_DEPTH_MAX)
+}
+
+/// What Bulkhead counted, from start to end, for each of the requests. Whatever else the two did is in it.
+fn exits_at_most(outcome: &Outcome, most: u64) -> Result<(), String> {
+    let exits = |vm: &str| {
+        let prefix = format!("[bulkhead] vm {vm}: exits=");
+        let line = outcome.lines.iter().find_map(|line| line.strip_prefix(&prefix));
+        line.and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok())
+            .ok_or_else(|| format!("Bulkhead has not said how many exits vm {vm} had"))
+    };
+    let (client, driver) = (exits("client")?, exits(DRIVER_DOMAIN)?);
+    let all = client + driver;
+    println!(
+        "     {}.{:02} exits a request: {client} of the client and {driver} of the driver domain for {COUNTED_REQUESTS}",
+        all / COUNTED_REQUESTS,
+        all % COUNTED_REQUESTS * 100 / COUNTED_REQUESTS
+    );
+    if all <= most * COUNTED_REQUESTS {
+        return Ok(());
+    }
+    Err(format!("{COUNTED_REQUESTS} requests cost {client} exits of the client and {driver} of the driver domain"))
+}
+
+/// The only disk of the system.
+fn only(disks: &mut [PathBuf]) -> anyhow::Result<&mut PathBuf> {
+    disks.first_mut().context("the system has no disk")
+}
+
+/// QEMU fails what touches sector 4096 of each of the client's parts, which begin at 4 MiB and at 8 MiB.
+fn failing(disks: &mut Vec<PathBuf>, directory: &Path) -> anyhow::Result<()> {
+    let disk = only(disks)?;
+    let rule = |sector: u64| {
+        format!("[inject-error]\nevent = \"none\"\nerrno = \"5\"\nsector = \"{sector}\"\nonce = \"off\"\n\n")
+    };
+    let rules = directory.join("rules.conf");
+    fs::write(&rules, rule((4 << 11) + 4096) + &rule((8 << 11) + 4096))?;
+    *disk = format!("blkdebug:{}:{}", rules.display(), disk.display()).into();
+    Ok(())
+}
+
+fn read_only(disks: &mut Vec<PathBuf>, directory: &Path) -> anyhow::Result<()> {
+    let copy = copy(only(disks)?, directory, "read-only.img")?;
+    fs::set_permissions(&copy, Permissions::from_mode(0o444))?;
+    *only(disks)? = copy;
+    Ok(())
+}
+
+/// Neither of the client's parts is there as a whole.
+fn small(disks: &mut Vec<PathBuf>, directory: &Path) -> anyhow::Result<()> {
+    let copy = copy(only(disks)?, directory, "small.img")?;
+    fs::File::options().write(true).open(&copy)?.set_len(6 << 20)?;
+    *only(disks)? = copy;
+    Ok(())
+}
+
+fn absent(disks: &mut Vec<PathBuf>, _: &Path) -> anyhow::Result<()> {
+    disks.clear();
+    Ok(())
+}
+
+fn copy(disk: &Path, directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let copy = directory.join(name);
+    // One that may not be written must not stand in the way of the next.
+    let _ = fs::remove_file(&copy);
+    fs::copy(disk, &copy)?;
+    Ok(copy)
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,8 @@ enum Damage {
     Bundle(fn(Vec<u8>) -> Vec<u8>),
     /// A function of Bulkhead's: its first instruction is an undefined one.
     Function(&'static str),
+    /// The system's disks: they are QEMU's names of them, and a directory for files of one's own.
+    Disks(fn(&mut Vec<PathBuf>, &Path) -> anyhow::Result<()>),
 }
 
 /// Every scenario, in the order in which they run.
@@ -121,6 +123,11 @@ impl Scenario {
         if let Damage::Function(function) = self.damage {
             machine.kernel = broken(workspace, &prepared.program, function)?;
         }
+        if let (Damage::Disks(damage), Some(virtio)) = (self.damage, &mut machine.virtio) {
+            let directory = workspace.cache().join("disks/damaged");
+            std::fs::create_dir_all(&directory)?;
+            damage(&mut virtio.disks, &directory)?;
+        }
         let symbols = prepared.symbols();
         let limit = Some(Duration::from_secs(self.limit_seconds));
         let outcome = Session { symbols: symbols.as_ref(), echo: false, log: Some(log), limit }.run(&machine)?;
@@ -154,7 +161,7 @@ fn log_path(workspace: &Workspace, name: &str) -> PathBuf {
     workspace.cache().join("logs").join(format!("{}.log", file.trim_matches('-')))
 }
 
-fn show_tail(workspace: &Workspace, log: &std::path::Path) {
+fn show_tail(workspace: &Workspace, log: &Path) {
     let Ok(text) = std::fs::read(log) else { return };
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

@@ -1,12 +1,13 @@
 //! Reads and writes every page that is not its own, and expects an abort for each.
 //!
 //! Parameters: `from=` (0) and `size=` (4 GiB) of the window, and `also=` the base of a second window of 16 MiB. Its own
-//! RAM and the windows of its own devices are left out.
+//! RAM and the windows of its own devices are left out. With `ready=1` it says first that it is a driver domain whose
+//! clients may start.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
 
-use rt::{Outcome, ensure, machine, mmu, println, probe, report, timer};
+use rt::{Outcome, ensure, hypercall, machine, mmu, println, probe, report, timer};
 
 rt::entry!(main);
 
@@ -25,6 +26,14 @@ struct Tally {
 fn main() -> ! {
     let from = machine().number("from", 0) & !(PAGE - 1);
     let size = machine().number("size", 4 << 30);
+    if machine().number("ready", 0) == 1 {
+        // Whoever waits for this driver domain starts, and has memory worth reading.
+        report::test("a driver domain is ready", || {
+            let answer = hypercall::call(abi::io::FUNCTION_READY, [0; 4]);
+            ensure!(answer == 0, "Bulkhead answers {:#x}", answer);
+            Ok(())
+        });
+    }
     let started = timer::now();
 
     let tally = probe_window(from, size);

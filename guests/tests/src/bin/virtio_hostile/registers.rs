@@ -97,7 +97,7 @@ fn changed_when_ready(target: &mut Target<'_>) -> Outcome {
 }
 
 /// Each part of the queue in turn is at `place`, the others where they belong.
-fn each_part(target: &mut Target<'_>, place: u64, mut judge: impl FnMut(bool, Fate) -> Outcome) -> Outcome {
+fn each_part(target: &mut Target<'_>, place: u64, mut judge: impl FnMut(&mut Target<'_>, bool) -> Outcome) -> Outcome {
     for part in 0..3 {
         target.ring.clear();
         let mut places = target.ring.places();
@@ -105,29 +105,15 @@ fn each_part(target: &mut Target<'_>, place: u64, mut judge: impl FnMut(bool, Fa
         target.write_request(0);
         target.ring.offer(0);
         let taken = target.start_at(device::VERSION_1 | device::INDIRECT, places)?;
-        let fate = if taken { target.kick_in_vain_or_not()? } else { Fate::Nothing };
-        judge(taken, fate).map_err(|reason| rt::Failure::new(format_args!("part {part} at {place:#x}: {reason}")))?;
+        judge(target, taken).map_err(|reason| rt::Failure::new(format_args!("part {part} at {place:#x}: {reason}")))?;
     }
     Ok(())
 }
 
-impl Target<'_> {
-    /// A ring that the device cannot reach shows at once, or when a request ends.
-    fn kick_in_vain_or_not(&mut self) -> Result<Fate, rt::Failure> {
-        let fate = self.kick_in_vain()?;
-        let is_asynchronous = matches!(self.device.kind, Kind::Block | Kind::Entropy)
-            || self.device.kind == Kind::Network && self.queue == 0;
-        if fate == Fate::Nothing && is_asynchronous { self.kick() } else { Ok(fate) }
-    }
-}
-
 fn places_outside(target: &mut Target<'_>) -> Outcome {
-    let is_idle = target.device.kind == Kind::Console && target.queue == 0;
     for place in outside() {
-        each_part(target, place, |taken, fate| {
-            ensure!(!taken || fate == Fate::NeedsReset || is_idle && fate == Fate::Nothing, "it ended with {fate:?}");
-            Ok(())
-        })?;
+        // A ring that the device cannot reach shows at once, or when a request ends.
+        each_part(target, place, |target, taken| if taken { target.expect_needs_reset() } else { Ok(()) })?;
     }
     Ok(())
 }
@@ -136,7 +122,7 @@ fn places_at_the_end(target: &mut Target<'_>) -> Outcome {
     let Some(end) = machine().memory.last().map(|memory| memory.end()) else { return Ok(()) };
     // The last pages are nobody's. What a part in them that fits is good for is not asked; it must not be Bulkhead's end.
     for place in [end - 16, end - 4, end - 2, end - 32, end - 64] {
-        each_part(target, place, |_, _| Ok(()))?;
+        each_part(target, place, |target, _| target.kick_in_vain().map(drop))?;
     }
     Ok(())
 }

@@ -10,7 +10,9 @@ use rt::{Outcome, cpu, ensure, report, timer};
 use spin::Mutex;
 
 /// Notifications of a storm.
-const STORM: usize = 20_000;
+const STORM: usize = 10_000;
+/// Requests of one.
+const STORM_REQUESTS: u16 = 100;
 /// How often a request races with another CPU.
 const RACES: usize = 200;
 /// How often a device is reset in the middle.
@@ -133,7 +135,7 @@ fn full_storm(target: &mut Target<'_>) -> Outcome {
     if target.device.receives_in(target.queue) {
         return Ok(());
     }
-    for request in 1..=300 {
+    for request in 1..=STORM_REQUESTS {
         target.write_request(0);
         target.ring.offer(0);
         // Many for each.
