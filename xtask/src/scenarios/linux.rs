@@ -28,7 +28,48 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         icount: None,
         verdict: fifty_rounds,
     };
-    on_each_cpu.into_iter().chain([hotplug]).collect()
+    let disks = |name: &str, command_line, verdict| Scenario {
+        name: name.to_owned(),
+        system: "two-linux",
+        cpu: None,
+        command_line,
+        damage: Damage::None,
+        limit_seconds: 300,
+        icount: None,
+        verdict,
+    };
+    // In this order: disks are kept from one start to the next.
+    let written = disks("two Linux guests write 64 MiB each at the same time", "bulkhead.write=64", written);
+    let reread = disks("64 MiB that two Linux guests wrote are there after a restart", "bulkhead.reread", reread);
+    on_each_cpu.into_iter().chain([hotplug, written, reread]).collect()
+}
+
+/// What each guest writes in a scenario, in bytes.
+const WRITTEN_BYTES: &str = "67108864";
+
+fn written(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    same_bytes(source, outcome, "write")
+}
+
+fn reread(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    same_bytes(source, outcome, "reread")
+}
+
+/// Each guest has found what was written, all of it, and something else than its neighbour.
+fn same_bytes(source: &Source, outcome: &Outcome, check: &str) -> Result<(), String> {
+    let mut checksums = Vec::new();
+    for vm in source.vms().iter().filter(|vm| verdict::checks_itself(vm)) {
+        let found = verdict::findings(outcome, check, vm.name())?;
+        let found = |key: &str| found.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
+        if found("bytes") != WRITTEN_BYTES {
+            return Err(format!("guest `{}` has {} bytes instead of {WRITTEN_BYTES}", vm.name(), found("bytes")));
+        }
+        if checksums.contains(&found("sha256")) {
+            return Err(format!("guest `{}` has the same random bytes as its neighbour", vm.name()));
+        }
+        checksums.push(found("sha256"));
+    }
+    verdict::ended_well(outcome)
 }
 
 fn fifty_rounds(source: &Source, outcome: &Outcome) -> Result<(), String> {
