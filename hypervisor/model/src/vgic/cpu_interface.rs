@@ -303,9 +303,14 @@ impl CpuInterface {
         let mut wanted = current.with_state(ListState::of(pending, active));
         if !active {
             wanted = wanted.with_rank(bank.priority(bit), bank.group_of(bit));
-        } else if !pending && bank.pending.load(SeqCst) & bits != 0 {
+        } else if !pending && bank.raised() & bits != 0 {
             // It waits for this one's end, perhaps for delivery elsewhere.
             wanted = wanted.with_eoi_notice();
+        } else if !pending {
+            // The line fell before the guest ended the interrupt, as drivers have it: nobody has to look when it does,
+            // which spares an exit. Should the line rise before that, this is looked at again.
+            wanted = wanted.without_eoi_notice();
+            self.watched &= !slot;
         }
         if wanted.notifies_eoi() {
             self.watched |= slot;

@@ -162,6 +162,16 @@ impl ListRegister {
         }
         Self(self.0 | Self::NOTIFY_EOI)
     }
+
+    /// This register, ending its interrupt without notice. A linked interrupt stays as it is.
+    #[must_use]
+    #[inline]
+    pub const fn without_eoi_notice(self) -> Self {
+        if self.0 & Self::HARDWARE != 0 {
+            return self;
+        }
+        Self(self.0 & !Self::NOTIFY_EOI)
+    }
 }
 
 /// The list registers of the core that runs a virtual CPU, and what belongs to them. `arch` implements it on the real

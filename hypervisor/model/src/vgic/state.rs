@@ -176,6 +176,11 @@ impl Vgic {
         if word.bank.edge.load(Relaxed) & bits != 0 {
             return self.latch(word, bits);
         }
+        let held = bits & word.bank.inflight.load(SeqCst);
+        if held != 0 {
+            // Its holder may expect no more of it after its end, enabled or not.
+            return self.notify(word, held);
+        }
         self.announce(word, bits & word.bank.enabled.load(SeqCst))
     }
 

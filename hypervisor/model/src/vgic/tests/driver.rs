@@ -159,6 +159,37 @@ fn a_uart_interrupts_until_its_fifo_is_read() {
 }
 
 #[test]
+fn a_line_that_drops_before_the_end_asks_for_no_look_at_the_end() {
+    let mut machine = Machine::ready(1, 4);
+    let asks = |machine: &Machine| machine.core(0).registers.iter().any(|value| value.notifies_eoi());
+    for _ in 0..2 {
+        machine.line(33, true);
+        assert_eq!(machine.acknowledge(0), 33);
+        assert!(asks(&machine));
+        machine.line(33, false);
+        assert!(!asks(&machine));
+        machine.end(0, 33);
+        assert_eq!(machine.acknowledge(0), SPURIOUS);
+    }
+    // One that rises again before the end comes again.
+    machine.line(33, true);
+    assert_eq!(machine.acknowledge(0), 33);
+    machine.line(33, false);
+    machine.line(33, true);
+    assert!(asks(&machine));
+    machine.end(0, 33);
+    assert_eq!(machine.acknowledge(0), 33);
+    // And so does one that rose while it was masked, once it is not.
+    machine.line(33, false);
+    machine.gicd_write(0, 0x184, 1 << 1);
+    machine.line(33, true);
+    machine.end(0, 33);
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+    machine.gicd_write(0, 0x104, 1 << 1);
+    assert_eq!(machine.acknowledge(0), 33);
+}
+
+#[test]
 fn a_line_that_drops_before_the_acknowledge_interrupts_nobody() {
     let mut machine = Machine::ready(1, 4);
     machine.line(33, true);
