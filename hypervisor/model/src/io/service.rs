@@ -24,8 +24,8 @@ const RECEPTIONS_MAX: u32 = 64;
 const BLOCK_DEPTH: usize = 32;
 /// How many requests for random bytes do.
 const ENTROPY_DEPTH: usize = 4;
-/// The most bytes of one console or entropy request.
-const SMALL_SIZE_MAX: u64 = WINDOW_PAGE_SIZE;
+/// The most bytes of one entropy request: a device may give less than it is asked for.
+const RANDOM_SIZE_MAX: u64 = WINDOW_PAGE_SIZE;
 /// The queue that a device with two receives in (VIRTIO 1.2, 5.1.2, 5.3.2).
 const RECEIVE_QUEUE: u16 = 0;
 /// The most chains that one frame is spread over.
@@ -118,6 +118,9 @@ pub struct Service {
     kind: ServiceKind,
     channel: Channel,
     window: Window,
+    /// The most bytes of one console request: what the window has room for when it is empty, 64 pages at most. A console
+    /// has to take all that it is given.
+    text_size_max: u64,
     flights: Flights,
     queues: [Option<Virtqueue>; QUEUES_MAX],
     /// Queues that wait for a request to land, or for the driver domain, a bit each.
@@ -146,6 +149,7 @@ impl Service {
             kind,
             channel: Channel::new(base),
             window: Window::new(usize::try_from(pages).unwrap_or(usize::MAX)),
+            text_size_max: pages.min(64).wrapping_mul(WINDOW_PAGE_SIZE),
             flights: Flights::new(depth),
             queues: [const { None }; QUEUES_MAX],
             stalled: 0,
@@ -441,14 +445,14 @@ impl Service {
             ServiceKind::Console => Order {
                 operation: Operation::Print,
                 sector: 0,
-                length: chain.readable_bytes().min(SMALL_SIZE_MAX) as u32,
+                length: chain.readable_bytes().min(self.text_size_max) as u32,
                 skip: 0,
                 waiter: Waiter::Nobody,
             },
             ServiceKind::Entropy => Order {
                 operation: Operation::Random,
                 sector: 0,
-                length: chain.writable_bytes().min(SMALL_SIZE_MAX) as u32,
+                length: chain.writable_bytes().min(RANDOM_SIZE_MAX) as u32,
                 skip: 0,
                 waiter,
             },

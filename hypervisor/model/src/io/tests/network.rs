@@ -145,3 +145,16 @@ fn a_client_prints_through_the_driver_domain_and_hears_from_it() {
     stage.complete().unwrap();
     assert_eq!((stage.used(RECEIVE), stage.get(HEADER, 3)), (Some((0, 3)), b"ls\n".to_vec()));
 }
+
+#[test]
+fn a_long_text_goes_out_whole() {
+    let mut stage = Stage::new(ServiceKind::Console);
+    stage.put(FRAME, &[b'.'; 6000]);
+    stage.offer(SEND, 0, &[(FRAME, 6000, false)]);
+    stage.notify(SEND).unwrap();
+    let request = stage.request().unwrap();
+    assert_eq!((request.length, stage.used(SEND)), (6000, Some((0, 0))));
+    let mut last = [0];
+    stage.provider.read(GuestAddr(CHANNEL + u64::from(request.offset) + 5999), &mut last).unwrap();
+    assert_eq!(&last, b".");
+}
