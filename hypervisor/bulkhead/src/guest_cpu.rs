@@ -14,7 +14,7 @@ use model::vgic::{CpuInterface, Kicks};
 pub enum Left {
     /// Nothing of the guest's: something else on this core may need to run, or the VM is stopping.
     Reschedule,
-    /// WFI, or a PSCI suspend: nothing to do until an interrupt.
+    /// A PSCI suspend: nothing to do until an interrupt. (A WFI says so in [`GuestCpu::waiting`] at once.)
     Wait,
     /// A physical interrupt that the run loop serves: its INTID.
     Interrupt(u32),

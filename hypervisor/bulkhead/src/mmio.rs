@@ -98,7 +98,7 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
             sync(guest, Frame::Redistributor(vcpu), offset);
         }
         let kicks = vgic.redistributor_write(vcpu, offset, width, value).ok_or(Refusal)?;
-        if vcpu == guest.index {
+        if vcpu == guest.index && guest.interface.holds_physical() {
             withdraw_quiet_timers(guest);
         }
         Ok(kicks)
