@@ -2,7 +2,6 @@
 
 use super::{Damage, Scenario, guests};
 use crate::{session::Outcome, system::Source, verdict};
-use anyhow::Context;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
@@ -134,41 +133,31 @@ fn exits_at_most(outcome: &Outcome, most: u64) -> Result<(), String> {
     Err(format!("{COUNTED_REQUESTS} requests cost {client} exits of the client and {driver} of the driver domain"))
 }
 
-/// The only disk of the system.
-fn only(disks: &mut [PathBuf]) -> anyhow::Result<&mut PathBuf> {
-    disks.first_mut().context("the system has no disk")
-}
-
 /// QEMU fails what touches sector 4096 of each of the client's parts, which begin at 4 MiB and at 8 MiB.
-fn failing(disks: &mut Vec<PathBuf>, directory: &Path) -> anyhow::Result<()> {
-    let disk = only(disks)?;
+fn failing(disk: &Path, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
     let rule = |sector: u64| {
         format!("[inject-error]\nevent = \"none\"\nerrno = \"5\"\nsector = \"{sector}\"\nonce = \"off\"\n\n")
     };
     let rules = directory.join("rules.conf");
     fs::write(&rules, rule((4 << 11) + 4096) + &rule((8 << 11) + 4096))?;
-    *disk = format!("blkdebug:{}:{}", rules.display(), disk.display()).into();
-    Ok(())
+    Ok(Some(format!("blkdebug:{}:{}", rules.display(), disk.display()).into()))
 }
 
-fn read_only(disks: &mut Vec<PathBuf>, directory: &Path) -> anyhow::Result<()> {
-    let copy = copy(only(disks)?, directory, "read-only.img")?;
+fn read_only(disk: &Path, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let copy = copy(disk, directory, "read-only.img")?;
     fs::set_permissions(&copy, Permissions::from_mode(0o444))?;
-    *only(disks)? = copy;
-    Ok(())
+    Ok(Some(copy))
 }
 
 /// Neither of the client's parts is there as a whole.
-fn small(disks: &mut Vec<PathBuf>, directory: &Path) -> anyhow::Result<()> {
-    let copy = copy(only(disks)?, directory, "small.img")?;
+fn small(disk: &Path, directory: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let copy = copy(disk, directory, "small.img")?;
     fs::File::options().write(true).open(&copy)?.set_len(6 << 20)?;
-    *only(disks)? = copy;
-    Ok(())
+    Ok(Some(copy))
 }
 
-fn absent(disks: &mut Vec<PathBuf>, _: &Path) -> anyhow::Result<()> {
-    disks.clear();
-    Ok(())
+fn absent(_: &Path, _: &Path) -> anyhow::Result<Option<PathBuf>> {
+    Ok(None)
 }
 
 fn copy(disk: &Path, directory: &Path, name: &str) -> anyhow::Result<PathBuf> {

@@ -57,8 +57,9 @@ enum Damage {
     Bundle(fn(Vec<u8>) -> Vec<u8>),
     /// A function of Bulkhead's: its first instruction is an undefined one.
     Function(&'static str),
-    /// The system's disks: they are QEMU's names of them, and a directory for files of one's own.
-    Disks(fn(&mut Vec<PathBuf>, &Path) -> anyhow::Result<()>),
+    /// Each of the system's disks: gives QEMU's name of what takes its place, if anything does. The second path is that of a
+    /// directory for files of one's own.
+    Disks(fn(&Path, &Path) -> anyhow::Result<Option<PathBuf>>),
 }
 
 /// Every scenario, in the order in which they run.
@@ -126,7 +127,9 @@ impl Scenario {
         if let (Damage::Disks(damage), Some(virtio)) = (self.damage, &mut machine.virtio) {
             let directory = workspace.cache().join("disks/damaged");
             std::fs::create_dir_all(&directory)?;
-            damage(&mut virtio.disks, &directory)?;
+            let damaged: Vec<_> =
+                virtio.disks.iter().map(|disk| damage(disk, &directory)).collect::<anyhow::Result<_>>()?;
+            virtio.disks = damaged.into_iter().flatten().collect();
         }
         let symbols = prepared.symbols();
         let limit = Some(Duration::from_secs(self.limit_seconds));

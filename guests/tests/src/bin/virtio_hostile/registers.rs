@@ -34,7 +34,7 @@ pub(crate) fn outside() -> impl Iterator<Item = u64> {
     let start = memory.map_or(0, |memory| memory.start);
     let devices = [0x0800_0000, 0x080a_0000, 0x0900_0000, 0x0a00_0000, 0x0a00_1000];
     let board = [0x0400_0000, 0x2000_0000, 0x600_0000, 0x800_0000, 0xe00_0000, 0x1c00_0000, 0x1fff_f000];
-    let large = [1 << 32, 1 << 36, 1 << 39, 1 << 40, 1 << 48, 1 << 52, 1 << 63, u64::MAX & !0xfff, u64::MAX & !0xf];
+    let large = [1 << 32, 1 << 36, 1 << 39, 1 << 40, 1 << 48, 1 << 52, 1 << 63, !0xfff, !0xf];
     let all = devices
         .into_iter()
         .chain(board.map(|offset| start + offset))
