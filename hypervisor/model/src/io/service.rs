@@ -125,6 +125,10 @@ pub struct Service {
     queues: [Option<Virtqueue>; QUEUES_MAX],
     /// Queues that wait for a request to land, or for the driver domain, a bit each.
     stalled: u8,
+    /// Queues with used chains of which the client has not been told, a bit each. They outlive a call that ends early.
+    used: u8,
+    /// The client's driver is ready.
+    is_live: bool,
     /// The driver domain serves the channel.
     is_up: bool,
     disk: Disk,
@@ -153,6 +157,8 @@ impl Service {
             flights: Flights::new(depth),
             queues: [const { None }; QUEUES_MAX],
             stalled: 0,
+            used: 0,
+            is_live: false,
             is_up: false,
             disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },
             takes_partial: false,
@@ -225,8 +231,9 @@ impl Service {
         self.resume(wires)
     }
 
-    /// The client has chosen features: how network frames reach it.
+    /// The client's driver is ready, and has chosen features: how network frames reach it.
     pub fn negotiated(&mut self, takes_partial: bool, merges: bool) {
+        self.is_live = true;
         self.takes_partial = takes_partial;
         self.merges = merges;
     }
@@ -250,6 +257,8 @@ impl Service {
     pub fn reset(&mut self) {
         self.queues = [const { None }; QUEUES_MAX];
         self.stalled = 0;
+        self.used = 0;
+        self.is_live = false;
         self.flights.orphan(None);
     }
 
@@ -260,10 +269,8 @@ impl Service {
     #[inline]
     pub fn notify<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         self.counters.kicks = self.counters.kicks.wrapping_add(1);
-        let mut outcome = if self.receives_in(index) { self.receive(wires)? } else { self.serve(index, wires)? };
-        outcome.doorbell = self.channel.publish(wires.provider)?;
-        self.count(outcome);
-        Ok(outcome)
+        let outcome = if self.receives_in(index) { self.receive(wires)? } else { self.serve(index, wires)? };
+        self.conclude(outcome, wires)
     }
 
     /// The driver domain has completed requests, or received something.
@@ -273,25 +280,17 @@ impl Service {
     #[inline]
     pub fn complete<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         let mut outcome = Outcome::default();
-        let mut queues = 0u8;
-        let result = self.land_all(wires, &mut outcome, &mut queues);
+        let result = self.land_all(wires, &mut outcome);
         // Whatever went wrong: what was taken is taken.
         self.channel.publish_consumed(wires.provider)?;
         result?;
-        for index in bits(queues) {
-            if let Some(queue) = self.queue(index) {
-                outcome.interrupt |= queue.take_interrupt(wires.client)?;
-            }
-        }
         if self.stalled != 0 {
             outcome.add(self.serve_stalled(wires)?);
         }
         if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
             outcome.add(self.receive(wires)?);
         }
-        outcome.doorbell = self.channel.publish(wires.provider)?;
-        self.count(outcome);
-        Ok(outcome)
+        self.conclude(outcome, wires)
     }
 
     /// Goes on where the last call left off.
@@ -303,9 +302,7 @@ impl Service {
         if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
             outcome.add(self.receive(wires)?);
         }
-        outcome.doorbell = self.channel.publish(wires.provider)?;
-        self.count(outcome);
-        Ok(outcome)
+        self.conclude(outcome, wires)
     }
 
     fn serve_stalled<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
@@ -318,7 +315,20 @@ impl Service {
 
     /// Remembers to look into queue `index` when there is room, or time, again.
     fn stall(&mut self, index: u16) {
-        self.stalled |= 1u8.wrapping_shl(u32::from(index));
+        self.stalled |= bit(index);
+    }
+
+    /// Tells the client of used chains, and the driver domain of requests.
+    fn conclude<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+        let mut outcome = outcome;
+        for index in bits(core::mem::take(&mut self.used)) {
+            if let Some(queue) = self.queue(index) {
+                outcome.interrupt |= queue.take_interrupt(wires.client)?;
+            }
+        }
+        outcome.doorbell = self.channel.publish(wires.provider)?;
+        self.count(outcome);
+        Ok(outcome)
     }
 
     fn count(&mut self, outcome: Outcome) {
@@ -341,7 +351,6 @@ impl Service {
             self.stall(index);
             return Ok(outcome);
         }
-        let mut has_used = false;
         let (mut chains, bytes) = (0, self.counters.bytes);
         loop {
             let copied = self.counters.bytes.wrapping_sub(bytes);
@@ -353,7 +362,7 @@ impl Service {
             chains = chains.wrapping_add(1);
             match self.serve_one(index, wires)? {
                 Step::Posted => {}
-                Step::Used => has_used = true,
+                Step::Used => self.used |= bit(index),
                 Step::Stalled => {
                     self.stall(index);
                     break;
@@ -365,9 +374,6 @@ impl Service {
                     }
                 }
             }
-        }
-        if has_used && let Some(queue) = self.queue(index) {
-            outcome.interrupt = queue.take_interrupt(wires.client)?;
         }
         Ok(outcome)
     }
@@ -523,17 +529,12 @@ impl Service {
         self.channel.post(wires.provider, &request)
     }
 
-    /// Takes what the driver domain has completed. `queues` gets a bit for each queue with used buffers.
-    fn land_all<M: GuestMemory>(
-        &mut self,
-        wires: &Wires<'_, M>,
-        outcome: &mut Outcome,
-        queues: &mut u8,
-    ) -> Result<(), Broken> {
+    /// Takes what the driver domain has completed.
+    fn land_all<M: GuestMemory>(&mut self, wires: &Wires<'_, M>, outcome: &mut Outcome) -> Result<(), Broken> {
         let bytes = self.counters.bytes;
         for _ in 0..COMPLETIONS_MAX {
             let Some(completion) = self.channel.next_completion(wires.provider)? else { return Ok(()) };
-            self.land(&completion, wires, queues)?;
+            self.land(&completion, wires)?;
             if self.counters.bytes.wrapping_sub(bytes) >= u64::from(BYTES_MAX) {
                 break;
             }
@@ -543,12 +544,7 @@ impl Service {
     }
 
     #[inline]
-    fn land<M: GuestMemory>(
-        &mut self,
-        completion: &Completion,
-        wires: &Wires<'_, M>,
-        queues: &mut u8,
-    ) -> Result<(), Broken> {
+    fn land<M: GuestMemory>(&mut self, completion: &Completion, wires: &Wires<'_, M>) -> Result<(), Broken> {
         let landed = if completion.generation == self.channel.generation() {
             self.flights.land(completion.sequence)
         } else {
@@ -561,7 +557,7 @@ impl Service {
         let result = match landed.waiter {
             Waiter::Nobody => Ok(()),
             Waiter::Chain { queue, place } => {
-                *queues |= 1u8.wrapping_shl(u32::from(queue));
+                self.used |= bit(queue);
                 let result = self.give(queue, place, &landed, completion, wires);
                 self.flights.free_chain(place);
                 result
@@ -617,7 +613,6 @@ impl Service {
         if !self.is_up {
             return Ok(outcome);
         }
-        let mut has_used = false;
         for step in 0..=RECEPTIONS_MAX {
             let Some((receive, offset)) = self.channel.peek_reception(wires.provider)? else { break };
             if step == RECEPTIONS_MAX {
@@ -625,7 +620,7 @@ impl Service {
                 break;
             }
             match self.receive_one(&receive, offset, wires)? {
-                Received::Delivered => has_used = true,
+                Received::Delivered => {}
                 Received::Dropped => self.counters.dropped = self.counters.dropped.wrapping_add(1),
                 Received::NoBuffer => {
                     let Some(queue) = self.queue(RECEIVE_QUEUE) else { break };
@@ -638,9 +633,6 @@ impl Service {
             self.channel.consume_reception();
         }
         self.channel.publish_consumed(wires.provider)?;
-        if has_used && let Some(queue) = self.queue(RECEIVE_QUEUE) {
-            outcome.interrupt = queue.take_interrupt(wires.client)?;
-        }
         Ok(outcome)
     }
 
@@ -658,15 +650,19 @@ impl Service {
         }
         let header_size = if is_network { network::HEADER_SIZE } else { 0 };
         let total = header_size.wrapping_add(length);
-        let Some(Some(queue)) = self.queues.get_mut(usize::from(RECEIVE_QUEUE)) else { return Ok(Received::Dropped) };
+        // Nothing is used before DRIVER_OK (VIRTIO 1.2, 3.1.1): its interrupt would be lost.
+        let (true, Some(Some(queue))) = (self.is_live, self.queues.get_mut(usize::from(RECEIVE_QUEUE))) else {
+            return Ok(Received::Dropped);
+        };
 
         let mut places = [0; MERGED_MAX];
         let mut room = 0u64;
         let mut count = 0usize;
         while room < total {
-            let (true, Some(place)) = (count == 0 || self.merges, self.flights.take_chain()) else {
+            if count != 0 && !self.merges {
                 break;
-            };
+            }
+            let Some(place) = self.flights.take_chain() else { break };
             let Some(chain) = self.flights.chain_mut(place) else { break };
             match queue.pop(wires.client, chain) {
                 Ok(true) => {}
@@ -695,6 +691,7 @@ impl Service {
             count = count.wrapping_add(1);
         }
         let places = places.get(..count).unwrap_or(&[]);
+        self.used |= bit(RECEIVE_QUEUE);
         let result = if room < total {
             // Buffers that cannot hold it: they go back empty, and the frame is lost.
             give_back_empty(queue, &self.flights, places, wires.client).map(|()| Received::Dropped)
@@ -761,9 +758,20 @@ fn offset_of(run: Run) -> u64 {
 }
 
 /// The numbers of the bits that are set.
-fn bits(set: u8) -> impl Iterator<Item = u16> {
-    (0..QUEUES_MAX as u16).filter(move |bit| set & 1u8.wrapping_shl(u32::from(*bit)) != 0)
+fn bits(mut set: u8) -> impl Iterator<Item = u16> {
+    core::iter::from_fn(move || {
+        let lowest = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (lowest < u8::BITS).then_some(lowest as u16)
+    })
 }
+
+/// The bit of queue `index`.
+const fn bit(index: u16) -> u8 {
+    1u8.wrapping_shl(index as u32)
+}
+
+const _: () = assert!(QUEUES_MAX == u8::BITS as usize, "sets of queues are bytes");
 
 fn give_back_empty<M: GuestMemory>(
     queue: &mut Virtqueue,

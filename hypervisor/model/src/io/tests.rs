@@ -52,6 +52,7 @@ impl Stage {
         if matches!(kind, ServiceKind::Network | ServiceKind::Console) {
             stage.start(1);
         }
+        stage.service.negotiated(false, false);
         stage
     }
 

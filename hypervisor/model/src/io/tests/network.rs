@@ -88,6 +88,55 @@ fn a_buffer_that_is_too_small_and_cannot_be_merged_loses_the_frame() {
 }
 
 #[test]
+fn buffers_that_are_too_small_again_and_again_cost_the_device_nothing() {
+    let mut stage = Stage::new(ServiceKind::Network);
+    for _ in 0..10 {
+        stage.deliver(&[1; 100], 0, (0, 0));
+        stage.offer(RECEIVE, 0, &[(FRAME, 64, true)]);
+        assert!(stage.complete().unwrap().interrupt, "the driver hears of its empty buffer");
+        assert_eq!(stage.used(RECEIVE), Some((0, 0)));
+    }
+    stage.deliver(&[2; 100], 0, (0, 0));
+    stage.offer(RECEIVE, 0, &[(HEADER, 12, true), (FRAME, 1514, true)]);
+    stage.complete().unwrap();
+    assert_eq!((stage.used(RECEIVE), stage.service.counters().dropped), (Some((0, 112)), 10));
+    stage.offer(SEND, 0, &[(HEADER, 12, false), (FRAME, 60, false)]);
+    stage.notify(SEND).unwrap();
+    assert!(stage.request().is_some());
+}
+
+#[test]
+fn nothing_is_received_before_the_driver_is_ready() {
+    let mut stage = Stage::new(ServiceKind::Network);
+    stage.service.reset();
+    stage.start(RECEIVE);
+    stage.offer(RECEIVE, 0, &[(HEADER, 12, true), (FRAME, 1514, true)]);
+    stage.deliver(&[1; 100], 0, (0, 0));
+    assert_eq!((stage.complete(), stage.used(RECEIVE)), (Ok(Outcome::default()), None));
+    stage.service.negotiated(false, false);
+    stage.deliver(&[2; 100], 0, (0, 0));
+    assert!(stage.complete().unwrap().interrupt);
+    assert_eq!((stage.used(RECEIVE), stage.get(FRAME, 1)), (Some((0, 112)), vec![2]));
+}
+
+#[test]
+fn a_client_hears_of_its_buffers_when_the_driver_domain_has_broken_down_and_is_back() {
+    let mut stage = Stage::new(ServiceKind::Network);
+    stage.service.suspend();
+    stage.offer(SEND, 0, &[(HEADER, 12, false), (FRAME, 60, false)]);
+    assert_eq!(stage.notify(SEND), Ok(Outcome::default()));
+    let receptions = GuestAddr(CHANNEL + control::RECEPTIONS_PRODUCED);
+    stage.provider.store_u32(receptions, 129).unwrap();
+    let wires = Wires { client: &stage.client, provider: &stage.provider };
+    assert_eq!(stage.service.serve_again(&wires), Err(Broken::Provider));
+    assert_eq!(stage.used(SEND), Some((0, 0)));
+    stage.provider = FakeMemory::new(MEMORY_SIZE);
+    stage.service.restart_channel(&stage.provider).unwrap();
+    let wires = Wires { client: &stage.client, provider: &stage.provider };
+    assert!(stage.service.serve_again(&wires).unwrap().interrupt);
+}
+
+#[test]
 fn a_client_that_wants_whole_checksums_gets_them() {
     let mut stage = Stage::new(ServiceKind::Network);
     stage.service.negotiated(false, false);
