@@ -7,7 +7,8 @@
 //! knows what each row means.
 //!
 //! The parameter `bench=` on the command line chooses: `shared` measures the switch between two CPUs that share a core,
-//! `boot` prints only when this guest was started, and without it everything else is measured.
+//! `virtio` the devices of a driver domain, `boot` prints only when this guest was started, and without it everything else
+//! is measured.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod compute;
 mod interrupts;
 mod pair;
 mod shared;
+mod virtio;
 
 use rt::{gic, machine, report, timer};
 
@@ -32,11 +34,13 @@ fn main() -> ! {
     match machine().parameter("bench") {
         Some("boot") => {}
         Some("shared") => shared::run(),
+        Some("virtio") => virtio::run(true),
         _ => {
             accesses::run();
             interrupts::run();
             pair::run();
             compute::run();
+            virtio::run(false);
         }
     }
     report::finish()
