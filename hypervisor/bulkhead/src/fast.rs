@@ -55,7 +55,8 @@ impl Guest for GuestCpu {
     #[inline]
     fn wait(vcpu: &mut Vcpu<Self>, esr: u64) -> Verdict {
         vcpu.guest.exits += 1;
-        vcpu.guest.waiting = waits_for_interrupt(esr);
+        // What its devices have left over comes first: no interrupt would end the wait for that.
+        vcpu.guest.waiting = waits_for_interrupt(esr) && vcpu.guest.unfinished == 0;
         let verdict = leave(vcpu, Left::Reschedule);
         cpu::skip_instruction();
         verdict

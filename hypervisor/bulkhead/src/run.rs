@@ -45,7 +45,8 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
     vm.note_exits(index, vcpu.guest.exits);
     match left {
         Left::Reschedule => {}
-        Left::Wait => vcpu.guest.waiting = true,
+        // As in `Guest::wait`.
+        Left::Wait => vcpu.guest.waiting = vcpu.guest.unfinished == 0,
         Left::Interrupt(intid) => serve(machine, intid, vcpu.guest.core),
         Left::CpuOff => {
             vcpu.guest.is_leaving = true;

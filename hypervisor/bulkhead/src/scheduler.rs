@@ -318,6 +318,9 @@ fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
     if active != 0 {
         activate(machine, number, active);
     }
+    if guest.unfinished != 0 {
+        remind(machine, number);
+    }
     // With it come the timers, whose interrupts are active again by now.
     vcpu.load(&vcpu.guest.placement());
     machine.set_running(number, Some(&vcpu.guest));
@@ -331,6 +334,14 @@ fn activate(machine: &Machine, number: usize, mut active: u32) {
         machine.gic.activate_private(number, active.trailing_zeros());
         active &= active - 1;
     }
+}
+
+/// Makes the virtual CPU that core `number` is about to run go on with what its devices have left over: the kick that was
+/// to see to it has been taken by another one of the core.
+#[cold]
+#[inline(never)]
+fn remind(machine: &Machine, number: usize) {
+    machine.gic.send_sgi(number, gic::KICK);
 }
 
 /// The deadline `time`; the end of time is none.
