@@ -169,7 +169,11 @@ impl VirtioDevice {
     fn complete(&self, client: &Vm, provider: &Vm) -> Reaction {
         let mut state = self.state.lock();
         let outcome = state.service.complete(&Wires { client: &client.ram, provider: &provider.ram });
-        state.react(outcome, self.interrupt, client)
+        let mut reaction = state.react(outcome, self.interrupt, client);
+        // The client's mistake ended the call, and what else was completed is still in the ring: it has to be taken, or its
+        // pages are lost to whoever uses the device next.
+        reaction.again |= matches!(reaction.breach, Some(Broken::Client(_)));
+        reaction
     }
 
     /// The driver domain says what stands behind the device.
