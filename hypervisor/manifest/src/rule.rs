@@ -89,7 +89,7 @@ pub enum Rule<'a> {
     NoProvider { vm: Name<'a>, device: Name<'a> },
     /// A channel is made of pages and lies in its driver domain's RAM, apart from other channels.
     BadChannel { vm: Name<'a>, device: Name<'a>, channel: Span, why: &'static str },
-    /// A driver domain's channels have different numbers, below [`CHANNELS_MAX`].
+    /// A driver domain's channels have different numbers, from 0 without a gap, and are no more than [`CHANNELS_MAX`].
     ChannelNumber { vm: Name<'a>, device: Name<'a>, channel: u16 },
     /// A file of a driver domain is not loaded over a channel.
     LoadOverChannel { vm: Name<'a>, file: Name<'a>, channel: Span },
@@ -269,8 +269,8 @@ impl fmt::Display for Rule<'_> {
             }
             Self::ChannelNumber { vm, device, channel } => write!(
                 out,
-                "device {device:?} of vm {vm:?} has channel number {channel}, which is taken or not below \
-                 {CHANNELS_MAX}; give it another"
+                "device {device:?} of vm {vm:?} has channel number {channel}, which is taken or too high; number a driver \
+                 domain's channels from 0, {CHANNELS_MAX} at most"
             ),
             Self::LoadOverChannel { vm, file, channel } => write!(
                 out,

@@ -69,7 +69,9 @@ impl System {
             let (vm, device) = client.names();
             return broken(client.place(), Rule::NoProvider { vm, device });
         };
-        if usize::from(service.channel) >= CHANNELS_MAX {
+        // With each number given once, they count from 0 without a gap.
+        let beside = self.clients().filter(|other| other.service.provider == service.provider).count();
+        if usize::from(service.channel) >= beside.min(CHANNELS_MAX) {
             return client.bad_number();
         }
         let channel = service.span();

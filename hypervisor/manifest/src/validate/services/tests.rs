@@ -53,10 +53,10 @@ fn a_channel_has_one_client() {
     let sentence = "the channel 0x7fe8_0000–0x7ff6_ffff of device \"virtio-net\" of vm \"beta\" overlaps another \
                     channel; move it";
     refused(|service| service.address = 0x7fe8_0000, sentence);
-    for channel in [0, 64, u16::MAX] {
+    for channel in [0, 2, 64, u16::MAX] {
         let sentence = format!(
-            "device \"virtio-net\" of vm \"beta\" has channel number {channel}, which is taken or not below 64; give it \
-             another"
+            "device \"virtio-net\" of vm \"beta\" has channel number {channel}, which is taken or too high; number a \
+             driver domain's channels from 0, 64 at most"
         );
         refused(|service| service.channel = channel, &sentence);
     }
