@@ -56,7 +56,8 @@ impl Channel {
             announced: 0,
             completed: 0,
             received: 0,
-            is_dirty: false,
+            // "Ready" does so much at one go, and does not say whether there was more.
+            is_dirty: true,
         })
     }
 

@@ -11,7 +11,7 @@ use abi::io::{FUNCTION_ATTACH, FUNCTION_READY, Operation, Request, Status};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{Ordering, fence};
 use rt::shared::Shared;
-use rt::{gic, hypercall, interrupts, machine, println};
+use rt::{gic, hypercall, interrupts, machine, println, psci, timer};
 
 /// How many requests of one channel are served in one round, so that none starves.
 const REQUESTS_PER_ROUND: usize = 16;
@@ -111,7 +111,11 @@ impl Domain {
     pub fn run(mut self) -> ! {
         println!("driver-domain: serving {} devices", self.clients.len());
         hypercall::call(FUNCTION_READY, [0; 4]);
+        let end = self.restart_time();
         loop {
+            if end.is_some_and(|end| timer::now() >= end) {
+                psci::system_reset();
+            }
             if self.round() || self.announce() {
                 continue;
             }
@@ -127,6 +131,19 @@ impl Domain {
                 gic::end(id);
             }
         }
+    }
+
+    /// When this domain restarts itself, in ticks: `driver-domain.restart=MILLISECONDS` on its command line, for a test of
+    /// what its clients see of that. Whatever is in flight then stays so.
+    fn restart_time(&self) -> Option<u64> {
+        let milliseconds = machine().number("driver-domain.restart", 0);
+        if milliseconds == 0 {
+            return None;
+        }
+        let end = timer::now().saturating_add(timer::ticks(milliseconds.saturating_mul(1000)));
+        gic::enable(timer::VIRTUAL_TIMER);
+        timer::arm(end);
+        Some(end)
     }
 
     /// Does what there is to do once; says whether there was anything.

@@ -208,7 +208,8 @@ const _: () = {
 /// its size are told.
 pub const FUNCTION_ATTACH: u32 = 0xc600_0010;
 
-/// The function id of "ready": every channel is attached, and clients may start. Returns 0.
+/// The function id of "ready": every channel is attached, and clients may start. Returns 0. "Complete" for each channel
+/// follows, since what has waited for a driver domain may be more than EL2 does at one go.
 pub const FUNCTION_READY: u32 = 0xc600_0011;
 
 /// The function id of "complete": channel `x1` has completions or receptions. Returns 0, -3 (no such channel), or 1 if

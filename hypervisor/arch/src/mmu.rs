@@ -209,6 +209,15 @@ impl HypMap {
             .map_err(|error| Unmappable { what, range, why: Why::Table(error) })
     }
 
+    /// Adds the registers at `range`.
+    pub(crate) fn map_registers(&mut self, range: Range) -> Result<(), Unmappable> {
+        self.map("registers of a device", range, Attributes::HYP_DEVICE)?;
+        // From invalid to valid: nothing to invalidate, but the walker has to see it.
+        // SAFETY: barriers.
+        unsafe { asm!("dsb ishst", "isb", options(nostack)) };
+        Ok(())
+    }
+
     /// Turns this core's MMU and caches on.
     pub fn enable(&self) {
         let settings = self.settings();

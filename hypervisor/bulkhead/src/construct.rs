@@ -17,7 +17,7 @@ use arch::device_window::DeviceWindow;
 use arch::gic::{self, Gic};
 use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, MemoryBlock, PhysicalMemory};
-use arch::mmu::{Stage2, Windows};
+use arch::mmu::{HypMap, Stage2, Windows};
 use arch::shadow::{ReadablePage, ShadowPage};
 use core::sync::atomic::Ordering;
 use devices::Make;
@@ -33,6 +33,8 @@ const TABLES_PER_VM: u64 = 24;
 const TABLE_SIZE: u64 = arch::mmu::TABLE_SIZE;
 /// Guest RAM starts at a multiple of this, so that stage 2 maps it in blocks.
 const BLOCK_SIZE: u64 = 2 << 20;
+/// The name of physical devices that EL2 resets before it clears the memory of their owner.
+const VIRTIO_MMIO: &str = "virtio-mmio";
 /// The SPIs of a machine: as many as the vGIC has.
 const SPIS: usize = 32 * model::vgic::SPI_WORDS;
 
@@ -43,7 +45,7 @@ const _: () =
 ///
 /// # Errors
 /// A sentence: what is wrong with the bundle, or what does not fit the board.
-pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
+pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> Result<&'static Machine, String> {
     let mut memory = PhysicalMemory::take(board)?;
     let bytes = memory.bundle();
     if bytes.is_empty() {
@@ -53,11 +55,12 @@ pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
     let system = bundle.manifest().map_err(|error| error.to_string())?;
     check(&system, &bundle, board, &memory)?;
 
-    let mut fixed = reserve(&system, &mut memory)?;
+    let fixed = reserve(&system, &mut memory)?;
+    let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed };
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
         let channels = channels_of(&system, number);
-        vms.push(build_vm(number, vm, channels, &bundle, board, &mut memory, &mut fixed)?);
+        vms.push(build_vm(number, vm, channels, &mut material)?);
     }
     let vms: &'static [Vm] = Box::leak(vms.into_boxed_slice());
     let cores = usize::from(system.cores);
@@ -74,6 +77,15 @@ pub fn build(board: &Board, gic: Gic) -> Result<&'static Machine, String> {
         console::help();
     }
     Ok(machine)
+}
+
+/// What virtual machines are made of.
+struct Material<'a> {
+    bundle: &'a Bundle<'static>,
+    board: &'a Board,
+    map: &'a mut HypMap,
+    memory: &'a mut PhysicalMemory,
+    fixed: Fixed,
 }
 
 /// RAM at fixed physical addresses, in the manifest's order.
@@ -128,18 +140,19 @@ fn build_vm(
     number: usize,
     vm: &manifest::Vm,
     channels: Vec<(usize, usize)>,
-    bundle: &Bundle<'static>,
-    board: &Board,
-    memory: &mut PhysicalMemory,
-    fixed: &mut Fixed,
+    material: &mut Material<'_>,
 ) -> Result<Vm, String> {
-    let Devices { bus, slots, virtio, pages } = build_devices(vm, memory)?;
+    let Devices { bus, slots, virtio, pages } = build_devices(vm, material.memory)?;
     let mut registers = Vec::with_capacity(vm.assigned.len());
     for device in &vm.assigned {
-        let window = DeviceWindow::new(board, device.address, device.size);
+        let window = DeviceWindow::new(material.board, material.map, device.address, device.size);
         registers.push(window.map_err(|why| format!("the registers of {} of vm {} {why}", device.name, vm.name))?);
     }
-    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, memory, fixed)?;
+    let are_virtio = vm.assigned.iter().map(|device| device.name == VIRTIO_MMIO);
+    let virtio_windows =
+        registers.iter().zip(are_virtio).filter_map(|(window, is_virtio)| is_virtio.then_some(*window));
+    let virtio_windows = virtio_windows.collect();
+    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, material)?;
     let vgic = new_vgic(vm.vcpus.len());
     let assigned: Vec<u32> = vm.assigned.iter().flat_map(|device| device.interrupts.iter().copied()).collect();
     for intid in &assigned {
@@ -150,7 +163,7 @@ fn build_vm(
     }
     let mut images = Vec::new();
     for load in &vm.loads {
-        let bytes = bundle.find(&load.file).map_err(|error| error.to_string())?;
+        let bytes = material.bundle.find(&load.file).map_err(|error| error.to_string())?;
         images.push(Image { address: load.address, bytes });
     }
     Ok(Vm::new(Parts {
@@ -165,6 +178,7 @@ fn build_vm(
         channels,
         doorbell: vm.doorbell.map(IntId::new),
         assigned,
+        virtio_windows,
         console: console::add_guest(&vm.name),
         images,
         seeds: vm.seeds.iter().map(|seed| (seed.address, seed.size as usize)).collect(),
@@ -186,17 +200,16 @@ fn build_memory(
     number: usize,
     vm: &manifest::Vm,
     windows: &Windows<'_>,
-    memory: &mut PhysicalMemory,
-    fixed: &mut Fixed,
+    material: &mut Material<'_>,
 ) -> Result<(GuestRam, Stage2), String> {
     let name = &vm.name;
-    let tables = memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
+    let tables = material.memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
     let tables = tables.ok_or_else(|| format!("no RAM is left for the tables of vm {name}"))?;
     let mut ram = GuestRam::new();
     for MemoryRegion { guest, size, physical } in &vm.memory {
         let block = match physical {
-            Some(_) => fixed.next(),
-            None => memory.allocate(*size, BLOCK_SIZE),
+            Some(_) => material.fixed.next(),
+            None => material.memory.allocate(*size, BLOCK_SIZE),
         };
         let block = block.ok_or_else(|| no_room(name, *guest, *size))?;
         ram.add(*guest, block)

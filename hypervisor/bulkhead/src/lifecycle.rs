@@ -56,6 +56,10 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
             device.suspend();
         }
     }
+    // No request of the past may write to memory that is being cleared, or raise an interrupt.
+    for window in &vm.virtio_windows {
+        window.reset_virtio();
+    }
     for intid in &vm.assigned {
         machine.gic.quiesce_spi(*intid);
     }

@@ -33,7 +33,7 @@ arch::entry!(primary, secondary);
 /// From the first Rust instruction of the primary core to its run loop.
 fn primary(device_tree: DeviceTree) -> ! {
     let hardware = boot::step(arch::take_hardware(device_tree));
-    let map = boot::step(HypMap::new(&hardware.board));
+    let mut map = boot::step(HypMap::new(&hardware.board));
     map.enable();
     arch::heap::configure();
     epitaph::describe_with(boot::describe_core);
@@ -41,7 +41,7 @@ fn primary(device_tree: DeviceTree) -> ! {
     console::install(uart, board.console_in_lines);
     log::info!("Bulkhead {} on {} cores", env!("CARGO_PKG_VERSION"), board.cores.len());
     gic.configure_distributor();
-    let machine = boot::step(construct::build(&board, gic));
+    let machine = boot::step(construct::build(&board, gic, &mut map));
     boot::start_cores(&board, &map, machine);
     boot::enter_run_loop(machine, 0)
 }

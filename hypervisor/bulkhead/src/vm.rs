@@ -4,6 +4,7 @@ use crate::console::GuestConsole;
 use crate::virtio::VirtioDevice;
 use alloc::string::String;
 use alloc::vec::Vec;
+use arch::device_window::DeviceWindow;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
 use arch::timer;
@@ -178,6 +179,8 @@ pub struct Vm {
     pub doorbell: Option<IntId>,
     /// The INTIDs of its physical devices.
     pub assigned: Vec<u32>,
+    /// The registers of its physical virtio devices.
+    pub virtio_windows: Vec<DeviceWindow>,
     /// A driver domain has said that its clients may start.
     pub is_ready: AtomicBool,
     /// It is prepared, and starts as soon as its driver domain is ready.
@@ -243,6 +246,8 @@ pub struct Parts {
     /// As in [`Vm`].
     pub assigned: Vec<u32>,
     /// As in [`Vm`].
+    pub virtio_windows: Vec<DeviceWindow>,
+    /// As in [`Vm`].
     pub console: GuestIndex,
     /// As in [`Vm`].
     pub images: Vec<Image>,
@@ -275,6 +280,7 @@ impl Vm {
             channels: parts.channels,
             doorbell: parts.doorbell,
             assigned: parts.assigned,
+            virtio_windows: parts.virtio_windows,
             is_ready: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
             breaches: AtomicU32::new(0),
