@@ -34,6 +34,8 @@ use rt::{gic, machine, println, psci};
 rt::entry!(main);
 
 fn main() -> ! {
+    // Its clients wait for it, and EL2 remembers what they wait for.
+    rt::restart_after_panic();
     // What the drivers have to tell at less than a warning is said here in our own words.
     log::set_max_level(log::LevelFilter::Warn);
     gic::init();

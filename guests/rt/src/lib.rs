@@ -44,7 +44,7 @@ mod vectors;
 pub mod virtio;
 
 pub use machine::{Machine, machine};
-pub use panic::stay_after_panic;
+pub use panic::{restart_after_panic, stay_after_panic};
 pub use probe::Abort;
 pub use report::{Failure, Outcome};
 

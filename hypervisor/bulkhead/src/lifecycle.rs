@@ -35,10 +35,11 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
     }
 }
 
-/// Stops the machine of `guest`, which has caused the SError `esr`.
+/// Stops the machine of `guest`, which has caused the SError `esr`. A driver domain starts again: others wait for it.
 pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
     log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
-    stop(machine, guest.vm, Phase::StoppingForOff, guest.core);
+    let phase = if guest.vm.is_driver_domain() { Phase::StoppingForReset } else { Phase::StoppingForOff };
+    stop(machine, guest.vm, phase, guest.core);
 }
 
 /// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; the last one takes the machine to its next phase.
