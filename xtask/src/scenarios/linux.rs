@@ -28,6 +28,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         icount: None,
         verdict: fifty_rounds,
     };
+    let on_one_and_four = Scenario {
+        name: "Linux guests with one CPU and with four check themselves".to_owned(),
+        system: "test-linux-cpus",
+        cpu: None,
+        command_line: "bulkhead.selfcheck",
+        damage: Damage::None,
+        limit_seconds: 150,
+        icount: None,
+        verdict: verdict::whole_run,
+    };
     let disks = |name: &str, command_line, verdict| Scenario {
         name: name.to_owned(),
         system: "two-linux",
@@ -45,7 +55,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         written_despite_restarts,
     );
     let reread = disks("64 MiB that two Linux guests wrote are there after a restart", "bulkhead.reread", reread);
-    on_each_cpu.into_iter().chain([hotplug, written, reread]).collect()
+    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, written, reread]).collect()
 }
 
 /// What each guest writes in a scenario, in bytes.
