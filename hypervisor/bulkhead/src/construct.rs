@@ -241,6 +241,10 @@ fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<Devic
             format!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
         })?;
         let number = match model.make {
+            // Channels know a device by its number among those that have a driver domain (`channels_of`).
+            Make::Emulated(_) if device.service.is_some() => {
+                return Err(format!("the {} of vm {name} has a driver domain and needs none", model.name));
+            }
             Make::Emulated(create) => {
                 slots.push(Slot::new(create(), device.interrupt.map(IntId::new)));
                 slots.len() - 1
