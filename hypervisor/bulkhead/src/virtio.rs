@@ -23,7 +23,7 @@ use model::io::{Outcome, Service, ServiceKind};
 use model::psci;
 use model::vgic::{IntId, Kicks};
 use model::virtqueue::Features;
-use spin::Mutex;
+use spin::mutex::TicketMutex;
 use vdev::Width;
 
 /// On the bus of a virtual machine, the device numbers from here on are para-virtual devices.
@@ -44,7 +44,9 @@ impl Shadow for Page {
 
 /// A para-virtual device in its place.
 pub struct VirtioDevice {
-    state: Mutex<State>,
+    /// In turn: or all CPUs of a client that notifies without end could keep the driver domain, and so its other clients,
+    /// waiting.
+    state: TicketMutex<State>,
     interrupt: IntId,
     /// The driver domain: its place among the virtual machines.
     pub provider: usize,
@@ -86,7 +88,7 @@ impl VirtioDevice {
         let state =
             State { registers, service: Service::new(service_kind, service.address, service.size), page, line: false };
         Self {
-            state: Mutex::new(state),
+            state: TicketMutex::new(state),
             interrupt,
             provider: usize::from(service.provider),
             mac: service.mac.unwrap_or_default(),
@@ -115,8 +117,8 @@ impl VirtioDevice {
 
     /// Logs what happened so far; `vm` is the client, whose device `index` this is.
     pub fn report(&self, vm: &str, index: usize) {
-        let state = self.state.lock();
-        let counters = state.service.counters();
+        // A log line takes its time: nobody waits for the device meanwhile.
+        let counters = *self.state.lock().service.counters();
         log::info!(
             "vm {vm}, virtio device {index}: requests={} bytes={} kicks={} doorbells={} interrupts={} dropped={} forged={} replays={}",
             counters.requests,
