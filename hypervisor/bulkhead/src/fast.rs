@@ -1,7 +1,7 @@
 //! The fast tier: what is answered on the exit path itself. See `ARCHITECTURE.md`, "Trap story".
 //!
-//! Nothing here logs or allocates, and nothing waits but for a lock (see `ARCHITECTURE.md`, invariant 6). What it cannot answer it leaves to [`crate::run`], with the reason in
-//! [`GuestCpu::left`].
+//! Nothing here logs or allocates, and nothing waits but for a lock (see `ARCHITECTURE.md`, invariant 6). What it cannot
+//! answer it leaves to [`crate::run`], with the reason in [`GuestCpu::left`].
 
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::{hypercall, interrupt, mmio, system_register, virtio};
