@@ -12,7 +12,7 @@ use plotters::{
 };
 
 /// A row with a longer bar would press all others into nothing; the table has it.
-const SHOWN_MAX: f64 = 2500.0;
+pub(super) const SHOWN_MAX: f64 = 2500.0;
 
 const WIDTH: i32 = 1000;
 /// Where the bars begin: left of it stand the titles.
@@ -20,8 +20,10 @@ const LEFT: i32 = 400;
 /// What the longest bar leaves for its number.
 const RIGHT: i32 = 70;
 const TOP: i32 = 34;
-const BAR: i32 = 13;
+const BAR: i32 = 15;
 const GAP: i32 = 12;
+/// Below the last bar: the numbers of the scale.
+const FOOT: i32 = 24;
 const TEXT_SIZE: i32 = 14;
 const FONT: &str = "sans-serif";
 
@@ -54,7 +56,7 @@ pub(super) fn draw(rows: &Rows, measured: &Measured) -> anyhow::Result<String> {
         .collect();
     let longest = shown.iter().flat_map(|(_, bars)| bars).map(|(_, value)| *value).fold(1.0, f64::max);
     let scale = f64::from(WIDTH - LEFT - RIGHT) / longest;
-    let height = TOP + shown.iter().map(|(_, bars)| bars.len() as i32 * BAR + GAP).sum::<i32>() + GAP;
+    let height = TOP + shown.iter().map(|(_, bars)| bars.len() as i32 * BAR + GAP).sum::<i32>() + GAP + FOOT;
 
     let mut svg = String::new();
     {
@@ -100,12 +102,12 @@ impl Drawing<'_, '_> {
         let mut at = 0;
         while f64::from(at) <= longest {
             let x = LEFT + (f64::from(at) * self.scale) as i32;
-            let line = PathElement::new(vec![(x, TOP), (x, height - GAP)], FAINT);
+            let line = PathElement::new(vec![(x, TOP), (x, height - FOOT)], FAINT);
             self.area.draw(&line).map_err(|error| anyhow!("{error}"))?;
-            self.text(&at.to_string(), x, height - GAP / 2, HPos::Center)?;
+            self.text(&number(Some(f64::from(at)), Unit::Bytes), x, height - FOOT / 2, HPos::Center)?;
             at += step;
         }
-        Ok(())
+        self.text("instructions", LEFT - 10, height - FOOT / 2, HPos::Right)
     }
 
     fn row(&mut self, top: i32, row: &Row, bars: &[(Platform, f64)]) -> anyhow::Result<()> {

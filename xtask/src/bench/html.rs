@@ -10,11 +10,11 @@ use anyhow::Context;
 use std::{fmt::Write, path::Path};
 
 const STYLE: &str = "
-body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; background: #fff; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
+body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; background: #fff; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #d7dbe0 }
-table { border-collapse: collapse; width: 100%; font-size: .92rem } th, td { padding: .25rem .6rem; text-align: right }
+div { overflow-x: auto; margin-top: 1.5rem } table { border-collapse: collapse; width: 100%; font-size: .92rem } th, td { padding: .25rem .45rem; text-align: right }
 th { border-bottom: 2px solid #22262b; vertical-align: bottom; font-weight: 600 } td { border-bottom: 1px solid #eceef1 }
-th:first-child, td:first-child { text-align: left } td.own { font-weight: 600; color: #1f6fb2 }
+th:first-child, td:first-child { text-align: left; min-width: 19rem } td.own { font-weight: 600; color: #1f6fb2 }
 td:last-child { white-space: nowrap } td.bad { color: #b3261e; font-weight: 600 } td.good { color: #1b7f3b } tr.later td { color: #8a929b }
 svg { width: 100%; height: auto } p.small { color: #59616a; font-size: .92rem } code { background: #f2f4f6; padding: 0 .25rem }
 ";
@@ -32,7 +32,13 @@ pub(crate) fn write(path: &Path, qemu: &str, rows: &Rows, reports: &[Report<'_>]
         let picture = chart::draw(rows, measured)?;
         let file = directory.join(format!("bench-{cpu}.svg"));
         std::fs::write(&file, &picture).with_context(|| format!("{} cannot be written", file.display()))?;
-        writeln!(page, "<h2>{}</h2>\n{picture}", escaped(&format!("On -cpu {cpu}")))?;
+        writeln!(
+            page,
+            "<h2>On <code>-cpu {}</code></h2>\n{picture}\n<p class=\"small\">Rows of {} instructions and more are in the table \
+             alone: beside them all others would be too short to see.</p>",
+            escaped(cpu),
+            number(Some(chart::SHOWN_MAX), Unit::Instructions)
+        )?;
         table(&mut page, rows, measured, findings)?;
     }
     foot(&mut page)?;
@@ -43,9 +49,9 @@ fn head(page: &mut String, qemu: &str, reports: &[Report<'_>]) -> anyhow::Result
     let refused: usize =
         reports.iter().map(|(_, _, findings)| findings.iter().filter(|it| it.is_refused()).count()).sum();
     let summary = match refused {
-        0 => "Every row is within its limit and no dearer than before.".to_owned(),
-        1 => "One row is above its limit or dearer than before.".to_owned(),
-        more => format!("{more} rows are above their limits or dearer than before."),
+        0 => "Every figure is within its limit and no dearer than before.".to_owned(),
+        1 => "One figure is above its limit or dearer than before.".to_owned(),
+        more => format!("{more} figures are above their limits or dearer than before."),
     };
     writeln!(
         page,
@@ -68,13 +74,13 @@ fn table(page: &mut String, rows: &Rows, measured: &Measured, findings: &[Findin
     let (xen_head, ratio_head) = if xen { ("<th>Xen</th>", "<th>Xen takes</th>") } else { ("", "") };
     writeln!(
         page,
-        "<table><thead><tr><th></th><th>no hypervisor</th><th>Bulkhead</th>{xen_head}<th>Bulkhead above native</th>\
-         {ratio_head}<th>at most</th><th></th></tr></thead><tbody>"
+        "<div><table><thead><tr><th></th><th>no hypervisor</th><th>Bulkhead</th>{xen_head}<th>Bulkhead above native</th>\
+         {ratio_head}<th>at most</th><th>result</th></tr></thead><tbody>"
     )?;
     for row in rows.all() {
         table_row(page, row, measured, findings, xen)?;
     }
-    writeln!(page, "</tbody></table>")?;
+    writeln!(page, "</tbody></table></div>")?;
     Ok(())
 }
 

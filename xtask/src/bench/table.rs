@@ -59,7 +59,8 @@ pub(super) fn number(value: Option<f64>, unit: Unit) -> String {
     match value {
         None => String::new(),
         Some(value) if unit == Unit::Bytes || value.abs() >= 99.95 => thousands(value.round() as i64),
-        Some(value) => format!("{value:.1}"),
+        // The sum takes the sign from a zero.
+        Some(value) => format!("{:.1}", (value * 10.0).round() / 10.0 + 0.0),
     }
 }
 
@@ -106,6 +107,7 @@ mod tests {
         assert_eq!(number(Some(52.003), Unit::Instructions), "52.0");
         assert_eq!(number(Some(99.96), Unit::Instructions), "100");
         assert_eq!(number(Some(1_234_567.8), Unit::Instructions), "1,234,568");
+        assert_eq!(number(Some(-0.01), Unit::Instructions), "0.0");
         assert_eq!(number(Some(12.0), Unit::Bytes), "12");
         assert_eq!(number(None, Unit::Bytes), "");
     }
