@@ -31,14 +31,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["bulkhead-abi", "bulkhead-devices", "bulkhead-manifest", "bulkhead-platform", "bulkhead-vdev"],
     ),
     ("bulkhead-guest-rt", &["bulkhead-abi"]),
+    ("bulkhead-driver-services", &["bulkhead-abi"]),
+    ("bulkhead-driver-domain", &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-driver-services"]),
 ];
 
 /// What a guest, other than the runtime itself, may use.
 const ALLOWED_TO_GUESTS: &[&str] = &["bulkhead-abi", "bulkhead-guest-rt"];
 
 /// The crates that must say `#![forbid(unsafe_code)]`.
-const PURE: &[&str] =
-    &["bulkhead-abi", "bulkhead-devices", "bulkhead-manifest", "bulkhead-model", "bulkhead-platform", "bulkhead-vdev"];
+const PURE: &[&str] = &[
+    "bulkhead-abi",
+    "bulkhead-devices",
+    "bulkhead-driver-services",
+    "bulkhead-manifest",
+    "bulkhead-model",
+    "bulkhead-platform",
+    "bulkhead-vdev",
+];
 
 /// Checks the dependencies of every crate, and that the pure crates forbid `unsafe`.
 pub(super) fn check(workspace: &Workspace) -> Vec<Finding> {

@@ -1,0 +1,230 @@
+//! The way out: chains of the client become requests to the driver domain.
+
+use super::super::block::{self, Plan};
+use super::super::channel::Forged;
+use super::super::flights::{Flight, Waiter};
+use super::super::network;
+use super::{BYTES_MAX, Broken, CHAINS_MAX, Outcome, RANDOM_SIZE_MAX, Service, ServiceKind, Wires, bit, offset_of};
+use crate::virtqueue::QueueError;
+use abi::io::{Operation, Request, WINDOW_PAGE_SIZE};
+use vdev::{GuestAddr, GuestMemory};
+
+/// What became of a look at a queue.
+enum Step {
+    Posted,
+    Used,
+    Stalled,
+    Empty,
+}
+
+/// What becomes of a chain.
+enum Next {
+    /// It waits for the driver domain.
+    Post,
+    /// It goes back with so many bytes written.
+    GiveBack(u32),
+    /// There is no room now.
+    PutBack,
+}
+
+/// A request before it has a number and pages.
+struct Order {
+    operation: Operation,
+    sector: u64,
+    length: u32,
+    /// Bytes of header before the data in the readable part.
+    skip: u64,
+    waiter: Waiter,
+}
+
+impl Service {
+    /// Posts the chains of queue `index` to the driver domain.
+    pub(super) fn serve<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+        let mut outcome = Outcome::default();
+        if !self.is_up {
+            self.stall(index);
+            return Ok(outcome);
+        }
+        let (mut chains, bytes) = (0, self.counters.bytes);
+        loop {
+            let copied = self.counters.bytes.wrapping_sub(bytes);
+            if chains == CHAINS_MAX || copied >= u64::from(BYTES_MAX) {
+                self.stall(index);
+                outcome.again = true;
+                break;
+            }
+            chains = chains.wrapping_add(1);
+            match self.serve_one(index, wires)? {
+                Step::Posted => {}
+                Step::Used => self.used |= bit(index),
+                Step::Stalled => {
+                    self.stall(index);
+                    break;
+                }
+                Step::Empty => {
+                    let Some(queue) = self.queue(index) else { break };
+                    if !queue.enable_notifications(wires.client)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Takes one chain of queue `index`, if there is one and room for it.
+    #[inline]
+    fn serve_one<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Step, Broken> {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(Step::Empty) };
+        if !self.flights.has_room() {
+            return Ok(Step::Stalled);
+        }
+        let Some(place) = self.flights.take_chain() else { return Ok(Step::Stalled) };
+        let Some(chain) = self.flights.chain_mut(place) else { return Ok(Step::Stalled) };
+        match queue.pop(wires.client, chain) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.flights.free_chain(place);
+                return Ok(Step::Empty);
+            }
+            Err(error) => {
+                self.flights.free_chain(place);
+                return Err(error.into());
+            }
+        }
+        let head = chain.head;
+        let step = self.dispatch(index, place, wires);
+        match step {
+            Ok(Next::Post) => Ok(Step::Posted),
+            Ok(Next::GiveBack(written)) => {
+                self.flights.free_chain(place);
+                if let Some(queue) = self.queue(index) {
+                    queue.push_used(wires.client, head, written)?;
+                }
+                Ok(Step::Used)
+            }
+            Ok(Next::PutBack) => {
+                self.flights.free_chain(place);
+                if let Some(queue) = self.queue(index) {
+                    queue.put_back(head);
+                }
+                Ok(Step::Stalled)
+            }
+            Err(broken) => {
+                self.flights.free_chain(place);
+                Err(broken)
+            }
+        }
+    }
+
+    /// Decides what becomes of the chain in `place` and does it.
+    #[inline]
+    fn dispatch<M: GuestMemory>(&mut self, index: u16, place: u8, wires: &Wires<'_, M>) -> Result<Next, Broken> {
+        let Some(chain) = self.flights.chain(place) else { return Ok(Next::PutBack) };
+        let waiter = Waiter::Chain { queue: index, place };
+        let order = match self.kind {
+            ServiceKind::Block => match block::plan(chain, wires.client, &self.disk).map_err(QueueError::from)? {
+                Plan::Answered(written) => return Ok(Next::GiveBack(written)),
+                Plan::Post { operation, sector, length } => {
+                    Order { operation, sector, length, skip: block::HEADER_SIZE, waiter }
+                }
+            },
+            ServiceKind::Network => match network::frame(chain, wires.client).map_err(QueueError::from)? {
+                Some(frame) => Order {
+                    operation: Operation::Transmit,
+                    sector: frame.checksum,
+                    length: frame.length,
+                    skip: network::HEADER_SIZE,
+                    waiter: Waiter::Nobody,
+                },
+                None => {
+                    self.counters.dropped = self.counters.dropped.wrapping_add(1);
+                    return Ok(Next::GiveBack(0));
+                }
+            },
+            ServiceKind::Console => Order {
+                operation: Operation::Print,
+                sector: 0,
+                length: chain.readable_bytes().min(self.text_size_max) as u32,
+                skip: 0,
+                waiter: Waiter::Nobody,
+            },
+            ServiceKind::Entropy => Order {
+                operation: Operation::Random,
+                sector: 0,
+                length: chain.writable_bytes().min(RANDOM_SIZE_MAX) as u32,
+                skip: 0,
+                waiter,
+            },
+        };
+        if order.length == 0 && matches!(order.operation, Operation::Print | Operation::Random) {
+            return Ok(Next::GiveBack(0));
+        }
+        self.post(place, &order, wires)
+    }
+
+    /// Copies what goes out and posts the request.
+    #[inline]
+    fn post<M: GuestMemory>(&mut self, place: u8, order: &Order, wires: &Wires<'_, M>) -> Result<Next, Broken> {
+        let has_data = !matches!(order.operation, Operation::Flush | Operation::Discard | Operation::WriteZeroes);
+        let pages = if has_data { u64::from(order.length).div_ceil(WINDOW_PAGE_SIZE) as u16 } else { 0 };
+        let Some(run) = self.window.take(pages) else { return Ok(Next::PutBack) };
+        let Order { operation, sector, length, waiter, skip } = *order;
+        let flight = Flight { operation, sector, length, run, waiter };
+        if has_data
+            && !operation.fills_window()
+            && let Err(broken) = self.copy_out(place, &flight, skip, wires)
+        {
+            self.window.give_back(run);
+            return Err(broken);
+        }
+        let Some(sequence) = self.flights.depart(flight) else {
+            self.window.give_back(run);
+            return Ok(Next::PutBack);
+        };
+        self.send(sequence, &flight, wires)?;
+        self.counters.requests = self.counters.requests.wrapping_add(1);
+        // What was copied out is the client's again at once; what is to come in has to wait.
+        Ok(if order.waiter == Waiter::Nobody { Next::GiveBack(0) } else { Next::Post })
+    }
+
+    /// Copies the data of a request from the chain in `place`, behind `skip` bytes of header, into the window.
+    #[inline]
+    pub(super) fn copy_out<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        flight: &Flight,
+        skip: u64,
+        wires: &Wires<'_, M>,
+    ) -> Result<(), Broken> {
+        let Some(chain) = self.flights.chain(place) else { return Ok(()) };
+        let mut at = self.channel.at(offset_of(flight.run));
+        for segment in chain.readable_range(skip, u64::from(flight.length)) {
+            let copied = wires.client.copy_to(segment.address, wires.provider, at, segment.length);
+            copied.map_err(QueueError::from)?;
+            at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
+        }
+        self.counters.bytes = self.counters.bytes.wrapping_add(u64::from(flight.length));
+        Ok(())
+    }
+
+    /// Puts a request into the ring.
+    #[inline]
+    pub(super) fn send<M: GuestMemory>(
+        &mut self,
+        sequence: u64,
+        flight: &Flight,
+        wires: &Wires<'_, M>,
+    ) -> Result<(), Forged> {
+        let request = Request {
+            sequence,
+            sector: flight.sector,
+            generation: self.channel.generation(),
+            offset: offset_of(flight.run) as u32,
+            length: flight.length,
+            operation: flight.operation as u16,
+            reserved: 0,
+        };
+        self.channel.post(wires.provider, &request)
+    }
+}
