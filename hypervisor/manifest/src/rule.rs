@@ -259,7 +259,7 @@ impl fmt::Display for Rule<'_> {
             ),
             Self::NotOneToOne { vm, region } => write!(
                 out,
-                "vm {vm:?} is a driver domain, but its memory {region} is not at the same physical address; state it"
+                "vm {vm:?} drives physical devices, but its memory {region} is not at the same physical address; state it"
             ),
             Self::NoProvider { vm, device } => {
                 write!(out, "nobody serves device {device:?} of vm {vm:?}; name another vm that is a driver domain")

@@ -43,6 +43,7 @@ impl System {
         }
         self.check_physical_memory(board)?;
         self.check_owners()?;
+        self.check_one_to_one()?;
         self.check_services()
     }
 

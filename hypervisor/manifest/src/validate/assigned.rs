@@ -3,8 +3,7 @@
 
 use super::{Check, VmChecker, broken, is_guest_span, is_size};
 use crate::{
-    ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, MemoryRegion, Name, Owner, PAGE_SIZE, Place, Rule, Span,
-    System, Vm,
+    ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, Name, Owner, PAGE_SIZE, Place, Rule, Span, System, Vm,
 };
 
 /// What a doorbell is called where a rule names a device.
@@ -63,14 +62,7 @@ impl<'a> VmChecker<'a, '_> {
         let Some(doorbell) = self.vm.doorbell else { return Ok(()) };
         let place = Place::Doorbell(self.index);
         self.check_spi(DOORBELL, doorbell, place)?;
-        self.check_unused(DOORBELL, doorbell, self.vm.assigned.len(), place)?;
-        match self.vm.memory.iter().position(|region| region.physical != Some(region.guest)) {
-            None => Ok(()),
-            Some(index) => {
-                let region = self.vm.memory.get(index).map_or(Span::new(0, 0), MemoryRegion::guest_span);
-                broken(Place::Region(self.index, index), Rule::NotOneToOne { vm: self.name(), region })
-            }
-        }
+        self.check_unused(DOORBELL, doorbell, self.vm.assigned.len(), place)
     }
 
     /// Checks that neither a virtual device nor one of the first `count` physical devices has `interrupt`.
@@ -87,6 +79,21 @@ impl<'a> VmChecker<'a, '_> {
 }
 
 impl System {
+    /// Without an SMMU a device reads and writes physical addresses, whatever its owner believes that they are: so the
+    /// memory of whoever owns a device is where it believes it to be.
+    pub(super) fn check_one_to_one(&self) -> Check<'_> {
+        let owners = self.vms.iter().enumerate().filter(|(_, vm)| vm.doorbell.is_some() || !vm.assigned.is_empty());
+        for (index, vm) in owners {
+            for (number, region) in vm.memory.iter().enumerate() {
+                if region.physical != Some(region.guest) {
+                    let (vm, region) = (Name(&vm.name), region.guest_span());
+                    return broken(Place::Region(index, number), Rule::NotOneToOne { vm, region });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that no two machines own the same physical device or physical interrupt.
     pub(super) fn check_owners(&self) -> Check<'_> {
         for (vm_index, vm) in self.vms.iter().enumerate() {

@@ -127,7 +127,7 @@ fn a_doorbell_is_an_interrupt_that_nothing_else_has() {
 
 #[test]
 fn a_driver_domain_sees_its_memory_where_its_devices_do() {
-    let sentence = "vm \"driver\" is a driver domain, but its memory 0x7c00_0000–0x7fff_ffff is not at the same \
+    let sentence = "vm \"driver\" drives physical devices, but its memory 0x7c00_0000–0x7fff_ffff is not at the same \
                     physical address; state it";
     refused(|system| system.vms[2].memory[0].physical = None, Place::Region(2, 0), sentence);
     refused(|system| system.vms[2].memory[0].physical = Some(0x7000_0000), Place::Region(2, 0), sentence);
