@@ -2,9 +2,7 @@
 //! devices without an SMMU.
 
 use super::{Check, VmChecker, broken, is_guest_span, is_size};
-use crate::{
-    ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, Name, Owner, PAGE_SIZE, Place, Rule, Span, System, Vm,
-};
+use crate::{ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, Name, Owner, PAGE_SIZE, Place, Rule, System, Vm};
 
 /// What a doorbell is called where a rule names a device.
 const DOORBELL: &str = "doorbell";
