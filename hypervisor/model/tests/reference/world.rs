@@ -2,8 +2,9 @@
 
 use super::input::Input;
 use bulkhead_model::virtqueue::{Chain, Features, QueueError, SEGMENTS_MAX, Segment, Virtqueue};
+use devices::virtio_mmio::{Effect, Kind, Shadow, VirtioMmio, feature};
 use vdev::{
-    GuestAddr, GuestMemory, QueueLayout,
+    GuestAddr, GuestMemory, QueueLayout, Width,
     testkit::{FakeMemory, MEMORY_BASE},
 };
 use virtio_queue::{Queue, QueueOwnedT, QueueT, desc::split::Descriptor};
@@ -19,6 +20,45 @@ pub const TABLE: u64 = MEMORY_BASE.0 + 0x3000;
 pub const BUFFERS: u64 = MEMORY_BASE.0 + 0x3800;
 pub const END: u64 = MEMORY_BASE.0 + MEMORY_SIZE as u64;
 const MEMORY_SIZE: usize = 0x4a00;
+
+/// A page that nobody reads.
+struct Unread;
+
+impl Shadow for Unread {
+    fn set(&mut self, _: u16, _: u32) {}
+}
+
+/// Has a driver set a queue up through the register file, as VIRTIO 1.2, 3.1.1 and 4.2.3.2 say: what the register file
+/// makes of it is what both devices walk.
+fn set_up(wanted: QueueLayout) -> QueueLayout {
+    let mut device = VirtioMmio::new(Kind::Entropy, 1);
+    let mut store = |offset, value: u64| device.write(offset, Width::Word, value & 0xffff_ffff, &mut Unread);
+    const FEATURES: u64 = feature::VERSION_1 | feature::EVENT_IDX | feature::INDIRECT_DESC;
+    for (offset, value) in [
+        (0x070, 0),
+        (0x070, 1),
+        (0x070, 3),
+        (0x024, 0),
+        (0x020, FEATURES),
+        (0x024, 1),
+        (0x020, FEATURES >> 32),
+        (0x070, 11),
+    ] {
+        store(offset, value).expect("a register");
+    }
+    let addresses = [(0x080, wanted.descriptors), (0x090, wanted.available), (0x0a0, wanted.used)];
+    for (offset, value) in [(0x030, 0), (0x038, u64::from(wanted.size))] {
+        store(offset, value).expect("a register");
+    }
+    for (offset, GuestAddr(address)) in addresses {
+        store(offset, address).expect("a register");
+        store(offset + 4, address >> 32).expect("a register");
+    }
+    assert_eq!(store(0x044, 1), Ok(Effect::QueueReady(0)));
+    let layout = device.queue(0).expect("the queue is ready");
+    assert_eq!(layout, wanted);
+    layout
+}
 
 pub struct World {
     layout: QueueLayout,
@@ -42,8 +82,12 @@ pub struct World {
 impl World {
     pub fn new(size: u16, features: u8) -> Self {
         let features = Features { event_index: features & 1 != 0, indirect: features & 6 != 0 };
-        let layout =
-            QueueLayout { size, descriptors: MEMORY_BASE, available: GuestAddr(AVAILABLE), used: GuestAddr(USED) };
+        let layout = set_up(QueueLayout {
+            size,
+            descriptors: MEMORY_BASE,
+            available: GuestAddr(AVAILABLE),
+            used: GuestAddr(USED),
+        });
         let ranges = [(GuestAddress(MEMORY_BASE.0), MEMORY_SIZE)];
         Self {
             layout,
