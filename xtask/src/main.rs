@@ -7,6 +7,7 @@
 mod bare_metal;
 mod bench;
 mod commands;
+mod counters;
 mod disks;
 mod flat_image;
 mod fuzz;

@@ -18,11 +18,12 @@ use arch::{cpu, gic};
 use core::sync::atomic::Ordering;
 use devices::virtio_mmio::{Configuration, Effect, Kind, Shadow, VirtioMmio, feature};
 use model::exit::DeviceAccess;
+use model::io::counters::Counters;
 use model::io::service::{Broken, Wires};
 use model::io::{Outcome, Service, ServiceKind};
 use model::psci;
 use model::vgic::{IntId, Kicks};
-use model::virtqueue::Features;
+use model::virtqueue::{Features, QueueError};
 use spin::mutex::TicketMutex;
 use vdev::Width;
 
@@ -59,6 +60,18 @@ struct State {
     page: Page,
     /// The level of the line when it was last looked at.
     line: bool,
+}
+
+/// The mistakes of a client that its device was reset for, by reason: ` refused-head=3`.
+struct Refused<'a>(&'a Counters);
+
+impl core::fmt::Display for Refused<'_> {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let refused = QueueError::ALL.into_iter().map(|error| (error, self.0.refused(error)));
+        refused
+            .filter(|(_, count)| *count != 0)
+            .try_for_each(|(error, count)| write!(formatter, " refused-{}={count}", error.name()))
+    }
 }
 
 /// What others have to be told after a call.
@@ -115,21 +128,39 @@ impl VirtioDevice {
         let _ = self.state.lock().service.restart_channel(memory);
     }
 
-    /// Logs what happened so far; `vm` is the client, whose device `index` this is.
+    /// Logs what happened so far; `vm` is the client, whose device `index` this is. One line for the device and one for each
+    /// of its queues, which `cargo xtask run` turns into a table.
     pub fn report(&self, vm: &str, index: usize) {
         // A log line takes its time: nobody waits for the device meanwhile.
-        let counters = *self.state.lock().service.counters();
+        let (kind, queues, counters) = {
+            let state = self.state.lock();
+            (state.registers.kind(), state.registers.queue_count(), state.service.counters().clone())
+        };
         log::info!(
-            "vm {vm}, virtio device {index}: requests={} bytes={} kicks={} doorbells={} interrupts={} dropped={} forged={} replays={}",
-            counters.requests,
-            counters.bytes,
-            counters.kicks,
+            "vm {vm} virtio {index}: kind={} doorbells={} suppressed_doorbells={} calls={} forged={}{}",
+            kind.name(),
             counters.doorbells,
-            counters.interrupts,
-            counters.dropped,
+            counters.suppressed_doorbells(),
+            counters.calls,
             counters.forged,
-            counters.replays
+            Refused(&counters)
         );
+        for number in 0..queues {
+            let queue = counters.queue(number);
+            log::info!(
+                "vm {vm} virtio {index} queue {number}: requests={} bytes={} kicks={} suppressed_kicks={} interrupts={} suppressed_interrupts={} copies={} grants={} dropped={} replays={}",
+                queue.requests,
+                queue.bytes,
+                queue.kicks,
+                queue.suppressed_kicks(),
+                queue.interrupts,
+                queue.suppressed_interrupts(),
+                queue.copies,
+                queue.grants,
+                queue.dropped,
+                queue.replays
+            );
+        }
     }
 
     /// A store by the client.
@@ -241,8 +272,8 @@ impl State {
                 reaction.again = outcome.again;
             }
             Err(breach) => {
+                self.service.breach(breach);
                 if let Broken::Client(_) = breach {
-                    self.service.reset();
                     self.registers.need_reset(&mut self.page);
                 }
                 reaction.breach = Some(breach);

@@ -3,6 +3,7 @@
 //! | module | its one question |
 //! | --- | --- |
 //! | [`service`] | what happens when a client notifies, and when the driver domain completes? |
+//! | [`counters`] | how often did what happen? |
 //! | [`channel`] | what is in the rings that EL2 shares with the driver domain? |
 //! | `flights` | which requests are out, and what belongs to each? |
 //! | `window` | which pages of the request window are free? |
@@ -18,6 +19,7 @@
 
 mod block;
 pub mod channel;
+pub mod counters;
 mod flights;
 mod network;
 pub mod service;

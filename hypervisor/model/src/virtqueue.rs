@@ -176,6 +176,13 @@ impl Virtqueue {
         Ok(())
     }
 
+    /// Chains that were pushed since [`Virtqueue::take_interrupt`] was last asked, modulo 2¹⁶.
+    #[must_use]
+    #[inline]
+    pub const fn untold(&self) -> u16 {
+        self.next_used.wrapping_sub(self.told_used)
+    }
+
     /// Whether the driver wants an interrupt for what was pushed since the last call. Ask after each batch: with EVENT_IDX,
     /// 2¹⁶ chains between two calls look like none.
     ///
@@ -183,7 +190,7 @@ impl Virtqueue {
     /// [`QueueError::Memory`].
     #[inline]
     pub fn take_interrupt(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
-        let pushed = self.next_used.wrapping_sub(self.told_used);
+        let pushed = self.untold();
         if pushed == 0 {
             return Ok(false);
         }

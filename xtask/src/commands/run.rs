@@ -4,6 +4,7 @@
 //! and the exit code says whether all is well.
 
 use crate::{
+    counters,
     disks::Age,
     launch::{self, BoardOptions},
     qemu::Uart,
@@ -94,6 +95,7 @@ impl Run {
         }
         let started = Instant::now();
         let outcome = Session { symbols: symbols.as_ref(), echo: true, log: None, limit }.run(&machine)?;
+        eprint!("{}", counters::table(&counters::collect(&outcome.lines)));
         let judged = if terminal || alone {
             verdict::ended_well(&outcome)
         } else {

@@ -9,6 +9,7 @@ mod linux;
 
 use crate::{
     bare_metal::{self, Program},
+    counters,
     launch::{self, BoardOptions},
     qemu::Uart,
     session::{self, Outcome, Session},
@@ -134,7 +135,10 @@ impl Scenario {
         let symbols = prepared.symbols();
         let limit = Some(Duration::from_secs(self.limit_seconds));
         let outcome = Session { symbols: symbols.as_ref(), echo: false, log: Some(log), limit }.run(&machine)?;
-        (self.verdict)(&prepared.source, &outcome).map_err(anyhow::Error::msg)
+        (self.verdict)(&prepared.source, &outcome).map_err(|reason| {
+            print!("{}", counters::table(&counters::collect(&outcome.lines)));
+            anyhow::Error::msg(reason)
+        })
     }
 }
 

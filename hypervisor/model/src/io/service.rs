@@ -9,6 +9,7 @@ mod receiving;
 
 use super::block::{self, Disk};
 use super::channel::{Channel, Forged};
+use super::counters::{Counters, add};
 use super::flights::{Flights, Waiter};
 use super::window::{Run, Window};
 use crate::virtqueue::{Features, QueueError, Virtqueue};
@@ -95,27 +96,6 @@ impl From<Forged> for Broken {
     }
 }
 
-/// What happened, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Chains that were posted to the driver domain.
-    pub requests: u64,
-    /// Bytes copied, both ways.
-    pub bytes: u64,
-    /// Notifications by the client.
-    pub kicks: u64,
-    /// Times that the driver domain's doorbell was rung.
-    pub doorbells: u64,
-    /// Times that the client was to be interrupted.
-    pub interrupts: u64,
-    /// Completions and receptions that no request or slot belonged to.
-    pub forged: u64,
-    /// Frames and characters dropped.
-    pub dropped: u64,
-    /// Requests posted again to a driver domain that was restarted.
-    pub replays: u64,
-}
-
 /// A para-virtual device.
 pub struct Service {
     kind: ServiceKind,
@@ -166,7 +146,7 @@ impl Service {
             disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },
             takes_partial: false,
             merges: false,
-            counters: Counters::default(),
+            counters: Counters::NONE,
         }
     }
 
@@ -222,12 +202,12 @@ impl Service {
                     self.flights.land(sequence);
                     self.window.give_back(flight.run);
                 }
-                Waiter::Chain { place, .. } => {
+                Waiter::Chain { queue, place } => {
                     if flight.operation == Operation::Write {
-                        self.copy_out(place, &flight, block::HEADER_SIZE, wires)?;
+                        self.copy_out(queue, place, &flight, block::HEADER_SIZE, wires)?;
                     }
                     self.send(sequence, &flight, wires)?;
-                    self.counters.replays = self.counters.replays.wrapping_add(1);
+                    self.counters.count(queue, |queue| add(&mut queue.replays, 1));
                 }
             }
         }
@@ -265,13 +245,26 @@ impl Service {
         self.flights.orphan(None);
     }
 
+    /// The client, or the driver domain, has broken the protocol. The client's device needs a reset then; a driver domain's
+    /// claim is disregarded.
+    #[cold]
+    pub fn breach(&mut self, breach: Broken) {
+        match breach {
+            Broken::Client(error) => {
+                self.counters.refuse(error);
+                self.reset();
+            }
+            Broken::Provider => add(&mut self.counters.forged, 1),
+        }
+    }
+
     /// The client has notified queue `index`.
     ///
     /// # Errors
     /// Who broke the protocol. The device needs a reset, or the driver domain does.
     #[inline]
     pub fn notify<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
-        self.counters.kicks = self.counters.kicks.wrapping_add(1);
+        self.counters.count(index, |queue| add(&mut queue.kicks, 1));
         let outcome = if self.receives_in(index) { self.receive(wires)? } else { self.serve(index, wires)? };
         self.conclude(outcome, wires)
     }
@@ -282,6 +275,7 @@ impl Service {
     /// As for [`Service::notify`].
     #[inline]
     pub fn complete<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+        add(&mut self.counters.calls, 1);
         let mut outcome = Outcome::default();
         let result = self.land_all(wires, &mut outcome);
         // Whatever went wrong: what was taken is taken.
@@ -325,18 +319,18 @@ impl Service {
     fn conclude<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         let mut outcome = outcome;
         for index in bits(core::mem::take(&mut self.used)) {
-            if let Some(queue) = self.queue(index) {
-                outcome.interrupt |= queue.take_interrupt(wires.client)?;
-            }
+            let Some(queue) = self.queue(index) else { continue };
+            let used = u64::from(queue.untold());
+            let interrupt = queue.take_interrupt(wires.client)?;
+            outcome.interrupt |= interrupt;
+            self.counters.count(index, |queue| {
+                add(&mut queue.used, used);
+                add(&mut queue.interrupts, u64::from(interrupt));
+            });
         }
         outcome.doorbell = self.channel.publish(wires.provider)?;
-        self.count(outcome);
+        add(&mut self.counters.doorbells, u64::from(outcome.doorbell));
         Ok(outcome)
-    }
-
-    fn count(&mut self, outcome: Outcome) {
-        self.counters.doorbells = self.counters.doorbells.wrapping_add(u64::from(outcome.doorbell));
-        self.counters.interrupts = self.counters.interrupts.wrapping_add(u64::from(outcome.interrupt));
     }
 
     fn receives_in(&self, index: u16) -> bool {

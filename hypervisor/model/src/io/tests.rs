@@ -1,6 +1,7 @@
 //! The two sides of a service, played by hand: a client with a virtqueue, and a driver domain with a channel.
 
 mod block;
+mod counters;
 mod network;
 
 use super::service::{Broken, Outcome, Service, ServiceKind, Wires};

@@ -36,6 +36,47 @@ pub enum QueueError {
     NotInFlight,
 }
 
+impl QueueError {
+    /// Every rule; the index is its number.
+    pub const ALL: [Self; 14] = [
+        Self::Memory,
+        Self::AvailableIndex,
+        Self::Head,
+        Self::HeadInFlight,
+        Self::Next,
+        Self::ChainTooLong,
+        Self::TooManyBytes,
+        Self::AddressWraps,
+        Self::ReadableAfterWritable,
+        Self::IndirectNotNegotiated,
+        Self::IndirectNested,
+        Self::IndirectAndNext,
+        Self::IndirectLength,
+        Self::NotInFlight,
+    ];
+
+    /// A short name, for counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::AvailableIndex => "index",
+            Self::Head => "head",
+            Self::HeadInFlight => "head-in-flight",
+            Self::Next => "next",
+            Self::ChainTooLong => "chain-too-long",
+            Self::TooManyBytes => "too-many-bytes",
+            Self::AddressWraps => "address-wraps",
+            Self::ReadableAfterWritable => "readable-after-writable",
+            Self::IndirectNotNegotiated => "indirect-not-negotiated",
+            Self::IndirectNested => "indirect-nested",
+            Self::IndirectAndNext => "indirect-and-next",
+            Self::IndirectLength => "indirect-length",
+            Self::NotInFlight => "not-in-flight",
+        }
+    }
+}
+
 impl From<GuestFault> for QueueError {
     fn from(_: GuestFault) -> Self {
         Self::Memory

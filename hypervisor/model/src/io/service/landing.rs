@@ -1,6 +1,7 @@
 //! The way back: completions of the driver domain become used buffers of the client.
 
 use super::super::block;
+use super::super::counters::add;
 use super::super::flights::{Flight, Waiter};
 use super::{BYTES_MAX, Broken, COMPLETIONS_MAX, Outcome, Service, ServiceKind, Wires, bit, offset_of};
 use crate::virtqueue::QueueError;
@@ -14,11 +15,11 @@ impl Service {
         wires: &Wires<'_, M>,
         outcome: &mut Outcome,
     ) -> Result<(), Broken> {
-        let bytes = self.counters.bytes;
+        let copied = self.counters.copied;
         for _ in 0..COMPLETIONS_MAX {
             let Some(completion) = self.channel.next_completion(wires.provider)? else { return Ok(()) };
             self.land(&completion, wires)?;
-            if self.counters.bytes.wrapping_sub(bytes) >= u64::from(BYTES_MAX) {
+            if self.counters.copied.wrapping_sub(copied) >= u64::from(BYTES_MAX) {
                 break;
             }
         }
@@ -34,7 +35,7 @@ impl Service {
             None
         };
         let Some(landed) = landed else {
-            self.counters.forged = self.counters.forged.wrapping_add(1);
+            add(&mut self.counters.forged, 1);
             return Ok(());
         };
         let result = match landed.waiter {
@@ -83,7 +84,9 @@ impl Service {
             written = written.saturating_add(1);
         }
         let head = chain.head;
-        self.counters.bytes = self.counters.bytes.wrapping_add(u64::from(length));
+        if length != 0 {
+            self.counters.count_copy(index, u64::from(length));
+        }
         if let Some(queue) = self.queue(index) {
             queue.push_used(wires.client, head, written)?;
         }

@@ -2,6 +2,7 @@
 
 use super::super::block::{self, Plan};
 use super::super::channel::Forged;
+use super::super::counters::add;
 use super::super::flights::{Flight, Waiter};
 use super::super::network;
 use super::{BYTES_MAX, Broken, CHAINS_MAX, Outcome, RANDOM_SIZE_MAX, Service, ServiceKind, Wires, bit, offset_of};
@@ -45,9 +46,9 @@ impl Service {
             self.stall(index);
             return Ok(outcome);
         }
-        let (mut chains, bytes) = (0, self.counters.bytes);
+        let (mut chains, copied_before) = (0, self.counters.copied);
         loop {
-            let copied = self.counters.bytes.wrapping_sub(bytes);
+            let copied = self.counters.copied.wrapping_sub(copied_before);
             if chains == CHAINS_MAX || copied >= u64::from(BYTES_MAX) {
                 self.stall(index);
                 outcome.again = true;
@@ -55,8 +56,11 @@ impl Service {
             }
             chains = chains.wrapping_add(1);
             match self.serve_one(index, wires)? {
-                Step::Posted => {}
-                Step::Used => self.used |= bit(index),
+                Step::Posted => self.counters.count(index, |queue| add(&mut queue.chains, 1)),
+                Step::Used => {
+                    self.counters.count(index, |queue| add(&mut queue.chains, 1));
+                    self.used |= bit(index);
+                }
                 Step::Stalled => {
                     self.stall(index);
                     break;
@@ -138,7 +142,7 @@ impl Service {
                     waiter: Waiter::Nobody,
                 },
                 None => {
-                    self.counters.dropped = self.counters.dropped.wrapping_add(1);
+                    self.counters.count(index, |queue| add(&mut queue.dropped, 1));
                     return Ok(Next::GiveBack(0));
                 }
             },
@@ -160,12 +164,18 @@ impl Service {
         if order.length == 0 && matches!(order.operation, Operation::Print | Operation::Random) {
             return Ok(Next::GiveBack(0));
         }
-        self.post(place, &order, wires)
+        self.post(index, place, &order, wires)
     }
 
     /// Copies what goes out and posts the request.
     #[inline]
-    fn post<M: GuestMemory>(&mut self, place: u8, order: &Order, wires: &Wires<'_, M>) -> Result<Next, Broken> {
+    fn post<M: GuestMemory>(
+        &mut self,
+        queue: u16,
+        place: u8,
+        order: &Order,
+        wires: &Wires<'_, M>,
+    ) -> Result<Next, Broken> {
         let has_data = !matches!(order.operation, Operation::Flush | Operation::Discard | Operation::WriteZeroes);
         let pages = if has_data { u64::from(order.length).div_ceil(WINDOW_PAGE_SIZE) as u16 } else { 0 };
         let Some(run) = self.window.take(pages) else { return Ok(Next::PutBack) };
@@ -173,7 +183,7 @@ impl Service {
         let flight = Flight { operation, sector, length, run, waiter };
         if has_data
             && !operation.fills_window()
-            && let Err(broken) = self.copy_out(place, &flight, skip, wires)
+            && let Err(broken) = self.copy_out(queue, place, &flight, skip, wires)
         {
             self.window.give_back(run);
             return Err(broken);
@@ -183,7 +193,7 @@ impl Service {
             return Ok(Next::PutBack);
         };
         self.send(sequence, &flight, wires)?;
-        self.counters.requests = self.counters.requests.wrapping_add(1);
+        self.counters.count(queue, |queue| add(&mut queue.requests, 1));
         // What was copied out is the client's again at once; what is to come in has to wait.
         Ok(if order.waiter == Waiter::Nobody { Next::GiveBack(0) } else { Next::Post })
     }
@@ -192,6 +202,7 @@ impl Service {
     #[inline]
     pub(super) fn copy_out<M: GuestMemory>(
         &mut self,
+        queue: u16,
         place: u8,
         flight: &Flight,
         skip: u64,
@@ -204,7 +215,7 @@ impl Service {
             copied.map_err(QueueError::from)?;
             at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
         }
-        self.counters.bytes = self.counters.bytes.wrapping_add(u64::from(flight.length));
+        self.counters.count_copy(queue, u64::from(flight.length));
         Ok(())
     }
 

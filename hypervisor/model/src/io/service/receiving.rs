@@ -1,5 +1,6 @@
 //! What the client did not ask for: frames and characters that the driver domain has received for it.
 
+use super::super::counters::add;
 use super::super::flights::Flights;
 use super::super::network;
 use super::{Broken, MERGED_MAX, Outcome, RECEIVE_QUEUE, RECEPTIONS_MAX, Service, ServiceKind, Wires, bit};
@@ -36,7 +37,7 @@ impl Service {
             }
             match self.receive_one(&receive, offset, wires)? {
                 Received::Delivered => {}
-                Received::Dropped => self.counters.dropped = self.counters.dropped.wrapping_add(1),
+                Received::Dropped => self.counters.count(RECEIVE_QUEUE, |queue| add(&mut queue.dropped, 1)),
                 Received::NoBuffer => {
                     let Some(queue) = self.queue(RECEIVE_QUEUE) else { break };
                     if !queue.ask_for_more(wires.client)? {
@@ -118,8 +119,9 @@ impl Service {
         for place in places {
             self.flights.free_chain(*place);
         }
-        if result.is_ok() {
-            self.counters.bytes = self.counters.bytes.wrapping_add(length);
+        self.counters.count(RECEIVE_QUEUE, |queue| add(&mut queue.chains, count as u64));
+        if matches!(result, Ok(Received::Delivered)) {
+            self.counters.count_copy(RECEIVE_QUEUE, length);
         }
         Ok(result?)
     }

@@ -281,5 +281,5 @@ fn a_driver_domain_that_is_restarted_gets_its_requests_again_in_order() {
     }
     stage.complete().unwrap();
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 513)), Some((6, 513))]);
-    assert_eq!((stage.service.out(), stage.service.counters().replays), (0, 2));
+    assert_eq!((stage.service.out(), stage.service.counters().queue(0).replays), (0, 2));
 }

@@ -42,7 +42,7 @@ fn frames_that_are_none_are_dropped() {
         stage.offer(SEND, 0, &[(HEADER, 12, false), (FRAME, length, false)]);
         stage.notify(SEND).unwrap();
         dropped += 1;
-        assert_eq!((stage.used(SEND), stage.service.counters().dropped), (Some((0, 0)), dropped));
+        assert_eq!((stage.used(SEND), stage.service.counters().queue(SEND).dropped), (Some((0, 0)), dropped));
         assert!(stage.request().is_none());
     }
 }
@@ -84,7 +84,7 @@ fn a_buffer_that_is_too_small_and_cannot_be_merged_loses_the_frame() {
     stage.deliver(&[1; 100], 0, (0, 0));
     stage.offer(RECEIVE, 0, &[(FRAME, 64, true)]);
     stage.complete().unwrap();
-    assert_eq!((stage.used(RECEIVE), stage.service.counters().dropped), (Some((0, 0)), 1));
+    assert_eq!((stage.used(RECEIVE), stage.service.counters().queue(RECEIVE).dropped), (Some((0, 0)), 1));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn buffers_that_are_too_small_again_and_again_cost_the_device_nothing() {
     stage.deliver(&[2; 100], 0, (0, 0));
     stage.offer(RECEIVE, 0, &[(HEADER, 12, true), (FRAME, 1514, true)]);
     stage.complete().unwrap();
-    assert_eq!((stage.used(RECEIVE), stage.service.counters().dropped), (Some((0, 112)), 10));
+    assert_eq!((stage.used(RECEIVE), stage.service.counters().queue(RECEIVE).dropped), (Some((0, 112)), 10));
     stage.offer(SEND, 0, &[(HEADER, 12, false), (FRAME, 60, false)]);
     stage.notify(SEND).unwrap();
     assert!(stage.request().is_some());
@@ -166,7 +166,7 @@ fn lengths_that_no_slot_holds_are_dropped() {
         stage.provider.store_u32(GuestAddr(length.0 + entry), 13).unwrap();
         stage.complete().unwrap();
     }
-    assert!(stage.service.counters().dropped >= 4);
+    assert!(stage.service.counters().queue(RECEIVE).dropped >= 4);
 }
 
 #[test]
