@@ -35,9 +35,12 @@ pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program>
 /// When no package has such a binary; otherwise as [`build_hypervisor`].
 pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<Program> {
     let guests = workspace.root().join("guests");
+    // What runs within a Linux guest is none itself.
+    let programs = guests.join("linux");
+    let is_guest = |manifest: &Path| manifest.starts_with(&guests) && !manifest.starts_with(&programs);
     let binaries = || {
         let packages = workspace.metadata.workspace_packages().into_iter();
-        packages.filter(|package| package.manifest_path.as_std_path().starts_with(&guests)).flat_map(|package| {
+        packages.filter(|package| is_guest(package.manifest_path.as_std_path())).flat_map(|package| {
             package.targets.iter().filter(|target| target.is_bin()).map(|target| (package.name.as_str(), &target.name))
         })
     };

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 const DEBIAN: &str = "debian";
 /// The root file system of `guests/linux`.
 const LINUX: &str = "linux";
+/// The same with the modules for devices and with the program that measures these.
+const LINUX_BENCH: &str = "linux-bench";
 /// What the names of the kinds of virtio devices begin with.
 const VIRTIO: &str = "virtio-";
 /// What precedes the name of a bare-metal guest of this repository.
@@ -55,6 +57,9 @@ impl Images for HostImages<'_> {
             let has_virtio = vm.devices.iter().any(|device| device.kind.starts_with(VIRTIO));
             return Ok(Contents::File(if has_virtio { linux.initrd_with_modules } else { linux.initrd }));
         }
-        self.file(name, "\"linux\"").map(Contents::File)
+        if name == LINUX_BENCH {
+            return setup::linux_bench(self.workspace).map(Contents::File).map_err(|error| format!("{error:#}"));
+        }
+        self.file(name, "\"linux\", \"linux-bench\"").map(Contents::File)
     }
 }

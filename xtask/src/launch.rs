@@ -46,7 +46,7 @@ pub(crate) struct Prepared {
 /// # Errors
 /// What is wrong with the system or with this machine, in a sentence.
 pub(crate) fn prepare(workspace: &Workspace, source: Source, extra_command_line: &str) -> anyhow::Result<Prepared> {
-    setup::rust_target()?;
+    setup::rust_target(bare_metal::TARGET)?;
     let program = bare_metal::build_hypervisor(workspace)?;
     let bundle = bundle(workspace, &source, extra_command_line)?;
     Ok(Prepared { source, bundle, program, disks: Age::Kept })

@@ -17,7 +17,7 @@ use std::{
 const FUZZ_SECONDS: u32 = 10;
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
-    setup::rust_target()?;
+    setup::rust_target(TARGET)?;
     let bare_metal = bare_metal_packages(workspace);
     let mut steps = Steps::default();
 

@@ -2,6 +2,7 @@
 //! scripts, in an archive or on a partition.
 
 pub(crate) mod initial_archive;
+pub(crate) mod io_bench;
 pub(crate) mod modules;
 mod partition;
 pub(crate) mod root_file_system;

@@ -1,16 +1,15 @@
 //! The programs of this machine: the Rust target, the debugger.
 
 use super::apt;
-use crate::{bare_metal, progress};
+use crate::progress;
 use anyhow::{Context, bail, ensure};
 use std::{path::Path, process::Command};
 
-/// Makes sure that the compiler can build for the board.
+/// Makes sure that the compiler can build for `target`.
 ///
 /// # Errors
 /// One sentence, where neither the target nor rustup is there.
-pub(crate) fn rust_target() -> anyhow::Result<()> {
-    let target = bare_metal::TARGET;
+pub(crate) fn rust_target(target: &str) -> anyhow::Result<()> {
     let output = Command::new("rustc").args(["--print", "sysroot"]).output().context("rustc could not be started")?;
     let sysroot = String::from_utf8(output.stdout).context("rustc names no sysroot")?;
     if Path::new(sysroot.trim()).join("lib/rustlib").join(target).join("lib").is_dir() {

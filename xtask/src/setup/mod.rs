@@ -14,7 +14,8 @@ pub(crate) use file_system::{FileSystemPrograms, file_system_programs};
 pub(crate) use host::{debugger, rust_target};
 
 use crate::{
-    linux::{initial_archive, root_file_system},
+    bare_metal,
+    linux::{initial_archive, io_bench, root_file_system},
     progress,
     workspace::Workspace,
 };
@@ -23,6 +24,9 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
 };
+
+/// The directory of the guests' scripts.
+const SCRIPTS: &str = "guests/linux";
 
 /// What a Linux guest is started from.
 pub(crate) struct LinuxImages {
@@ -50,7 +54,7 @@ pub(crate) fn linux(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
         initrd: workspace.cache().join("linux.cpio"),
         initrd_with_modules: workspace.cache().join("linux-modules.cpio"),
         busybox: debian.busybox,
-        scripts: workspace.root().join("guests/linux"),
+        scripts: workspace.root().join(SCRIPTS),
     };
     let tree = root_file_system::tree(&images.scripts, &images.busybox)?;
     let modules = root_file_system::modules(&debian.modules)?;
@@ -58,6 +62,23 @@ pub(crate) fn linux(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
     replace(&images.initrd, initial_archive::pack(&tree)?)?;
     replace(&images.initrd_with_modules, initial_archive::pack(tree.iter().chain(&modules))?)?;
     Ok(images)
+}
+
+/// As [`linux`], with the program that measures: the archive with modules and with it.
+///
+/// # Errors
+/// As [`linux`], and when the program does not build.
+pub(crate) fn linux_bench(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    rust_target(io_bench::TARGET)?;
+    let program = io_bench::build(workspace)?;
+    let _lock = lock(&workspace.cache())?;
+    let debian = debian::fetch(&workspace.cache())?;
+    let mut tree = root_file_system::tree(&workspace.root().join(SCRIPTS), &debian.busybox)?;
+    tree.push(io_bench::entry(&program)?);
+    tree.extend(root_file_system::modules(&debian.modules)?);
+    let archive = workspace.cache().join("linux-bench.cpio");
+    replace(&archive, initial_archive::pack(&tree)?)?;
+    Ok(archive)
 }
 
 /// Writes `bytes` to the file `path`, unless that is what it holds.
@@ -82,7 +103,7 @@ pub(crate) fn xen(workspace: &Workspace) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// As the parts.
 pub(crate) fn everything(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
-    rust_target()?;
+    rust_target(bare_metal::TARGET)?;
     qemu(workspace)?;
     file_system_programs()?;
     linux(workspace)

@@ -8,8 +8,8 @@ use super::{
 };
 use std::fmt::Write;
 
-/// The root file system of `guests/linux`: guests that have it talk to one another.
-const LINUX: &str = "linux";
+/// The root file systems of `guests/linux`: guests that have one of them talk to one another.
+const LINUX: [&str; 2] = ["linux", "linux-bench"];
 /// The subnet of QEMU's user network, and the first host number of the guests: its DHCP server starts at 15.
 const SUBNET: &str = "10.0.2";
 const FIRST_HOST: usize = 101;
@@ -58,5 +58,5 @@ fn mac(vm: &VmSource) -> Option<[u8; 6]> {
 }
 
 fn is_on_network(vm: &VmSource) -> bool {
-    mac(vm).is_some() && matches!(&vm.initrd, Some(ImageName::Named(name)) if name == LINUX)
+    mac(vm).is_some() && matches!(&vm.initrd, Some(ImageName::Named(name)) if LINUX.contains(&name.as_str()))
 }

@@ -28,8 +28,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "bulkhead-xtask",
-        &["bulkhead-abi", "bulkhead-devices", "bulkhead-manifest", "bulkhead-platform", "bulkhead-vdev"],
+        &[
+            "bulkhead-abi",
+            "bulkhead-devices",
+            "bulkhead-linux-io-bench",
+            "bulkhead-manifest",
+            "bulkhead-platform",
+            "bulkhead-vdev",
+        ],
     ),
+    ("bulkhead-linux-io-bench", &[]),
     ("bulkhead-guest-rt", &["bulkhead-abi"]),
     ("bulkhead-driver-services", &["bulkhead-abi"]),
     ("bulkhead-driver-domain", &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-driver-services"]),
