@@ -29,7 +29,8 @@ fn is_woken(machine: &Machine) -> bool {
 
 #[test]
 fn whatever_can_be_delivered_wakes_a_waiting_virtual_cpu_and_nothing_else_does() {
-    for intid in [2, TIMER, 40, 70] {
+    for intid in if cfg!(miri) { &[TIMER, 40][..] } else { &[2, TIMER, 40, 70] } {
+        let intid = *intid;
         // Before anything has happened, and after an interrupt that has ended.
         for before in [None, Some(3), Some(50)] {
             let mut machine = Machine::ready(2, 4);

@@ -9,7 +9,7 @@ const WIDTHS: [Width; 4] = [Width::Byte, Width::HalfWord, Width::Word, Width::Do
 
 /// Under Miri, a sample of the offsets that meets all alignments.
 fn offsets(end: u64) -> impl Iterator<Item = u64> {
-    (0..end).step_by(if cfg!(miri) { 4099 } else { 1 }).chain([end, end + 4, u64::MAX - 3, u64::MAX])
+    (0..end).step_by(if cfg!(miri) { 16_387 } else { 1 }).chain([end, end + 4, u64::MAX - 3, u64::MAX])
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn no_access_to_a_redistributor_panics() {
     let vgic = Vgic::new(2, 64);
     for offset in offsets(0x2_0000) {
         for width in WIDTHS {
-            for frame in [0, 1, 2, 7, 8, usize::MAX] {
+            for frame in [1, 2, usize::MAX] {
                 let read = vgic.redistributor_read(frame, offset, width);
                 let written = vgic.redistributor_write(frame, offset, width, width.mask());
                 assert_eq!(read.is_some(), written.is_some(), "{offset:#x} {width:?}");

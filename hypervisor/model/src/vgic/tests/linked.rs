@@ -37,7 +37,7 @@ fn the_guests_end_of_the_timer_interrupt_needs_no_exit() {
 
 #[test]
 fn the_timer_interrupt_arrives_whatever_else_there_is() {
-    for other in [2, 40, 50] {
+    for other in if cfg!(miri) { 40..41 } else { 40..51 }.chain([2]) {
         for steps in 0..4 {
             let mut machine = linked_machine(1, 4);
             machine.vgic.link(IntId::ppi(30), 30);
