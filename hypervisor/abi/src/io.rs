@@ -20,6 +20,11 @@
 //! that it has reached into the event word, passes a full barrier, and looks once more: the producer notifies if the
 //! event word lies in what it has just produced ([`is_notification_due`], as VIRTIO 1.2, 2.7.10 has it).
 //!
+//! The data of a large block request need not pass through the window: where the device that serves it takes *grants*
+//! ([`FEATURE_GRANTS`]), the window has a list of [`Segment`]s instead, the client's own memory as that device sees it. The
+//! driver domain hands them to its device and reaches none of them itself. A grant lasts from the request to its
+//! completion, or until EL2 has reset the driver domain's devices.
+//!
 //! What this module leaves out: who checks what. EL2 treats every byte that it reads here as a claim.
 
 /// Entries of each ring of a channel.
@@ -144,15 +149,33 @@ pub struct Request {
     pub sector: u64,
     /// The generation of the driver domain that the request was posted to; the completion repeats it.
     pub generation: u32,
-    /// Where the data is: bytes from the start of the channel; within the request window.
+    /// Where the data is, or the list of segments: bytes from the start of the channel; within the request window.
     pub offset: u32,
     /// Bytes of data.
     pub length: u32,
     /// The number of an [`Operation`].
     pub operation: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// 0: the data is in the window. Otherwise so many [`Segment`]s are there, at most [`SEGMENTS_MAX`], which have `length`
+    /// bytes together.
+    pub segments: u16,
 }
+
+/// A piece of memory that is granted to the device that serves a request, and to nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Segment {
+    /// Where the device finds it: a physical address.
+    pub address: u64,
+    /// Its length in bytes; not 0.
+    pub length: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The size of a [`Segment`] in bytes.
+pub const SEGMENT_SIZE: u64 = 16;
+/// The most segments of one request: a page of the window holds them.
+pub const SEGMENTS_MAX: u16 = (WINDOW_PAGE_SIZE / SEGMENT_SIZE) as u16;
 
 /// An entry of the completion ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +220,7 @@ const _: () = {
     assert!(size_of::<Request>() as u64 == ENTRY_SIZE);
     assert!(size_of::<Completion>() as u64 == ENTRY_SIZE);
     assert!(size_of::<Receive>() as u64 == ENTRY_SIZE);
+    assert!(size_of::<Segment>() as u64 == SEGMENT_SIZE);
     assert!(RING_ENTRIES as u64 * ENTRY_SIZE == COMPLETION_RING - REQUEST_RING);
     assert!(RING_ENTRIES.is_power_of_two(), "free-running counters are masked");
     assert!(REQUEST_WINDOW.is_multiple_of(WINDOW_PAGE_SIZE));
@@ -230,6 +254,9 @@ pub const FEATURE_FLUSH: u64 = 1 << 1;
 pub const FEATURE_DISCARD: u64 = 1 << 2;
 /// A bit of [`FUNCTION_ATTACH`]: the device does [`Operation::WriteZeroes`].
 pub const FEATURE_WRITE_ZEROES: u64 = 1 << 3;
+/// A bit of [`FUNCTION_ATTACH`]: the device moves data itself, and takes grants. EL2 gives them to a driver domain whose
+/// devices it can reset, and ignores the bit elsewhere.
+pub const FEATURE_GRANTS: u64 = 1 << 4;
 
 /// The `compatible` string of a channel's node in the driver domain's device tree.
 ///

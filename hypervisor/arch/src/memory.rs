@@ -276,6 +276,17 @@ impl GuestMemory for GuestRam {
     }
 
     #[inline]
+    fn store_u64_pair(&self, address: GuestAddr, pair: [u64; 2]) -> Result<(), GuestFault> {
+        self.store(address, pair)
+    }
+
+    #[inline]
+    fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {
+        // EL2 has all RAM at its physical address, and there is no SMMU in between.
+        self.find(address.0, length as usize).map(|start| start as u64).ok_or(GuestFault::BadAddress)
+    }
+
+    #[inline]
     fn copy_to(&self, from: GuestAddr, target: &Self, to: GuestAddr, length: u32) -> Result<(), GuestFault> {
         let source = self.find(from.0, length as usize).ok_or(GuestFault::BadAddress)?;
         let target = target.find(to.0, length as usize).ok_or(GuestFault::BadAddress)?;

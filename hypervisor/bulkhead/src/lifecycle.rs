@@ -7,6 +7,7 @@
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::Machine;
+use crate::virtio::VirtioDevice;
 use crate::vm::{Parked, Phase, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
@@ -61,6 +62,11 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     for window in &vm.virtio_windows {
         window.reset_virtio();
     }
+    for (client, index) in &vm.channels {
+        if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
+            device.end_grants();
+        }
+    }
     for intid in &vm.assigned {
         machine.gic.quiesce_spi(*intid);
     }
@@ -112,9 +118,13 @@ fn log_restart(vm: &Vm) {
     }
 }
 
-/// One step of preparing `vm`: its RAM is cleared, then its images are copied, then it starts.
+/// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then its images are copied, then it starts.
 #[inline(never)]
 pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
+    if vm.virtio.iter().any(VirtioDevice::has_grants) {
+        // A device may still write to this memory. It is looked at again at the next step.
+        return;
+    }
     let mut progress = vm.progress.lock();
     let size = vm.ram.size();
     if *progress < size {

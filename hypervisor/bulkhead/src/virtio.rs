@@ -83,6 +83,8 @@ struct Reaction {
     doorbell: bool,
     /// There is more to do.
     again: bool,
+    /// The store ended something that devices of the driver domain may still be at: it has to come again.
+    is_early: bool,
     breach: Option<Broken>,
 }
 
@@ -120,6 +122,16 @@ impl VirtioDevice {
     /// The driver domain is gone.
     pub fn suspend(&self) {
         self.state.lock().service.suspend();
+    }
+
+    /// The driver domain's devices have been reset.
+    pub fn end_grants(&self) {
+        self.state.lock().service.end_grants();
+    }
+
+    /// Whether devices of the driver domain may still reach into the client's memory.
+    pub fn has_grants(&self) -> bool {
+        self.state.lock().service.has_grants()
     }
 
     /// The driver domain starts, with `memory` cleared.
@@ -181,7 +193,9 @@ impl VirtioDevice {
                 Ok(Outcome::default())
             }
         };
-        Some(state.react(outcome, self.interrupt, client))
+        let mut reaction = state.react(outcome, self.interrupt, client);
+        reaction.is_early = matches!(effect, Effect::QueueStopped(_) | Effect::Reset) && state.service.has_grants();
+        Some(reaction)
     }
 
     /// Goes on with what a store left over.
@@ -262,7 +276,8 @@ impl State {
     /// Turns what the service says into interrupts: the registers first, then the line.
     #[inline]
     fn react(&mut self, outcome: Result<Outcome, Broken>, interrupt: IntId, client: &Vm) -> Reaction {
-        let mut reaction = Reaction { client: Kicks::NONE, doorbell: false, again: false, breach: None };
+        let mut reaction =
+            Reaction { client: Kicks::NONE, doorbell: false, again: false, is_early: false, breach: None };
         match outcome {
             Ok(outcome) => {
                 if outcome.interrupt {
@@ -301,6 +316,13 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict>
     let device = guest.vm.virtio.get(index)?;
     let provider = guest.machine.vms.get(device.provider)?;
     let reaction = device.store(offset, transfer.width, value, guest.vm, provider)?;
+    if reaction.is_early {
+        // When this store is done, the driver's buffers are its own again, and a driver need not ask (Linux does not). A device
+        // that was granted some of them is not done yet. So the store is not done either: the guest makes it again, after its
+        // interrupts and its neighbours on the core, until the last grant has landed or the devices were reset.
+        let _ = after_store(vcpu, index, provider, reaction);
+        return Some(leave(vcpu, Left::Serve));
+    }
     cpu::skip_instruction();
     Some(after_store(vcpu, index, provider, reaction))
 }
@@ -384,7 +406,9 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     let reaction = if function == io::FUNCTION_COMPLETE {
         device.complete(client, provider)
     } else {
-        device.attach(first, second, third, client)
+        // A grant that nobody could end would be for ever.
+        let withheld = if provider.virtio_windows.is_empty() { io::FEATURE_GRANTS } else { 0 };
+        device.attach(first, second & !withheld, third, client)
     };
     if let Some(breach) = reaction.breach {
         log_breach(client, provider, breach);

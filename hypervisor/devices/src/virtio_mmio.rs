@@ -292,7 +292,8 @@ impl VirtioMmio {
         let Some(queue) = self.selected() else { return Effect::None };
         let effect = match (value, queue.is_ready()) {
             (1, false) if are_features_settled && queue.start() => Effect::QueueReady(number),
-            (0, true) => {
+            // Also for a queue that has stopped before: the store may come again until what the queue gave is back.
+            (0, _) => {
                 queue.stop();
                 Effect::QueueStopped(number)
             }

@@ -171,6 +171,26 @@ pub trait GuestMemory {
         self.write(address, &value.to_le_bytes())
     }
 
+    /// Stores two 64-bit little-endian numbers at a multiple of 8 bytes.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::write`].
+    #[inline]
+    fn store_u64_pair(&self, address: GuestAddr, pair: [u64; 2]) -> Result<(), GuestFault> {
+        let [low, high] = pair;
+        self.write(address, &(u128::from(low) | u128::from(high) << 64).to_le_bytes())
+    }
+
+    /// Where a device that moves data itself finds the `length` bytes at `address`: a physical address. Whoever hands it to a
+    /// device sees to it that the memory stays this guest's until that device is done.
+    ///
+    /// # Errors
+    /// [`GuestFault::BadAddress`] unless the whole range lies in one memory region of this guest, where devices reach it.
+    fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {
+        let _ = (address, length);
+        Err(GuestFault::BadAddress)
+    }
+
     /// Copies `length` bytes at `from` to `to` in `target`, the memory of this or another guest.
     ///
     /// # Errors

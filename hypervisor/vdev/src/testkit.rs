@@ -31,6 +31,8 @@ use core::cell::RefCell;
 pub const MEMORY_BASE: GuestAddr = GuestAddr(crate::guest_map::RAM_BASE);
 /// The size of the [`FakeMemory`] of a [`Bench`] in bytes.
 pub const MEMORY_SIZE: usize = 0x1000;
+/// What is added to a guest address of [`FakeMemory`] to make the bus address of the same byte.
+pub const BUS_OFFSET: u64 = 0x10_0000_0000;
 
 /// Guest memory: one region that starts at [`MEMORY_BASE`].
 pub struct FakeMemory {
@@ -64,6 +66,11 @@ impl GuestMemory for FakeMemory {
         let target = range(address, data.len()).and_then(|range| bytes.get_mut(range)).ok_or(GuestFault::BadAddress)?;
         target.copy_from_slice(data);
         Ok(())
+    }
+
+    fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {
+        let is_here = range(address, length as usize).is_some_and(|range| range.end <= self.bytes.borrow().len());
+        if is_here { Ok(address.0.wrapping_add(BUS_OFFSET)) } else { Err(GuestFault::BadAddress) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Ring entries of [`abi::io`] as the words that are loaded and stored.
 
-use abi::io::{Completion, Receive, Request};
+use abi::io::{Completion, Receive, Request, Segment};
 
 /// The request in four little-endian words.
 #[inline]
@@ -14,8 +14,15 @@ pub const fn request(words: [u64; 4]) -> Request {
         offset: (generation_offset >> 32) as u32,
         length: length_operation as u32,
         operation: (length_operation >> 32) as u16,
-        reserved: (length_operation >> 48) as u16,
+        segments: (length_operation >> 48) as u16,
     }
+}
+
+/// A segment in two little-endian words.
+#[inline]
+#[must_use]
+pub const fn segment([address, length]: [u64; 2]) -> Segment {
+    Segment { address, length: length as u32, reserved: (length >> 32) as u32 }
 }
 
 /// `low` and, above it, `high`.
@@ -52,10 +59,16 @@ mod tests {
     fn a_request_is_read_as_it_is_laid_out() {
         let request = request([1, 2, pair(3, 4), 5 | 6 << 32 | 7 << 48]);
         let expected =
-            Request { sequence: 1, sector: 2, generation: 3, offset: 4, length: 5, operation: 6, reserved: 7 };
+            Request { sequence: 1, sector: 2, generation: 3, offset: 4, length: 5, operation: 6, segments: 7 };
         assert_eq!(request, expected);
         assert_eq!((offset_of!(Request, generation), offset_of!(Request, offset)), (16, 20));
         assert_eq!((offset_of!(Request, length), offset_of!(Request, operation)), (24, 28));
+    }
+
+    #[test]
+    fn a_segment_is_read_as_it_is_laid_out() {
+        assert_eq!(segment([1, pair(2, 3)]), Segment { address: 1, length: 2, reserved: 3 });
+        assert_eq!((offset_of!(Segment, address), offset_of!(Segment, length)), (0, 8));
     }
 
     #[test]

@@ -77,13 +77,10 @@ impl Channel {
     #[inline]
     pub fn post(&mut self, memory: &impl GuestMemory, request: &Request) -> Result<(), Forged> {
         let entry = self.entry(REQUEST_RING, self.requests_posted);
-        let second = u128::from(request.generation)
-            | u128::from(request.offset) << 32
-            | u128::from(request.length) << 64
-            | u128::from(request.operation) << 96;
-        let first = u128::from(request.sequence) | u128::from(request.sector) << 64;
-        memory.write(entry, &first.to_le_bytes())?;
-        memory.write(GuestAddr(entry.0.wrapping_add(16)), &second.to_le_bytes())?;
+        let place = u64::from(request.generation) | u64::from(request.offset) << 32;
+        let amount = u64::from(request.length) | u64::from(request.operation) << 32 | u64::from(request.segments) << 48;
+        memory.store_u64_pair(entry, [request.sequence, request.sector])?;
+        memory.store_u64_pair(GuestAddr(entry.0.wrapping_add(16)), [place, amount])?;
         self.requests_posted = self.requests_posted.wrapping_add(1);
         Ok(())
     }

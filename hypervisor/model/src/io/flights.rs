@@ -34,6 +34,8 @@ pub struct Flight {
     pub length: u32,
     /// Its pages of the window.
     pub run: Run,
+    /// Whether the device has the client's own memory for the data, and the window only the list of it.
+    pub is_granted: bool,
     /// Who waits.
     pub waiter: Waiter,
 }
@@ -165,7 +167,7 @@ mod tests {
     const RUN: Run = Run { first: 3, count: 2 };
 
     fn flight(waiter: Waiter) -> Flight {
-        Flight { operation: Operation::Read, sector: 1, length: 512, run: RUN, waiter }
+        Flight { operation: Operation::Read, sector: 1, length: 512, run: RUN, is_granted: false, waiter }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Work at one go is bounded: so many chains, so many bytes. What is left over is reported in [`Outcome::again`], and
 //! whoever called calls again, in the time of the virtual CPU that asked for it.
 
+mod granting;
 mod landing;
 mod posting;
 mod receiving;
@@ -13,7 +14,7 @@ use super::counters::{Counters, add};
 use super::flights::{Flights, Waiter};
 use super::window::{Run, Window};
 use crate::virtqueue::{Features, QueueError, Virtqueue};
-use abi::io::{self, Operation, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
+use abi::io::{self, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
 use vdev::{GuestMemory, QueueLayout};
 
 /// The most queues of a device.
@@ -105,6 +106,8 @@ pub struct Service {
     /// has to take all that it is given.
     text_size_max: u64,
     flights: Flights,
+    /// Requests that are out with the client's own memory, which devices may write to.
+    grants_out: u16,
     queues: [Option<Virtqueue>; QUEUES_MAX],
     /// Queues that wait for a request to land, or for the driver domain, a bit each.
     stalled: u8,
@@ -138,6 +141,7 @@ impl Service {
             window: Window::new(usize::try_from(pages).unwrap_or(usize::MAX)),
             text_size_max: pages.min(64).wrapping_mul(WINDOW_PAGE_SIZE),
             flights: Flights::new(depth),
+            grants_out: 0,
             queues: [const { None }; QUEUES_MAX],
             stalled: 0,
             used: 0,
@@ -175,12 +179,13 @@ impl Service {
         self.is_up = false;
     }
 
-    /// The driver domain starts, with zeroed rings: nothing that it completes is taken for the work of its predecessor.
+    /// The driver domain starts, with devices that were reset and zeroed rings: nothing that it completes is taken for the work of its predecessor.
     ///
     /// # Errors
     /// The channel is not in its memory.
     pub fn restart_channel(&mut self, provider: &impl GuestMemory) -> Result<(), Forged> {
         self.suspend();
+        self.end_grants();
         self.channel.restart(provider)
     }
 
@@ -203,10 +208,8 @@ impl Service {
                     self.window.give_back(flight.run);
                 }
                 Waiter::Chain { queue, place } => {
-                    if flight.operation == Operation::Write {
-                        self.copy_out(queue, place, &flight, block::HEADER_SIZE, wires)?;
-                    }
-                    self.send(sequence, &flight, wires)?;
+                    let segments = self.lay_out(queue, place, &flight, block::HEADER_SIZE, wires)?;
+                    self.send(sequence, &flight, segments, wires)?;
                     self.counters.count(queue, |queue| add(&mut queue.replays, 1));
                 }
             }

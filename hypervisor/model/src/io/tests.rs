@@ -2,6 +2,7 @@
 
 mod block;
 mod counters;
+mod grants;
 mod network;
 
 use super::service::{Broken, Outcome, Service, ServiceKind, Wires};
@@ -123,7 +124,7 @@ impl Stage {
             offset: (first >> 32) as u32,
             length: second as u32,
             operation: (second >> 32) as u16,
-            reserved: (second >> 48) as u16,
+            segments: (second >> 48) as u16,
         })
     }
 

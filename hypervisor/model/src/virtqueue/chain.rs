@@ -122,12 +122,12 @@ impl Chain {
     }
 
     /// The pieces of the readable part that hold `length` bytes from byte `offset` on; fewer where the part ends.
-    pub fn readable_range(&self, offset: u64, length: u64) -> impl Iterator<Item = Segment> + '_ {
+    pub fn readable_range(&self, offset: u64, length: u64) -> Pieces<'_> {
         Pieces { segments: self.readable().iter(), skip: offset, left: length }
     }
 
     /// The pieces of the writable part that hold `length` bytes from its byte `offset` on; fewer where the part ends.
-    pub fn writable_range(&self, offset: u64, length: u64) -> impl Iterator<Item = Segment> + '_ {
+    pub fn writable_range(&self, offset: u64, length: u64) -> Pieces<'_> {
         Pieces { segments: self.writable().iter(), skip: offset, left: length }
     }
 
@@ -184,7 +184,7 @@ fn within(segments: &[Segment], total: u64, offset: u64, length: usize) -> Resul
 }
 
 /// Cuts a run of bytes out of segments.
-struct Pieces<'a> {
+pub struct Pieces<'a> {
     segments: core::slice::Iter<'a, Segment>,
     /// Bytes before the run that are still to be skipped.
     skip: u64,

@@ -38,6 +38,7 @@ impl Service {
             add(&mut self.counters.forged, 1);
             return Ok(());
         };
+        self.grants_out = self.grants_out.saturating_sub(u16::from(landed.is_granted));
         let result = match landed.waiter {
             Waiter::Nobody => Ok(()),
             Waiter::Chain { queue, place } => {
@@ -68,9 +69,11 @@ impl Service {
         let is_done = status == Status::Done && is_whole;
         let length = if is_done { expected.min(completion.length) } else { 0 };
         let mut at = self.channel.at(offset_of(flight.run));
-        for segment in chain.writable_range(0, u64::from(length)) {
-            let copied = wires.provider.copy_to(at, wires.client, segment.address, segment.length);
-            copied.map_err(QueueError::from)?;
+        // What was granted is there already.
+        let copied = if flight.is_granted { 0 } else { length };
+        for segment in chain.writable_range(0, u64::from(copied)) {
+            let result = wires.provider.copy_to(at, wires.client, segment.address, segment.length);
+            result.map_err(QueueError::from)?;
             at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
         }
         let mut written = length;
@@ -84,8 +87,8 @@ impl Service {
             written = written.saturating_add(1);
         }
         let head = chain.head;
-        if length != 0 {
-            self.counters.count_copy(index, u64::from(length));
+        if copied != 0 {
+            self.counters.count_copy(index, u64::from(copied));
         }
         if let Some(queue) = self.queue(index) {
             queue.push_used(wires.client, head, written)?;

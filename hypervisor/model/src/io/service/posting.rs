@@ -167,7 +167,7 @@ impl Service {
         self.post(index, place, &order, wires)
     }
 
-    /// Copies what goes out and posts the request.
+    /// Copies what goes out, or grants it, and posts the request.
     #[inline]
     fn post<M: GuestMemory>(
         &mut self,
@@ -176,31 +176,65 @@ impl Service {
         order: &Order,
         wires: &Wires<'_, M>,
     ) -> Result<Next, Broken> {
-        let has_data = !matches!(order.operation, Operation::Flush | Operation::Discard | Operation::WriteZeroes);
-        let pages = if has_data { u64::from(order.length).div_ceil(WINDOW_PAGE_SIZE) as u16 } else { 0 };
-        let Some(run) = self.window.take(pages) else { return Ok(Next::PutBack) };
         let Order { operation, sector, length, waiter, skip } = *order;
-        let flight = Flight { operation, sector, length, run, waiter };
-        if has_data
-            && !operation.fills_window()
-            && let Err(broken) = self.copy_out(queue, place, &flight, skip, wires)
-        {
-            self.window.give_back(run);
-            return Err(broken);
-        }
+        let is_granted = self.is_grant(operation, length);
+        let pages = match operation {
+            Operation::Flush | Operation::Discard | Operation::WriteZeroes => 0,
+            Operation::Read | Operation::Write if is_granted => 1,
+            Operation::Read | Operation::Write | Operation::Transmit | Operation::Print | Operation::Random => {
+                u64::from(length).div_ceil(WINDOW_PAGE_SIZE) as u16
+            }
+        };
+        let Some(run) = self.window.take(pages) else { return Ok(Next::PutBack) };
+        let flight = Flight { operation, sector, length, run, is_granted, waiter };
+        let segments = match self.lay_out(queue, place, &flight, skip, wires) {
+            Ok(segments) => segments,
+            Err(broken) => {
+                self.window.give_back(run);
+                return Err(broken);
+            }
+        };
         let Some(sequence) = self.flights.depart(flight) else {
             self.window.give_back(run);
             return Ok(Next::PutBack);
         };
-        self.send(sequence, &flight, wires)?;
-        self.counters.count(queue, |queue| add(&mut queue.requests, 1));
+        self.send(sequence, &flight, segments, wires)?;
+        self.counters.count(queue, |queue| {
+            add(&mut queue.requests, 1);
+            if is_granted {
+                add(&mut queue.grants, 1);
+                add(&mut queue.bytes, u64::from(length));
+            }
+        });
         // What was copied out is the client's again at once; what is to come in has to wait.
         Ok(if order.waiter == Waiter::Nobody { Next::GiveBack(0) } else { Next::Post })
     }
 
+    /// Prepares the window for a request whose chain is in `place`, with `skip` bytes of header before what goes out. Gives the
+    /// number of segments that were granted, 0 for none.
+    #[inline]
+    pub(super) fn lay_out<M: GuestMemory>(
+        &mut self,
+        queue: u16,
+        place: u8,
+        flight: &Flight,
+        skip: u64,
+        wires: &Wires<'_, M>,
+    ) -> Result<u16, Broken> {
+        match flight.operation {
+            Operation::Read | Operation::Write if flight.is_granted => self.grant(place, flight, skip, wires),
+            Operation::Write | Operation::Transmit | Operation::Print => {
+                self.copy_out(queue, place, flight, skip, wires).map(|()| 0)
+            }
+            Operation::Read | Operation::Flush | Operation::Discard | Operation::WriteZeroes | Operation::Random => {
+                Ok(0)
+            }
+        }
+    }
+
     /// Copies the data of a request from the chain in `place`, behind `skip` bytes of header, into the window.
     #[inline]
-    pub(super) fn copy_out<M: GuestMemory>(
+    fn copy_out<M: GuestMemory>(
         &mut self,
         queue: u16,
         place: u8,
@@ -225,8 +259,10 @@ impl Service {
         &mut self,
         sequence: u64,
         flight: &Flight,
+        segments: u16,
         wires: &Wires<'_, M>,
     ) -> Result<(), Forged> {
+        self.grants_out = self.grants_out.saturating_add(u16::from(flight.is_granted));
         let request = Request {
             sequence,
             sector: flight.sector,
@@ -234,7 +270,7 @@ impl Service {
             offset: offset_of(flight.run) as u32,
             length: flight.length,
             operation: flight.operation as u16,
-            reserved: 0,
+            segments,
         };
         self.channel.post(wires.provider, &request)
     }

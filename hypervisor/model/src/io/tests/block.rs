@@ -5,17 +5,17 @@ use abi::io::{FEATURE_FLUSH, FEATURE_READ_ONLY, Operation};
 use std::vec;
 
 const HEADER: u64 = BUFFERS;
-const STATUS: u64 = BUFFERS + 0x10;
-const DATA: u64 = BUFFERS + 0x1000;
+pub(super) const STATUS: u64 = BUFFERS + 0x10;
+pub(super) const DATA: u64 = BUFFERS + 0x1000;
 const SECTORS: u64 = 1000;
 
-const IN: u32 = 0;
-const OUT: u32 = 1;
+pub(super) const IN: u32 = 0;
+pub(super) const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
 const DISCARD: u32 = 11;
 
-fn disk(features: u64) -> Stage {
+pub(super) fn disk(features: u64) -> Stage {
     let mut stage = Stage::new(ServiceKind::Block);
     stage.service.attach_disk(SECTORS, features);
     stage
@@ -23,7 +23,7 @@ fn disk(features: u64) -> Stage {
 
 impl Stage {
     /// Offers a block request whose data, if any, is at `DATA`.
-    fn ask(&mut self, head: u16, kind: u32, sector: u64, length: u32) {
+    pub(super) fn ask(&mut self, head: u16, kind: u32, sector: u64, length: u32) {
         let mut header = Vec::new();
         header.extend(kind.to_le_bytes());
         header.extend([0; 4]);
@@ -38,7 +38,7 @@ impl Stage {
         self.offer(0, head, &buffers);
     }
 
-    fn status(&self) -> u8 {
+    pub(super) fn status(&self) -> u8 {
         self.get(STATUS, 1)[0]
     }
 }

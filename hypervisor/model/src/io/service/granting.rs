@@ -1,0 +1,90 @@
+//! Grants: the data of a large block request goes between the client's own memory and a device of the driver domain's,
+//! and nobody copies it.
+//!
+//! From the moment at which a grant is posted until it lands, a device may write to the client's memory. So the client
+//! gets nothing back in between ([`Service::has_grants`]): neither by a reset of its device, nor by a restart of its own.
+
+use super::super::flights::Flight;
+use super::{Broken, Service, Wires, offset_of};
+use crate::virtqueue::QueueError;
+use abi::io::{FEATURE_GRANTS, Operation, SEGMENT_SIZE};
+use vdev::{GuestAddr, GuestMemory};
+
+/// From this length on, a request is granted rather than copied, in bytes. A grant costs about as many instructions as two
+/// copied pages, EL2's and the driver domain's; what is more, a client that resets its device waits for the grants that are
+/// out, so it should be rare for what is done a thousand times a second.
+pub const GRANT_SIZE_MIN: u32 = 16 << 10;
+
+impl Service {
+    /// Whether devices of the driver domain may still reach into the client's memory: until they may not, what was
+    /// granted is not given back, cleared or used for anything else.
+    pub const fn has_grants(&self) -> bool {
+        self.grants_out != 0
+    }
+
+    /// The devices of the driver domain have been reset: none of them does anything any more.
+    pub fn end_grants(&mut self) {
+        self.grants_out = 0;
+    }
+
+    /// Whether such a request is granted.
+    #[inline]
+    pub(super) fn is_grant(&self, operation: Operation, length: u32) -> bool {
+        length >= GRANT_SIZE_MIN
+            && matches!(operation, Operation::Read | Operation::Write)
+            && self.disk.features & FEATURE_GRANTS != 0
+    }
+
+    /// Writes the list of the memory that `flight` is about, whose chain is in `place`, into the window, and gives its length.
+    /// Every piece is the client's own, and what lies side by side becomes one: no list is longer than its chain, and a page
+    /// has room for it.
+    #[inline(never)]
+    pub(super) fn grant<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        flight: &Flight,
+        skip: u64,
+        wires: &Wires<'_, M>,
+    ) -> Result<u16, Broken> {
+        let Some(chain) = self.flights.chain(place) else { return Ok(0) };
+        let list = self.channel.at(offset_of(flight.run));
+        let length = u64::from(flight.length);
+        let pieces = if flight.operation == Operation::Read {
+            chain.writable_range(0, length)
+        } else {
+            chain.readable_range(skip, length)
+        };
+        let mut count = 0;
+        let mut last: Option<(u64, u64)> = None;
+        for piece in pieces {
+            let start = wires.client.bus_address(piece.address, piece.length).map_err(QueueError::from)?;
+            let bytes = u64::from(piece.length);
+            last = match last {
+                Some((begun, so_far)) if begun.wrapping_add(so_far) == start => {
+                    Some((begun, so_far.wrapping_add(bytes)))
+                }
+                Some(done) => {
+                    put(wires.provider, list, count, done)?;
+                    count = count.wrapping_add(1);
+                    Some((start, bytes))
+                }
+                None => Some((start, bytes)),
+            };
+        }
+        if let Some(done) = last {
+            put(wires.provider, list, count, done)?;
+            count = count.wrapping_add(1);
+        }
+        Ok(count)
+    }
+}
+
+/// Puts entry `index` into the list.
+#[inline]
+fn put<M: GuestMemory>(provider: &M, list: GuestAddr, index: u16, segment: (u64, u64)) -> Result<(), Broken> {
+    let at = GuestAddr(list.0.wrapping_add(u64::from(index).wrapping_mul(SEGMENT_SIZE)));
+    // A channel lies in its driver domain's memory, as was checked.
+    provider.store_u64_pair(at, [segment.0, segment.1]).map_err(|_| Broken::Provider)
+}
+
+const _: () = assert!(crate::virtqueue::SEGMENTS_MAX <= abi::io::SEGMENTS_MAX as usize, "a list has a page");

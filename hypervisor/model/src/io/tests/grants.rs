@@ -1,0 +1,189 @@
+//! Grants, from both sides: the driver domain's device is played by hand too.
+
+use super::block::{DATA, IN, OUT, STATUS, disk};
+use super::*;
+use abi::io::{FEATURE_GRANTS, Segment};
+use std::vec;
+use vdev::testkit::BUS_OFFSET;
+
+const LARGE: u32 = 32 << 10;
+
+impl Stage {
+    /// What `request` grants, as the driver domain reads it.
+    fn segments(&self, request: &Request) -> Vec<Segment> {
+        let entry = |index| {
+            let at = CHANNEL + u64::from(request.offset) + u64::from(index) * abi::io::SEGMENT_SIZE;
+            let [address, length] = self.provider.load_u64_pair(GuestAddr(at)).unwrap();
+            Segment { address, length: length as u32, reserved: (length >> 32) as u32 }
+        };
+        (0..request.segments).map(entry).collect()
+    }
+
+    /// The device writes `byte` to all that it was granted.
+    fn device_writes(&self, segments: &[Segment], byte: u8) {
+        for segment in segments {
+            self.put(segment.address - BUS_OFFSET, &vec![byte; segment.length as usize]);
+        }
+    }
+
+    /// The driver domain dies, its devices are reset, and it starts again.
+    fn provider_restarts(&mut self) {
+        self.service.suspend();
+        self.service.end_grants();
+        self.provider = FakeMemory::new(MEMORY_SIZE);
+        (self.requests, self.completions) = (0, 0);
+        self.service.restart_channel(&self.provider).unwrap();
+        let wires = Wires { client: &self.client, provider: &self.provider };
+        self.service.serve_again(&wires).unwrap();
+    }
+}
+
+/// A segment of the client's memory.
+fn segment(address: u64, length: u32) -> Segment {
+    Segment { address: address + BUS_OFFSET, length, reserved: 0 }
+}
+
+#[test]
+fn a_large_read_is_granted_and_what_the_device_put_there_stays() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 7, LARGE);
+    stage.notify(0).unwrap();
+    let request = stage.request().unwrap();
+    let segments = stage.segments(&request);
+    assert_eq!((request.length, segments.as_slice()), (LARGE, [segment(DATA, LARGE)].as_slice()));
+    assert!(stage.service.has_grants());
+    stage.device_writes(&segments, 0x5a);
+    stage.reply(&completion_of(&request, LARGE));
+    assert!(stage.complete().unwrap().interrupt);
+    assert_eq!((stage.used(0), stage.status()), (Some((0, LARGE + 1)), 0));
+    assert_eq!(stage.get(DATA, LARGE as usize), vec![0x5a; LARGE as usize]);
+    assert!(!stage.service.has_grants());
+    assert_eq!((stage.service.counters().queue(0).grants, stage.service.counters().copied), (1, 0));
+}
+
+#[test]
+fn a_large_write_is_granted_and_a_small_one_is_copied() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, OUT, 7, LARGE);
+    stage.ask(3, OUT, 7, 4096);
+    stage.notify(0).unwrap();
+    let (large, small) = (stage.request().unwrap(), stage.request().unwrap());
+    assert_eq!(stage.segments(&large), [segment(DATA, LARGE)]);
+    assert_eq!(small.segments, 0);
+    assert_eq!((stage.service.counters().queue(0).grants, stage.service.counters().copied), (1, 4096));
+}
+
+#[test]
+fn a_device_that_takes_no_grants_gets_none() {
+    let mut stage = disk(0);
+    stage.ask(0, IN, 0, LARGE);
+    stage.notify(0).unwrap();
+    assert_eq!(stage.request().unwrap().segments, 0);
+    assert!(!stage.service.has_grants());
+}
+
+#[test]
+fn buffers_side_by_side_become_one_and_others_keep_their_order() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    let mut buffers = vec![(BUFFERS, 16, false)];
+    buffers.extend([(DATA + 0x4000, 0x4000, true), (DATA + 0x8000, 0x1000, true), (DATA, 0x3000, true)]);
+    buffers.push((STATUS, 1, true));
+    stage.offer(0, 3, &buffers);
+    stage.notify(0).unwrap();
+    stage.request().unwrap();
+    let request = stage.request().unwrap();
+    assert_eq!(stage.segments(&request), [segment(DATA + 0x4000, 0x5000), segment(DATA, 0x3000)]);
+}
+
+#[test]
+fn no_byte_outside_the_clients_memory_is_granted() {
+    let end = MEMORY_BASE.0 + MEMORY_SIZE as u64;
+    for address in [end, end - 512, end - u64::from(LARGE) + 1, MEMORY_BASE.0 - 1, 0, u64::MAX - u64::from(LARGE)] {
+        let mut stage = disk(FEATURE_GRANTS);
+        stage.ask(0, IN, 0, LARGE);
+        let descriptor = u128::from(address) | u128::from(LARGE) << 64 | 3 << 96 | 2 << 112;
+        stage.client.write(GuestAddr(MEMORY_BASE.0 + 16), &descriptor.to_le_bytes()).unwrap();
+        assert!(matches!(stage.notify(0), Err(Broken::Client(_))), "{address:#x}");
+        assert!(stage.request().is_none() && !stage.service.has_grants(), "{address:#x}");
+    }
+}
+
+#[test]
+fn a_client_that_resets_in_the_middle_has_to_wait_for_the_device() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, LARGE);
+    stage.notify(0).unwrap();
+    let request = stage.request().unwrap();
+    stage.service.reset();
+    assert!(stage.service.has_grants(), "the device may still write");
+    stage.device_writes(&stage.segments(&request), 9);
+    stage.reply(&completion_of(&request, LARGE));
+    assert_eq!(stage.complete(), Ok(Outcome::default()));
+    // Only now is its memory its own again; nobody tells it of what came.
+    assert!(!stage.service.has_grants());
+    assert_eq!((stage.used(0), stage.status(), stage.service.out()), (None, 0xff, 0));
+}
+
+#[test]
+fn a_forged_completion_ends_no_grant() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, LARGE);
+    stage.notify(0).unwrap();
+    let request = stage.request().unwrap();
+    let good = completion_of(&request, LARGE);
+    stage.reply(&Completion { sequence: good.sequence ^ 1, ..good });
+    stage.reply(&Completion { generation: good.generation + 1, ..good });
+    stage.complete().unwrap();
+    assert!(stage.service.has_grants());
+    stage.reply(&good);
+    stage.reply(&good);
+    stage.complete().unwrap();
+    assert_eq!((stage.service.has_grants(), stage.service.counters().forged), (false, 3));
+}
+
+#[test]
+fn a_granted_read_that_came_short_is_an_error() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, LARGE);
+    stage.notify(0).unwrap();
+    let request = stage.request().unwrap();
+    stage.reply(&completion_of(&request, LARGE - 1));
+    stage.complete().unwrap();
+    assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
+    assert_eq!(stage.get(DATA, 64), [0; 64]);
+}
+
+#[test]
+fn a_driver_domain_that_starts_again_gets_the_same_grants_again() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, OUT, 5, LARGE);
+    stage.notify(0).unwrap();
+    let old = stage.request().unwrap();
+    let granted = stage.segments(&old);
+    stage.provider_restarts();
+    let new = stage.request().unwrap();
+    assert_eq!((new.sequence, stage.segments(&new)), (old.sequence, granted));
+    assert!(stage.service.has_grants());
+    stage.reply(&completion_of(&old, 0));
+    stage.complete().unwrap();
+    assert!(stage.service.has_grants(), "its predecessor's word ends nothing");
+    stage.reply(&completion_of(&new, 0));
+    stage.complete().unwrap();
+    assert_eq!((stage.used(0), stage.status(), stage.service.has_grants()), (Some((0, 1)), 0, false));
+}
+
+#[test]
+fn a_reset_of_the_devices_ends_what_was_granted_to_them() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, LARGE);
+    stage.notify(0).unwrap();
+    stage.service.reset();
+    stage.service.suspend();
+    assert!(stage.service.has_grants());
+    stage.provider_restarts();
+    // Nobody waits for it any more, so it is not asked for again.
+    assert!(!stage.service.has_grants() && stage.request().is_none());
+    assert_eq!(stage.service.out(), 0);
+}
