@@ -56,7 +56,7 @@ impl Channel {
             announced: 0,
             completed: 0,
             received: 0,
-            // "Ready" does so much at one go, and does not say whether there was more.
+            // "Complete" is what brings the requests that an earlier start of this domain has left.
             is_dirty: true,
         })
     }

@@ -233,7 +233,7 @@ const _: () = {
 pub const FUNCTION_ATTACH: u32 = 0xc600_0010;
 
 /// The function id of "ready": every channel is attached, and clients may start. Returns 0. "Complete" for each channel
-/// follows, since what has waited for a driver domain may be more than EL2 does at one go.
+/// follows, until it returns 0: what was out when an earlier start of the driver domain ended is posted again by that.
 pub const FUNCTION_READY: u32 = 0xc600_0011;
 
 /// The function id of "complete": channel `x1` has completions or receptions. Returns 0, -3 (no such channel), or 1 if

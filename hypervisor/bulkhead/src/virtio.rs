@@ -206,10 +206,8 @@ impl VirtioDevice {
     }
 
     /// The driver domain serves its channels from now on.
-    fn serve_again(&self, client: &Vm, provider: &Vm) -> Reaction {
-        let mut state = self.state.lock();
-        let outcome = state.service.serve_again(&Wires { client: &client.ram, provider: &provider.ram });
-        state.react(outcome, self.interrupt, client)
+    fn serve_again(&self) {
+        self.state.lock().service.serve_again();
     }
 
     /// The driver domain has completed requests, or received something.
@@ -386,11 +384,8 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     }
     if function == io::FUNCTION_READY {
         for (client, index) in &provider.channels {
-            let client = machine.vms.get(*client).map(|client| (client, client.virtio.get(*index)));
-            if let Some((client, Some(device))) = client {
-                let reaction = device.serve_again(client, provider);
-                // It looks into every ring before it waits for its doorbell for the first time.
-                let _ = machine.tell(client, reaction.client, guest.core);
+            if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
+                device.serve_again();
             }
         }
         lifecycle::provider_is_ready(machine, provider, guest.core);

@@ -5,16 +5,18 @@
 
 mod granting;
 mod landing;
+mod outage;
 mod posting;
 mod receiving;
 
-use super::block::{self, Disk};
+use super::block::Disk;
 use super::channel::{Channel, Forged};
 use super::counters::{Counters, add};
-use super::flights::{Flights, Waiter};
+use super::flights::Flights;
 use super::window::{Run, Window};
 use crate::virtqueue::{Features, QueueError, Virtqueue};
 use abi::io::{self, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
+use outage::Provider;
 use vdev::{GuestMemory, QueueLayout};
 
 /// The most queues of a device.
@@ -115,8 +117,8 @@ pub struct Service {
     used: u8,
     /// The client's driver is ready.
     is_live: bool,
-    /// The driver domain serves the channel.
-    is_up: bool,
+    /// How the driver domain stands to the channel.
+    provider: Provider,
     disk: Disk,
     /// The client takes frames with partial checksums.
     takes_partial: bool,
@@ -146,7 +148,7 @@ impl Service {
             stalled: 0,
             used: 0,
             is_live: false,
-            is_up: false,
+            provider: Provider::Away,
             disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },
             takes_partial: false,
             merges: false,
@@ -172,49 +174,6 @@ impl Service {
     /// What stands behind a block device: its size in sectors of 512 bytes, and `abi::io`'s feature bits.
     pub fn attach_disk(&mut self, capacity_sectors: u64, features: u64) {
         self.disk = Disk { capacity_sectors, features };
-    }
-
-    /// The driver domain is gone: what is out stays so, and what comes waits.
-    pub fn suspend(&mut self) {
-        self.is_up = false;
-    }
-
-    /// The driver domain starts, with devices that were reset and zeroed rings: nothing that it completes is taken for the work of its predecessor.
-    ///
-    /// # Errors
-    /// The channel is not in its memory.
-    pub fn restart_channel(&mut self, provider: &impl GuestMemory) -> Result<(), Forged> {
-        self.suspend();
-        self.end_grants();
-        self.channel.restart(provider)
-    }
-
-    /// The driver domain serves the channel. What was out when its predecessor died is posted again, in the order in which
-    /// it went out; then what has waited. Reading and writing are idempotent, so nobody can tell whether a request was
-    /// done twice; frames and characters that may have been sent are not sent again.
-    ///
-    /// # Errors
-    /// As for [`Service::notify`].
-    pub fn serve_again<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
-        if core::mem::replace(&mut self.is_up, true) {
-            return Ok(Outcome::default());
-        }
-        let mut after = 0;
-        while let Some((sequence, flight)) = self.flights.next_after(after) {
-            after = sequence;
-            match flight.waiter {
-                Waiter::Nobody => {
-                    self.flights.land(sequence);
-                    self.window.give_back(flight.run);
-                }
-                Waiter::Chain { queue, place } => {
-                    let segments = self.lay_out(queue, place, &flight, block::HEADER_SIZE, wires)?;
-                    self.send(sequence, &flight, segments, wires)?;
-                    self.counters.count(queue, |queue| add(&mut queue.replays, 1));
-                }
-            }
-        }
-        self.resume(wires)
     }
 
     /// The client's driver is ready, and has chosen features: how network frames reach it.
@@ -284,13 +243,7 @@ impl Service {
         // Whatever went wrong: what was taken is taken.
         self.channel.publish_consumed(wires.provider)?;
         result?;
-        if self.stalled != 0 {
-            outcome.add(self.serve_stalled(wires)?);
-        }
-        if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
-            outcome.add(self.receive(wires)?);
-        }
-        self.conclude(outcome, wires)
+        self.go_on(outcome, wires)
     }
 
     /// Goes on where the last call left off.
@@ -298,7 +251,19 @@ impl Service {
     /// # Errors
     /// As for [`Service::notify`].
     pub fn resume<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
-        let mut outcome = self.serve_stalled(wires)?;
+        self.go_on(Outcome::default(), wires)
+    }
+
+    #[inline]
+    fn go_on<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+        let mut outcome = outcome;
+        if self.provider != Provider::Serving && !self.replay(wires)? {
+            outcome.again = true;
+            return self.conclude(outcome, wires);
+        }
+        if self.stalled != 0 {
+            outcome.add(self.serve_stalled(wires)?);
+        }
         if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
             outcome.add(self.receive(wires)?);
         }

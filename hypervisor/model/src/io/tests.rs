@@ -49,7 +49,8 @@ impl Stage {
             receptions: 0,
         };
         stage.service.restart_channel(&stage.provider).unwrap();
-        stage.service.serve_again(&Wires { client: &stage.client, provider: &stage.provider }).unwrap();
+        stage.service.serve_again();
+        stage.service.resume(&Wires { client: &stage.client, provider: &stage.provider }).unwrap();
         stage.start(0);
         if matches!(kind, ServiceKind::Network | ServiceKind::Console) {
             stage.start(1);

@@ -29,11 +29,8 @@ impl Service {
 
     #[inline]
     fn land<M: GuestMemory>(&mut self, completion: &Completion, wires: &Wires<'_, M>) -> Result<(), Broken> {
-        let landed = if completion.generation == self.channel.generation() {
-            self.flights.land(completion.sequence)
-        } else {
-            None
-        };
+        let is_current = completion.generation == self.channel.generation() && self.has_posted(completion.sequence);
+        let landed = if is_current { self.flights.land(completion.sequence) } else { None };
         let Some(landed) = landed else {
             add(&mut self.counters.forged, 1);
             return Ok(());

@@ -5,6 +5,7 @@ use super::super::channel::Forged;
 use super::super::counters::add;
 use super::super::flights::{Flight, Waiter};
 use super::super::network;
+use super::outage::Provider;
 use super::{BYTES_MAX, Broken, CHAINS_MAX, Outcome, RANDOM_SIZE_MAX, Service, ServiceKind, Wires, bit, offset_of};
 use crate::virtqueue::QueueError;
 use abi::io::{Operation, Request, WINDOW_PAGE_SIZE};
@@ -42,8 +43,7 @@ impl Service {
     /// Posts the chains of queue `index` to the driver domain.
     pub(super) fn serve<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         let mut outcome = Outcome::default();
-        if !self.is_up {
-            self.stall(index);
+        if self.provider != Provider::Serving && !self.catch_up(index, wires, &mut outcome)? {
             return Ok(outcome);
         }
         let (mut chains, copied_before) = (0, self.counters.copied);

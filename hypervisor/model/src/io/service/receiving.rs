@@ -3,6 +3,7 @@
 use super::super::counters::add;
 use super::super::flights::Flights;
 use super::super::network;
+use super::outage::Provider;
 use super::{Broken, MERGED_MAX, Outcome, RECEIVE_QUEUE, RECEPTIONS_MAX, Service, ServiceKind, Wires, bit};
 use crate::virtqueue::{QueueError, Virtqueue};
 use abi::io;
@@ -26,7 +27,7 @@ impl Service {
     /// Moves what was received into the client's buffers, as far as there are any.
     pub(super) fn receive<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         let mut outcome = Outcome::default();
-        if !self.is_up {
+        if self.provider != Provider::Serving {
             return Ok(outcome);
         }
         for step in 0..=RECEPTIONS_MAX {

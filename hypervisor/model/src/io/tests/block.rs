@@ -264,8 +264,8 @@ fn a_driver_domain_that_is_restarted_gets_its_requests_again_in_order() {
     stage.provider = FakeMemory::new(MEMORY_SIZE);
     (stage.requests, stage.completions) = (0, 0);
     stage.service.restart_channel(&stage.provider).unwrap();
-    let wires = Wires { client: &stage.client, provider: &stage.provider };
-    assert!(stage.service.serve_again(&wires).unwrap().doorbell);
+    stage.service.serve_again();
+    assert!(stage.complete().unwrap().doorbell);
     let new = [stage.request().unwrap(), stage.request().unwrap(), stage.request().unwrap()];
     assert_eq!(new.map(|request| request.sector), [5, 6, 7]);
     assert_eq!([new[0].sequence, new[1].sequence], [old[0].sequence, old[1].sequence]);
@@ -282,4 +282,102 @@ fn a_driver_domain_that_is_restarted_gets_its_requests_again_in_order() {
     stage.complete().unwrap();
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 513)), Some((6, 513))]);
     assert_eq!((stage.service.out(), stage.service.counters().queue(0).replays), (0, 2));
+}
+
+/// A disk whose driver domain was restarted and has its rings empty again.
+fn restart(stage: &mut Stage) {
+    stage.provider = FakeMemory::new(MEMORY_SIZE);
+    (stage.requests, stage.completions) = (0, 0);
+    stage.service.restart_channel(&stage.provider).unwrap();
+    stage.service.serve_again();
+}
+
+#[test]
+fn what_is_posted_again_comes_before_anything_new_whoever_calls_first() {
+    let mut stage = disk(0);
+    for head in [0, 3] {
+        stage.ask(head, OUT, u64::from(head), 512);
+        stage.notify(0).unwrap();
+    }
+    restart(&mut stage);
+    stage.ask(6, IN, 6, 512);
+    assert!(stage.notify(0).unwrap().doorbell);
+    assert_eq!(core::iter::from_fn(|| stage.request()).map(|request| request.sector).collect::<Vec<_>>(), [0, 3, 6]);
+    assert_eq!((stage.complete(), stage.service.counters().queue(0).replays), (Ok(Outcome::default()), 2));
+}
+
+#[test]
+fn as_many_requests_as_there_can_be_are_posted_again_in_rounds() {
+    let mut stage = disk(FEATURE_FLUSH);
+    for head in (0..QUEUE_SIZE).step_by(2) {
+        stage.ask(head, FLUSH, 0, 0);
+    }
+    while stage.notify(0).unwrap().again {}
+    assert_eq!(stage.service.out(), 32);
+    restart(&mut stage);
+    assert!(stage.request().is_none(), "\"ready\" itself posts nothing");
+    // Its number can be guessed, but it is nobody's to complete before it is posted again.
+    stage.reply(&Completion { sequence: 1 << 7, generation: 2, length: 0, status: 0, reserved: [0; 7] });
+    let first = stage.complete().unwrap();
+    assert!(first.again && first.doorbell);
+    assert_eq!(stage.complete(), Ok(Outcome::default()));
+    assert_eq!(core::iter::from_fn(|| stage.request()).count(), 32);
+    assert_eq!((stage.service.out(), stage.service.counters().forged), (32, 1));
+}
+
+#[test]
+fn what_the_client_has_forgotten_is_not_posted_again() {
+    let mut stage = disk(0);
+    stage.ask(0, OUT, 0, 512);
+    stage.notify(0).unwrap();
+    stage.service.suspend();
+    stage.service.reset();
+    restart(&mut stage);
+    stage.complete().unwrap();
+    assert!(stage.request().is_none());
+    assert_eq!((stage.service.out(), stage.service.counters().queue(0).replays), (0, 0));
+}
+
+#[test]
+fn without_a_driver_domain_what_is_out_fails_and_so_does_what_comes() {
+    let mut stage = disk(FEATURE_FLUSH);
+    stage.ask(0, OUT, 0, 512);
+    stage.notify(0).unwrap();
+    stage.service.suspend();
+    stage.ask(3, IN, 0, 512);
+    assert_eq!(stage.notify(0), Ok(Outcome::default()));
+    assert_eq!(stage.used(0), None);
+    let wires = Wires { client: &stage.client, provider: &stage.provider };
+    assert_eq!(stage.service.abandon(&wires), Ok(Outcome { interrupt: true, ..Outcome::default() }));
+    assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 1)), None]);
+    assert_eq!((stage.status(), stage.service.out()), (1, 0));
+    for kind in [IN, OUT, FLUSH, GET_ID] {
+        stage.ask(0, kind, 0, 512);
+        assert!(stage.notify(0).unwrap().interrupt);
+        assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
+    }
+    // Nobody brings it back.
+    stage.service.suspend();
+    stage.service.serve_again();
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
+}
+
+#[test]
+fn errors_without_a_driver_domain_come_in_rounds() {
+    let mut stage = disk(0);
+    stage.service.suspend();
+    for head in (0..QUEUE_SIZE).step_by(2) {
+        stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
+    }
+    stage.notify(0).unwrap();
+    let wires = Wires { client: &stage.client, provider: &stage.provider };
+    let outcome = stage.service.abandon(&wires).unwrap();
+    assert!(outcome.again && outcome.interrupt);
+    let mut rounds = 1;
+    while stage.service.resume(&Wires { client: &stage.client, provider: &stage.provider }).unwrap().again {
+        rounds += 1;
+    }
+    assert_eq!((core::iter::from_fn(|| stage.used(0)).count(), rounds < 4), (32, true));
 }

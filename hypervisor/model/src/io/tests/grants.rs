@@ -33,8 +33,8 @@ impl Stage {
         self.provider = FakeMemory::new(MEMORY_SIZE);
         (self.requests, self.completions) = (0, 0);
         self.service.restart_channel(&self.provider).unwrap();
-        let wires = Wires { client: &self.client, provider: &self.provider };
-        self.service.serve_again(&wires).unwrap();
+        self.service.serve_again();
+        self.complete().unwrap();
     }
 }
 

@@ -1,0 +1,210 @@
+//! When the driver domain is away: what waits for it, what it gets again when it is back, and what fails if it never is.
+//!
+//! What this module leaves out: when it is away, and who decides that it stays so (`io::watch`).
+
+use super::super::block;
+use super::super::channel::Forged;
+use super::super::counters::add;
+use super::super::flights::{Flight, Waiter};
+use super::{BYTES_MAX, Broken, CHAINS_MAX, Outcome, Service, ServiceKind, Wires, bit};
+use crate::virtqueue::QueueError;
+use vdev::GuestMemory;
+
+/// How the driver domain stands to its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Provider {
+    /// It has not said that it is ready: what is out stays so, and what comes waits.
+    Away,
+    /// It is back, and gets again what was out when its predecessor died, as far as this sequence number by now.
+    Replaying {
+        /// The last request that it has got again.
+        after: u64,
+    },
+    /// It serves.
+    Serving,
+    /// It does not come back: what is out fails, and so does what comes.
+    Gone,
+}
+
+impl Service {
+    /// The driver domain is away: what is out stays so, and what comes waits.
+    pub fn suspend(&mut self) {
+        if self.provider != Provider::Gone {
+            self.provider = Provider::Away;
+        }
+    }
+
+    /// The driver domain starts, with devices that were reset and zeroed rings: nothing that it completes is taken for the
+    /// work of its predecessor.
+    ///
+    /// # Errors
+    /// The channel is not in its memory.
+    pub fn restart_channel(&mut self, memory: &impl GuestMemory) -> Result<(), Forged> {
+        self.suspend();
+        self.end_grants();
+        self.channel.restart(memory)
+    }
+
+    /// The driver domain serves the channel. What was out when its predecessor died is posted again, by and by, as it calls
+    /// [`Service::complete`] or the client notifies: in the order in which it first went out, and before anything else.
+    /// Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and characters
+    /// that may have been sent are not sent again.
+    pub fn serve_again(&mut self) {
+        if self.provider == Provider::Away {
+            self.provider = Provider::Replaying { after: 0 };
+        }
+    }
+
+    /// The driver domain does not come back. What is out fails, so much at one go: [`Outcome::again`] says whether there is
+    /// more. What comes later fails at once: I/O errors from a disk, no random numbers, frames and characters dropped.
+    ///
+    /// # Errors
+    /// The client broke the protocol, and its device needs a reset: nothing waits any more.
+    pub fn abandon<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+        self.provider = Provider::Gone;
+        if self.fail_flights(wires)? {
+            return self.resume(wires);
+        }
+        let outcome = Outcome { again: true, ..Outcome::default() };
+        self.conclude(outcome, wires)
+    }
+
+    /// What a look at queue `index` comes to while the driver domain does not serve. Returns whether it does by now.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn catch_up<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        wires: &Wires<'_, M>,
+        outcome: &mut Outcome,
+    ) -> Result<bool, Broken> {
+        let is_done = match self.provider {
+            Provider::Serving => return Ok(true),
+            Provider::Away => {
+                self.stall(index);
+                return Ok(false);
+            }
+            Provider::Replaying { .. } => {
+                if self.replay(wires)? {
+                    return Ok(true);
+                }
+                false
+            }
+            Provider::Gone => self.fail_flights(wires)? && self.refuse(index, wires)?,
+        };
+        if !is_done {
+            self.stall(index);
+            outcome.again = true;
+        }
+        Ok(false)
+    }
+
+    /// Whether the request with this sequence number, if there is one, has been posted to the driver domain that there is now,
+    /// and not only to its predecessor.
+    #[inline]
+    pub(super) const fn has_posted(&self, sequence: u64) -> bool {
+        match self.provider {
+            Provider::Serving => true,
+            Provider::Replaying { after } => sequence <= after,
+            Provider::Away | Provider::Gone => false,
+        }
+    }
+
+    /// Posts again what is next of what was out. Returns whether that was all.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn replay<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<bool, Broken> {
+        let copied = self.counters.copied;
+        for _ in 0..CHAINS_MAX {
+            let Provider::Replaying { after } = self.provider else { return Ok(true) };
+            let Some((sequence, flight)) = self.flights.next_after(after) else {
+                self.provider = Provider::Serving;
+                return Ok(true);
+            };
+            if self.counters.copied.wrapping_sub(copied) >= u64::from(BYTES_MAX) {
+                break;
+            }
+            // First, so that one that cannot be posted does not come again.
+            self.provider = Provider::Replaying { after: sequence };
+            self.post_again(sequence, &flight, wires)?;
+        }
+        Ok(false)
+    }
+
+    fn post_again<M: GuestMemory>(
+        &mut self,
+        sequence: u64,
+        flight: &Flight,
+        wires: &Wires<'_, M>,
+    ) -> Result<(), Broken> {
+        let Waiter::Chain { queue, place } = flight.waiter else {
+            self.flights.land(sequence);
+            self.window.give_back(flight.run);
+            return Ok(());
+        };
+        let segments = self.lay_out(queue, place, flight, block::HEADER_SIZE, wires)?;
+        self.send(sequence, flight, segments, wires)?;
+        self.counters.count(queue, |queue| add(&mut queue.replays, 1));
+        Ok(())
+    }
+
+    /// Ends what is next of what is out with an error. Returns whether that was all.
+    fn fail_flights<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<bool, Broken> {
+        for _ in 0..CHAINS_MAX {
+            let Some((sequence, flight)) = self.flights.next_after(0) else { return Ok(true) };
+            self.flights.land(sequence);
+            self.window.give_back(flight.run);
+            if let Waiter::Chain { queue, place } = flight.waiter {
+                let result = self.fail(queue, place, wires);
+                self.flights.free_chain(place);
+                result?;
+            }
+        }
+        Ok(self.flights.next_after(0).is_none())
+    }
+
+    /// Gives the chains of queue `index` back with an error, some of them. Returns whether these were all.
+    fn refuse<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<bool, Broken> {
+        for _ in 0..CHAINS_MAX {
+            // Nothing is out, so there is a place.
+            let Some(place) = self.flights.take_chain() else { return Ok(true) };
+            let result = self.refuse_one(index, place, wires);
+            self.flights.free_chain(place);
+            if !result? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives the next chain of queue `index` back with an error, by way of `place`. Returns whether there may be another.
+    fn refuse_one<M: GuestMemory>(&mut self, index: u16, place: u8, wires: &Wires<'_, M>) -> Result<bool, Broken> {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
+        let Some(chain) = self.flights.chain_mut(place) else { return Ok(false) };
+        if !queue.pop(wires.client, chain)? {
+            return Ok(queue.enable_notifications(wires.client)?);
+        }
+        if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
+            self.counters.count(index, |queue| add(&mut queue.dropped, 1));
+        }
+        self.counters.count(index, |queue| add(&mut queue.chains, 1));
+        self.fail(index, place, wires)?;
+        Ok(true)
+    }
+
+    /// Gives the chain in `place` back to queue `index`: with VIRTIO_BLK_S_IOERR, or with nothing in it.
+    fn fail<M: GuestMemory>(&mut self, index: u16, place: u8, wires: &Wires<'_, M>) -> Result<(), Broken> {
+        let Some(chain) = self.flights.chain(place) else { return Ok(()) };
+        let head = chain.head;
+        let mut written = 0;
+        if self.kind == ServiceKind::Block && chain.writable_bytes() != 0 {
+            block::put_status(chain, wires.client, block::STATUS_FAILED).map_err(QueueError::from)?;
+            written = 1;
+        }
+        self.used |= bit(index);
+        if let Some(queue) = self.queue(index) {
+            queue.push_used(wires.client, head, written)?;
+        }
+        Ok(())
+    }
+}
