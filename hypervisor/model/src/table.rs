@@ -5,9 +5,9 @@
 //! both; only the [`Attributes`] differ.
 //!
 //! Table memory is behind [`TableMemory`], so building runs on the host. Descriptors only ever change from invalid to
-//! valid, which needs no TLB maintenance and no break-before-make (Arm ARM D8, "Using break-before-make"); the barrier
-//! before a walker may rely on them belongs to `arch`. Unmapping is left out: a virtual machine's map is fixed when it
-//! is built.
+//! valid, which needs no TLB maintenance and no break-before-make (Arm ARM D8, "Using break-before-make"), or back, once and
+//! for good ([`unmap_pages`]); the barriers and the TLB maintenance belong to `arch`. A virtual machine's map is fixed when
+//! it is built.
 
 mod attributes;
 
@@ -131,6 +131,21 @@ pub fn map(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> 
         rest.size = rest.size.wrapping_sub(done);
     }
     Ok(())
+}
+
+/// Unmaps those pages of `input..input + size` that are mapped as pages: what a larger block covers stays mapped. The
+/// walkers may use what they have cached until their TLBs are invalidated.
+pub fn unmap_pages(memory: &mut impl TableMemory, root: PhysAddr, input: u64, size: u64) {
+    let end = input.saturating_add(size).min(INPUT_END);
+    let mut input = input & !PAGE_SIZE.wrapping_sub(1);
+    while input < end {
+        let (table, level) = descend(memory, root, input);
+        if level == LEVEL_LAST {
+            memory.write(table, index(input, level), 0);
+        }
+        // Below `INPUT_END`.
+        input = input.wrapping_add(PAGE_SIZE);
+    }
 }
 
 /// Finds the block or page that maps `input`, if one does.

@@ -1,6 +1,6 @@
 //! The walker's view of what `map` builds.
 
-use super::{Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, walk};
+use super::{Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, unmap_pages, walk};
 use crate::PhysAddr;
 use std::vec::Vec;
 
@@ -40,7 +40,7 @@ impl TableMemory for HostTables {
 
     fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64) {
         let old = core::mem::replace(&mut self.tables[Self::position(table)][index], descriptor);
-        assert_eq!(old, 0, "descriptors only change from invalid to valid");
+        assert!(old == 0 || descriptor == 0, "descriptors only change from invalid to valid, or back");
     }
 }
 
@@ -202,4 +202,27 @@ fn empty_table_left_by_exhaustion_does_not_block_a_later_mapping() {
     assert_eq!(map(&mut memory, ROOT, &ram(0, 0, PAGE_SIZE)), Err(MapError::OutOfTables));
     map(&mut memory, ROOT, &ram(0, 0, 2 * MIB)).unwrap();
     assert_eq!(walk(&memory, ROOT, 0), leaf(0, 2, 2 * MIB));
+}
+
+#[test]
+fn pages_that_are_unmapped_are_gone_and_their_neighbours_stay() {
+    let mut memory = HostTables::new(4);
+    map(&mut memory, ROOT, &ram(GIB, GIB, 2 * MIB + 4 * PAGE_SIZE)).unwrap();
+    unmap_pages(&mut memory, ROOT, GIB + 2 * MIB + PAGE_SIZE, 2 * PAGE_SIZE);
+    let at = |input| walk(&memory, ROOT, input);
+    assert_eq!(at(GIB), leaf(GIB, 2, 2 * MIB));
+    for page in 0..4 {
+        let input = GIB + 2 * MIB + page * PAGE_SIZE;
+        assert_eq!(at(input), if page == 0 || page == 3 { leaf(input, 3, PAGE_SIZE) } else { None });
+    }
+}
+
+#[test]
+fn unmapping_leaves_blocks_and_what_is_not_mapped_alone() {
+    let mut memory = HostTables::new(2);
+    map(&mut memory, ROOT, &ram(GIB, GIB, 2 * MIB)).unwrap();
+    unmap_pages(&mut memory, ROOT, GIB + PAGE_SIZE, PAGE_SIZE);
+    unmap_pages(&mut memory, ROOT, 4 * GIB, PAGE_SIZE);
+    unmap_pages(&mut memory, ROOT, u64::MAX - PAGE_SIZE + 1, u64::MAX);
+    assert_eq!(walk(&memory, ROOT, GIB), leaf(GIB, 2, 2 * MIB));
 }
