@@ -1,6 +1,6 @@
 //! Builds the bare-metal programs, Bulkhead itself and the guests, and flattens them for a boot loader.
 
-use crate::{flat_image, workspace::Workspace};
+use crate::{boot_code, flat_image, workspace::Workspace};
 use anyhow::{Context, bail, ensure};
 use std::{
     path::{Path, PathBuf},
@@ -24,15 +24,18 @@ pub(crate) struct Program {
 /// Builds Bulkhead.
 ///
 /// # Errors
-/// When cargo fails (it has said why), or when the ELF file cannot be flattened.
+/// When cargo fails (it has said why), when the ELF file cannot be flattened, or when code refers to boot code that is
+/// unmapped when it runs.
 pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program> {
-    build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead")
+    let program = build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead")?;
+    boot_code::check(&program.elf)?;
+    Ok(program)
 }
 
 /// Builds the bare-metal guest `name`: a binary of one of the packages below `guests/`.
 ///
 /// # Errors
-/// When no package has such a binary; otherwise as [`build_hypervisor`].
+/// When no package has such a binary, when cargo fails, or when the ELF file cannot be flattened.
 pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<Program> {
     let guests = workspace.root().join("guests");
     // What runs within a Linux guest is none itself.

@@ -6,6 +6,7 @@
 
 mod bare_metal;
 mod bench;
+mod boot_code;
 mod commands;
 mod counters;
 mod disks;

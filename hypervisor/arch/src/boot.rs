@@ -253,7 +253,12 @@ pub fn image() -> ImageRange {
     ImageRange { start: linker_symbol!(__image_start), end: linker_symbol!(__image_end) }
 }
 
-/// Code.
+/// Code that runs before every core is in its run loop, and never after.
+pub(crate) fn boot_code() -> ImageRange {
+    ImageRange { start: linker_symbol!(__image_start), end: linker_symbol!(__init_end) }
+}
+
+/// Code, that of the boot included.
 pub fn text() -> ImageRange {
     ImageRange { start: linker_symbol!(__image_start), end: linker_symbol!(__text_end) }
 }

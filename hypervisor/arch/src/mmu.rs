@@ -14,7 +14,7 @@ use core::arch::asm;
 use core::fmt;
 use model::PhysAddr;
 use model::ram::{RamError, RamMap};
-use model::table::{Attributes, ENTRIES, MapError, Mapping, PAGE_SIZE, TableMemory, map};
+use model::table::{Attributes, ENTRIES, MapError, Mapping, PAGE_SIZE, TableMemory, map, unmap_pages};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// Bits of input address that stage 1 at EL2 and every stage 2 translate: one 512-entry level-1 table, 512 GiB.
@@ -256,6 +256,19 @@ impl HypMap {
         let sctlr = 0x30c5_0830 | 1 | (1 << 2) | (1 << 3) | (1 << 12) | (1 << 19);
         SecondaryStart { stack_top: 0, core: 0, mair, tcr, ttbr0: self.root.0, sctlr, per_core: 0 }
     }
+}
+
+/// Takes the code that only the boot needs out of EL2's map: a jump there is an epitaph from now on. Its pages stay
+/// unused, since nobody allocates any more.
+///
+/// Every core must have left it for good. To run it all the same is no undefined behaviour: it faults.
+// Not a method: all of those are boot code themselves.
+#[inline(never)]
+pub fn remove_boot_code(map: &mut HypMap) {
+    let range = boot::boot_code();
+    unmap_pages(&mut map.pool, map.root, range.start, range.end - range.start);
+    // SAFETY: barriers and TLB maintenance, so that no core goes on using what was mapped (Arm ARM D8.16).
+    unsafe { asm!("dsb ishst", "tlbi alle2is", "dsb ish", "isb", options(nostack)) };
 }
 
 /// ID_AA64MMFR0_EL1.PARange, capped to what a 4 KiB granule's tables can say without LPA2 (48 bits).

@@ -1,11 +1,12 @@
-//! The steps of the boot story that need more than a line.
+//! The steps of the boot story that need more than a line. All of this is boot code: nobody runs it after the last core has
+//! entered its run loop.
 
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::run;
 use arch::board::Board;
 use arch::mmu::HypMap;
 use arch::{cpu, epitaph, firmware};
-use core::fmt::{self, Display, Write};
+use core::fmt::Display;
 
 /// Takes a step's result, or ends the boot with its sentence.
 pub fn step<T, E: Display>(result: Result<T, E>) -> T {
@@ -36,12 +37,4 @@ pub fn enter_run_loop(machine: &'static Machine, core: usize) -> ! {
         machine.gic.enable_spi(machine.uart_interrupt, 0);
     }
     run::run(machine, core)
-}
-
-/// A line for the epitaph: which virtual CPU the core was running.
-pub fn describe_core(core: usize, out: &mut dyn Write) -> fmt::Result {
-    match machine::try_get().and_then(|machine| machine.running(core)) {
-        Some((vm, vcpu)) => write!(out, "vm {}, vcpu {vcpu}", vm.name),
-        None => write!(out, "no guest"),
-    }
 }

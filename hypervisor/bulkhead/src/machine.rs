@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::gic::{self, Gic};
+use arch::mmu::{HypMap, remove_boot_code};
+use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use model::vgic::Kicks;
 use spin::{Mutex, Once};
@@ -32,6 +34,10 @@ pub struct Machine {
     summoned: [AtomicBool; CORES_MAX],
     /// Virtual machines that are not off, driver domains apart.
     live: AtomicUsize,
+    /// Cores that have reached their run loop.
+    arrived: AtomicUsize,
+    /// EL2's own map, once all cores have been started in it.
+    map: Mutex<Option<HypMap>>,
     /// What each core runs: 0, or 1 + VM number * 16 + virtual CPU number. For the epitaph alone.
     running: [AtomicU32; CORES_MAX],
 }
@@ -48,7 +54,24 @@ impl Machine {
             vms,
             entropy: Mutex::new(entropy),
             vcpus: [const { Mutex::new(Vec::new()) }; CORES_MAX],
+            arrived: AtomicUsize::new(0),
+            map: Mutex::new(None),
             running: [const { AtomicU32::new(0) }; CORES_MAX],
+        }
+    }
+
+    /// Keeps EL2's map until every core has arrived. By the primary core, before it arrives itself.
+    pub fn keep_map(&self, map: HypMap) {
+        *self.map.lock() = Some(map);
+    }
+
+    /// Notes that a core has left the boot's code. Nobody runs it any more once the last one has: it is unmapped.
+    #[inline(never)]
+    pub fn arrive(&self) {
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.cores
+            && let Some(map) = &mut *self.map.lock()
+        {
+            remove_boot_code(map);
         }
     }
 
@@ -147,4 +170,12 @@ pub fn try_get() -> Option<&'static Machine> {
 /// Before [`install`].
 pub fn get() -> &'static Machine {
     try_get().expect("secondary cores start after the machine is built")
+}
+
+/// A line for the epitaph: which virtual CPU `core` was running.
+pub fn describe_core(core: usize, out: &mut dyn Write) -> fmt::Result {
+    match try_get().and_then(|machine| machine.running(core)) {
+        Some((vm, vcpu)) => write!(out, "vm {}, vcpu {vcpu}", vm.name),
+        None => write!(out, "no guest"),
+    }
 }

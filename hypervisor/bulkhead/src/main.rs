@@ -36,13 +36,14 @@ fn primary(device_tree: DeviceTree) -> ! {
     let mut map = boot::step(HypMap::new(&hardware.board));
     map.enable();
     arch::heap::configure();
-    epitaph::describe_with(boot::describe_core);
+    epitaph::describe_with(machine::describe_core);
     let arch::Hardware { board, uart, gic } = hardware;
     console::install(uart, board.console_in_lines);
     log::info!("Bulkhead {} on {} cores", env!("CARGO_PKG_VERSION"), board.cores.len());
     gic.configure_distributor();
     let machine = boot::step(construct::build(&board, gic, &mut map));
     boot::start_cores(&board, &map, machine);
+    machine.keep_map(map);
     boot::enter_run_loop(machine, 0)
 }
 

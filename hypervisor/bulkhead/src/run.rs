@@ -14,7 +14,10 @@ use model::exit::{DataAbort, Exit, SystemRegister};
 use vdev::Access;
 
 /// Runs core `number`'s virtual CPUs, for ever.
+// Where the boot ends: no code of its own may be inlined into this, nor this into it.
+#[inline(never)]
 pub fn run(machine: &'static Machine, number: usize) -> ! {
+    machine.arrive();
     let mut core = Core::new(machine, number);
     loop {
         match core.pick() {

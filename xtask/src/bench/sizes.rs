@@ -1,7 +1,11 @@
 //! How large Bulkhead is: its code, its constants, and the RAM that its image takes while it runs.
 
 use super::{Figure, Figures};
-use crate::{bare_metal, workspace::Workspace};
+use crate::{
+    bare_metal,
+    boot_code::{BOOT_SECTION, TEXT_SECTION},
+    workspace::Workspace,
+};
 use anyhow::Context;
 use object::{Object, ObjectSection, ObjectSegment};
 
@@ -13,9 +17,13 @@ pub(super) fn measure(workspace: &Workspace, figures: &mut Figures) -> anyhow::R
     let elf = bare_metal::build_hypervisor(workspace)?.elf;
     let bytes = std::fs::read(&elf).with_context(|| format!("{} cannot be read", elf.display()))?;
     let file = object::File::parse(bytes.as_slice()).with_context(|| format!("{} is not ELF", elf.display()))?;
-    for (row, section) in [("text", ".text"), ("rodata", ".rodata")] {
-        let section = file.section_by_name(section).with_context(|| format!("Bulkhead has no section {section}"))?;
-        figures.insert(row, Figure::once(section.size()));
+    let size = |section: &str| {
+        let section = file.section_by_name(section).with_context(|| format!("Bulkhead has no section {section}"));
+        section.map(|section| section.size())
+    };
+    let (boot, mapped) = (size(BOOT_SECTION)?, size(TEXT_SECTION)?);
+    for (row, size) in [("text", boot + mapped), ("text-mapped", mapped), ("rodata", size(".rodata")?)] {
+        figures.insert(row, Figure::once(size));
     }
     // From the first byte of the image to the last of BSS, heap and stacks. What is built beside it at boot is the virtual
     // machines' own: their stage-2 tables.

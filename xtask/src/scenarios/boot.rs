@@ -6,6 +6,9 @@ use crate::{
     system::Source,
 };
 
+/// A function of the boot's.
+const BOOT_FUNCTION: &str = "bulkhead::construct::build";
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &str, damage, verdict| Scenario {
         name: name.to_owned(),
@@ -23,6 +26,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         refused("a bundle cut short stops the boot with a sentence", cut_short),
         refused("a bundle of random bytes stops the boot with a sentence", overwrite),
         scenario("a Bulkhead that fails leaves an epitaph", Damage::Function("bulkhead::run::run"), epitaph_is_left),
+        scenario(
+            "a jump into the boot's code, which is unmapped when guests run, leaves an epitaph",
+            Damage::Jump("bulkhead::hypercall::answer", BOOT_FUNCTION),
+            boot_code_is_gone,
+        ),
     ]
 }
 
@@ -62,6 +70,17 @@ fn epitaph_is_left(_: &Source, outcome: &Outcome) -> Result<(), String> {
     for part in
         ["BULKHEAD PANIC on core", "ESR_EL2", "frame 0: bulkhead+0x", "at bulkhead::run::run", "at bulkhead::primary"]
     {
+        if !outcome.lines.iter().any(|line| line.contains(part)) {
+            return Err(format!("the epitaph has no `{part}`"));
+        }
+    }
+    qemu_fails(outcome)
+}
+
+/// The guest has started, and its first call that is not answered at once ends in the function that is no more.
+fn boot_code_is_gone(_: &Source, outcome: &Outcome) -> Result<(), String> {
+    // Exception class 0x21, an instruction abort at EL2; fault status 0b000111, a translation fault at level 3.
+    for part in ["ESR_EL2  0x0000000086000007", &format!("at {BOOT_FUNCTION}")] {
         if !outcome.lines.iter().any(|line| line.contains(part)) {
             return Err(format!("the epitaph has no `{part}`"));
         }

@@ -58,6 +58,8 @@ enum Damage {
     Bundle(fn(Vec<u8>) -> Vec<u8>),
     /// A function of Bulkhead's: its first instruction is an undefined one.
     Function(&'static str),
+    /// The first of the two functions of Bulkhead's: it begins with a jump to the second.
+    Jump(&'static str, &'static str),
     /// Each of the system's disks: gives QEMU's name of what takes its place, if anything does. The second path is that of a
     /// directory for files of one's own.
     Disks(fn(&Path, &Path) -> anyhow::Result<Option<PathBuf>>),
@@ -122,8 +124,10 @@ impl Scenario {
         }
         let options = BoardOptions { cpu: self.cpu.map(str::to_owned), smp: None, icount: self.icount };
         let mut machine = prepared.machine(workspace, &options, Uart::Reader, Vec::new())?;
-        if let Damage::Function(function) = self.damage {
-            machine.kernel = broken(workspace, &prepared.program, function)?;
+        match self.damage {
+            Damage::Function(function) => machine.kernel = broken(workspace, &prepared.program, function, None)?,
+            Damage::Jump(from, to) => machine.kernel = broken(workspace, &prepared.program, from, Some(to))?,
+            Damage::None | Damage::Bundle(_) | Damage::Disks(_) => {}
         }
         if let (Damage::Disks(damage), Some(virtio)) = (self.damage, &mut machine.virtio) {
             let directory = workspace.cache().join("disks/damaged");
@@ -142,14 +146,22 @@ impl Scenario {
     }
 }
 
-/// A copy of `program` that fails in `function`.
-fn broken(workspace: &Workspace, program: &Program, function: &str) -> anyhow::Result<PathBuf> {
+/// A copy of `program` whose function `function` fails, or jumps to `target`.
+fn broken(workspace: &Workspace, program: &Program, function: &str, target: Option<&str>) -> anyhow::Result<PathBuf> {
     let mut image = std::fs::read(&program.image)?;
     // Linked at address 0, where the flat image begins.
-    let address = usize::try_from(symbols::address_of(&program.elf, function)?)?;
+    let address = symbols::address_of(&program.elf, function)?;
+    let new = match target {
+        None => 0, // UDF #0
+        Some(target) => {
+            let distance = symbols::address_of(&program.elf, target)?.wrapping_sub(address);
+            0x1400_0000 | u32::try_from(distance >> 2 & 0x3ff_ffff)? // B
+        }
+    };
+    let address = usize::try_from(address)?;
     let instruction =
         image.get_mut(address..address + 4).with_context(|| format!("`{function}` lies outside the image"))?;
-    instruction.fill(0); // UDF #0
+    instruction.copy_from_slice(&new.to_le_bytes());
     let path = workspace.cache().join("images/bulkhead-broken.bin");
     std::fs::write(&path, image)?;
     Ok(path)
