@@ -43,8 +43,8 @@ pub struct Board {
     pub regions: &'static [Region],
 }
 
-/// A device of the board that a virtual machine can own, at its physical address. The window is one that stage 2 can map:
-/// what shares a page is one device.
+/// A device of the board that a virtual machine can own, at its physical address: one instance, or several equal ones side
+/// by side. Stage 2 maps whole pages, so those that share one have one owner.
 #[derive(Clone, Copy, Debug)]
 pub struct PhysicalDevice {
     /// The name in a system's TOML file.
@@ -55,8 +55,15 @@ pub struct PhysicalDevice {
     pub size: u64,
     /// The INTID of the first instance's interrupt; instance `n` has the `n`th after it.
     pub interrupt: u32,
+    /// How it signals that interrupt.
+    pub trigger: Trigger,
     /// How many equal instances the window holds.
     pub instances: u32,
+    /// Whether it reads and writes memory by itself.
+    pub dma: Dma,
+    /// The stores of 32 bits, as offset and value, after which an instance does nothing any more: neither to memory nor to
+    /// its interrupt.
+    pub silence: &'static [(u32, u32)],
     /// How the owner's device tree describes each instance.
     pub node: InstanceNode,
 }
@@ -67,6 +74,32 @@ impl PhysicalDevice {
     pub const fn interrupts(&self) -> RangeInclusive<u32> {
         self.interrupt..=self.interrupt + self.instances - 1
     }
+
+    /// The size of each instance in bytes.
+    #[must_use]
+    pub const fn instance_size(&self) -> u64 {
+        self.size / self.instances as u64
+    }
+}
+
+/// How a device signals an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// By the rising edge of its line.
+    Edge,
+    /// By the high level of its line.
+    Level,
+}
+
+/// What a device does to memory by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dma {
+    /// Nothing.
+    None,
+    /// It reads and writes at physical addresses, past the cores' caches.
+    Incoherent,
+    /// As `Incoherent`, and it sees what is in the cores' caches.
+    Coherent,
 }
 
 /// A device-tree node of one instance of a [`PhysicalDevice`].
@@ -74,14 +107,10 @@ impl PhysicalDevice {
 pub struct InstanceNode {
     /// Its name, before the `@`.
     pub name: &'static str,
-    /// Its `compatible` string.
-    pub compatible: &'static str,
-    /// Bytes from one instance to the next, and the size of each.
-    pub stride: u64,
-    /// The third cell of `interrupts` (binding `arm,gic-v3`): 1 for a rising edge, 4 for a high level.
-    pub trigger: u32,
-    /// Whether what it writes to memory is coherent with the cores' caches.
-    pub dma_coherent: bool,
+    /// Its `compatible` strings.
+    pub compatible: &'static [&'static str],
+    /// The names of its clocks.
+    pub clocks: &'static [&'static str],
 }
 
 /// Something at a physical address.

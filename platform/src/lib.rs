@@ -12,7 +12,7 @@
 mod board;
 mod qemu_virt;
 
-pub use board::{Board, Conduit, Gic, InstanceNode, PhysicalDevice, Region, Uart};
+pub use board::{Board, Conduit, Dma, Gic, InstanceNode, PhysicalDevice, Region, Trigger, Uart};
 
 /// Every board that Bulkhead knows.
 pub const BOARDS: &[&Board] = &[&qemu_virt::QEMU_VIRT];
@@ -101,7 +101,9 @@ mod tests {
         for board in BOARDS {
             for device in board.devices {
                 assert!(device.base % 4096 == 0 && device.size % 4096 == 0, "{}: {}", board.name, device.name);
-                assert_eq!(device.node.stride * u64::from(device.instances), device.size, "{}", device.name);
+                assert_eq!(device.instance_size() * u64::from(device.instances), device.size, "{}", device.name);
+                let is_register = |offset: u32| offset.is_multiple_of(4) && u64::from(offset) < device.instance_size();
+                assert!(device.silence.iter().all(|(offset, _)| is_register(*offset)), "{}", device.name);
                 let inside = |region: &Region| {
                     device.base >= region.base && device.base + device.size <= region.base + region.size
                 };

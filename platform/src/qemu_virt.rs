@@ -1,6 +1,6 @@
 //! QEMU's `virt` machine with EL2 and a GICv3.
 
-use crate::{Board, Conduit, Gic, InstanceNode, PhysicalDevice, Region, Uart};
+use crate::{Board, Conduit, Dma, Gic, InstanceNode, PhysicalDevice, Region, Trigger, Uart};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -26,21 +26,33 @@ pub(crate) const QEMU_VIRT: Board = Board {
     gic: Gic::V3 { distributor: 0x0800_0000, redistributors: 0x080a_0000 },
     // Clock, PCIe INTx A to D, GPIO; then the 32 virtio-mmio slots.
     assignable_interrupts: &[34..=39, 48..=79],
-    devices: &[PhysicalDevice {
-        name: "virtio-mmio",
-        base: 0x0a00_0000,
-        // Eight slots to a page: stage 2 cannot give them to different virtual machines, so they are one device.
-        size: 0x4000,
-        interrupt: 48,
-        instances: 32,
-        node: InstanceNode {
-            name: "virtio_mmio",
-            compatible: "virtio,mmio",
-            stride: 0x200,
-            trigger: 1,
-            dma_coherent: true,
+    devices: &[
+        PhysicalDevice {
+            name: "pl031",
+            base: 0x0901_0000,
+            size: 0x1000,
+            interrupt: 34,
+            trigger: Trigger::Level,
+            instances: 1,
+            dma: Dma::None,
+            // RTCIMSC: the alarm is masked. RTCICR: one that has gone off is over (DDI0224, 3.3). The time goes on.
+            silence: &[(0x10, 0), (0x1c, 1)],
+            node: InstanceNode { name: "pl031", compatible: &["arm,pl031", "arm,primecell"], clocks: &["apb_pclk"] },
         },
-    }],
+        PhysicalDevice {
+            name: "virtio-mmio",
+            base: 0x0a00_0000,
+            // Eight slots to a page.
+            size: 0x4000,
+            interrupt: 48,
+            trigger: Trigger::Edge,
+            instances: 32,
+            dma: Dma::Coherent,
+            // Status: a reset (VIRTIO 1.2, 4.2.2.1). It ends the interrupt, too.
+            silence: &[(0x70, 0)],
+            node: InstanceNode { name: "virtio_mmio", compatible: &["virtio,mmio"], clocks: &[] },
+        },
+    ],
     regions: &[
         Region { name: "flash", base: 0, size: 128 * MIB },
         Region { name: "GICv3 distributor", base: 0x0800_0000, size: 0x1_0000 },

@@ -3,13 +3,6 @@
 use crate::board::{Board, Range};
 use crate::mmu::{HypMap, TABLE_SIZE};
 
-/// The bytes from one virtio-mmio device to the next where several share a page, as on QEMU's `virt`; a device that has a
-/// page to itself is the first of several of which the others do not exist.
-const VIRTIO_STRIDE: u64 = 0x200;
-/// MagicValue of a virtio-mmio device, "virt", and the offset of its Status (VIRTIO 1.2, 4.2.2).
-const VIRTIO_MAGIC: u32 = 0x7472_6976;
-const VIRTIO_STATUS: u64 = 0x70;
-
 /// Registers that are neither RAM nor EL2's own: a guest that has them can harm nobody's memory but through what the
 /// device itself can do (DMA), which is the system's author to judge.
 #[derive(Clone, Copy, Debug)]
@@ -40,18 +33,19 @@ impl DeviceWindow {
         Ok(Self(range))
     }
 
-    /// Resets the virtio devices behind these registers (VIRTIO 1.2, 4.2.2.1: Status = 0), so that none of them writes to
-    /// memory any more. Only for registers that are those of virtio-mmio devices.
-    pub fn reset_virtio(&self) {
+    /// Their size in bytes.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// Stores `value` in the 32-bit register at byte `offset`. What is not inside these registers is left alone.
+    pub fn store(&self, offset: u64, value: u32) {
         let Self(Range { start, size }) = *self;
-        for device in (start..start + size).step_by(VIRTIO_STRIDE as usize) {
+        if offset.is_multiple_of(4) && offset < size {
             // SAFETY: within registers that EL2 maps as device memory (`new`), and that are no register of EL2's own and no
-            // memory: whatever a load or a store does there, it does to the devices of the guest that owns them.
-            unsafe {
-                if (device as *const u32).read_volatile() == VIRTIO_MAGIC {
-                    ((device + VIRTIO_STATUS) as *mut u32).write_volatile(0);
-                }
-            }
+            // memory: whatever a store does there, it does to the devices of the guest that owns them.
+            unsafe { ((start + offset) as *mut u32).write_volatile(value) };
         }
     }
 

@@ -225,15 +225,31 @@ impl Gic {
         (address != 0).then(|| unsafe { &*(address as *const Redistributor) })
     }
 
+    /// Sets whether SPI `intid`, which is disabled, is edge-triggered or level-sensitive. Numbers beyond the controller's are
+    /// ignored. For one core while nobody else is there: sixteen interrupts share a register.
+    pub fn configure_spi(&self, intid: u32, is_edge: bool) {
+        let Some(register) = self.distributor.icfgr.get((intid / 16) as usize) else { return };
+        // The upper of an interrupt's two bits (IHI 0069, GICD_ICFGR<n>).
+        let bit = 2 << (intid % 16 * 2);
+        register.set(if is_edge { register.get() | bit } else { register.get() & !bit });
+    }
+
     /// Enables SPI `intid` and sends it to `core`. Numbers beyond the controller's are ignored.
     pub fn enable_spi(&self, intid: u32, core: usize) {
+        self.route_spi(intid, core);
+        if let Some(register) = self.distributor.isenabler.get((intid / 32) as usize) {
+            register.set(1 << (intid % 32));
+        }
+    }
+
+    /// Sends SPI `intid` to `core` from now on. Numbers beyond the controller's are ignored.
+    pub fn route_spi(&self, intid: u32, core: usize) {
         let Some(register) = self.distributor.irouter.get(intid as usize) else { return };
         let target = self.sgi_targets.get(core).map_or(0, |target| target.load(Ordering::Acquire));
         let aff0 = u64::from((target as u16).trailing_zeros() & 0xf) | ((target >> 44) & 0xf) << 4;
         let affinity =
             aff0 | ((target >> 16) & 0xff) << 8 | ((target >> 32) & 0xff) << 16 | ((target >> 48) & 0xff) << 32;
         register.set(affinity);
-        self.distributor.isenabler[(intid / 32) as usize].set(1 << (intid % 32));
     }
 
     /// Takes SPI `intid` out of play: disabled, neither pending nor active. Numbers beyond the controller's are ignored.

@@ -1,5 +1,6 @@
 //! From the bundle to virtual machines: everything that allocates.
 
+use crate::assigned::{Assigned, AssignedDevices};
 use crate::console;
 use crate::entropy::Pool;
 use crate::guest_cpu::{GuestCpu, Left};
@@ -33,8 +34,6 @@ const TABLES_PER_VM: u64 = 24;
 const TABLE_SIZE: u64 = arch::mmu::TABLE_SIZE;
 /// Guest RAM starts at a multiple of this, so that stage 2 maps it in blocks.
 const BLOCK_SIZE: u64 = 2 << 20;
-/// The name of physical devices that EL2 resets before it clears the memory of their owner.
-const VIRTIO_MMIO: &str = "virtio-mmio";
 /// The SPIs of a machine: as many as the vGIC has.
 const SPIS: usize = 32 * model::vgic::SPI_WORDS;
 
@@ -63,6 +62,9 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> Result<&'static Machi
         vms.push(build_vm(number, vm, channels, &mut material)?);
     }
     let vms: &'static [Vm] = Box::leak(vms.into_boxed_slice());
+    for vm in vms {
+        vm.assigned.configure(&gic);
+    }
     let cores = usize::from(system.cores);
     let machine = machine::install(Machine::new(gic, board.uart_interrupt, cores, vms, Pool::new(board)));
     place_vcpus(machine);
@@ -148,15 +150,12 @@ fn build_vm(
         let window = DeviceWindow::new(material.board, material.map, device.address, device.size);
         registers.push(window.map_err(|why| format!("the registers of {} of vm {} {why}", device.name, vm.name))?);
     }
-    let are_virtio = vm.assigned.iter().map(|device| device.name == VIRTIO_MMIO);
-    let virtio_windows =
-        registers.iter().zip(are_virtio).filter_map(|(window, is_virtio)| is_virtio.then_some(*window));
-    let virtio_windows = virtio_windows.collect();
     let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, material)?;
     let vgic = new_vgic(vm.vcpus.len());
-    let assigned: Vec<u32> = vm.assigned.iter().flat_map(|device| device.interrupts.iter().copied()).collect();
-    for intid in &assigned {
-        vgic.link(IntId::new(*intid), *intid);
+    let assigned = vm.assigned.iter().zip(registers).map(|(device, window)| AssignedDevices::new(device, window));
+    let assigned = Assigned::new(assigned.collect());
+    for intid in assigned.interrupts() {
+        vgic.link(IntId::new(intid), intid);
     }
     for timer in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {
         vgic.link(IntId::new(timer), timer);
@@ -178,7 +177,6 @@ fn build_vm(
         channels,
         doorbell: vm.doorbell.map(IntId::new),
         assigned,
-        virtio_windows,
         console: console::add_guest(&vm.name),
         images,
         seeds: vm.seeds.iter().map(|seed| (seed.address, seed.size as usize)).collect(),

@@ -43,7 +43,7 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
             if is_other_concerned { reschedule(guest) } else { Verdict::Resume }
         }
         // An assigned device's: ended by the guest, as a timer's is.
-        _ if guest.vm.assigned.contains(&intid) => {
+        _ if guest.vm.assigned.has(intid) => {
             let kicks = guest.interface.inject_linked(guest.vm.vgic, guest.index, IntId::new(intid));
             if !kicks.is_empty() && guest.deliver(kicks) { reschedule(guest) } else { Verdict::Resume }
         }

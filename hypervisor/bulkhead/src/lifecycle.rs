@@ -58,17 +58,12 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
             device.suspend();
         }
     }
-    // No request of the past may write to memory that is being cleared, or raise an interrupt.
-    for window in &vm.virtio_windows {
-        window.reset_virtio();
-    }
+    vm.assigned.stop(&machine.gic);
+    // Only now: a real device may have been writing to memory that was granted.
     for (client, index) in &vm.channels {
         if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
             device.end_grants();
         }
-    }
-    for intid in &vm.assigned {
-        machine.gic.quiesce_spi(*intid);
     }
     // One that parked early may have been turned on by one that parked late.
     for power in &vm.power {
@@ -161,9 +156,7 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
         }
     }
     if let Some(core) = vm.core_of(0) {
-        for intid in &vm.assigned {
-            machine.gic.enable_spi(*intid, core);
-        }
+        vm.assigned.start(&machine.gic, core);
     }
     let mut pool = machine.entropy.lock();
     for (address, size) in &vm.seeds {

@@ -127,7 +127,7 @@ impl Machine {
 
     /// The virtual machine that owns the physical interrupt `intid`.
     pub fn owner_of(&self, intid: u32) -> Option<&'static Vm> {
-        self.vms.iter().find(|vm| vm.assigned.contains(&intid))
+        self.vms.iter().find(|vm| vm.assigned.has(intid))
     }
 
     /// Notes that `vm` is off for good. Returns whether nobody is left whom a driver domain could serve.

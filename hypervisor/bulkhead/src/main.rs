@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod assigned;
 mod boot;
 mod console;
 mod construct;

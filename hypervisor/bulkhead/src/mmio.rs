@@ -2,13 +2,14 @@
 //!
 //! What is marked `inline(always)` is the exit path of a device register, whose instructions are counted (`xtask bench`).
 
+use crate::assigned;
 use crate::guest_cpu::GuestCpu;
 use crate::vm::Slot;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
 use arch::{cpu, gic, timer};
 use model::exit::DeviceAccess;
-use model::vgic::{Frame, IntId, Kicks, needs_sync};
+use model::vgic::{Frame, IntId, Kicks, Vgic, needs_sync};
 use model::{GuestAddr, Width};
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
 use vdev::{Access, Device};
@@ -92,7 +93,11 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
         if needs_sync(Frame::Distributor, offset) {
             sync(guest, Frame::Distributor, offset);
         }
-        vgic.distributor_write(guest.index, offset, width, value).ok_or(Refusal)
+        let kicks = vgic.distributor_write(guest.index, offset, width, value).ok_or(Refusal)?;
+        if let Some(intid) = Vgic::routed_at(offset) {
+            assigned::reroute(&guest.machine.gic, guest.vm, intid);
+        }
+        Ok(kicks)
     } else if let Some((vcpu, offset)) = redistributor_offset(address) {
         if needs_sync(Frame::Redistributor(vcpu), offset) {
             sync(guest, Frame::Redistributor(vcpu), offset);

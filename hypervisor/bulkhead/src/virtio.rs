@@ -402,7 +402,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         device.complete(client, provider)
     } else {
         // A grant that nobody could end would be for ever.
-        let withheld = if provider.virtio_windows.is_empty() { io::FEATURE_GRANTS } else { 0 };
+        let withheld = if !provider.assigned.reaches_memory() { io::FEATURE_GRANTS } else { 0 };
         device.attach(first, second & !withheld, third, client)
     };
     if let Some(breach) = reaction.breach {

@@ -1,10 +1,10 @@
 //! One virtual machine: what its virtual CPUs share.
 
+use crate::assigned::Assigned;
 use crate::console::GuestConsole;
 use crate::virtio::VirtioDevice;
 use alloc::string::String;
 use alloc::vec::Vec;
-use arch::device_window::DeviceWindow;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
 use arch::timer;
@@ -177,10 +177,8 @@ pub struct Vm {
     pub channels: Vec<(usize, usize)>,
     /// The interrupt by which a driver domain hears of requests.
     pub doorbell: Option<IntId>,
-    /// The INTIDs of its physical devices.
-    pub assigned: Vec<u32>,
-    /// The registers of its physical virtio devices.
-    pub virtio_windows: Vec<DeviceWindow>,
+    /// Its physical devices.
+    pub assigned: Assigned,
     /// A driver domain has said that its clients may start.
     pub is_ready: AtomicBool,
     /// It is prepared, and starts as soon as its driver domain is ready.
@@ -244,9 +242,7 @@ pub struct Parts {
     /// As in [`Vm`].
     pub doorbell: Option<IntId>,
     /// As in [`Vm`].
-    pub assigned: Vec<u32>,
-    /// As in [`Vm`].
-    pub virtio_windows: Vec<DeviceWindow>,
+    pub assigned: Assigned,
     /// As in [`Vm`].
     pub console: GuestIndex,
     /// As in [`Vm`].
@@ -280,7 +276,6 @@ impl Vm {
             channels: parts.channels,
             doorbell: parts.doorbell,
             assigned: parts.assigned,
-            virtio_windows: parts.virtio_windows,
             is_ready: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
             breaches: AtomicU32::new(0),

@@ -16,6 +16,10 @@ pub const DEVICES_MAX: usize = 32;
 pub const ASSIGNED_MAX: usize = 8;
 /// The most interrupts of one physical device.
 pub const ASSIGNED_INTERRUPTS_MAX: usize = 64;
+/// The most instances of one physical device.
+pub const ASSIGNED_INSTANCES_MAX: u64 = 64;
+/// The most stores that silence an instance of a physical device.
+pub const SILENCE_MAX: usize = 8;
 /// The most channels of one driver domain; channels are numbered below it.
 pub const CHANNELS_MAX: usize = 64;
 /// The smallest channel in bytes: everything but the request window, and one page of that (`abi::io`).

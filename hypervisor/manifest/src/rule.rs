@@ -3,8 +3,8 @@
 use core::fmt::{self, Write};
 
 use crate::{
-    Address, CHANNELS_MAX, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN, NAME_LENGTH_MAX, PAGE_SIZE,
-    QUEUES_MAX, Span, VCPUS_MAX, VMS_MAX,
+    ASSIGNED_INSTANCES_MAX, Address, CHANNELS_MAX, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN,
+    NAME_LENGTH_MAX, PAGE_SIZE, QUEUES_MAX, Span, VCPUS_MAX, VMS_MAX,
 };
 
 /// A rule that a system breaks, with what breaks it. `vm` is always the virtual machine's name.
@@ -77,6 +77,8 @@ pub enum Rule<'a> {
     LoadsOverlap { vm: Name<'a>, file: Name<'a>, other: Name<'a> },
     /// A physical device's window is made of pages, and a guest can address it.
     AssignedWindow { vm: Name<'a>, device: Name<'a>, window: Span },
+    /// A physical device is a few equal instances, and what silences one are stores to its own registers.
+    AssignedInstances { vm: Name<'a>, device: Name<'a>, size: u64 },
     /// A physical device covers nothing else: neither RAM nor what Bulkhead keeps, nor another device of its owner's.
     AssignedOver { vm: Name<'a>, device: Name<'a>, window: Span, what: &'static str, other: Span },
     /// A physical device has one owner.
@@ -241,6 +243,11 @@ impl fmt::Display for Rule<'_> {
                 "physical device {device:?} of vm {vm:?} at {window} is not made of pages of {} KiB within a guest's \
                  {GUEST_ADDRESS_BITS} address bits; correct its window",
                 PAGE_SIZE >> 10
+            ),
+            Self::AssignedInstances { vm, device, size } => write!(
+                out,
+                "physical device {device:?} of vm {vm:?} is not made of {ASSIGNED_INSTANCES_MAX} instances at most, of \
+                 {size:#x} bytes each, with the registers that silence it; correct what the board says of it"
             ),
             Self::AssignedOver { vm, device, window, what, other } => write!(
                 out,

@@ -140,7 +140,8 @@ impl Service {
     }
 }
 
-/// A physical device in the address space of the machine that owns it, at its physical address.
+/// A physical device in the address space of the machine that owns it, at its physical address: one instance, or several
+/// equal ones side by side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assigned {
     /// Its name on the board, such as `virtio-mmio`.
@@ -149,8 +150,35 @@ pub struct Assigned {
     pub address: u64,
     /// Its size in bytes; a multiple of 4 KiB.
     pub size: u64,
+    /// The size of each instance in bytes.
+    pub instance_size: u64,
     /// The INTIDs of its interrupts (SPIs), the same physically and for the guest.
     pub interrupts: Vec<u32>,
+    /// How it signals them.
+    pub trigger: Trigger,
+    /// Whether it reads and writes memory by itself: what it does there is its owner's doing, and EL2 cannot check it.
+    pub dma: bool,
+    /// The stores after which an instance does nothing any more, be it to memory or to its interrupt. They are made before
+    /// its owner starts and after it has stopped.
+    pub silence: Vec<Store>,
+}
+
+/// How a device signals an interrupt (GICD_ICFGR).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trigger {
+    /// By the rising edge of its line.
+    Edge,
+    /// By the high level of its line.
+    Level,
+}
+
+/// A store of 32 bits to a register of a physical device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Store {
+    /// The register: bytes from the instance's first address, a multiple of 4.
+    pub offset: u32,
+    /// What is stored there.
+    pub value: u32,
 }
 
 impl Assigned {

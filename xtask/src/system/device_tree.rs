@@ -5,6 +5,7 @@
 //! `arm,armv8-timer`, `arm,psci`).
 
 mod driver_domain;
+mod physical;
 
 use fdt::Fdt;
 use manifest::{Assigned, Device, MemoryRegion, Seed, Span};
@@ -56,6 +57,7 @@ const CLOCK_HERTZ: u32 = 24_000_000;
 /// Cells of `interrupts` in the binding `arm,gic-v3`.
 const SHARED_INTERRUPT: u32 = 0;
 const PRIVATE_INTERRUPT: u32 = 1;
+const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 /// The first INTID of private peripheral interrupts (GICv3 specification IHI0069, 2.2).
 const PRIVATE_INTID: u32 = 16;
@@ -96,7 +98,7 @@ fn write(description: &Description<'_>) -> Result<Vec<u8>, Error> {
     }
     for device in description.assigned {
         let physical = description.physical.iter().find(|physical| physical.name == device.name);
-        physical.map_or(Ok(()), |physical| driver_domain::write_physical(&mut fdt, physical))?;
+        physical.map_or(Ok(()), |physical| physical::write(&mut fdt, device, physical))?;
     }
     if let Some(served) = &description.served {
         driver_domain::write_served(&mut fdt, served)?;
@@ -206,13 +208,9 @@ fn write_device(fdt: &mut FdtWriter, device: &Device) -> Result<(), Error> {
     fdt.property_string_list("compatible", strings(node.compatible))?;
     fdt.property_array_u64("reg", &[device.address, device.size])?;
     if let (Some(trigger), Some(intid)) = (node.trigger, device.interrupt) {
-        let number = intid.saturating_sub(guest_map::SPI_INTID);
-        fdt.property_array_u32("interrupts", &[SHARED_INTERRUPT, number, trigger.cell()])?;
+        write_interrupt(fdt, intid, trigger.cell())?;
     }
-    if !node.clocks.is_empty() {
-        fdt.property_array_u32("clocks", &vec![CLOCK_PHANDLE; node.clocks.len()])?;
-        fdt.property_string_list("clock-names", strings(node.clocks))?;
-    }
+    write_clocks(fdt, node.clocks)?;
     for (name, value) in node.properties {
         match value {
             PropertyValue::Empty => fdt.property_null(name)?,
@@ -223,6 +221,19 @@ fn write_device(fdt: &mut FdtWriter, device: &Device) -> Result<(), Error> {
         }
     }
     fdt.end_node(open)
+}
+
+fn write_interrupt(fdt: &mut FdtWriter, intid: u32, trigger: u32) -> Result<(), Error> {
+    fdt.property_array_u32("interrupts", &[SHARED_INTERRUPT, intid.saturating_sub(guest_map::SPI_INTID), trigger])
+}
+
+/// The one clock there is, under each of `names`.
+fn write_clocks(fdt: &mut FdtWriter, names: &[&str]) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    fdt.property_array_u32("clocks", &vec![CLOCK_PHANDLE; names.len()])?;
+    fdt.property_string_list("clock-names", strings(names))
 }
 
 fn write_hypervisor(fdt: &mut FdtWriter) -> Result<(), Error> {

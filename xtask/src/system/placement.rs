@@ -161,17 +161,8 @@ fn provider_of(source: &Source, (vm, device): (usize, usize), client: &Client) -
     Ok(u8::try_from(index).unwrap_or(u8::MAX))
 }
 
-/// Refuses disks and an uplink that nobody drives, and a machine that drives them without being a driver domain: the
-/// devices write to physical addresses, and only a driver domain's memory is at the same address for both.
+/// Refuses disks and an uplink that nobody drives.
 fn check_hardware(source: &Source) -> Result<(), Problem> {
-    if let Some(vm) = source.vms.iter().find(|vm| vm.owns(VIRTIO_MMIO) && vm.doorbell.is_none()) {
-        let sentence = format!(
-            "vm {:?} owns {VIRTIO_MMIO:?}, whose devices see only a driver domain's memory where the vm itself sees it; \
-             add driver_domain = true",
-            vm.name
-        );
-        return Err(source.problem(vm.lines.owns.or(vm.lines.vm), sentence));
-    }
     if source.vms.iter().any(|vm| vm.owns(VIRTIO_MMIO)) {
         return Ok(());
     }

@@ -4,12 +4,15 @@
 //! validates it.
 
 use manifest::MemoryRegion;
-use platform::{Board, PhysicalDevice};
+use platform::Board;
 use std::{fs, ops::Range, path::Path};
 use toml::Spanned;
 use vdev::guest_map;
 
 mod io;
+mod owned;
+
+pub(super) use owned::all_of;
 
 use super::{
     Problem,
@@ -137,10 +140,16 @@ impl Reader<'_> {
             ..VmLines::default()
         };
         let is_driver_domain = form.driver_domain.is_some_and(Spanned::into_inner);
+        let name = form.name.into_inner();
+        let assigned = form.owns.map_or_else(Vec::new, Spanned::into_inner);
+        let assigned: Vec<_> =
+            assigned.iter().map(|owned| self.owned(&name, owned, whole.board)).collect::<Result<_, _>>()?;
+        // What a device reads and writes by itself, it does at physical addresses.
+        let is_one_to_one = is_driver_domain || assigned.iter().any(|device: &manifest::Assigned| device.dma);
         let memory = match form.memory.into_inner() {
             MemoryForm::Size(size) => {
                 lines.regions = vec![lines.memory];
-                vec![if is_driver_domain {
+                vec![if is_one_to_one {
                     whole.take(size.0)
                 } else {
                     MemoryRegion { guest: guest_map::RAM_BASE, size: size.0, physical: None }
@@ -156,9 +165,6 @@ impl Reader<'_> {
                 regions.iter().map(|form| region(form.get_ref())).collect()
             }
         };
-        let name = form.name.into_inner();
-        let assigned = form.owns.map_or_else(Vec::new, Spanned::into_inner);
-        let assigned = assigned.iter().map(|owned| self.owned(&name, owned, whole.board)).collect::<Result<_, _>>()?;
         let (mut devices, mut clients) = (Vec::new(), Vec::new());
         let mut slots = Slots::new(&form.device);
         for device in form.device {
@@ -184,20 +190,6 @@ impl Reader<'_> {
             load_end: u64::MAX,
             lines,
         })
-    }
-
-    fn owned(&self, vm: &str, name: &Spanned<String>, board: &Board) -> Result<manifest::Assigned, Problem> {
-        let wanted = name.get_ref();
-        let Some(device) = board.devices.iter().find(|device| device.name == wanted) else {
-            let known: Vec<_> = board.devices.iter().map(|device| device.name).collect();
-            let sentence = format!(
-                "vm {vm:?} owns {wanted:?}, which the board {:?} does not have; choose one of these: {}",
-                board.name,
-                known.join(", ")
-            );
-            return Err(self.problem(self.line_of(name), sentence));
-        };
-        Ok(assigned(device))
     }
 
     fn device(
@@ -255,15 +247,5 @@ impl Whole<'_> {
         let region = region_below(self.end, size);
         self.end = region.guest;
         region
-    }
-}
-
-/// A board's device as its owner sees it.
-pub(super) fn assigned(device: &PhysicalDevice) -> manifest::Assigned {
-    manifest::Assigned {
-        name: device.name.to_string(),
-        address: device.base,
-        size: device.size,
-        interrupts: device.interrupts().collect(),
     }
 }

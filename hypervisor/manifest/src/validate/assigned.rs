@@ -2,7 +2,10 @@
 //! devices without an SMMU.
 
 use super::{Check, VmChecker, broken, is_guest_span, is_size};
-use crate::{ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, Name, Owner, PAGE_SIZE, Place, Rule, System, Vm};
+use crate::{
+    ASSIGNED_INSTANCES_MAX, ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, Name, Owner, PAGE_SIZE, Place,
+    Rule, SILENCE_MAX, System, Vm,
+};
 
 /// What a doorbell is called where a rule names a device.
 const DOORBELL: &str = "doorbell";
@@ -15,6 +18,7 @@ impl<'a> VmChecker<'a, '_> {
         for (index, device) in assigned.iter().enumerate() {
             let place = Place::Assigned(self.index, index);
             self.check_assigned_window(index, device, place)?;
+            self.check_instances(device, place)?;
             let count = device.interrupts.len();
             self.check_count("interrupts of a physical device", count, ASSIGNED_INTERRUPTS_MAX, place)?;
             for interrupt in &device.interrupts {
@@ -43,6 +47,22 @@ impl<'a> VmChecker<'a, '_> {
                 broken(place, Rule::AssignedOver { vm, device, window, what, other })
             }
         }
+    }
+
+    /// Whoever silences the device stays within its registers, and comes to an end.
+    fn check_instances(&self, device: &'a Assigned, place: Place) -> Check<'a> {
+        self.check_count("stores that silence a physical device", device.silence.len(), SILENCE_MAX, place)?;
+        let size = device.instance_size;
+        let count = device.size.checked_div(size).unwrap_or(u64::MAX);
+        let within = |offset: u32| offset.is_multiple_of(4) && u64::from(offset) < size;
+        if count > ASSIGNED_INSTANCES_MAX
+            || !size.is_multiple_of(4)
+            || !device.size.is_multiple_of(size)
+            || !device.silence.iter().all(|store| within(store.offset))
+        {
+            return broken(place, Rule::AssignedInstances { vm: self.name(), device: Name(&device.name), size });
+        }
+        Ok(())
     }
 
     fn check_assigned_interrupt(&self, index: usize, device: &'a Assigned, interrupt: u32, place: Place) -> Check<'a> {
@@ -78,9 +98,10 @@ impl<'a> VmChecker<'a, '_> {
 
 impl System {
     /// Without an SMMU a device reads and writes physical addresses, whatever its owner believes that they are: so the
-    /// memory of whoever owns a device is where it believes it to be.
+    /// memory of whoever owns a device that does is where it believes it to be.
     pub(super) fn check_one_to_one(&self) -> Check<'_> {
-        let owners = self.vms.iter().enumerate().filter(|(_, vm)| vm.doorbell.is_some() || !vm.assigned.is_empty());
+        let owns_masters = |vm: &Vm| vm.doorbell.is_some() || vm.assigned.iter().any(|device| device.dma);
+        let owners = self.vms.iter().enumerate().filter(|(_, vm)| owns_masters(vm));
         for (index, vm) in owners {
             for (number, region) in vm.memory.iter().enumerate() {
                 if region.physical != Some(region.guest) {

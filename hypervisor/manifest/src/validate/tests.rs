@@ -1,7 +1,7 @@
 //! One test per rule: each breaks a sound system in one way, and checks the place and the sentence.
 
 use super::*;
-use crate::{Assigned, GicWindows, Load, Seed, Service, Vcpu, encode};
+use crate::{Assigned, GicWindows, Load, Seed, Service, Store, Trigger, Vcpu, encode};
 use alloc::vec;
 use alloc::{format, string::ToString};
 
@@ -79,7 +79,11 @@ pub(crate) fn with_driver_domain() -> System {
         name: "virtio-mmio".to_string(),
         address: 0x0a00_0000,
         size: 0x4000,
+        instance_size: 0x200,
         interrupts: (48..80).collect(),
+        trigger: Trigger::Edge,
+        dma: true,
+        silence: vec![Store { offset: 0x70, value: 0 }],
     }];
     driver.doorbell = Some(112);
     system.vms.push(driver);

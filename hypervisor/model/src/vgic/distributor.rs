@@ -75,6 +75,24 @@ impl Vgic {
         })
     }
 
+    /// The interrupt whose route (GICD_IROUTER) a store at byte `offset` of the distributor's frame may change.
+    #[inline(always)]
+    #[must_use]
+    pub const fn routed_at(offset: u64) -> Option<u32> {
+        if offset < IROUTER || offset >= IROUTER_END {
+            return None;
+        }
+        Some(((offset & 0x1fff) >> 3) as u32)
+    }
+
+    /// The virtual CPU that `intid`, an SPI, is routed to, if it is one that exists.
+    #[must_use]
+    pub fn target(&self, intid: super::IntId) -> Option<usize> {
+        let word = self.word(0, intid.word())?;
+        let target = word.routes?.target.get(intid.bit() as usize)?.load(SeqCst);
+        Some(usize::from(target)).filter(|vcpu| *vcpu < self.vcpus())
+    }
+
     /// Which other virtual CPUs hold, in list registers, interrupts that an access by `vcpu` at `offset` of `frame`
     /// speaks of. Only worth a question where [`needs_sync`] says so. Once they have flushed, a load tells the state as
     /// of then; a guest that polls sees every change in the end.

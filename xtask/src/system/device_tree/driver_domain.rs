@@ -1,35 +1,13 @@
-//! What only a driver domain finds in its device tree: the board's devices that it owns, its doorbell, its channels
-//! (`abi::io` names the properties).
+//! What only a driver domain finds in its device tree: its doorbell and its channels (`abi::io` names the properties).
 
 use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};
-use platform::PhysicalDevice;
-use vdev::guest_map;
 use vm_fdt::{Error, FdtWriter};
 
-use super::{SHARED_INTERRUPT, Served};
+use super::{EDGE_RISING, Served, write_interrupt};
 use crate::system::{
     backend::{Backend, Channel, Slice},
     storage::Disk,
 };
-
-/// The third cell of `interrupts` for a rising edge (binding `arm,gic-v3`).
-const EDGE_RISING: u32 = 1;
-
-/// Writes a node for each instance of `device`.
-pub(super) fn write_physical(fdt: &mut FdtWriter, device: &PhysicalDevice) -> Result<(), Error> {
-    for (index, interrupt) in (0_u64..).zip(device.interrupts()) {
-        let address = device.base.saturating_add(device.node.stride.saturating_mul(index));
-        let node = fdt.begin_node(&format!("{}@{address:x}", device.node.name))?;
-        fdt.property_string("compatible", device.node.compatible)?;
-        fdt.property_array_u64("reg", &[address, device.node.stride])?;
-        write_interrupt(fdt, interrupt, device.node.trigger)?;
-        if device.node.dma_coherent {
-            fdt.property_null("dma-coherent")?;
-        }
-        fdt.end_node(node)?;
-    }
-    Ok(())
-}
 
 /// Writes the doorbell and the channels.
 pub(super) fn write_served(fdt: &mut FdtWriter, served: &Served<'_>) -> Result<(), Error> {
@@ -78,10 +56,6 @@ fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> 
 
 fn write_read_only(fdt: &mut FdtWriter, read_only: bool) -> Result<(), Error> {
     if read_only { fdt.property_null("bulkhead,read-only") } else { Ok(()) }
-}
-
-fn write_interrupt(fdt: &mut FdtWriter, intid: u32, trigger: u32) -> Result<(), Error> {
-    fdt.property_array_u32("interrupts", &[SHARED_INTERRUPT, intid.saturating_sub(guest_map::SPI_INTID), trigger])
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A driver domain that owns a device, broken in one way at a time.
 
 use crate::{
-    Assigned, Place, Span, System,
-    validate::tests::{refused_of, with_driver_domain},
+    Assigned, Place, Span, Store, System, Trigger,
+    validate::tests::{BOARD, refused_of, with_driver_domain},
 };
 use alloc::vec;
 
@@ -19,6 +19,57 @@ fn over(what: &str, window: Span, other: Span) -> alloc::string::String {
         "physical device \"virtio-mmio\" of vm \"driver\" at {window} overlaps {what} at {other}; it cannot be given \
          away like this: move the other, or do without"
     )
+}
+
+/// A device that leaves memory alone.
+fn clock() -> Assigned {
+    Assigned {
+        name: "clock".into(),
+        address: 0x0901_0000,
+        size: 0x1000,
+        instance_size: 0x1000,
+        interrupts: vec![34],
+        trigger: Trigger::Level,
+        dma: false,
+        silence: vec![Store { offset: 0x10, value: 0 }, Store { offset: 0xffc, value: 1 }],
+    }
+}
+
+#[test]
+fn a_device_that_leaves_memory_alone_may_belong_to_anybody() {
+    let mut system = with_driver_domain();
+    system.vms[0].assigned = vec![clock()];
+    system.validate(&BOARD).unwrap();
+    system.vms[0].assigned[0].dma = true;
+    let sentence = "vm \"alpha\" drives physical devices, but its memory 0x4000_0000–0x43ff_ffff is not at the same \
+                    physical address; state it";
+    refused_of(&system, Place::Region(0, 0), sentence);
+}
+
+#[test]
+fn what_silences_a_physical_device_stays_within_its_registers_and_ends() {
+    let broken = |change: fn(&mut Assigned), size: u64| {
+        let sentence = alloc::format!(
+            "physical device \"virtio-mmio\" of vm \"driver\" is not made of 64 instances at most, of {size:#x} bytes \
+             each, with the registers that silence it; correct what the board says of it"
+        );
+        refused(|system| change(&mut system.vms[2].assigned[0]), Place::Assigned(2, 0), &sentence);
+    };
+    for (change, size) in [
+        ((|device| device.instance_size = 0) as fn(&mut Assigned), 0),
+        (|device| device.instance_size = 0x3000, 0x3000),
+        (|device| device.instance_size = 0x202, 0x202),
+        (|device| device.instance_size = 0x80, 0x80),
+        (|device| device.instance_size = 0x8000, 0x8000),
+        (|device| device.silence[0].offset = 0x200, 0x200),
+        (|device| device.silence[0].offset = 0x71, 0x200),
+        (|device| device.silence[0].offset = u32::MAX, 0x200),
+    ] {
+        broken(change, size);
+    }
+    let sentence = "vm \"driver\" has 9 stores that silence a physical device, but at most 8 are possible; remove some";
+    let change = |system: &mut System| system.vms[2].assigned[0].silence = vec![Store { offset: 0, value: 0 }; 9];
+    refused(change, Place::Assigned(2, 0), sentence);
 }
 
 #[test]
@@ -80,7 +131,7 @@ fn a_physical_device_has_one_owner() {
 
 #[test]
 fn a_physical_interrupt_has_one_owner() {
-    let another = |interrupts| Assigned { name: "clock".into(), address: 0x0901_0000, size: 0x1000, interrupts };
+    let another = |interrupts| Assigned { interrupts, ..clock() };
     let sentence = "the physical device \"virtio-mmio\" of vm \"driver\" has interrupt 49, which belongs to \"clock\" \
                     of vm \"alpha\"; it has one owner";
     let change = |system: &mut System| system.vms[0].assigned = vec![another(vec![49])];

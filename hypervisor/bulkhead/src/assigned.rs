@@ -1,0 +1,129 @@
+//! The board's devices that belong to one virtual machine: its drivers use their registers without an exit, and their
+//! interrupts reach it linked, so that it ends them without one.
+//!
+//! What EL2 does for them: it takes each interrupt once, on the core of the virtual CPU that the guest has routed it to, and
+//! it silences the devices before their owner starts and after it has stopped.
+
+use crate::vm::Vm;
+use alloc::vec::Vec;
+use arch::device_window::DeviceWindow;
+use arch::gic::Gic;
+use manifest::{Store, Trigger};
+use model::vgic::{IntId, SPI_WORDS};
+
+/// The first INTID of a shared peripheral interrupt.
+const SPI_INTID: u32 = 32;
+
+/// Equal devices side by side.
+pub struct AssignedDevices {
+    registers: DeviceWindow,
+    instance_size: u64,
+    silence: Vec<Store>,
+    interrupts: Vec<u32>,
+    trigger: Trigger,
+    dma: bool,
+}
+
+impl AssignedDevices {
+    /// What `device` of the manifest, whose rules hold, describes; `registers` are its own.
+    pub fn new(device: &manifest::Assigned, registers: DeviceWindow) -> Self {
+        Self {
+            registers,
+            instance_size: device.instance_size,
+            silence: device.silence.clone(),
+            interrupts: device.interrupts.clone(),
+            trigger: device.trigger,
+            dma: device.dma,
+        }
+    }
+
+    /// Has each of them do nothing any more, to memory or to its interrupt.
+    fn silence(&self) {
+        let mut instance = 0;
+        while instance < self.registers.size() {
+            for store in &self.silence {
+                self.registers.store(instance + u64::from(store.offset), store.value);
+            }
+            // The manifest's rules bound how many there are.
+            instance += self.instance_size.max(1);
+        }
+    }
+}
+
+/// What one virtual machine owns of the board.
+pub struct Assigned {
+    devices: Vec<AssignedDevices>,
+    /// The INTIDs of their interrupts: bit `n` of word `w` is SPI `32 w + n`.
+    interrupts: [u32; SPI_WORDS],
+}
+
+impl Assigned {
+    /// All of `devices`.
+    pub fn new(devices: Vec<AssignedDevices>) -> Self {
+        let mut interrupts = [0; SPI_WORDS];
+        for intid in devices.iter().flat_map(|device| &device.interrupts) {
+            if let Some(word) = intid.checked_sub(SPI_INTID).and_then(|spi| interrupts.get_mut((spi / 32) as usize)) {
+                *word |= 1 << (intid % 32);
+            }
+        }
+        Self { devices, interrupts }
+    }
+
+    /// The interrupts, physical and virtual ones alike: they have the same numbers.
+    pub fn interrupts(&self) -> impl Iterator<Item = u32> {
+        self.devices.iter().flat_map(|device| device.interrupts.iter().copied())
+    }
+
+    /// Whether the physical interrupt `intid` is one of them.
+    #[inline(always)]
+    pub fn has(&self, intid: u32) -> bool {
+        let spi = intid.wrapping_sub(SPI_INTID);
+        self.interrupts.get((spi / 32) as usize).is_some_and(|word| word >> (spi % 32) & 1 != 0)
+    }
+
+    /// Whether one of them reads and writes memory by itself.
+    pub fn reaches_memory(&self) -> bool {
+        self.devices.iter().any(|device| device.dma)
+    }
+
+    /// Tells the controller how they signal their interrupts, which are disabled. At boot, on its one core.
+    pub fn configure(&self, gic: &Gic) {
+        for device in &self.devices {
+            for intid in &device.interrupts {
+                gic.configure_spi(*intid, device.trigger == Trigger::Edge);
+            }
+        }
+    }
+
+    /// Has them as they are after a reset, and lets their interrupts come, to `core`.
+    pub fn start(&self, gic: &Gic, core: usize) {
+        self.devices.iter().for_each(AssignedDevices::silence);
+        for intid in self.interrupts() {
+            gic.quiesce_spi(intid);
+            gic.enable_spi(intid, core);
+        }
+    }
+
+    /// Has them do nothing any more: what a request of the past would write to memory that is being cleared, or would be
+    /// heard of by an owner that knows nothing of it.
+    pub fn stop(&self, gic: &Gic) {
+        self.devices.iter().for_each(AssignedDevices::silence);
+        for intid in self.interrupts() {
+            gic.quiesce_spi(intid);
+        }
+    }
+}
+
+/// Has the physical interrupt `intid`, if it is one of `vm`'s, come where its guest has just routed the virtual one: to the
+/// core of that virtual CPU. One that goes nowhere stays where it is, and waits in the vGIC.
+///
+/// Two virtual CPUs that route it at the same moment may leave it at the core of one and the vGIC with the other. It then
+/// takes a detour over the first.
+#[inline(never)]
+pub fn reroute(gic: &Gic, vm: &Vm, intid: u32) {
+    if vm.assigned.has(intid)
+        && let Some(core) = vm.vgic.target(IntId::new(intid)).and_then(|vcpu| vm.core_of(vcpu))
+    {
+        gic.route_spi(intid, core);
+    }
+}
