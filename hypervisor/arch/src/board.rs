@@ -11,6 +11,9 @@ use fdt::node::FdtNode;
 /// The most ranges of one kind that a device tree may name.
 const RANGES_MAX: usize = 16;
 
+/// The most pages of registers that are known: QEMU's `virt` has some 15.
+const PAGES_MAX: usize = 64;
+
 /// A range of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -22,6 +25,9 @@ pub struct Range {
 
 /// Ranges of one kind.
 pub type Ranges = ArrayVec<Range, RANGES_MAX>;
+
+/// Addresses of pages.
+pub type Pages = ArrayVec<u64, PAGES_MAX>;
 
 /// How this board's firmware is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +84,8 @@ pub struct Description {
     pub distributor: Range,
     /// The GICv3 redistributors.
     pub redistributors: Range,
+    /// The pages that begin with the registers of a device.
+    pub devices: Pages,
     /// PCIe, if the board is QEMU's `virt`: on any other, EL2 does not touch it.
     pub pcie: Option<Pcie>,
     /// `/chosen/rng-seed`: the boot loader's entropy.
@@ -131,12 +139,14 @@ struct Found<'b, 'a: 'b> {
     uart: Option<FdtNode<'b, 'a>>,
     psci: Option<FdtNode<'b, 'a>>,
     pcie: Option<FdtNode<'b, 'a>>,
+    devices: Pages,
     is_qemu: bool,
 }
 
 impl<'b, 'a: 'b> Found<'b, 'a> {
     /// Notes what `node` is, by its name or by what it is compatible with. Of several the first counts.
     fn take(&mut self, node: FdtNode<'b, 'a>) -> Result<(), Missing> {
+        self.take_place(node);
         match node.name.as_bytes() {
             b"memory" | [b'm', b'e', b'm', b'o', b'r', b'y', b'@', ..] => registers(node, &mut self.memory)
                 .map_err(|_| "the device tree has more memory ranges than Bulkhead can hold"),
@@ -177,6 +187,18 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
             }
         }
         Ok(())
+    }
+
+    /// Notes where `node` is, if it begins a page. Its name says it (Devicetree Specification 2.2.1.1), and is quicker to read
+    /// than its properties.
+    fn take_place(&mut self, node: FdtNode<'b, 'a>) {
+        // A page's address ends in twelve zeroes: most names need no closer look.
+        let [.., b'0', b'0', b'0'] = node.name.as_bytes() else { return };
+        let digits = node.name.split_once('@').map_or("", |(_, digits)| digits);
+        if let Ok(address) = u64::from_str_radix(digits, 16) {
+            // One too many cannot be assigned, and nothing else comes of it.
+            let _ = self.devices.try_push(address);
+        }
     }
 
     fn take_device(&mut self, node: FdtNode<'b, 'a>) {
@@ -230,6 +252,7 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
             uart_interrupt,
             distributor,
             redistributors,
+            devices: self.devices,
             pcie: self.pcie.filter(|_| self.is_qemu).and_then(pcie_root),
             seed,
             console_in_lines,

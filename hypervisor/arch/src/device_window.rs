@@ -33,6 +33,13 @@ impl DeviceWindow {
         Ok(Self(range))
     }
 
+    /// Whether a device of the board begins with each page of these registers, as its device tree has it. Where nothing is, a
+    /// board may answer a load or a store with an abort.
+    pub fn is_there(&self, board: &Board) -> bool {
+        let Self(Range { start, size }) = *self;
+        (start..start + size).step_by(TABLE_SIZE as usize).all(|page| board.devices.contains(&page))
+    }
+
     /// Their size in bytes.
     #[must_use]
     pub const fn size(&self) -> u64 {
