@@ -1,57 +1,47 @@
-//! Nothing but reads of one size from one disk, as a system that sleeps between interrupts makes them.
+//! Nothing but reads of 4 KiB from one disk, as a system that sleeps between interrupts makes them.
 
 use crate::Slots;
-use crate::block::{in_block, room};
+use crate::block::{buffers, in_block};
 use rt::shared::Shared;
 use rt::virtio::{Block, Kind};
-use rt::{Failure, Outcome, ensure, gic, interrupts, machine, println, report, timer};
+use rt::{Failure, Outcome, ensure, gic, interrupts, machine, println, report};
 
-const SECTORS_PER_KIBIBYTE: u64 = 2;
+const SECTORS_PER_PAGE: u64 = 8;
 
 pub(crate) fn run(mut slots: Slots) {
     let requests = machine().number("requests", 2000);
-    let depth = machine().number("depth", 1).clamp(1, 16);
-    let kibibytes = machine().number("size", 4).clamp(1, 256);
+    let depth = machine().number("depth", 1).clamp(1, 16) as usize;
     report::test("every read is done", || {
         let mut disks = slots.iter_mut().filter(|slot| slot.kind() == Some(Kind::Block));
         let disk = disks.nth(machine().number("disk", 0) as usize);
         let Some(slot) = disk else { return Err(Failure::new(format_args!("there is no disk"))) };
         slot.enable_interrupt();
         let interrupt = slot.interrupt();
-        let start = timer::now();
-        in_block(slot, |disk| read(disk, interrupt, requests, depth, kibibytes))?;
-        // Where instructions are counted, so many ticks are so many instructions of all cores that did not sleep.
-        let ticks = (timer::now() - start) / requests.max(1);
+        in_block(slot, |disk| read(disk, interrupt, requests, depth))?;
         gic::disable(interrupt);
-        println!("requests={requests} depth={depth} size={kibibytes} KiB, {ticks} ticks each");
+        println!("requests={requests} depth={depth}");
         Ok(())
     });
 }
 
-fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: u64, kibibytes: u64) -> Outcome {
-    let bytes = kibibytes << 10;
-    let Some(room) = room(depth * bytes) else {
-        return Err(Failure::new(format_args!("there is no room for buffers")));
-    };
-    let sectors = kibibytes * SECTORS_PER_KIBIBYTE;
-    let pieces = disk.sectors() / sectors;
-    ensure!(pieces > 0, "the disk is too small");
+fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: usize) -> Outcome {
+    let Some(buffers) = buffers() else { return Err(Failure::new(format_args!("there is no room for buffers"))) };
+    let pages = disk.sectors() / SECTORS_PER_PAGE;
+    ensure!(pages > 0, "the disk is too small");
     let mut started = 0;
     let mut start = |disk: &mut Block<_>, index: usize, buffer: Shared| {
-        let piece = started % pieces;
+        let page = started % pages;
         started += 1;
-        let taken = disk.read(piece * sectors, buffer, (index, index)).is_ok();
+        let taken = disk.read(page * SECTORS_PER_PAGE, buffer, (index, index)).is_ok();
         ensure!(taken, "read {started} was not taken");
         Ok(())
     };
     // A batch at a time: all are started, then all are waited for, as fio does with iodepth_batch.
     let mut done = 0;
     while done < requests {
-        for index in 0..depth {
-            let Some(buffer) = room.piece(index * bytes, bytes) else { break };
-            start(disk, index as usize, buffer)?;
+        for (index, buffer) in buffers.iter().enumerate().take(depth) {
+            start(disk, index, *buffer)?;
         }
-        disk.kick();
         let mut left = depth;
         while left > 0 {
             if let Some((_, outcome)) = disk.poll() {
@@ -67,7 +57,7 @@ fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: 
                 gic::end(id);
             }
         }
-        done += depth;
+        done += depth as u64;
     }
     Ok(())
 }

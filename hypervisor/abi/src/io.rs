@@ -228,8 +228,8 @@ const _: () = {
 
 /// The function id of "attach": the driver domain says what stands behind channel `x1`. `x2` is the capacity in sectors
 /// of 512 bytes (block) or the MTU in bytes (network), `x3` a set of the `FEATURE_` bits, `x4` the logical block size in
-/// bytes (block). Returns 0, or -3 (invalid parameter). It may be repeated: clients of a block device that has changed
-/// its size are told.
+/// bytes (block): a power of two from 512 to 4096. Returns 0, or -3 (invalid parameter), and then nothing has changed. It may be
+/// repeated: clients of a block device that has changed its size are told.
 pub const FUNCTION_ATTACH: u32 = 0xc600_0010;
 
 /// The function id of "ready": every channel is attached, and clients may start. Returns 0. "Complete" for each channel
@@ -257,6 +257,8 @@ pub const FEATURE_WRITE_ZEROES: u64 = 1 << 3;
 /// A bit of [`FUNCTION_ATTACH`]: the device moves data itself, and takes grants. EL2 gives them to a driver domain whose
 /// devices it can reset, and ignores the bit elsewhere.
 pub const FEATURE_GRANTS: u64 = 1 << 4;
+/// Every bit that there is; a call with others is refused.
+pub const FEATURES: u64 = FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD | FEATURE_WRITE_ZEROES | FEATURE_GRANTS;
 
 /// The `compatible` string of a channel's node in the driver domain's device tree.
 ///

@@ -5,7 +5,7 @@ use crate::console;
 use crate::entropy::Pool;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::{self, Machine};
-use crate::virtio::VirtioDevice;
+use crate::virtio::{VirtioDevice, service_kind};
 use crate::vm::{Image, Parts, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::format;
@@ -148,6 +148,10 @@ fn build_vm(
     let mut registers = Vec::with_capacity(vm.assigned.len());
     for device in &vm.assigned {
         let window = DeviceWindow::new(material.board, material.map, device.address, device.size);
+        let window = window.and_then(|window| match device.silence.is_empty() || window.is_there(material.board) {
+            true => Ok(window),
+            false => Err("are no devices of this board"),
+        });
         registers.push(window.map_err(|why| format!("the registers of {} of vm {} {why}", device.name, vm.name))?);
     }
     let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, material)?;
@@ -251,6 +255,15 @@ fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<Devic
                 let (Some(service), Some(interrupt)) = (&device.service, device.interrupt) else {
                     return Err(format!("the {} of vm {name} has no driver domain or no interrupt", model.name));
                 };
+                let size_min = service_kind(kind).channel_size_min();
+                if service.size < size_min {
+                    return Err(format!(
+                        "the channel of the {} of vm {name} has {} KiB and needs {}; make the system with this Bulkhead's xtask",
+                        model.name,
+                        service.size >> 10,
+                        size_min >> 10
+                    ));
+                }
                 let page = memory.allocate(TABLE_SIZE, TABLE_SIZE);
                 let page = page.ok_or_else(|| format!("no RAM is left for the devices of vm {name}"))?;
                 let page = ShadowPage::new(page);

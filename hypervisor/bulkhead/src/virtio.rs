@@ -18,6 +18,7 @@ use arch::{cpu, gic};
 use core::sync::atomic::Ordering;
 use devices::virtio_mmio::{Configuration, Effect, Kind, Shadow, VirtioMmio, feature};
 use model::exit::DeviceAccess;
+use model::io::attach::Backing;
 use model::io::counters::Counters;
 use model::io::service::{Broken, Wires};
 use model::io::{Outcome, Service, ServiceKind};
@@ -88,20 +89,28 @@ struct Reaction {
     breach: Option<Broken>,
 }
 
+/// What stands behind the registers of a device of this kind.
+pub const fn service_kind(kind: Kind) -> ServiceKind {
+    match kind {
+        Kind::Block => ServiceKind::Block,
+        Kind::Network => ServiceKind::Network,
+        Kind::Console => ServiceKind::Console,
+        Kind::Entropy => ServiceKind::Entropy,
+    }
+}
+
 impl VirtioDevice {
     /// A device at power-on, whose channel is `service`.
     pub fn new(kind: Kind, queues: u16, page: ShadowPage, interrupt: IntId, service: &manifest::Service) -> Self {
-        let service_kind = match kind {
-            Kind::Block => ServiceKind::Block,
-            Kind::Network => ServiceKind::Network,
-            Kind::Console => ServiceKind::Console,
-            Kind::Entropy => ServiceKind::Entropy,
-        };
         let mut page = Page(page);
         let mut registers = VirtioMmio::new(kind, queues);
         registers.reset(&mut page);
-        let state =
-            State { registers, service: Service::new(service_kind, service.address, service.size), page, line: false };
+        let state = State {
+            registers,
+            service: Service::new(service_kind(kind), service.address, service.size),
+            page,
+            line: false,
+        };
         Self {
             state: TicketMutex::new(state),
             interrupt,
@@ -221,28 +230,28 @@ impl VirtioDevice {
         reaction
     }
 
-    /// The driver domain says what stands behind the device.
-    fn attach(&self, size: u64, features: u64, block_size: u64, client: &Vm) -> Reaction {
+    /// The driver domain says what stands behind the device. `None` if that cannot be.
+    fn attach(&self, size: u64, features: u64, block_size: u64, client: &Vm) -> Option<Reaction> {
         let mut state = self.state.lock();
         let State { registers, service, page, .. } = &mut *state;
-        let configuration = match registers.kind() {
-            Kind::Block => {
-                service.attach_disk(size, features);
+        let configuration = match (Backing::read(service.kind(), size, features, block_size)?, registers.kind()) {
+            (Backing::Disk { capacity_sectors, block_size, features }, _) => {
+                service.attach_disk(capacity_sectors, features);
                 Configuration::Block {
-                    capacity_sectors: size,
-                    block_size: block_size as u32,
+                    capacity_sectors,
+                    block_size,
                     read_only: features & io::FEATURE_READ_ONLY != 0,
                     flush: features & io::FEATURE_FLUSH != 0,
                     discard: features & io::FEATURE_DISCARD != 0,
                     write_zeroes: features & io::FEATURE_WRITE_ZEROES != 0,
                 }
             }
-            Kind::Network => Configuration::Network { mac: self.mac, mtu: size as u16, link_up: true },
-            Kind::Console => Configuration::Console { columns: 80, rows: 24 },
-            Kind::Entropy => Configuration::Entropy,
+            (Backing::Card { mtu }, _) => Configuration::Network { mac: self.mac, mtu, link_up: true },
+            (Backing::Plain, Kind::Console) => Configuration::Console { columns: 80, rows: 24 },
+            (Backing::Plain, Kind::Entropy | Kind::Block | Kind::Network) => Configuration::Entropy,
         };
         registers.configure(configuration, page);
-        state.react(Ok(Outcome::default()), self.interrupt, client)
+        Some(state.react(Ok(Outcome::default()), self.interrupt, client))
     }
 }
 
@@ -399,11 +408,15 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         return Verdict::Resume;
     };
     let reaction = if function == io::FUNCTION_COMPLETE {
-        device.complete(client, provider)
+        Some(device.complete(client, provider))
     } else {
         // A grant that nobody could end would be for ever.
         let withheld = if !provider.assigned.reaches_memory() { io::FEATURE_GRANTS } else { 0 };
         device.attach(first, second & !withheld, third, client)
+    };
+    let Some(reaction) = reaction else {
+        vcpu.context.x[0] = io::INVALID_PARAMETER;
+        return Verdict::Resume;
     };
     if let Some(breach) = reaction.breach {
         log_breach(client, provider, breach);

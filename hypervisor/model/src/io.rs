@@ -3,6 +3,7 @@
 //! | module | its one question |
 //! | --- | --- |
 //! | [`service`] | what happens when a client notifies, and when the driver domain completes? |
+//! | [`attach`] | what may a driver domain say of a device? |
 //! | [`counters`] | how often did what happen? |
 //! | [`channel`] | what is in the rings that EL2 shares with the driver domain? |
 //! | `flights` | which requests are out, and what belongs to each? |
@@ -17,6 +18,7 @@
 //! What this module leaves out: registers and interrupts lines (`devices::virtio_mmio`), and whose memory is whose
 //! (`bulkhead`).
 
+pub mod attach;
 mod block;
 pub mod channel;
 pub mod counters;

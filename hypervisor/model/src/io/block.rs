@@ -8,8 +8,8 @@ use vdev::{GuestFault, GuestMemory};
 pub const HEADER_SIZE: u64 = 16;
 /// Bytes of a sector, whatever the block size.
 pub const SECTOR_SIZE: u64 = 512;
-/// The most bytes of data of one request: a run of 64 window pages.
-const DATA_SIZE_MAX: u64 = 64 * WINDOW_PAGE_SIZE;
+/// The most bytes of data of one request: a run of 64 window pages. A channel has at least as many.
+pub const DATA_SIZE_MAX: u64 = 64 * WINDOW_PAGE_SIZE;
 /// VIRTIO_BLK_ID_BYTES: the length of the answer to a request for the device's identity.
 const IDENTITY_SIZE: usize = 20;
 /// The identity: what `/sys/block/vda/serial` shows.

@@ -51,6 +51,18 @@ pub enum ServiceKind {
     Entropy,
 }
 
+impl ServiceKind {
+    /// The least size of a channel in bytes: its window has room for the largest request, which would else wait for ever.
+    #[must_use]
+    pub const fn channel_size_min(self) -> u64 {
+        let window = match self {
+            Self::Block => super::block::DATA_SIZE_MAX,
+            Self::Network | Self::Console | Self::Entropy => WINDOW_PAGE_SIZE,
+        };
+        REQUEST_WINDOW.saturating_add(window)
+    }
+}
+
 /// Whose memory the two sides are.
 pub struct Wires<'a, M> {
     /// The client's.
