@@ -79,6 +79,7 @@ fn read(disk: &mut Block<()>, page: u64, buffer: Shared, interrupt: u32) -> bool
     if disk.read(page * SECTORS_PER_PAGE, buffer, ()).is_err() {
         return false;
     }
+    disk.kick();
     for _ in 0..PATIENCE {
         interrupts::wait();
         while let Some(id) = gic::acknowledge() {

@@ -1,6 +1,6 @@
 //! A disk: what is written is read back, one request at a time and many; errors are errors; resets lose nothing.
 
-use crate::failed;
+use crate::{failed, large};
 use arrayvec::ArrayVec;
 use rt::random::Random;
 use rt::shared::Shared;
@@ -44,6 +44,7 @@ pub(crate) fn run(slot: &mut Slot) {
     report::test("a disk can be brought up again and again", || restarts(slot));
     report::test("a disk gives back what was written with sixteen requests in flight", || at_depth(slot, 3));
     report::test("a disk that is reset in the middle of requests starts clean", || resets(slot));
+    large::run(slot);
 }
 
 /// The disk, which has room for the tests.
@@ -166,16 +167,16 @@ fn restarts(slot: &mut Slot) -> Outcome {
     Ok(())
 }
 
+/// `bytes` bytes of RAM that nothing else uses; from the end down, where no loader puts anything but the device tree.
+pub(crate) fn room(bytes: u64) -> Option<Shared> {
+    let memory = machine().memory.first()?;
+    (1..64).find_map(|step| Shared::claim(memory.end().checked_sub(step * bytes)?, bytes))
+}
+
 /// A piece of RAM for each request in flight; claimed once, so that every disk's tests use the same.
 pub(crate) fn buffers() -> Option<ArrayVec<Shared, DEPTH>> {
     static BUFFERS: spin::Once<Option<Shared>> = spin::Once::new();
-    let all = BUFFERS.call_once(|| {
-        let bytes = (DEPTH * PAGE) as u64;
-        // From the end down, where no loader puts anything; the device tree may be there.
-        let memory = machine().memory.first()?;
-        (1..64).find_map(|step| Shared::claim(memory.end() - step * bytes, bytes))
-    });
-    let all = (*all)?;
+    let all = (*BUFFERS.call_once(|| room((DEPTH * PAGE) as u64)))?;
     (0..DEPTH as u64).map(|index| all.piece(index * PAGE as u64, PAGE as u64)).collect()
 }
 
@@ -200,6 +201,7 @@ fn batch(
             }
             started += 1;
         }
+        disk.kick();
         while let Some(((number, buffer), outcome)) = disk.poll() {
             ensure!(outcome.is_ok(), "request {number} failed");
             end(number, buffer)?;
@@ -245,6 +247,7 @@ fn resets(slot: &mut Slot) -> Outcome {
                 let taken = disk.read((index * SECTORS_PER_PAGE) as u64, *buffer, (index, index)).is_ok();
                 ensure!(taken, "read {index} of round {round} was not taken");
             }
+            disk.kick();
             timer::spin(round * 20);
             Ok(())
         })?;

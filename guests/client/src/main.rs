@@ -5,8 +5,8 @@
 //! own devices at the same time in the end.
 //!
 //! Parameters: `mode=` is `check` (all of the above, the default), `load` (a neighbour that verifies what it reads for
-//! `seconds=`, and so notices whoever disturbs it), or `reads` (nothing but `requests=` reads of 4 KiB at `depth=`, 1 or
-//! 16, from disk `disk=`, driven by interrupts, so that what they cost can be told from Bulkhead's counters), `errors`
+//! `seconds=`, and so notices whoever disturbs it), or `reads` (nothing but `requests=` reads of `size=` KiB, 4 if not
+//! given, at `depth=`, 1 to 16, from disk `disk=`, driven by interrupts, so that what they cost can be told from Bulkhead's counters), `errors`
 //! (every disk fails at sector `bad=`), or `nothing` (there is nothing behind any disk). `address=` and `peer=` are the
 //! last byte of this guest's address in 10.0.2.0/24 and of the other client's, `marker=` a number that both know.
 #![no_std]
@@ -18,6 +18,7 @@ mod console;
 mod entropy;
 mod errors;
 mod frames;
+mod large;
 mod load;
 mod network;
 mod reads;

@@ -1,47 +1,57 @@
-//! Nothing but reads of 4 KiB from one disk, as a system that sleeps between interrupts makes them.
+//! Nothing but reads of one size from one disk, as a system that sleeps between interrupts makes them.
 
 use crate::Slots;
-use crate::block::{buffers, in_block};
+use crate::block::{in_block, room};
 use rt::shared::Shared;
 use rt::virtio::{Block, Kind};
-use rt::{Failure, Outcome, ensure, gic, interrupts, machine, println, report};
+use rt::{Failure, Outcome, ensure, gic, interrupts, machine, println, report, timer};
 
-const SECTORS_PER_PAGE: u64 = 8;
+const SECTORS_PER_KIBIBYTE: u64 = 2;
 
 pub(crate) fn run(mut slots: Slots) {
     let requests = machine().number("requests", 2000);
-    let depth = machine().number("depth", 1).clamp(1, 16) as usize;
+    let depth = machine().number("depth", 1).clamp(1, 16);
+    let kibibytes = machine().number("size", 4).clamp(1, 256);
     report::test("every read is done", || {
         let mut disks = slots.iter_mut().filter(|slot| slot.kind() == Some(Kind::Block));
         let disk = disks.nth(machine().number("disk", 0) as usize);
         let Some(slot) = disk else { return Err(Failure::new(format_args!("there is no disk"))) };
         slot.enable_interrupt();
         let interrupt = slot.interrupt();
-        in_block(slot, |disk| read(disk, interrupt, requests, depth))?;
+        let start = timer::now();
+        in_block(slot, |disk| read(disk, interrupt, requests, depth, kibibytes))?;
+        // Where instructions are counted, so many ticks are so many instructions of all cores that did not sleep.
+        let ticks = (timer::now() - start) / requests.max(1);
         gic::disable(interrupt);
-        println!("requests={requests} depth={depth}");
+        println!("requests={requests} depth={depth} size={kibibytes} KiB, {ticks} ticks each");
         Ok(())
     });
 }
 
-fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: usize) -> Outcome {
-    let Some(buffers) = buffers() else { return Err(Failure::new(format_args!("there is no room for buffers"))) };
-    let pages = disk.sectors() / SECTORS_PER_PAGE;
-    ensure!(pages > 0, "the disk is too small");
+fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: u64, kibibytes: u64) -> Outcome {
+    let bytes = kibibytes << 10;
+    let Some(room) = room(depth * bytes) else {
+        return Err(Failure::new(format_args!("there is no room for buffers")));
+    };
+    let sectors = kibibytes * SECTORS_PER_KIBIBYTE;
+    let pieces = disk.sectors() / sectors;
+    ensure!(pieces > 0, "the disk is too small");
     let mut started = 0;
     let mut start = |disk: &mut Block<_>, index: usize, buffer: Shared| {
-        let page = started % pages;
+        let piece = started % pieces;
         started += 1;
-        let taken = disk.read(page * SECTORS_PER_PAGE, buffer, (index, index)).is_ok();
+        let taken = disk.read(piece * sectors, buffer, (index, index)).is_ok();
         ensure!(taken, "read {started} was not taken");
         Ok(())
     };
     // A batch at a time: all are started, then all are waited for, as fio does with iodepth_batch.
     let mut done = 0;
     while done < requests {
-        for (index, buffer) in buffers.iter().enumerate().take(depth) {
-            start(disk, index, *buffer)?;
+        for index in 0..depth {
+            let Some(buffer) = room.piece(index * bytes, bytes) else { break };
+            start(disk, index as usize, buffer)?;
         }
+        disk.kick();
         let mut left = depth;
         while left > 0 {
             if let Some((_, outcome)) = disk.poll() {
@@ -57,7 +67,7 @@ fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: 
                 gic::end(id);
             }
         }
-        done += depth as u64;
+        done += depth;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use abi::io::{
     COMPLETE_AGAIN, COMPLETION_RING, Completion, ENTRY_SIZE, FUNCTION_COMPLETE, RECEIVE_RING, RECEIVE_SLOT_SIZE,
-    RECEIVE_WINDOW, REQUEST_RING, REQUEST_WINDOW, RING_ENTRIES, Receive, Request, Status, control,
+    RECEIVE_WINDOW, REQUEST_RING, REQUEST_WINDOW, RING_ENTRIES, Receive, Request, SEGMENT_SIZE, Status, control,
 };
 use rt::hypercall;
 use rt::shared::Shared;
@@ -79,11 +79,15 @@ impl Channel {
         self.taken = self.taken.wrapping_add(1);
     }
 
-    /// The data of `request`; `None` where that is not all within the request window.
+    /// The data of `request`, or the list of its segments; `None` where that is not all within the request window.
     #[inline]
     pub fn data(&self, request: &Request) -> Option<Shared> {
         let is_in_window = u64::from(request.offset) >= REQUEST_WINDOW;
-        is_in_window.then(|| self.memory.piece(u64::from(request.offset), u64::from(request.length))).flatten()
+        let size = match request.segments {
+            0 => u64::from(request.length),
+            segments => u64::from(segments) * SEGMENT_SIZE,
+        };
+        is_in_window.then(|| self.memory.piece(u64::from(request.offset), size)).flatten()
     }
 
     /// Completes a request that was taken, with `length` bytes put into the window.

@@ -156,6 +156,7 @@ impl Domain {
         self.first = if self.first + 1 < count { self.first + 1 } else { 0 };
 
         let Self { devices, clients, .. } = self;
+        devices.block.kick();
         worked |= devices.block.poll(|tag, status| {
             if let Some(client) = clients.get_mut(tag.client) {
                 block::finish(&mut client.channel, &tag, status);

@@ -5,6 +5,7 @@
 //!
 //! What this module leaves out: being called from an interrupt handler while the interrupted code allocates.
 
+use crate::virtio::grant;
 use alloc::alloc::{alloc_zeroed, dealloc};
 use buddy_system_allocator::Heap;
 use core::alloc::{GlobalAlloc, Layout};
@@ -92,7 +93,8 @@ fn pages(count: usize) -> Option<Layout> {
     Layout::from_size_align(count.checked_mul(PAGE_SIZE)?, PAGE_SIZE).ok().filter(|layout| layout.size() > 0)
 }
 
-// SAFETY: pages come zeroed and page-aligned from the allocator, which gives each to one owner; sharing is the identity.
+// SAFETY: pages come zeroed and page-aligned from the allocator, which gives each to one owner; sharing is the
+// identity, but for what stands in for memory that the device has been granted.
 unsafe impl Hal for Platform {
     fn dma_alloc(count: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         // SAFETY: the layout is not empty.
@@ -115,7 +117,7 @@ unsafe impl Hal for Platform {
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
-        buffer.cast::<u8>().as_ptr() as u64
+        grant::bus_address(buffer.cast::<u8>().as_ptr() as u64)
     }
 
     unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}

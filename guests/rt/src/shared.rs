@@ -88,6 +88,22 @@ impl Shared {
         [a, b, c, d]
     }
 
+    /// Loads two words of 64 bits at `offset`; zeroes where there are none, or not aligned.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_pair(&self, offset: u64) -> [u64; 2] {
+        let Some(address) = self.word::<16>(offset) else { return [0; 2] };
+        let [a, b]: [u64; 2];
+        // SAFETY: as `load`.
+        unsafe {
+            asm!(
+                "ldp {a}, {b}, [{address}]",
+                a = out(reg) a, b = out(reg) b, address = in(reg) address, options(nostack, preserves_flags),
+            );
+        }
+        [a, b]
+    }
+
     /// Stores four words of 64 bits at `offset`; nothing happens where there are none, or not aligned.
     #[inline(always)]
     pub fn store_words(&self, offset: u64, words: [u64; 4]) {

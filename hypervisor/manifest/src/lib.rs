@@ -4,7 +4,7 @@
 //! before a bundle is made, and at EL2, before a virtual machine is built: the bundle is input.
 //!
 //! Reading order: [`System`] (what there is to say), [`System::validate`] (what must hold), [`encode`] and [`decode`]
-//! (the file `manifest.bin`), [`Bundle`] (the archive that carries it).
+//! (the file `manifest.bin`, whose records are in `record`), [`Bundle`] (the archive that carries it).
 //!
 //! What this crate leaves out: the TOML form with its file and line numbers (`xtask`), which kinds of device exist
 //! (`devices`), and building anything.
@@ -27,6 +27,7 @@ mod binary;
 mod bundle;
 mod error;
 mod limits;
+mod record;
 mod rule;
 mod span;
 mod system;

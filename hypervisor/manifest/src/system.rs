@@ -1,12 +1,11 @@
-//! The types: what a system description says. What must hold between them is in `validate`.
+//! The types: what a system description says. What must hold between them is in `validate`, how they are written in `record`.
 
 use alloc::{string::String, vec::Vec};
-use serde::{Deserialize, Serialize};
 
 use crate::Span;
 
 /// A whole system: one board, cut into virtual machines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct System {
     /// The system's name, as in `guests/systems/NAME.toml`.
     pub name: String,
@@ -17,7 +16,7 @@ pub struct System {
 }
 
 /// One virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vm {
     /// A unique name; it prefixes the machine's console lines.
     pub name: String,
@@ -51,7 +50,7 @@ impl Vm {
 }
 
 /// A region of guest RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRegion {
     /// First guest address; a multiple of 2 MiB.
     pub guest: u64,
@@ -76,14 +75,14 @@ impl MemoryRegion {
 }
 
 /// A virtual CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vcpu {
     /// The physical core it is pinned to. Virtual CPUs of one core share it in turn.
     pub core: u8,
 }
 
 /// A file to copy into guest RAM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Load {
     /// The file's name in the bundle.
     pub file: String,
@@ -92,7 +91,7 @@ pub struct Load {
 }
 
 /// A range of guest RAM that gets random bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed {
     /// The guest address of the first byte.
     pub address: u64,
@@ -101,7 +100,7 @@ pub struct Seed {
 }
 
 /// A virtual device of a virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// The model's name in the registry of `devices`, such as `pl011`.
     pub kind: String,
@@ -116,7 +115,7 @@ pub struct Device {
 }
 
 /// Where a para-virtual device's requests go: a channel of a driver domain (`abi::io`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// The driver domain: its place among the virtual machines.
     pub provider: u8,
@@ -142,7 +141,7 @@ impl Service {
 
 /// A physical device in the address space of the machine that owns it, at its physical address: one instance, or several
 /// equal ones side by side.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
     /// Its name on the board, such as `virtio-mmio`.
     pub name: String,
@@ -164,7 +163,7 @@ pub struct Assigned {
 }
 
 /// How a device signals an interrupt (GICD_ICFGR).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// By the rising edge of its line.
     Edge,
@@ -173,7 +172,7 @@ pub enum Trigger {
 }
 
 /// A store of 32 bits to a register of a physical device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
     /// The register: bytes from the instance's first address, a multiple of 4.
     pub offset: u32,

@@ -3,10 +3,22 @@
 use crate::channel::Ticket;
 use abi::io::{Operation, Status};
 use rt::shared::Shared;
+use rt::virtio::Segment;
+
+/// Where the data of a request is.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// There is none.
+    None,
+    /// In the window.
+    Window(Shared),
+    /// In a client's own memory, which the device may reach, and this domain may not.
+    Granted(&'a [Segment]),
+}
 
 /// What a disk is asked for. Sectors are the disk's own, and within it.
 #[derive(Clone, Copy, Debug)]
-pub struct Command {
+pub struct Command<'a> {
     /// What to do; one of the operations for blocks.
     pub operation: Operation,
     /// The first sector.
@@ -14,7 +26,7 @@ pub struct Command {
     /// Bytes, whole sectors; of `data`, if there is any.
     pub bytes: u64,
     /// Where the data of a read goes, and that of a write is.
-    pub data: Option<Shared>,
+    pub data: Data<'a>,
 }
 
 /// Whose request it is; comes back when it has finished.
@@ -35,7 +47,7 @@ pub enum Submission {
     Finished(Status),
     /// [`BlockDevice::poll`] will tell.
     Queued,
-    /// The queue is full, or must drain: submit it again later.
+    /// The queue is full: submit it again later.
     Busy,
 }
 
@@ -51,7 +63,10 @@ pub trait BlockDevice {
     fn features(&self) -> u64;
 
     /// Starts `command`.
-    fn submit(&mut self, command: &Command, tag: Tag) -> Submission;
+    fn submit(&mut self, command: &Command<'_>, tag: Tag) -> Submission;
+
+    /// Tells the device of what was queued, if it has not been told.
+    fn kick(&mut self);
 
     /// The next queued command that has finished, if there is one.
     fn poll(&mut self) -> Option<(Tag, Status)>;

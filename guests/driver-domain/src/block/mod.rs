@@ -5,7 +5,7 @@ mod ram_disk;
 mod service;
 mod virtio_disk;
 
-pub use device::{BlockDevice, Command, Submission, Tag};
+pub use device::{BlockDevice, Command, Data, Submission, Tag};
 pub use ram_disk::RamDisk;
 pub use service::{Attachment, BlockService, finish};
 pub use virtio_disk::VirtioDisk;

@@ -1,7 +1,7 @@
 //! A disk of RAM: for tests, and for costs that repeat exactly. Its content is what the loader put there, and goes with
 //! this domain.
 
-use super::{BlockDevice, Command, Submission, Tag};
+use super::{BlockDevice, Command, Data, Submission, Tag};
 use abi::io::{FEATURE_DISCARD, FEATURE_WRITE_ZEROES, Operation, Status};
 use rt::shared::Shared;
 use services::slice::SECTOR_SIZE;
@@ -40,10 +40,10 @@ impl BlockDevice for RamDisk {
     }
 
     #[inline]
-    fn submit(&mut self, command: &Command, _: Tag) -> Submission {
+    fn submit(&mut self, command: &Command<'_>, _: Tag) -> Submission {
         let done = match (command.operation, self.piece(command.sector, command.bytes), command.data) {
-            (Operation::Read, Some(disk), Some(data)) => disk.copy_to(&data) == command.bytes,
-            (Operation::Write, Some(disk), Some(data)) => data.copy_to(&disk) == command.bytes,
+            (Operation::Read, Some(disk), Data::Window(data)) => disk.copy_to(&data) == command.bytes,
+            (Operation::Write, Some(disk), Data::Window(data)) => data.copy_to(&disk) == command.bytes,
             (Operation::Discard | Operation::WriteZeroes, Some(disk), _) if command.bytes <= CLEAR_MAX => {
                 disk.clear();
                 true
@@ -54,6 +54,8 @@ impl BlockDevice for RamDisk {
         };
         Submission::Finished(if done { Status::Done } else { Status::Failed })
     }
+
+    fn kick(&mut self) {}
 
     fn poll(&mut self) -> Option<(Tag, Status)> {
         None

@@ -1,15 +1,16 @@
 //! The block service: from a client's request to a disk's command, and back.
 
-use super::{BlockDevice, Command, RamDisk, Submission, Tag, VirtioDisk};
+use super::{BlockDevice, Command, Data, RamDisk, Submission, Tag, VirtioDisk};
 use crate::channel::{Channel, Ticket};
 use crate::tree::Part;
-use abi::io::{FEATURE_READ_ONLY, Operation, Request, Status};
+use abi::io::{FEATURE_READ_ONLY, Operation, Request, SEGMENT_SIZE, Status};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use rt::machine::Region;
 use rt::shared::Shared;
+use rt::virtio::{SEGMENTS_MAX, Segment};
 use services::partition::{self, Missing, Sectors};
-use services::{Access, Slice};
+use services::{Access, Slice, wire};
 
 /// The most disks: QEMU's `virt` has 32 slots, and a client may have a disk of RAM.
 const DISKS_MAX: usize = 32;
@@ -109,7 +110,7 @@ impl BlockService {
         number < self.virtio_count
     }
 
-    /// Starts `request` of client `client`, whose data is `data`.
+    /// Starts `request` of client `client`, whose data, or the list of whose segments, is `data`.
     #[inline]
     pub fn submit(
         &mut self,
@@ -123,13 +124,20 @@ impl BlockService {
         };
         let bytes = u64::from(request.length);
         let locate = |access| attachment.slice.locate(request.sector, bytes, access);
-        let (sector, data) = match operation {
-            // Without data there is no sector: the request named bytes outside the window.
-            Operation::Read => (data.and_then(|_| locate(Access::Read)), data),
-            Operation::Write => (data.and_then(|_| locate(Access::Write)), data),
-            Operation::Discard | Operation::WriteZeroes => (locate(Access::Write), None),
-            Operation::Flush => (Some(0), None),
-            Operation::Transmit | Operation::Print | Operation::Random => {
+        let mut segments = ArrayVec::new();
+        let data = match data {
+            None => None,
+            Some(data) if request.segments == 0 => Some(Data::Window(data)),
+            Some(list) => read_segments(&list, bytes, &mut segments).then_some(Data::Granted(&segments)),
+        };
+        let (sector, data) = match (operation, data) {
+            (Operation::Read, Some(data)) => (locate(Access::Read), data),
+            (Operation::Write, Some(data)) => (locate(Access::Write), data),
+            // Without data there is no sector: the request named bytes outside the window, or segments that are none.
+            (Operation::Read | Operation::Write, None) => (None, Data::None),
+            (Operation::Discard | Operation::WriteZeroes, _) => (locate(Access::Write), Data::None),
+            (Operation::Flush, _) => (Some(0), Data::None),
+            (Operation::Transmit | Operation::Print | Operation::Random, _) => {
                 return Submission::Finished(Status::Unsupported);
             }
         };
@@ -148,6 +156,14 @@ impl BlockService {
         }
     }
 
+    /// Tells the virtio disks of what was queued.
+    #[inline]
+    pub fn kick(&mut self) {
+        for disk in self.disks.iter_mut().take(self.virtio_count) {
+            disk.kick();
+        }
+    }
+
     /// Hands what the virtio disks have finished to `complete`; says whether there was anything.
     #[inline]
     pub fn poll(&mut self, mut complete: impl FnMut(Tag, Status)) -> bool {
@@ -160,6 +176,22 @@ impl BlockService {
         }
         found
     }
+}
+
+/// Copies a list of segments out of the window, once; says whether it is one of `bytes` bytes.
+#[inline(never)]
+fn read_segments(list: &Shared, bytes: u64, segments: &mut ArrayVec<Segment, SEGMENTS_MAX>) -> bool {
+    let mut left = bytes;
+    for offset in (0..list.size()).step_by(SEGMENT_SIZE as usize) {
+        let entry = wire::segment(list.load_pair(offset));
+        let segment = Segment { address: entry.address, length: entry.length };
+        let Some(rest) = left.checked_sub(u64::from(entry.length)) else { return false };
+        left = rest;
+        if segments.try_push(segment).is_err() {
+            return false;
+        }
+    }
+    left == 0
 }
 
 /// Completes on `channel` what `tag` stands for.

@@ -1,0 +1,122 @@
+//! Large requests, of one piece and of many: what is large enough is not copied on its way, and its memory is a real
+//! device's for as long as it is out.
+
+use crate::block::{PAGE, SECTORS_PER_PAGE, in_block, pattern, room};
+use rt::shared::Shared;
+use rt::virtio::{Block, Segment, Slot};
+use rt::{Failure, Outcome, ensure, report, timer};
+
+/// How many pages a request has: as many pieces as the device takes.
+const PAGES: usize = 32;
+const REQUEST: usize = PAGES * PAGE;
+/// How often a device is reset in the middle.
+const RESETS: u64 = 8;
+/// How many requests are under way then.
+const DEPTH: usize = 4;
+/// How long a request may take.
+const LIMIT_MICROSECONDS: u64 = 20_000_000;
+
+type Disk = Block<(usize, usize)>;
+
+pub(crate) fn run(slot: &mut Slot) {
+    report::test("a large request may lie in many pieces, in any order", || scattered(slot));
+    report::test("a disk that is reset in the middle of large requests leaves their memory alone", || resets(slot));
+}
+
+/// Room for [`DEPTH`] requests; claimed once.
+fn area() -> Result<Shared, Failure> {
+    static AREA: spin::Once<Option<Shared>> = spin::Once::new();
+    let area = *AREA.call_once(|| room((DEPTH * REQUEST) as u64));
+    area.ok_or_else(|| Failure::new(format_args!("there is no room for large requests")))
+}
+
+/// The pages of request `index` in `area`; every other one first, so that no two neighbours follow each other.
+fn pieces(area: &Shared, index: usize) -> [Shared; PAGES] {
+    core::array::from_fn(|page| {
+        let place = index * PAGES + page * 2 % PAGES + page * 2 / PAGES;
+        area.piece((place * PAGE) as u64, PAGE as u64).unwrap_or(*area)
+    })
+}
+
+fn segments(pieces: &[Shared; PAGES]) -> [Segment; PAGES] {
+    pieces.map(|piece| Segment { address: piece.address(), length: PAGE as u32 })
+}
+
+/// Waits for a request.
+fn wait(disk: &mut Disk) -> Outcome {
+    disk.kick();
+    let limit = timer::now() + timer::ticks(LIMIT_MICROSECONDS);
+    loop {
+        if let Some((_, outcome)) = disk.poll() {
+            ensure!(outcome.is_ok(), "a large request failed");
+            return Ok(());
+        }
+        ensure!(timer::now() < limit, "a large request takes too long");
+    }
+}
+
+fn same(seed: u64, page: usize, piece: &Shared) -> Outcome {
+    let mut bytes = [0; PAGE];
+    piece.read(&mut bytes);
+    ensure!(bytes == pattern(seed, page), "page {page} is not what was written");
+    Ok(())
+}
+
+#[inline(never)]
+fn scattered(slot: &mut Slot) -> Outcome {
+    const SEED: u64 = 300;
+    let area = area()?;
+    in_block(slot, |disk| {
+        let (from, to) = (pieces(&area, 0), pieces(&area, 1));
+        for (page, piece) in from.iter().enumerate() {
+            piece.write(&pattern(SEED, page));
+        }
+        ensure!(disk.write_granted(0, &segments(&from), (0, 0)).is_ok(), "a large write is not taken");
+        wait(disk)?;
+        ensure!(disk.read_granted(0, &segments(&to), (0, 0)).is_ok(), "a large read is not taken");
+        wait(disk)?;
+        to.iter().enumerate().try_for_each(|(page, piece)| same(SEED, page, piece))?;
+        // The same in one piece.
+        let Some(whole) = area.piece((2 * REQUEST) as u64, REQUEST as u64) else { return Ok(()) };
+        ensure!(disk.read(0, whole, (0, 0)).is_ok(), "a large read in one piece is not taken");
+        wait(disk)?;
+        for page in 0..PAGES {
+            let piece = whole.piece((page * PAGE) as u64, PAGE as u64);
+            same(SEED, page, &piece.unwrap_or(whole))?;
+        }
+        Ok(())
+    })
+}
+
+#[inline(never)]
+fn resets(slot: &mut Slot) -> Outcome {
+    const MARK: [u8; PAGE] = [0xa5; PAGE];
+    let area = area()?;
+    for round in 0..RESETS {
+        in_block(slot, |disk| {
+            for index in 0..DEPTH {
+                let taken = disk.read_granted(
+                    (index * PAGES * SECTORS_PER_PAGE / DEPTH) as u64,
+                    &segments(&pieces(&area, index)),
+                    (index, 0),
+                );
+                ensure!(taken.is_ok(), "read {index} of round {round} was not taken");
+            }
+            disk.kick();
+            timer::spin(round * 20);
+            Ok(())
+        })?;
+        // The device was reset, so from here on the memory is nobody's but ours.
+        let pages = || (0..DEPTH * PAGES).filter_map(|page| area.piece((page * PAGE) as u64, PAGE as u64));
+        for page in pages() {
+            page.write(&MARK);
+        }
+        timer::spin(5000);
+        for (index, page) in pages().enumerate() {
+            let mut bytes = [0; PAGE];
+            page.read(&mut bytes);
+            ensure!(bytes == MARK, "page {index} was written after the reset of round {round}");
+        }
+    }
+    Ok(())
+}
