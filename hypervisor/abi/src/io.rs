@@ -64,7 +64,15 @@ pub mod control {
     pub const RECEPTIONS_CONSUMED: u64 = 0x180;
     /// Written by EL2 when the driver domain starts: the generation that completions must carry.
     pub const GENERATION: u64 = 0x1c0;
+    /// Written by the driver domain, in channel 0 alone: its heartbeat. EL2 rings the doorbell once in a while and wants to
+    /// find another value the next time; a driver domain whose word stays the same, or 0, is taken for dead. It may set
+    /// [`HEARTBEAT_WAITING`](super::HEARTBEAT_WAITING).
+    pub const HEARTBEAT: u64 = 0x200;
 }
+
+/// A bit of the heartbeat word: the driver domain waits for a device. The word may stay the same then; it is the deadline of
+/// its requests alone that the driver domain is held to.
+pub const HEARTBEAT_WAITING: u32 = 1 << 31;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

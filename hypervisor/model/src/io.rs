@@ -7,6 +7,7 @@
 //! | [`counters`] | how often did what happen? |
 //! | [`channel`] | what is in the rings that EL2 shares with the driver domain? |
 //! | `flights` | which requests are out, and what belongs to each? |
+//! | [`watch`] | is the driver domain alive, and may it start again? |
 //! | `window` | which pages of the request window are free? |
 //! | `block`, `network` | what does a chain of this kind of device ask for? |
 //!
@@ -27,6 +28,7 @@ mod network;
 pub mod service;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 mod window;
 
 pub use channel::{Channel, Forged};

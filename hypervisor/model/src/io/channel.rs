@@ -69,6 +69,14 @@ impl Channel {
         Ok(())
     }
 
+    /// The driver domain's heartbeat word.
+    ///
+    /// # Errors
+    /// See [`Forged`].
+    pub fn heartbeat(&self, memory: &impl GuestMemory) -> Result<u32, Forged> {
+        Ok(memory.load_u32(self.at(control::HEARTBEAT))?)
+    }
+
     /// Writes a request into the ring; [`Channel::publish`] shows it to the driver domain. There is room for it as long
     /// as no more than [`RING_ENTRIES`] are out.
     ///

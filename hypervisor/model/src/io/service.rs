@@ -131,6 +131,8 @@ pub struct Service {
     is_live: bool,
     /// How the driver domain stands to the channel.
     provider: Provider,
+    /// The oldest request at the watch's last look, and in how many looks in a row it has been that.
+    watched: (u64, u32),
     disk: Disk,
     /// The client takes frames with partial checksums.
     takes_partial: bool,
@@ -161,6 +163,7 @@ impl Service {
             used: 0,
             is_live: false,
             provider: Provider::Away,
+            watched: (0, 0),
             disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },
             takes_partial: false,
             merges: false,

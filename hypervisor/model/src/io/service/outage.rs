@@ -6,6 +6,7 @@ use super::super::block;
 use super::super::channel::Forged;
 use super::super::counters::add;
 use super::super::flights::{Flight, Waiter};
+use super::super::watch::Sight;
 use super::{BYTES_MAX, Broken, CHAINS_MAX, Outcome, Service, ServiceKind, Wires, bit};
 use crate::virtqueue::QueueError;
 use vdev::GuestMemory;
@@ -42,6 +43,7 @@ impl Service {
     pub fn restart_channel(&mut self, memory: &impl GuestMemory) -> Result<(), Forged> {
         self.suspend();
         self.end_grants();
+        self.watched = (0, 0);
         self.channel.restart(memory)
     }
 
@@ -67,6 +69,22 @@ impl Service {
         }
         let outcome = Outcome { again: true, ..Outcome::default() };
         self.conclude(outcome, wires)
+    }
+
+    /// The watch looks. Gives the driver domain's heartbeat word, and in how many looks in a row the same request was the oldest
+    /// that is out: of a disk or a source of random numbers, whose clients wait.
+    pub fn look(&mut self, provider: &impl GuestMemory) -> Sight {
+        let waits = matches!(self.kind, ServiceKind::Block | ServiceKind::Entropy);
+        let oldest = if waits { self.flights.next_after(0).map_or(0, |(sequence, _)| sequence) } else { 0 };
+        let (watched, looks) = self.watched;
+        let looks = match oldest {
+            0 => 0,
+            oldest if oldest == watched => looks.saturating_add(1),
+            _ => 1,
+        };
+        self.watched = (oldest, looks);
+        // A channel lies in its driver domain's memory, as was checked.
+        Sight { beat: self.channel.heartbeat(provider).unwrap_or(0), looks }
     }
 
     /// What a look at queue `index` comes to while the driver domain does not serve. Returns whether it does by now.

@@ -381,3 +381,24 @@ fn errors_without_a_driver_domain_come_in_rounds() {
     }
     assert_eq!((core::iter::from_fn(|| stage.used(0)).count(), rounds < 4), (32, true));
 }
+
+#[test]
+fn the_watch_sees_how_long_the_oldest_request_has_been_out() {
+    let mut stage = disk(0);
+    let looks = |stage: &mut Stage| stage.service.look(&stage.provider).looks;
+    assert_eq!(looks(&mut stage), 0);
+    for head in [0, 3] {
+        stage.ask(head, IN, 0, 512);
+    }
+    stage.notify(0).unwrap();
+    assert_eq!([looks(&mut stage), looks(&mut stage), looks(&mut stage)], [1, 2, 3]);
+    let [first, second] = [stage.request().unwrap(), stage.request().unwrap()];
+    stage.finish(&second, &[1; 512]);
+    stage.complete().unwrap();
+    assert_eq!(looks(&mut stage), 4, "the oldest is still the same");
+    stage.finish(&first, &[1; 512]);
+    stage.complete().unwrap();
+    assert_eq!(looks(&mut stage), 0);
+    stage.provider.store_u32(GuestAddr(CHANNEL + control::HEARTBEAT), 77).unwrap();
+    assert_eq!(stage.service.look(&stage.provider).beat, 77);
+}

@@ -1,0 +1,316 @@
+//! The watch over a driver domain: whether it is alive, what it is blamed for, and how often it may start again.
+//!
+//! EL2 looks at it once in a heartbeat period. The driver domain has to show by then that it has run since the last look, at
+//! which its doorbell was rung; that it has not kept a request for too long; and, before it serves, that it is not taking
+//! too long to start. So a look costs the same whatever the load, requests carry no time, and whatever goes wrong is seen a
+//! period later at most than it could be.
+//!
+//! What this module leaves out: clocks, and how a driver domain is stopped (`bulkhead`).
+
+use abi::io::HEARTBEAT_WAITING;
+use core::fmt;
+use vdev::Ticks;
+
+/// What a driver domain is held to, in ticks of the board's counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The time between two looks: in it, the driver domain has to run once.
+    pub heartbeat: u64,
+    /// How long a block or entropy request may be out.
+    pub request: u64,
+    /// How long it may take from its start until it is ready.
+    pub startup: u64,
+    /// The most restarts in `window`; without it there is no limit.
+    pub restarts_max: Option<u32>,
+    /// The time that starts with a restart, and in which others count.
+    pub window: u64,
+}
+
+/// Why a driver domain is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It took too long to start.
+    NeverReady,
+    /// It has not run for a heartbeat period, although its doorbell was rung.
+    Silent,
+    /// It has kept a request for too long.
+    Stuck,
+    /// It has turned itself, or its last virtual CPU, off.
+    TurnedOff,
+    /// It has asked to start again.
+    Reset,
+    /// It has written nonsense into the rings of a channel.
+    Damaged,
+    /// It has caused an SError.
+    SystemError,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NeverReady => "has not become ready in time",
+            Self::Silent => "shows no sign of life",
+            Self::Stuck => "keeps a request for too long",
+            Self::TurnedOff => "has turned itself off",
+            Self::Reset => "asks to start again",
+            Self::Damaged => "has damaged the rings of a channel",
+            Self::SystemError => "has caused an SError",
+        })
+    }
+}
+
+/// What a look finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// The heartbeat word, which is a claim like all others.
+    pub beat: u32,
+    /// In how many looks in a row the same request was the oldest that is out, whichever the channel; 0 for none.
+    pub looks: u32,
+}
+
+/// What follows from the end of a driver domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It starts again.
+    Restart,
+    /// It has started again so often that it stays off.
+    GiveUp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Off,
+    Starting { since: Ticks },
+    Serving { beat: u32 },
+}
+
+/// The watch over one driver domain.
+#[derive(Debug)]
+pub struct Watch {
+    limits: Limits,
+    life: Life,
+    /// When it was last known to be alive.
+    alive: Ticks,
+    /// Since when its clients have been waiting, if they have.
+    lost: Option<Ticks>,
+    /// When the window began, and the restarts in it.
+    window_start: Ticks,
+    restarts: u32,
+}
+
+impl Watch {
+    /// A watch over a driver domain that has not started.
+    #[must_use]
+    pub const fn new(limits: Limits) -> Self {
+        Self { limits, life: Life::Off, alive: Ticks(0), lost: None, window_start: Ticks(0), restarts: 0 }
+    }
+
+    /// What it is held to.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// It starts.
+    pub const fn start(&mut self, now: Ticks) {
+        self.life = Life::Starting { since: now };
+        self.alive = now;
+    }
+
+    /// It is ready. Gives the ticks for which its clients have been waiting, if it is not for the first time.
+    pub const fn ready(&mut self, now: Ticks) -> Option<u64> {
+        if !matches!(self.life, Life::Starting { .. }) {
+            return None;
+        }
+        // Zero is what the cleared word holds, so that it has to be written by the next look but one.
+        self.life = Life::Serving { beat: 0 };
+        self.alive = now;
+        match self.lost.take() {
+            Some(lost) => Some(now.0.saturating_sub(lost.0)),
+            None => None,
+        }
+    }
+
+    /// Whether it is to be looked at, and not off.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.life != Life::Off
+    }
+
+    /// The time of the look after one at `now`.
+    #[must_use]
+    pub const fn next_look(&self, now: Ticks) -> Ticks {
+        Ticks(now.0.saturating_add(self.limits.heartbeat))
+    }
+
+    /// Looks. With no failure, the caller rings the doorbell.
+    ///
+    /// # Errors
+    /// What it is blamed for.
+    pub fn look(&mut self, now: Ticks, sight: Sight) -> Result<(), Failure> {
+        match self.life {
+            Life::Off => Ok(()),
+            Life::Starting { since } => {
+                let is_late = now.0.saturating_sub(since.0) >= self.limits.startup;
+                if is_late { Err(Failure::NeverReady) } else { Ok(()) }
+            }
+            Life::Serving { beat } => {
+                // The first of these looks may have come right after the request.
+                let waited = u64::from(sight.looks.saturating_sub(1)).saturating_mul(self.limits.heartbeat);
+                if waited >= self.limits.request {
+                    return Err(Failure::Stuck);
+                }
+                // As long as it waits for a device, it is held to what it waits for.
+                if sight.beat == beat && sight.beat & HEARTBEAT_WAITING == 0 {
+                    let silent = now.0.saturating_sub(self.alive.0);
+                    return if silent >= self.limits.heartbeat { Err(Failure::Silent) } else { Ok(()) };
+                }
+                self.life = Life::Serving { beat: sight.beat };
+                self.alive = now;
+                Ok(())
+            }
+        }
+    }
+
+    /// It is being stopped, because of `failure`.
+    pub fn fail(&mut self, now: Ticks, failure: Failure) {
+        // Whoever hangs has left its clients alone since the last sign of life.
+        let since = if failure == Failure::Silent { self.alive } else { now };
+        self.lost.get_or_insert(since);
+        self.life = Life::Off;
+    }
+
+    /// It has been stopped. Counts that, and says what follows.
+    pub fn end(&mut self, now: Ticks) -> Judgement {
+        self.life = Life::Off;
+        if self.restarts == 0 || now.0.saturating_sub(self.window_start.0) >= self.limits.window {
+            self.window_start = now;
+            self.restarts = 0;
+        }
+        if self.limits.restarts_max.is_some_and(|most| self.restarts >= most) {
+            return Judgement::GiveUp;
+        }
+        self.restarts = self.restarts.saturating_add(1);
+        Judgement::Restart
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { heartbeat: 100, request: 1000, startup: 500, restarts_max: Some(2), window: 10_000 };
+
+    fn serving() -> Watch {
+        let mut watch = Watch::new(LIMITS);
+        watch.start(Ticks(0));
+        assert_eq!(watch.ready(Ticks(50)), None);
+        watch
+    }
+
+    fn look(watch: &mut Watch, now: u64, beat: u32) -> Result<(), Failure> {
+        watch.look(Ticks(now), Sight { beat, looks: 0 })
+    }
+
+    #[test]
+    fn a_driver_domain_that_runs_now_and_then_is_left_alone() {
+        let mut watch = serving();
+        for turn in 1..50 {
+            assert_eq!(look(&mut watch, turn * 100, turn as u32), Ok(()));
+        }
+    }
+
+    #[test]
+    fn one_that_hangs_is_found_two_periods_later_at_most() {
+        let mut watch = serving();
+        assert_eq!(look(&mut watch, 100, 7), Ok(()));
+        assert_eq!(look(&mut watch, 200, 8), Ok(()));
+        assert_eq!(look(&mut watch, 300, 8), Err(Failure::Silent));
+        watch.fail(Ticks(300), Failure::Silent);
+        watch.start(Ticks(320));
+        assert_eq!(watch.ready(Ticks(350)), Some(150), "its clients have waited since the last sign of life");
+    }
+
+    #[test]
+    fn one_that_never_beats_is_found() {
+        let mut watch = serving();
+        assert_eq!(look(&mut watch, 100, 0), Ok(()), "it was ready 50 ticks ago");
+        assert_eq!(look(&mut watch, 200, 0), Err(Failure::Silent));
+    }
+
+    #[test]
+    fn a_beat_that_goes_back_is_a_beat() {
+        let mut watch = serving();
+        assert_eq!(look(&mut watch, 100, 9), Ok(()));
+        assert_eq!(look(&mut watch, 200, 3), Ok(()));
+    }
+
+    #[test]
+    fn one_that_waits_for_a_device_is_held_to_its_requests() {
+        let mut watch = serving();
+        for turn in 1..8 {
+            assert_eq!(look(&mut watch, turn * 100, HEARTBEAT_WAITING | 5), Ok(()));
+        }
+        let stuck = Sight { beat: HEARTBEAT_WAITING | 5, looks: 11 };
+        assert_eq!(watch.look(Ticks(900), stuck), Err(Failure::Stuck));
+    }
+
+    #[test]
+    fn one_that_keeps_a_request_is_found_however_lively_it_is() {
+        let mut watch = serving();
+        for looks in 1..=10 {
+            assert_eq!(watch.look(Ticks(u64::from(looks) * 100), Sight { beat: looks, looks }), Ok(()));
+        }
+        assert_eq!(watch.look(Ticks(1100), Sight { beat: 99, looks: 11 }), Err(Failure::Stuck));
+    }
+
+    #[test]
+    fn one_that_is_never_ready_is_found() {
+        let mut watch = Watch::new(LIMITS);
+        assert!(!watch.is_on());
+        watch.start(Ticks(1000));
+        assert!(watch.is_on());
+        assert_eq!(look(&mut watch, 1499, 0), Ok(()));
+        assert_eq!(look(&mut watch, 1500, 1), Err(Failure::NeverReady));
+    }
+
+    #[test]
+    fn ready_counts_once() {
+        let mut watch = serving();
+        watch.fail(Ticks(100), Failure::Reset);
+        watch.start(Ticks(110));
+        assert_eq!(watch.ready(Ticks(130)), Some(30));
+        assert_eq!(watch.ready(Ticks(140)), None);
+    }
+
+    #[test]
+    fn a_second_failure_before_it_is_ready_makes_the_pause_longer() {
+        let mut watch = serving();
+        watch.fail(Ticks(100), Failure::TurnedOff);
+        watch.start(Ticks(110));
+        watch.fail(Ticks(610), Failure::NeverReady);
+        watch.start(Ticks(620));
+        assert_eq!(watch.ready(Ticks(700)), Some(600));
+    }
+
+    #[test]
+    fn one_restart_too_many_in_the_window_is_the_end() {
+        let mut watch = serving();
+        assert_eq!(watch.end(Ticks(100)), Judgement::Restart);
+        assert_eq!(watch.end(Ticks(10_099)), Judgement::Restart);
+        assert_eq!(watch.end(Ticks(10_100)), Judgement::Restart, "the window is over, and another begins");
+        assert_eq!(watch.end(Ticks(10_200)), Judgement::Restart);
+        assert_eq!(watch.end(Ticks(10_300)), Judgement::GiveUp);
+    }
+
+    #[test]
+    fn a_limit_of_none_is_the_end_at_once_and_without_a_limit_there_is_none() {
+        let mut watch = Watch::new(Limits { restarts_max: Some(0), ..LIMITS });
+        assert_eq!(watch.end(Ticks(5)), Judgement::GiveUp);
+        let mut watch = Watch::new(Limits { restarts_max: None, ..LIMITS });
+        for _ in 0..100 {
+            assert_eq!(watch.end(Ticks(5)), Judgement::Restart);
+        }
+    }
+}
