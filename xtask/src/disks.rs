@@ -194,6 +194,7 @@ mod tests {
             size: 16 * MIB,
             partitions: vec![partition("a", MIB, None), partition("b", 5 * MIB, Some(Content::LinuxRoot))],
             file: None,
+            owner: None,
             line: None,
         }
     }

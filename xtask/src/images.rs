@@ -54,7 +54,9 @@ impl Images for HostImages<'_> {
         if name == LINUX {
             let linux = setup::linux(self.workspace).map_err(|error| format!("{error:#}"))?;
             // Modules cost a guest without devices memory and time.
-            let has_virtio = vm.devices.iter().any(|device| device.kind.starts_with(VIRTIO));
+            let kinds = vm.devices.iter().map(|device| &device.kind);
+            let mut names = kinds.chain(vm.assigned.iter().map(|device| &device.name));
+            let has_virtio = names.any(|name| name.starts_with(VIRTIO));
             return Ok(Contents::File(if has_virtio { linux.initrd_with_modules } else { linux.initrd }));
         }
         if name == LINUX_BENCH {

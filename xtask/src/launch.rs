@@ -7,7 +7,7 @@ use crate::{
     qemu::{Clock, Machine, Uart, Virtio},
     setup,
     symbols::Symbols,
-    system::{self, Bundle, BundleOptions, Source},
+    system::{self, Bundle, BundleOptions, Plug, Source},
     workspace::Workspace,
 };
 use anyhow::{Context, ensure};
@@ -115,16 +115,27 @@ impl Prepared {
         })
     }
 
-    /// What the system's driver domain drives, if it has one: its disks are made where they are missing.
+    /// What is in the board's virtio slots, if anything is: disks are made where they are missing.
     fn virtio(&self, workspace: &Workspace) -> anyhow::Result<Option<Virtio>> {
-        if !self.source.has_driver() {
+        let plugs = self.source.plugs();
+        if plugs.is_empty() {
             return Ok(None);
         }
-        let disks = disks::provide(workspace, &self.source, self.disks)?;
+        let images = disks::provide(workspace, &self.source, self.disks)?;
         let consoles = workspace.cache().join("consoles");
         std::fs::create_dir_all(&consoles).with_context(|| format!("{} cannot be created", consoles.display()))?;
         let console = consoles.join(format!("{}.log", self.source.name()));
-        Ok(Some(Virtio { disks, uplink: self.source.uplink_mac(), console }))
+        let mut virtio = Virtio::default();
+        for (slot, plug) in plugs {
+            match plug {
+                Plug::Disk(number) => virtio.disks.extend(images.get(number).map(|image| (slot, image.clone()))),
+                Plug::Uplink => virtio.cards.extend(self.source.uplink_mac().map(|mac| (slot, mac))),
+                Plug::Card(number) => virtio.cards.push((slot, self.source.card_mac(number))),
+                Plug::Console => virtio.console = Some((slot, console.clone())),
+                Plug::Entropy => virtio.entropy = Some(slot),
+            }
+        }
+        Ok(Some(virtio))
     }
 
     /// Writes the bundle to `path`.

@@ -54,7 +54,7 @@ pub(crate) struct Machine {
     pub(crate) kernel: PathBuf,
     /// The bundle.
     pub(crate) bundle: PathBuf,
-    /// What a driver domain finds in the virtio slots; without one they are empty.
+    /// What is in the virtio slots; without it they are empty.
     pub(crate) virtio: Option<Virtio>,
     /// Further arguments, as the user gave them.
     pub(crate) extra: Vec<OsString>,

@@ -17,6 +17,7 @@ mod identity;
 mod kernel;
 mod layout;
 mod placement;
+mod plugs;
 mod problem;
 mod reader;
 mod report;
@@ -29,7 +30,9 @@ mod storage;
 mod invalid;
 
 pub(crate) use ad_hoc::{AdHoc, ad_hoc};
+pub(crate) use backend::Mac;
 pub(crate) use bundle::{Bundle, BundleOptions, Contents, Images, bundle};
+pub(crate) use plugs::Plug;
 pub(crate) use problem::Problem;
 pub(crate) use reader::load;
 pub(crate) use report::report;

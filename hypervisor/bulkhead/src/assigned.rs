@@ -81,6 +81,11 @@ impl Assigned {
         self.interrupts.get((spi / 32) as usize).is_some_and(|word| word >> (spi % 32) & 1 != 0)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
     /// Whether one of them reads and writes memory by itself.
     pub fn reaches_memory(&self) -> bool {
         self.devices.iter().any(|device| device.dma)

@@ -97,7 +97,7 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
 
 /// What the machine's devices did.
 fn report(vm: &Vm) {
-    if !vm.virtio.is_empty() || vm.is_driver_domain() {
+    if !vm.virtio.is_empty() || !vm.assigned.is_empty() || vm.is_driver_domain() {
         log::info!("vm {}: exits={}", vm.name, vm.exits());
     }
     for (index, device) in vm.virtio.iter().enumerate() {

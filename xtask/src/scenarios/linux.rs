@@ -38,6 +38,17 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         icount: None,
         verdict: verdict::whole_run,
     };
+    let assigned = Scenario {
+        name: "Linux drives a page of real virtio slots and the board's clock beside a driver domain's client"
+            .to_owned(),
+        system: "test-assigned",
+        cpu: None,
+        command_line: "bulkhead.write=64 bulkhead.selfcheck",
+        damage: Damage::None,
+        limit_seconds: 300,
+        icount: None,
+        verdict: own_hardware,
+    };
     let disks = |name: &str, command_line, verdict| Scenario {
         name: name.to_owned(),
         system: "two-linux",
@@ -55,7 +66,20 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         written_despite_restarts,
     );
     let reread = disks("64 MiB that two Linux guests wrote are there after a restart", "bulkhead.reread", reread);
-    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, written, reread]).collect()
+    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, written, reread]).collect()
+}
+
+/// The clock's alarm has rung on each CPU of its owner's, and what was written to either disk is there.
+fn own_hardware(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    verdict::whole_run(source, outcome)?;
+    let found = verdict::findings(outcome, "selfcheck", "alpha")?;
+    let found = |key: &str| found.get(key).map_or("nothing", String::as_str);
+    for (key, expected) in [("alarms", "2"), ("root", "ext4"), ("net", "eth0")] {
+        if found(key) != expected {
+            return Err(format!("guest `alpha` has found {key}={} instead of {expected}", found(key)));
+        }
+    }
+    same_bytes(source, outcome, "write")
 }
 
 /// What each guest writes in a scenario, in bytes.

@@ -132,9 +132,10 @@ impl Scenario {
         if let (Damage::Disks(damage), Some(virtio)) = (self.damage, &mut machine.virtio) {
             let directory = workspace.cache().join("disks/damaged");
             std::fs::create_dir_all(&directory)?;
-            let damaged: Vec<_> =
-                virtio.disks.iter().map(|disk| damage(disk, &directory)).collect::<anyhow::Result<_>>()?;
-            virtio.disks = damaged.into_iter().flatten().collect();
+            let disks = std::mem::take(&mut virtio.disks);
+            for (slot, disk) in disks {
+                virtio.disks.extend(damage(&disk, &directory)?.map(|disk| (slot, disk)));
+            }
         }
         let symbols = prepared.symbols();
         let limit = Some(Duration::from_secs(self.limit_seconds));

@@ -77,6 +77,7 @@ pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
         vms,
         disks: options.disks.iter().map(disk).collect(),
         uplink: options.network,
+        cards: Vec::new(),
         lines: SystemLines::default(),
     };
     complete(&mut source)?;
@@ -88,7 +89,7 @@ fn disk((file, bytes): &(PathBuf, u64)) -> Disk {
     let name = file.display().to_string();
     // QEMU counts whole sectors, and so does the guest.
     let size = bytes.checked_next_multiple_of(SECTOR_SIZE).unwrap_or(*bytes);
-    Disk { name, size, partitions: Vec::new(), file: Some(file.clone()), line: None }
+    Disk { name, size, partitions: Vec::new(), file: Some(file.clone()), owner: None, line: None }
 }
 
 fn guest(options: &AdHoc) -> VmSource {

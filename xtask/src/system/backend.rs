@@ -53,14 +53,6 @@ impl Backend {
             Self::Entropy => "entropy",
         }
     }
-
-    /// Whether a real device must stand behind it.
-    pub(crate) const fn needs_hardware(&self) -> bool {
-        match self {
-            Self::Disk { .. } | Self::Console | Self::Entropy => true,
-            Self::RamDisk { .. } | Self::Network { .. } => false,
-        }
-    }
 }
 
 /// A channel of a driver domain, with its client.

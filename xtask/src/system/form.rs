@@ -21,6 +21,8 @@ pub(crate) struct SystemForm {
     pub(crate) disk: Vec<Spanned<DiskForm>>,
     pub(crate) network: Option<Spanned<NetworkForm>>,
     #[serde(default)]
+    pub(crate) card: Vec<Spanned<CardForm>>,
+    #[serde(default)]
     pub(crate) vm: Vec<Spanned<VmForm>>,
 }
 
@@ -30,6 +32,7 @@ pub(crate) struct SystemForm {
 pub(crate) struct DiskForm {
     pub(crate) name: Spanned<String>,
     pub(crate) size: Spanned<Size>,
+    pub(crate) owner: Option<Spanned<String>>,
     #[serde(default)]
     pub(crate) partition: Vec<Spanned<PartitionForm>>,
 }
@@ -48,6 +51,14 @@ pub(crate) struct PartitionForm {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NetworkForm {
     pub(crate) uplink: Spanned<String>,
+}
+
+/// A `[[card]]` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CardForm {
+    pub(crate) owner: String,
+    pub(crate) mac: Option<Spanned<String>>,
 }
 
 /// A `[[vm]]` section.

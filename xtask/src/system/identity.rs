@@ -10,6 +10,8 @@ use std::fmt::Write;
 
 /// The root file systems of `guests/linux`: guests that have one of them talk to one another.
 const LINUX: [&str; 2] = ["linux", "linux-bench"];
+/// The board's clock, which a guest may own.
+const CLOCK: &str = "pl031";
 /// The subnet of QEMU's user network, and the first host number of the guests: its DHCP server starts at 15.
 const SUBNET: &str = "10.0.2";
 const FIRST_HOST: usize = 101;
@@ -21,13 +23,26 @@ pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
     let mut words =
         format!("bulkhead.name={} bulkhead.vcpus={} bulkhead.memory={}", vm.name, vm.vcpus(), vm.memory_bytes());
     // Writing to a string cannot fail.
-    if let Some((size, content)) = vm.first_disk(source) {
-        let _ = write!(words, " bulkhead.disk={size}");
-        if content == Some(Content::LinuxRoot) {
-            words += " bulkhead.root=/dev/vda";
-        }
+    let first = vm.first_disk(source);
+    // Para-virtual disks come first in the device tree, and so in Linux's order.
+    let own = || source.disks_of(vm).filter(|_| vm.doorbell.is_none());
+    let sizes: Vec<_> = first.iter().map(|(size, _)| *size).chain(own().map(|(_, disk)| disk.size)).collect();
+    if !sizes.is_empty() {
+        let sizes: Vec<_> = sizes.iter().map(u64::to_string).collect();
+        let _ = write!(words, " bulkhead.disk={}", sizes.join(","));
     }
-    if let Some(mac) = mac(vm) {
+    let is_root = |content: Option<Content>| content == Some(Content::LinuxRoot);
+    let root = match first {
+        Some((_, content)) => is_root(content).then(|| "vda".to_string()),
+        None => own().next().and_then(|(_, disk)| {
+            let partition = disk.partitions.iter().position(|partition| is_root(partition.content))?;
+            Some(format!("vda{}", partition.saturating_add(1)))
+        }),
+    };
+    if let Some(root) = root {
+        let _ = write!(words, " bulkhead.root=/dev/{root}");
+    }
+    if let Some(mac) = mac(vm).or_else(|| source.cards_of(vm).next()) {
         let _ = write!(words, " bulkhead.mac={}", Mac(mac));
     }
     let mut linux = source.vms.iter().filter(|vm| is_on_network(vm));
@@ -40,8 +55,11 @@ pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
             let _ = write!(words, " bulkhead.peer={}:{}", other.name, address(peer));
         }
     }
-    if mac(vm).is_some() && source.uplink {
+    if mac(vm).is_some() && source.uplink || source.cards_of(vm).next().is_some() {
         words += " bulkhead.dhcp";
+    }
+    if vm.owns(CLOCK) {
+        words += " bulkhead.clock";
     }
     for channel in vm.channels() {
         words += match channel.client.backend {

@@ -14,6 +14,7 @@ use manifest::{MemoryRegion, PAGE_SIZE, Service};
 use super::{
     Problem, Source,
     backend::{Backend, Client, Mac},
+    plugs::check_plugs,
     size::show_size_rounded,
     source::VmSource,
     storage::check_overlaps,
@@ -44,7 +45,11 @@ pub(crate) const fn region_below(end: u64, size: u64) -> MemoryRegion {
 /// # Errors
 /// A [`Problem`]: a client that nobody can serve, a slice with two owners, or a driver domain without room.
 pub(crate) fn complete(source: &mut Source) -> Result<(), Problem> {
-    check_hardware(source)?;
+    check_plugs(source)?;
+    let driver = source.driver().map(|driver| driver.name.clone());
+    for disk in source.disks.iter_mut().filter(|disk| disk.owner.is_none()) {
+        disk.owner.clone_from(&driver);
+    }
     check_overlaps(source)?;
     let mut plan = Plan {
         macs: source.vms.iter().flat_map(|vm| vm.clients.iter().flatten().filter_map(|client| client.mac)).collect(),
@@ -151,29 +156,22 @@ fn provider_of(source: &Source, (vm, device): (usize, usize), client: &Client) -
         },
     };
     let (index, domain) = found;
-    if client.backend.needs_hardware() && !domain.owns(VIRTIO_MMIO) {
-        return refused(format!(
+    let hardware = match &client.backend {
+        Backend::Disk { disk, .. } => source.disks.get(*disk).map(|disk| source.driver_of(disk)),
+        Backend::Console | Backend::Entropy => Some(source.driver()),
+        Backend::RamDisk { .. } | Backend::Network { .. } => None,
+    };
+    match hardware {
+        Some(Some(owner)) if owner.name != domain.name => refused(format!(
+            "is served by vm {:?}, but the real device for that is driven by vm {:?}; let the one who drives it serve it",
+            domain.name, owner.name
+        )),
+        Some(None) => refused(format!(
             "is served by vm {:?}, which has no real device for that; let that vm own {VIRTIO_MMIO:?}",
             domain.name
-        ));
-    }
-    // More machines than a byte counts are refused by the rules.
-    Ok(u8::try_from(index).unwrap_or(u8::MAX))
-}
-
-/// Refuses disks and an uplink that nobody drives.
-fn check_hardware(source: &Source) -> Result<(), Problem> {
-    if source.vms.iter().any(|vm| vm.owns(VIRTIO_MMIO)) {
-        return Ok(());
-    }
-    let undriven = |line, what: String| {
-        let sentence = format!("{what} has no driver; add a vm with driver_domain = true that owns {VIRTIO_MMIO:?}");
-        Err(source.problem(line, sentence))
-    };
-    match (source.disks.first(), source.uplink) {
-        (Some(disk), _) => undriven(disk.line, format!("the disk {:?}", disk.name)),
-        (None, true) => undriven(source.lines.network, "the network".to_string()),
-        (None, false) => Ok(()),
+        )),
+        // More machines than a byte counts are refused by the rules.
+        Some(Some(_)) | None => Ok(u8::try_from(index).unwrap_or(u8::MAX)),
     }
 }
 

@@ -12,7 +12,7 @@ use vdev::guest_map;
 mod io;
 mod owned;
 
-pub(super) use owned::all_of;
+pub(super) use owned::{all_of, page_of};
 
 use super::{
     Problem,
@@ -108,6 +108,7 @@ impl Reader<'_> {
         }
         let disks = form.disk.into_iter().try_fold(Vec::new(), |disks, disk| self.disk(disks, disk))?;
         let uplink = form.network.map_or(Ok(false), |network| self.uplink(&network.get_ref().uplink))?;
+        let cards = form.card.into_iter().map(|card| self.card(card)).collect::<Result<_, _>>()?;
         let mut whole = Whole { board, end: board.ram_base.saturating_add(memory_bytes), disks: &disks };
         let vms = form.vm.into_iter().map(|vm| self.vm(vm, &mut whole)).collect::<Result<_, _>>()?;
         Ok(Source {
@@ -120,6 +121,7 @@ impl Reader<'_> {
             vms,
             disks,
             uplink,
+            cards,
             lines,
         })
     }
@@ -166,7 +168,7 @@ impl Reader<'_> {
             }
         };
         let (mut devices, mut clients) = (Vec::new(), Vec::new());
-        let mut slots = Slots::new(&form.device);
+        let mut slots = Slots::new(&form.device, &assigned);
         for device in form.device {
             let device = device.into_inner();
             let client = self.client(&name, &device, whole.disks)?;

@@ -1,6 +1,7 @@
 //! The partition report: who owns what.
 
 mod io;
+mod real;
 
 use manifest::{Address, MemoryRegion};
 use std::fmt::Write;
@@ -21,6 +22,9 @@ pub(crate) fn report(source: &Source, bundle: Option<&Bundle>) -> String {
     memory(source, bundle).write(&mut text);
     cores(source).write(&mut text);
     devices(source).write(&mut text);
+    if source.vms.iter().any(|vm| !vm.assigned.is_empty()) {
+        real::pages(source).write(&mut text);
+    }
     if source.channels().next().is_some() {
         io::channels(source).write(&mut text);
     }

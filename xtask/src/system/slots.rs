@@ -1,7 +1,8 @@
 //! The virtio slots of one virtual machine: which device has which.
 
+use manifest::{Assigned, Span};
 use toml::Spanned;
-use vdev::guest_map::{VIRTIO_SLOTS, virtio_address, virtio_intid};
+use vdev::guest_map::{VIRTIO_SLOTS, VIRTIO_STRIDE, virtio_address, virtio_intid};
 
 use super::form::DeviceForm;
 
@@ -9,24 +10,34 @@ use super::form::DeviceForm;
 pub(crate) struct Slots {
     /// Addresses that the system states, whatever is there.
     stated: Vec<u64>,
+    /// The machine's real devices: their addresses and interrupts are theirs.
+    real: Vec<Assigned>,
     next: u32,
 }
 
 impl Slots {
-    /// All but those that a device of `forms` asks for by address.
-    pub(crate) fn new(forms: &[Spanned<DeviceForm>]) -> Self {
+    /// All but those that a device of `forms` asks for by address, or that a real device has.
+    pub(crate) fn new(forms: &[Spanned<DeviceForm>], real: &[Assigned]) -> Self {
         let address = |form: &Spanned<DeviceForm>| form.get_ref().address.as_ref().map(|address| *address.get_ref());
-        Self { stated: forms.iter().filter_map(address).collect(), next: 0 }
+        Self { stated: forms.iter().filter_map(address).collect(), real: real.to_vec(), next: 0 }
     }
 
     /// All of them.
     pub(crate) const fn all() -> Self {
-        Self { stated: Vec::new(), next: 0 }
+        Self { stated: Vec::new(), real: Vec::new(), next: 0 }
     }
 
     /// Address and interrupt of the next free slot. Where there is none, the last one's: the rules refuse what overlaps.
     pub(crate) fn next(&mut self) -> (u64, Option<u32>) {
-        let free = |slot: &u32| virtio_address(*slot).is_some_and(|address| !self.stated.contains(&address));
+        let is_real = |slot: u32, address: u64| {
+            self.real.iter().any(|device| {
+                device.span().overlaps(Span::new(address, VIRTIO_STRIDE))
+                    || virtio_intid(slot).is_some_and(|intid| device.interrupts.contains(&intid))
+            })
+        };
+        let free = |slot: &u32| {
+            virtio_address(*slot).is_some_and(|address| !self.stated.contains(&address) && !is_real(*slot, address))
+        };
         let slot = (self.next..VIRTIO_SLOTS).find(free).unwrap_or(VIRTIO_SLOTS - 1);
         self.next = slot + 1;
         (virtio_address(slot).unwrap_or_default(), virtio_intid(slot))
@@ -49,9 +60,20 @@ mod tests {
 
     #[test]
     fn slots_are_given_in_order_and_stated_ones_left_out() {
-        let mut slots = Slots { stated: vec![0x0a00_1000], next: 0 };
+        let mut slots = Slots { stated: vec![0x0a00_1000], ..Slots::all() };
         assert_eq!(slots.next(), (0x0a00_0000, Some(48)));
         assert_eq!(slots.next(), (0x0a00_2000, Some(50)));
+    }
+
+    #[test]
+    fn what_a_real_device_has_is_left_out() {
+        let board = platform::find("qemu-virt").expect("the board is known");
+        let device = board.devices.iter().find(|device| device.name == "virtio-mmio").expect("it has slots");
+        let mut real = crate::system::reader::all_of(device);
+        // A page, and an interrupt.
+        (real.address, real.size, real.interrupts) = (0x0a00_2000, 0x1000, vec![49]);
+        let mut slots = Slots { real: vec![real], ..Slots::all() };
+        assert_eq!([slots.next(), slots.next()], [(0x0a00_0000, Some(48)), (0x0a00_3000, Some(51))]);
     }
 
     #[test]

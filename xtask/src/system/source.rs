@@ -8,7 +8,7 @@ use vdev::guest_map;
 use super::{
     Problem,
     backend::{Backend, Client, Mac, Slice},
-    placement::VIRTIO_MMIO,
+    plugs::Card,
     storage::{Content, Disk},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Source {
     pub(crate) disks: Vec<Disk>,
     /// Whether the board has a network card, on QEMU's user network.
     pub(crate) uplink: bool,
+    /// The board's network cards with owners.
+    pub(crate) cards: Vec<Card>,
     pub(crate) lines: SystemLines,
 }
 
@@ -145,18 +147,13 @@ impl Source {
         &self.disks
     }
 
-    /// Whether somebody drives the board's virtio devices.
-    pub(crate) fn has_driver(&self) -> bool {
-        self.vms.iter().any(|vm| vm.owns(VIRTIO_MMIO))
-    }
-
     /// The address of the board's network card, if it has one.
-    pub(crate) fn uplink_mac(&self) -> Option<String> {
+    pub(crate) fn uplink_mac(&self) -> Option<Mac> {
         let taken: Vec<_> = self.channels().filter_map(|channel| channel.service.mac).collect();
-        self.uplink.then(|| Mac::generate(&self.name, "uplink", &taken).to_string())
+        self.uplink.then(|| Mac::generate(&self.name, "uplink", &taken))
     }
 
-    /// The names of the machines with a device on `partition` of `disk`.
+    /// The names of the machines with a device on `partition` of `disk`, or that drive the whole disk for themselves.
     pub(crate) fn users_of_partition(&self, disk: &str, partition: &str) -> impl Iterator<Item = &str> {
         let is_there = move |client: &Client| match &client.backend {
             Backend::Disk { disk: number, slice: Slice::Partition(index), .. } => {
@@ -166,7 +163,8 @@ impl Source {
             Backend::Disk { .. } | Backend::RamDisk { .. } => false,
             Backend::Network { .. } | Backend::Console | Backend::Entropy => false,
         };
-        let users = self.vms.iter().filter(move |vm| vm.clients.iter().flatten().any(is_there));
+        let owns = move |vm: &VmSource| vm.doorbell.is_none() && self.disks_of(vm).any(|(_, found)| found.name == disk);
+        let users = self.vms.iter().filter(move |vm| vm.clients.iter().flatten().any(is_there) || owns(vm));
         users.map(VmSource::name)
     }
 

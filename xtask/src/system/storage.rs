@@ -28,6 +28,8 @@ pub(crate) struct Disk {
     pub(crate) partitions: Vec<Partition>,
     /// A file of the user's, which is used as it is; without it, one is made and kept.
     pub(crate) file: Option<PathBuf>,
+    /// The machine that drives it; where the system does not state one, it is made the driver domain.
+    pub(crate) owner: Option<String>,
     pub(crate) line: Line,
 }
 
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     fn disk(size: u64) -> Disk {
-        Disk { name: "main".to_string(), size, partitions: Vec::new(), file: None, line: None }
+        Disk { name: "main".to_string(), size, partitions: Vec::new(), file: None, owner: None, line: None }
     }
 
     #[test]

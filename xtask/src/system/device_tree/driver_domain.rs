@@ -28,7 +28,10 @@ fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> 
     fdt.property_string("bulkhead,client", channel.vm.name())?;
     match &channel.client.backend {
         Backend::Disk { disk, slice, read_only, .. } => {
-            fdt.property_u32("bulkhead,disk", u32::try_from(*disk).unwrap_or(u32::MAX))?;
+            // A driver domain counts the disks in its own slots.
+            let owner = disks.get(*disk).map(|disk| &disk.owner);
+            let number = disks.iter().take(*disk).filter(|other| Some(&other.owner) == owner).count();
+            fdt.property_u32("bulkhead,disk", u32::try_from(number).unwrap_or(u32::MAX))?;
             match slice {
                 Slice::Whole => {}
                 Slice::Partition(index) => {

@@ -8,7 +8,8 @@ use super::Reader;
 use crate::system::{
     Problem,
     backend::{Backend, Client, Mac, Slice},
-    form::{DeviceForm, DiskForm, PartitionForm, RangeForm},
+    form::{CardForm, DeviceForm, DiskForm, PartitionForm, RangeForm},
+    plugs::Card,
     size::{Size, show_size},
     storage::{Content, Disk, PARTITION_UNIT, SECTOR_SIZE},
 };
@@ -39,12 +40,21 @@ impl Reader<'_> {
             let sentence = format!("the size of disk {name:?} is no multiple of {SECTOR_SIZE} bytes; round it up");
             return Err(self.problem(self.line_of(&form.size), sentence));
         }
-        let mut disk = Disk { name, size, partitions: Vec::new(), file: None, line };
+        let mut disk =
+            Disk { name, size, partitions: Vec::new(), file: None, owner: form.owner.map(Spanned::into_inner), line };
         for partition in form.partition {
             self.partition(&mut disk, partition.into_inner())?;
         }
         disks.push(disk);
         Ok(disks)
+    }
+
+    /// Reads a card with an owner.
+    pub(super) fn card(&self, form: Spanned<CardForm>) -> Result<Card, Problem> {
+        let line = self.line_of(&form);
+        let form = form.into_inner();
+        let mac = form.mac.as_ref().map(|mac| self.mac(mac)).transpose()?.map(|mac| mac.0);
+        Ok(Card { owner: form.owner, mac, line })
     }
 
     fn partition(&self, disk: &mut Disk, form: PartitionForm) -> Result<(), Problem> {

@@ -41,7 +41,10 @@ fn row(table: &mut Table, disk: &str, partition: &str, span: Span, content: Stri
 
 fn users(source: &Source, number: usize, is_it: impl Fn(Slice) -> bool) -> String {
     let uses = |channel: &Channel<'_>| matches!(&channel.client.backend, Backend::Disk { disk, slice, .. } if *disk == number && is_it(*slice));
-    let users: Vec<_> = source.channels().filter(uses).map(|channel| channel.vm.name.clone()).collect();
+    let clients = source.channels().filter(uses).map(|channel| channel.vm.name.clone());
+    // Who drives a disk without serving it to others has all of it.
+    let owner = source.disks.get(number).and_then(|disk| source.driver_of(disk)).filter(|vm| vm.doorbell.is_none());
+    let users: Vec<_> = clients.chain(owner.map(|vm| vm.name.clone())).collect();
     if users.is_empty() { "-".to_string() } else { users.join(", ") }
 }
 

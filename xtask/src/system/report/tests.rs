@@ -153,6 +153,14 @@ Devices and interrupts
   driver  doorbell              -                        112        model
   driver  virtio-mmio           0x0a00_0000–0x0a00_3fff  48–79      hardware, owned
 
+Real devices (those of a page cannot be split)
+  page                     devices            interrupts  owner   reaches           in them
+  0x0901_0000–0x0901_0fff  pl031              34          -       -                 -
+  0x0a00_0000–0x0a00_0fff  virtio-mmio:0-7    48–55       driver  all RAM: trusted  0: disk main, 1: uplink, 2: console, 3: entropy
+  0x0a00_1000–0x0a00_1fff  virtio-mmio:8-15   56–63       driver  all RAM: trusted  -
+  0x0a00_2000–0x0a00_2fff  virtio-mmio:16-23  64–71       driver  all RAM: trusted  -
+  0x0a00_3000–0x0a00_3fff  virtio-mmio:24-31  72–79       driver  all RAM: trusted  -
+
 Channels
   client  device      slot  driver domain  channel  driver domain's addresses  gives
   alpha   virtio-blk  0     driver         0        0x5fdb_c000–0x5fff_ffff    partition root of disk main, 4 MiB, read-only
