@@ -240,6 +240,7 @@ impl VirtioDevice {
                 Configuration::Block {
                     capacity_sectors,
                     block_size,
+                    segment_size_max: service.segment_size_max(),
                     read_only: features & io::FEATURE_READ_ONLY != 0,
                     flush: features & io::FEATURE_FLUSH != 0,
                     discard: features & io::FEATURE_DISCARD != 0,

@@ -13,7 +13,7 @@ mod registers;
 #[cfg(test)]
 mod tests;
 
-pub use kind::{BLOCK_ERASE_SECTORS_MAX, BLOCK_SEGMENT_SIZE_MAX, BLOCK_SEGMENTS_MAX, Configuration, Kind, feature};
+pub use kind::{BLOCK_ERASE_SECTORS_MAX, BLOCK_SEGMENT_SIZE, BLOCK_SEGMENTS_MAX, Configuration, Kind, feature};
 
 use kind::Words;
 use queue::Queue;

@@ -57,6 +57,7 @@ impl Kind {
             Self::Block => Configuration::Block {
                 capacity_sectors: 0,
                 block_size: BLOCK_SIZE_MIN,
+                segment_size_max: BLOCK_SEGMENT_SIZE,
                 read_only: false,
                 flush: false,
                 discard: false,
@@ -89,6 +90,8 @@ pub enum Configuration {
         /// Its logical block size in bytes: a power of two from 512 to 4096. Anything else is taken for 512, since
         /// drivers refuse such a device.
         block_size: u32,
+        /// The largest segment of a request in bytes (`size_max`).
+        segment_size_max: u32,
         /// Whether it takes no writes.
         read_only: bool,
         /// Whether it has a volatile cache, which a flush empties.
@@ -163,8 +166,8 @@ pub mod feature {
     pub const CONSOLE_SIZE: u64 = 1 << 0;
 }
 
-/// The largest segment of a block request in bytes (`size_max`).
-pub const BLOCK_SEGMENT_SIZE_MAX: u32 = 4096;
+/// The segment of a block request that costs least, in bytes, and the largest where data is copied: a page.
+pub const BLOCK_SEGMENT_SIZE: u32 = 4096;
 /// The most segments of a block request (`seg_max`).
 pub const BLOCK_SEGMENTS_MAX: u32 = 32;
 /// The most sectors that one request discards or zeroes: 32 MiB, so that nobody waits long behind one.
@@ -232,7 +235,7 @@ impl Configuration {
         let mut words = [0; WORDS_MAX];
         match *self {
             // VIRTIO 1.2, 5.2.4. There is no geometry, no write-back switch, and zeroes never unmap.
-            Self::Block { capacity_sectors, block_size, .. } => {
+            Self::Block { capacity_sectors, block_size, segment_size_max, .. } => {
                 let block_size = match block_size {
                     size if size.is_power_of_two() && size <= BLOCK_SIZE_MAX => size.max(BLOCK_SIZE_MIN),
                     _ => BLOCK_SIZE_MIN,
@@ -240,12 +243,12 @@ impl Configuration {
                 words = [
                     capacity_sectors as u32,
                     (capacity_sectors >> 32) as u32,
-                    BLOCK_SEGMENT_SIZE_MAX,
+                    segment_size_max,
                     BLOCK_SEGMENTS_MAX,
                     0,
                     block_size,
                     // A physical block is a logical one; whole segments are what costs least (`min_io_size`, in blocks).
-                    pair(0, (BLOCK_SEGMENT_SIZE_MAX >> block_size.trailing_zeros()) as u16),
+                    pair(0, (BLOCK_SEGMENT_SIZE >> block_size.trailing_zeros()) as u16),
                     0,
                     pair(0, queues),
                     BLOCK_ERASE_SECTORS_MAX,

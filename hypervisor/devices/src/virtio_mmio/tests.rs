@@ -200,6 +200,7 @@ fn disk(capacity_sectors: u64) -> Configuration {
     Configuration::Block {
         capacity_sectors,
         block_size: 512,
+        segment_size_max: BLOCK_SEGMENT_SIZE,
         read_only: false,
         flush: false,
         discard: false,

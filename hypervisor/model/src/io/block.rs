@@ -10,6 +10,8 @@ pub const HEADER_SIZE: u64 = 16;
 pub const SECTOR_SIZE: u64 = 512;
 /// The most bytes of data of one request: a run of 64 window pages. A channel has at least as many.
 pub const DATA_SIZE_MAX: u64 = 64 * WINDOW_PAGE_SIZE;
+/// The same where data is granted and not copied.
+pub const GRANT_SIZE_MAX: u64 = 1 << 20;
 /// VIRTIO_BLK_ID_BYTES: the length of the answer to a request for the device's identity.
 const IDENTITY_SIZE: usize = 20;
 /// The identity: what `/sys/block/vda/serial` shows.
@@ -27,6 +29,14 @@ pub struct Disk {
     pub capacity_sectors: u64,
     /// A set of `abi::io`'s `FEATURE_` bits.
     pub features: u64,
+}
+
+impl Disk {
+    /// Whether large requests are granted to it ([`abi::io::FEATURE_GRANTS`]).
+    #[inline]
+    pub const fn takes_grants(&self) -> bool {
+        self.features & abi::io::FEATURE_GRANTS != 0
+    }
 }
 
 /// What becomes of a chain.
@@ -99,7 +109,7 @@ pub fn plan(chain: &Chain, memory: &impl GuestMemory, disk: &Disk) -> Result<Pla
 /// Whether a transfer of `bytes` at `sector` is one that the device can do.
 fn is_within(disk: &Disk, sector: u64, bytes: u64) -> bool {
     bytes != 0
-        && bytes <= DATA_SIZE_MAX
+        && bytes <= if disk.takes_grants() { GRANT_SIZE_MAX } else { DATA_SIZE_MAX }
         && bytes.is_multiple_of(SECTOR_SIZE)
         && covers(disk, sector, bytes / SECTOR_SIZE)
 }

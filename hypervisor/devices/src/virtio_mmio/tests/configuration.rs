@@ -7,6 +7,7 @@ fn able_disk(read_only: bool) -> Configuration {
     Configuration::Block {
         capacity_sectors: 0x1_2345_6789,
         block_size: 4096,
+        segment_size_max: BLOCK_SEGMENT_SIZE,
         read_only,
         flush: true,
         discard: true,
@@ -62,10 +63,10 @@ fn a_disk_that_can_do_less_offers_less() {
 fn a_block_size_that_linux_would_refuse_is_not_passed_on() {
     for block_size in [0, 1, 256, 513, 8192, 0x8000_0000, u32::MAX] {
         let mut guest = Guest::with(Kind::Block, 1);
-        let Configuration::Block { capacity_sectors, read_only, flush, discard, write_zeroes, .. } = disk(8) else {
-            unreachable!()
-        };
-        guest.configure(Configuration::Block { capacity_sectors, block_size, read_only, flush, discard, write_zeroes });
+        let mut configuration = disk(8);
+        let Configuration::Block { block_size: stated, .. } = &mut configuration else { unreachable!() };
+        *stated = block_size;
+        guest.configure(configuration);
         assert_eq!(guest.load(CONFIG + 0x14), 512, "{block_size}");
     }
 }

@@ -4,10 +4,12 @@
 //! From the moment at which a grant is posted until it lands, a device may write to the client's memory. So the client
 //! gets nothing back in between ([`Service::has_grants`]): neither by a reset of its device, nor by a restart of its own.
 
+use super::super::block;
 use super::super::flights::Flight;
 use super::{Broken, Service, Wires, offset_of};
 use crate::virtqueue::QueueError;
-use abi::io::{FEATURE_GRANTS, Operation, SEGMENT_SIZE};
+use crate::virtqueue::SEGMENTS_MAX;
+use abi::io::{Operation, SEGMENT_SIZE, WINDOW_PAGE_SIZE};
 use vdev::{GuestAddr, GuestMemory};
 
 /// From this length on, a request is granted rather than copied, in bytes. A grant costs about as many instructions as two
@@ -15,11 +17,20 @@ use vdev::{GuestAddr, GuestMemory};
 /// out, so it should be rare for what is done a thousand times a second.
 pub const GRANT_SIZE_MIN: u32 = 16 << 10;
 
+/// The largest segment of a block request where it is granted, in bytes.
+const GRANTED_SEGMENT_SIZE_MAX: u32 = 32 << 10;
+
 impl Service {
     /// Whether devices of the driver domain may still reach into the client's memory: until they may not, what was
     /// granted is not given back, cleared or used for anything else.
     pub const fn has_grants(&self) -> bool {
         self.grants_out != 0
+    }
+
+    /// The largest segment of a block request in bytes. With [`SEGMENTS_MAX`] of them, all but two for data, no request is
+    /// larger than it may be: what is copied has to find room in the window.
+    pub const fn segment_size_max(&self) -> u32 {
+        if self.disk.takes_grants() { GRANTED_SEGMENT_SIZE_MAX } else { WINDOW_PAGE_SIZE as u32 }
     }
 
     /// The devices of the driver domain have been reset: none of them does anything any more.
@@ -30,9 +41,7 @@ impl Service {
     /// Whether such a request is granted.
     #[inline]
     pub(super) fn is_grant(&self, operation: Operation, length: u32) -> bool {
-        length >= GRANT_SIZE_MIN
-            && matches!(operation, Operation::Read | Operation::Write)
-            && self.disk.features & FEATURE_GRANTS != 0
+        length >= GRANT_SIZE_MIN && matches!(operation, Operation::Read | Operation::Write) && self.disk.takes_grants()
     }
 
     /// Writes the list of the memory that `flight` is about, whose chain is in `place`, into the window, and gives its length.
@@ -87,4 +96,6 @@ fn put<M: GuestMemory>(provider: &M, list: GuestAddr, index: u16, segment: (u64,
     provider.store_u64_pair(at, [segment.0, segment.1]).map_err(|_| Broken::Provider)
 }
 
-const _: () = assert!(crate::virtqueue::SEGMENTS_MAX <= abi::io::SEGMENTS_MAX as usize, "a list has a page");
+const _: () = assert!(SEGMENTS_MAX <= abi::io::SEGMENTS_MAX as usize, "a list has a page");
+const _: () = assert!((SEGMENTS_MAX as u64 - 2) * GRANTED_SEGMENT_SIZE_MAX as u64 <= block::GRANT_SIZE_MAX);
+const _: () = assert!((SEGMENTS_MAX as u64 - 2) * WINDOW_PAGE_SIZE <= block::DATA_SIZE_MAX);
