@@ -18,18 +18,29 @@ const REQUESTS_PER_ROUND: usize = 16;
 /// How many interrupts are acknowledged at one go.
 const INTERRUPTS_PER_ROUND: usize = 64;
 
+/// What came of a round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Something was done, or could not be: there may be more.
+    Busy,
+    /// Whoever wants something from now on says so by interrupt, once all channels are announced.
+    Quiet,
+}
+
 /// All clients and all devices.
 pub struct Domain {
     devices: Devices,
     clients: ArrayVec<Client, CHANNELS_MAX>,
     /// The client that comes first in the next round.
     first: usize,
+    /// A client waits for room in a disk's queue.
+    is_crowded: bool,
 }
 
 impl Domain {
     /// A domain without clients.
     pub const fn new(devices: Devices) -> Self {
-        Self { devices, clients: ArrayVec::new_const(), first: 0 }
+        Self { devices, clients: ArrayVec::new_const(), first: 0, is_crowded: false }
     }
 
     /// Attaches the client of `node`. One whose device is missing is told of, and stays without.
@@ -116,7 +127,9 @@ impl Domain {
             if end.is_some_and(|end| timer::now() >= end) {
                 psci::system_reset();
             }
-            if self.round() || self.announce() {
+            let round = self.round();
+            // Also while there is more to do: whoever has taken something looks once more anyway, after this.
+            if self.announce() || round == Round::Busy {
                 continue;
             }
             // Interrupts stay masked: one that is pending ends the wait and is acknowledged here.
@@ -146,8 +159,8 @@ impl Domain {
         Some(end)
     }
 
-    /// Does what there is to do once; says whether there was anything.
-    fn round(&mut self) -> bool {
+    /// Does what there is to do once.
+    fn round(&mut self) -> Round {
         let mut worked = false;
         let count = self.clients.len();
         for place in (self.first..count).chain(0..self.first) {
@@ -157,18 +170,21 @@ impl Domain {
 
         let Self { devices, clients, .. } = self;
         devices.block.kick();
-        worked |= devices.block.poll(|tag, status| {
+        // Each disk says by interrupt when its next command has finished. So this alone is no reason for another look, unless
+        // a client waits for room in a disk's queue.
+        let has_finished = devices.block.poll(|tag, status| {
             if let Some(client) = clients.get_mut(tag.client) {
                 block::finish(&mut client.channel, &tag, status);
             }
         });
+        worked |= has_finished && core::mem::take(&mut self.is_crowded);
         worked |= devices.network.poll(clients);
         worked |= devices.console.poll(clients);
         for client in clients {
             client.channel.tell();
             worked |= client.channel.is_untold();
         }
-        worked
+        if worked { Round::Busy } else { Round::Quiet }
     }
 
     /// Asks for interrupts where they are not asked for yet, and says whether to look once more before sleeping.
@@ -183,7 +199,7 @@ impl Domain {
         is_news
     }
 
-    /// Serves some requests of the client at `place`; says whether there were any that could be.
+    /// Serves some requests of the client at `place`; says whether there were any.
     #[inline]
     fn serve(&mut self, place: usize) -> bool {
         let mut worked = false;
@@ -193,7 +209,10 @@ impl Domain {
             let (data, service) = (channel.data(&request), *service);
             let ended = match service {
                 Service::Block(attachment) => match self.devices.block.submit(&attachment, place, &request, data) {
-                    Submission::Busy => break,
+                    Submission::Busy => {
+                        self.is_crowded = true;
+                        break;
+                    }
                     Submission::Queued => None,
                     Submission::Finished(status) => Some((status, filled(&request, status))),
                 },

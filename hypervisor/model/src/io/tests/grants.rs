@@ -187,3 +187,29 @@ fn a_reset_of_the_devices_ends_what_was_granted_to_them() {
     assert!(!stage.service.has_grants() && stage.request().is_none());
     assert_eq!(stage.service.out(), 0);
 }
+
+#[test]
+fn a_granted_request_may_be_larger_than_the_window_and_no_larger_than_it_says() {
+    const PIECES: u32 = 32;
+    for (features, piece, is_done) in
+        [(FEATURE_GRANTS, LARGE, true), (FEATURE_GRANTS, LARGE + 512, false), (0, 8192, true), (0, 8192 + 512, false)]
+    {
+        let mut stage = disk(features);
+        stage.service.attach_disk(1 << 20, features);
+        stage.ask(0, IN, 0, 512);
+        stage.notify(0).unwrap();
+        let header = stage.request().unwrap();
+        stage.finish(&header, &[0; 512]);
+        stage.complete().unwrap();
+        // All pieces at one place: whoever reads so gets what came last.
+        let mut buffers = vec![(BUFFERS, 16, false)];
+        buffers.extend((0..PIECES).map(|_| (DATA, piece, true)));
+        buffers.push((STATUS, 1, true));
+        stage.offer(0, 3, &buffers);
+        stage.notify(0).unwrap();
+        let request = stage.request();
+        assert_eq!(request.is_some(), is_done, "{features} {piece}");
+        assert_eq!(request.map_or(piece * PIECES, |request| request.length), piece * PIECES);
+        assert_eq!(stage.service.segment_size_max() == LARGE, features == FEATURE_GRANTS);
+    }
+}
