@@ -2,9 +2,11 @@
 
 use crate::clock::{self, Moments, ROUNDS};
 use core::sync::atomic::{AtomicU64, Ordering};
+use rt::clock::Clock;
 use rt::gic::{self, Target};
 use rt::timer::{self, VIRTUAL_TIMER};
 use rt::{cpu, interrupts};
+use spin::Once;
 
 const SGI: u32 = 1;
 /// From arming the timer to its deadline.
@@ -12,6 +14,8 @@ const AHEAD_NANOSECONDS: u64 = 20_000;
 /// How often a test looks for what it waits for.
 const PATIENCE: u32 = 1_000_000;
 
+/// The clock, while its interrupt is measured.
+static CLOCK: Once<Clock> = Once::new();
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static TAKEN_AT: AtomicU64 = AtomicU64::new(0);
 
@@ -25,6 +29,7 @@ pub fn run() {
     on_time("timer-running", false);
     on_time("timer-waiting", true);
     gic::disable(VIRTUAL_TIMER);
+    of_device();
 }
 
 fn take(_cpu: usize, id: u32) {
@@ -34,7 +39,46 @@ fn take(_cpu: usize, id: u32) {
         TAKEN_AT.store(timer::now(), Ordering::Relaxed);
         timer::disarm();
     }
+    if let Some(clock) = CLOCK.get().filter(|clock| clock.interrupt() == id) {
+        TAKEN_AT.store(timer::now(), Ordering::Relaxed);
+        clock.lower();
+    }
     TAKEN.store(round + 1, Ordering::Relaxed);
+}
+
+/// From the store that raises the interrupt of the board's clock to the handler: a device of the guest's own.
+fn of_device() {
+    const NAME: &str = "assigned-interrupt";
+    let Some(clock) = Clock::find() else { return clock::absent(NAME, "the guest has no clock of the board's") };
+    let clock = CLOCK.call_once(|| clock);
+    if !clock.prepare() {
+        return clock::absent(NAME, "the clock's alarm is not due when it should be");
+    }
+    gic::set_trigger(clock.interrupt(), gic::Trigger::Level);
+    gic::route(clock.interrupt(), 0);
+    gic::enable(clock.interrupt());
+    interrupts::unmask();
+    let mut total = 0;
+    for round in 0..ROUNDS {
+        TAKEN.store(0, Ordering::Relaxed);
+        clock::shift_phase(round);
+        let start = timer::now();
+        clock.raise();
+        for _ in 0..PATIENCE {
+            if TAKEN.load(Ordering::Relaxed) != 0 {
+                break;
+            }
+        }
+        if TAKEN.load(Ordering::Relaxed) == 0 {
+            interrupts::mask();
+            return clock::absent(NAME, "the clock's interrupt does not come");
+        }
+        total += TAKEN_AT.load(Ordering::Relaxed).saturating_sub(start);
+    }
+    interrupts::mask();
+    gic::disable(clock.interrupt());
+    clock.end();
+    clock::print(NAME, ROUNDS, clock::nanoseconds(total), 0);
 }
 
 /// ICC_EOIR1_EL1 alone: each round makes an SGI active, and only its end is timed.

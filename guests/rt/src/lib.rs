@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod boot;
+pub mod clock;
 pub mod console;
 pub mod cpu;
 #[cfg(feature = "virtio")]

@@ -42,16 +42,21 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
             gic::deactivate(intid);
             if is_other_concerned { reschedule(guest) } else { Verdict::Resume }
         }
-        // An assigned device's: ended by the guest, as a timer's is.
-        _ if guest.vm.assigned.has(intid) => {
-            let kicks = guest.interface.inject_linked(guest.vm.vgic, guest.index, IntId::new(intid));
-            if !kicks.is_empty() && guest.deliver(kicks) { reschedule(guest) } else { Verdict::Resume }
-        }
-        _ => {
-            guest.left = Left::Interrupt(intid);
-            Verdict::Leave
-        }
+        _ => take_shared(guest, intid),
     }
+}
+
+/// Takes the SPI `intid`. Apart from the others, which need fewer registers.
+#[inline(never)]
+fn take_shared(guest: &mut GuestCpu, intid: u32) -> Verdict {
+    if !guest.vm.assigned.has(intid) {
+        guest.left = Left::Interrupt(intid);
+        return Verdict::Leave;
+    }
+    // An assigned device's: ended by the guest, as a timer's is.
+    let lrs = &mut CoreListRegisters::of_this_core();
+    let kicks = guest.interface.deliver_linked_shared(guest.vm.vgic, guest.index, IntId::new(intid), lrs);
+    if !kicks.is_empty() && guest.tell(kicks) { reschedule(guest) } else { Verdict::Resume }
 }
 
 /// Hands the interrupt of an assigned device to its owner, who is not on this core at the moment. It stays active until the

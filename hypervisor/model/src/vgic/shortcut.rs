@@ -8,6 +8,7 @@ use core::num::NonZeroU32;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::cpu_interface::CpuInterface;
+use super::detours::Detours;
 use super::interrupt::mask;
 use super::{IntId, Kicks, ListRegister, ListRegisters, Vgic};
 
@@ -104,8 +105,75 @@ impl CpuInterface {
         intid: IntId,
         lrs: &mut impl ListRegisters,
     ) -> Kicks {
+        // An SPI that was the last one is in the way of the next, whatever that is, until somebody has seen its end.
+        if self.forget_ended(vgic, vcpu, lrs) && self.deliver_linked_quick(vgic, vcpu, intid, lrs) {
+            return Kicks::NONE;
+        }
         let kicks = self.inject_linked(vgic, vcpu, intid);
         if kicks.contains(vcpu) { kicks.without(vcpu) | self.flush_all(vgic, vcpu, lrs) } else { kicks }
+    }
+
+    /// As [`CpuInterface::deliver_linked`], for the SPI `intid` of an assigned device.
+    #[inline]
+    pub fn deliver_linked_shared(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        intid: IntId,
+        lrs: &mut impl ListRegisters,
+    ) -> Kicks {
+        if self.forget_ended(vgic, vcpu, lrs) && self.deliver_shared_quick(vgic, vcpu, intid, lrs) {
+            return Kicks::NONE;
+        }
+        let kicks = self.inject_linked(vgic, vcpu, intid);
+        if kicks.contains(vcpu) { kicks.without(vcpu) | self.flush_all(vgic, vcpu, lrs) } else { kicks }
+    }
+
+    /// Lets go of the one interrupt in the list registers, if it has ended. Returns whether there is nothing but private
+    /// interrupts to look after.
+    #[inline(always)]
+    fn forget_ended(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
+        if self.detours.is_none() {
+            return true;
+        }
+        if self.used == mask(0) && self.watched == 0 && !self.detours.has(Detours::UNLOADED) && self.have_all_ended(lrs)
+        {
+            self.vacate(vgic, vcpu, 0);
+        }
+        self.detours.is_none()
+    }
+
+    /// A linked SPI that this virtual CPU is to have goes past the latch, if nothing is in its list registers.
+    #[inline(always)]
+    fn deliver_shared_quick(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) -> bool {
+        let (Some(private), Some(word)) = (vgic.own(vcpu), vgic.word(vcpu, intid.word())) else { return false };
+        let Some(routes) = word.routes else { return false };
+        let (bank, bits) = (word.bank, intid.mask());
+        let Some(holder) = routes.holder.get(intid.bit() as usize) else { return false };
+        if bank.linked.load(Relaxed) & bits == 0 || !self.have_all_ended(lrs) {
+            return false;
+        }
+        // Whoever holds it has yet to see that it has ended.
+        if bank.inflight.fetch_or(bits, SeqCst) & bits != 0 {
+            return false;
+        }
+        holder.store(vcpu as u8, SeqCst);
+        // First in flight, then the look at what others may take away: so one of the two sees the other.
+        let deliverable = bank.enabled.load(SeqCst) & bank.group.load(SeqCst) & !bank.active.load(SeqCst) & bits;
+        if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(intid.bit()) != vcpu {
+            bank.inflight.fetch_and(!bits, SeqCst);
+            return false;
+        }
+        if self.used != 0 {
+            // Nobody but the owner writes the `inflight` bitmap of a private bank.
+            private.bank.inflight.store(0, SeqCst);
+            // The ends of interrupts deactivated the physical ones, unless those have come again since.
+            self.held &= private.bank.pending.load(Relaxed);
+        }
+        let bit = intid.bit();
+        self.list_first(intid, ListRegister::linked(intid, word.physical(bit), bank.priority(bit), 1), lrs);
+        self.detours.set_special(0, true);
+        true
     }
 
     /// Whether the guest has ended every interrupt in the list registers. If so, and without detours, nothing is in

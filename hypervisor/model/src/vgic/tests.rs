@@ -1,5 +1,6 @@
 //! The virtual GIC as its guest's drivers use it, on a simulated CPU interface.
 
+mod assigned;
 mod away;
 mod bounds;
 mod core;

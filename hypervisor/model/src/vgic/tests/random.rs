@@ -83,7 +83,7 @@ impl World {
                 self.machine.sgi(vcpu, u64::from(number) << 24 | u64::from(targets));
             }
             7 => self.fire_timer(vcpu),
-            8 => self.fire_device(),
+            8 => self.fire_device(vcpu),
             9..=11 => self.acknowledge(vcpu),
             12 | 13 => self.end(vcpu),
             14 => {
@@ -118,12 +118,19 @@ impl World {
         }
     }
 
-    fn fire_device(&mut self) {
-        if !self.is_physical_active {
-            self.is_physical_active = true;
-            self.raised.insert(key(0, LINKED));
-            self.machine.edge(LINKED);
+    /// The device's interrupt comes to the core of `vcpu`, be it loaded there or not.
+    fn fire_device(&mut self, vcpu: usize) {
+        if self.is_physical_active {
+            return;
         }
+        self.is_physical_active = true;
+        self.raised.insert(key(0, LINKED));
+        if !self.is_loaded[vcpu] {
+            return self.machine.edge(LINKED);
+        }
+        let (interface, core) = &mut self.machine.cpus[vcpu];
+        let kicks = interface.deliver_linked_shared(&self.machine.vgic, vcpu, IntId::new(LINKED), core);
+        self.machine.kick(kicks);
     }
 
     fn acknowledge(&mut self, vcpu: usize) {
