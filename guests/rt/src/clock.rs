@@ -80,6 +80,17 @@ impl Clock {
         self.raw_status.read() & 1 != 0
     }
 
+    /// The second that the alarm is set to.
+    #[must_use]
+    pub fn alarm(&self) -> u32 {
+        self.match_.read()
+    }
+
+    /// Sets the alarm to another second; one that is due already stays so.
+    pub fn set_alarm(&self, seconds: u32) {
+        self.match_.write(seconds);
+    }
+
     /// Makes the alarm due, its interrupt masked. Gives whether it is.
     #[must_use]
     pub fn prepare(&self) -> bool {

@@ -6,6 +6,9 @@ use crate::{session::Outcome, system::Source, verdict};
 /// How often a guest must have reset itself beside its neighbour.
 const RESETS_MIN: usize = 10;
 
+/// The exits of a guest that raises interrupts beside those: it starts twice, sets its controller up, and prints some lines.
+const OTHER_EXITS_MAX: u64 = 4000;
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &str, system, limit_seconds, icount, verdict| Scenario {
         name: name.to_owned(),
@@ -34,6 +37,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             4,
             every_guest_passes,
         ),
+        scenario(
+            "a guest drives the board's clock, with one exit for each interrupt",
+            "test-clock",
+            60,
+            None,
+            one_exit_each,
+        ),
+        expectations("the clock's interrupt finds each of two CPUs on one core", "test-clock-shared"),
         expectations("a guest that resets itself in the middle of everything starts clean", "test-resets"),
         disturbance(
             "a guest that only resets itself leaves its core's time to others",
@@ -71,6 +82,24 @@ pub(super) fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
     }
     if !lines.contains(&"DONE") {
         return Err(format!("guest `{guest}` has not come to its end"));
+    }
+    Ok(())
+}
+
+/// The guest says how often it has raised an interrupt; Bulkhead, how often its CPUs have come to EL2. An exit for the end of
+/// each would double that.
+fn one_exit_each(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_guest_passes(source, outcome)?;
+    let number = |prefix: &str, line: Option<&str>| {
+        line.and_then(|line| line.strip_prefix(prefix)?.split(' ').next()?.parse::<u64>().ok())
+            .ok_or_else(|| format!("nobody has said `{prefix}`"))
+    };
+    let raised = number("raised ", outcome.guest_lines("owner").find(|line| line.starts_with("raised ")))?;
+    let counted = "[bulkhead] vm owner: exits=";
+    let exits = number(counted, outcome.lines.iter().map(String::as_str).find(|line| line.starts_with(counted)))?;
+    println!("     exits: {exits} for {raised} interrupts");
+    if exits > raised + OTHER_EXITS_MAX {
+        return Err(format!("{raised} interrupts cost {exits} exits"));
     }
     Ok(())
 }
