@@ -102,7 +102,13 @@ impl Code {
         let mut references = Vec::new();
         // What was last computed into each register: the page of an address, whose offset comes later.
         let mut pages = [None; 32];
+        let mut function = None;
         for (address, word) in (self.text.start..).step_by(4).zip(self.words.iter().copied()) {
+            let here = self.function_at(address);
+            if here != function {
+                // No function finds a page in a register.
+                (function, pages) = (here, [None; 32]);
+            }
             match decode(address, word) {
                 Some(Reference::Whole(target)) => references.push((address, target)),
                 Some(Reference::Page { register, page }) => {
