@@ -4,14 +4,15 @@ use crate::context::{Guest, Vcpu};
 use crate::mmu::{self, Stage2};
 use crate::per_core;
 use crate::registers::{
-    CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
+    CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1,
+    MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
 };
 use crate::vectors::absorb_system_error;
 use aarch64_cpu::registers::{
     CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2,
     VTTBR_EL2,
 };
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 use core::sync::atomic::Ordering;
 use model::GuestAddr;
 use model::exit::{DeviceAccess, Syndrome};
@@ -73,7 +74,7 @@ pub fn configure() {
 /// Traps what extensions after Armv8.5 would otherwise let through. The registers of FEAT_FGT and FEAT_HCX are UNKNOWN at
 /// reset; zero traps the features with an inverted bit (TPIDR2_EL0, SMPRI_EL1, GCS, PIE, BRBE …) and nothing else.
 fn close_later_extensions() {
-    let mmfr0 = id_register(7, 0);
+    let mmfr0 = ID_AA64MMFR0_EL1.get();
     if (mmfr0 >> 56) & 0xf != 0 {
         // SAFETY: FEAT_FGT exists: HFGRTR_EL2, HFGWTR_EL2, HFGITR_EL2, HDFGRTR_EL2, HDFGWTR_EL2 only trap EL1 and EL0.
         unsafe {
@@ -87,7 +88,7 @@ fn close_later_extensions() {
             );
         }
     }
-    let mmfr1 = id_register(7, 1);
+    let mmfr1 = ID_AA64MMFR1_EL1.get();
     if (mmfr1 >> 40) & 0xf != 0 {
         // SAFETY: FEAT_HCX exists: HCRX_EL2 enables features for EL1 and EL0.
         unsafe { asm!("msr s3_4_c1_c2_2, xzr", options(nomem, nostack)) };
@@ -98,11 +99,11 @@ fn close_later_extensions() {
 /// TPIDR2_EL0, which without FEAT_FGT is a guest's to read and write although SME is hidden, and DISR_EL1.
 #[inline(always)]
 fn clear_hidden_registers() {
-    if (id_register(4, 1) >> 24) & 0xf != 0 {
+    if (ID_AA64PFR1_EL1.get() >> 24) & 0xf != 0 {
         // SAFETY: FEAT_SME exists; the register is software's own.
         unsafe { asm!("msr s3_3_c13_c0_5, xzr", options(nomem, nostack)) };
     }
-    if (id_register(4, 0) >> 28) & 0xf != 0 {
+    if (ID_AA64PFR0_EL1.get() >> 28) & 0xf != 0 {
         // With HCR_EL2.AMO, what EL1 knows as DISR_EL1 is VDISR_EL2.
         // SAFETY: FEAT_RAS exists; the register is read by EL1's DISR_EL1 alone.
         unsafe { asm!("msr s3_4_c12_c1_1, xzr", options(nomem, nostack)) };
@@ -326,31 +327,35 @@ pub fn set_monitor_debug_control(value: u64) {
     MDSCR_EL1.set(value & SS_TDCC_KDE_MDE);
 }
 
-/// Reads a register of the ID space `op0=3, op1=0, CRn=0`, by CRm (1 to 7) and op2.
-#[inline]
+// The ID space `op0=3, op1=0, CRn=0`, CRm from 1: eight functions for each CRm, one for each op2, of two instructions each.
+global_asm!(
+    r#"
+.section .text.id_registers, "ax"
+.balign 4
+id_registers:
+.irp crm, 1, 2, 3, 4, 5, 6, 7
+.irp op2, 0, 1, 2, 3, 4, 5, 6, 7
+    mrs     x0, s3_0_c0_c\crm\()_\op2
+    ret
+.endr
+.endr
+"#
+);
+
+/// Reads a register of the ID space `op0=3, op1=0, CRn=0`, by CRm (1 to 7) and op2 (0 to 7); what is not in it reads as zero.
 pub fn id_register(crm: u8, op2: u8) -> u64 {
-    macro_rules! read {
-        ($($crm:literal: $($op2:literal)*;)*) => {
-            match (crm, op2) {
-                $($(($crm, $op2) => {
-                    let value: u64;
-                    // SAFETY: the ID space is readable at EL2; unallocated encodings in it read as zero.
-                    unsafe { asm!(concat!("mrs {0}, s3_0_c0_c", $crm, "_", $op2), out(reg) value, options(nomem, nostack)) };
-                    value
-                })*)*
-                _ => 0,
-            }
-        };
+    if !(1..=7).contains(&crm) || op2 > 7 {
+        return 0;
     }
-    read! {
-        1: 0 1 2 3 4 5 6 7;
-        2: 0 1 2 3 4 5 6 7;
-        3: 0 1 2 3 4 5 6 7;
-        4: 0 1 2 3 4 5 6 7;
-        5: 0 1 2 3 4 5 6 7;
-        6: 0 1 2 3 4 5 6 7;
-        7: 0 1 2 3 4 5 6 7;
+    let index = u64::from(crm - 1) * 8 + u64::from(op2);
+    let value: u64;
+    // SAFETY: calls the function for the register, which changes X0 alone; `index` is that of one. The ID space is readable at
+    // EL2; unallocated encodings in it read as zero.
+    unsafe {
+        asm!("adrp {0}, id_registers", "add {0}, {0}, :lo12:id_registers", "add {0}, {0}, {1}, lsl #3", "blr {0}",
+            out(reg) _, in(reg) index, lateout("x0") value, out("x30") _, options(nomem, nostack));
     }
+    value
 }
 
 /// Takes a pending SError at EL2 and returns its syndrome.

@@ -323,6 +323,8 @@ impl GuestMemory for GuestRam {
 /// # Safety
 /// Both ranges must be RAM that EL2 maps; no Rust reference to guest memory exists, and a buffer of EL2's own is borrowed
 /// by the caller for the time of the call.
+// Once in the image: a call costs next to nothing beside what is copied.
+#[inline(never)]
 unsafe fn copy(source: *const u8, target: *mut u8, length: usize) {
     // SAFETY: touches the two ranges alone.
     unsafe {

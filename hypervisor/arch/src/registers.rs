@@ -106,4 +106,10 @@ system_registers! {
     ID_AA64DFR0_EL1, "s3_0_c0_c5_0";
     /// Memory model features 0 (read only).
     ID_AA64MMFR0_EL1, "s3_0_c0_c7_0";
+    /// Memory model features 1 (read only).
+    ID_AA64MMFR1_EL1, "s3_0_c0_c7_1";
+    /// Processor features 0 (read only).
+    ID_AA64PFR0_EL1, "s3_0_c0_c4_0";
+    /// Processor features 1 (read only).
+    ID_AA64PFR1_EL1, "s3_0_c0_c4_1";
 }

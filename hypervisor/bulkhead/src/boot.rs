@@ -21,8 +21,8 @@ pub fn start_cores(board: &Board, map: &HypMap, machine: &'static Machine) {
     for (core, affinity) in board.cores.iter().enumerate().take(machine.cores).skip(1) {
         if let Err(error) = firmware::start_core(core, *affinity, map) {
             // Arm DEN0022 5.2.2 lists them.
-            let error = i64::from(error);
-            epitaph::refuse_to_boot(format_args!("the firmware does not start core {core}: PSCI error {error}"));
+            let error = i64::from(error).unsigned_abs();
+            epitaph::refuse_to_boot(format_args!("the firmware does not start core {core}: PSCI error -{error}"));
         }
     }
 }

@@ -345,6 +345,7 @@ impl Default for Console {
     }
 }
 
+#[inline(never)]
 fn put_all(bytes: &[u8], sink: &mut impl Sink) {
     for byte in bytes {
         sink.put(*byte);

@@ -202,38 +202,40 @@ impl Vgic {
 
     fn write_bitmap(&self, word: Word<'_>, bitmap: Bitmap, value: u32) -> Kicks {
         let bank = word.bank;
-        match bitmap {
+        // Who is to look again at what it holds; and interrupts whose holders or targets are to be told: in one place for
+        // those that are written seldom.
+        let (kicks, bits) = match bitmap {
             Bitmap::Group => {
                 let changed = bank.group.swap(value, SeqCst) ^ value;
-                self.withdraw(word, changed) | self.notify(word, changed & bank.raised())
+                (self.withdraw(word, changed), changed & bank.raised())
             }
             Bitmap::SetEnable => {
                 let fresh = value & !bank.enabled.fetch_or(value, SeqCst);
-                self.notify(word, fresh & (bank.raised() | bank.inflight.load(SeqCst)))
+                return self.notify(word, fresh & (bank.raised() | bank.inflight.load(SeqCst)));
             }
             Bitmap::ClearEnable => {
                 let stopped = value & bank.enabled.fetch_and(!value, SeqCst);
-                self.withdraw(word, stopped)
+                return self.withdraw(word, stopped);
             }
-            Bitmap::SetPending => self.latch(word, value),
+            Bitmap::SetPending => return self.latch(word, value),
             Bitmap::ClearPending => {
                 let dropped = value & bank.pending.fetch_and(!value, SeqCst);
                 let inflight = value & bank.inflight.load(SeqCst);
-                self.request(word, &bank.clear_pending, inflight) | self.release(word, dropped & !inflight)
+                (self.request(word, &bank.clear_pending, inflight) | self.release(word, dropped & !inflight), 0)
             }
             Bitmap::SetActive => {
                 let inflight = value & bank.inflight.load(SeqCst);
                 bank.active.fetch_or(value & !inflight, SeqCst);
-                self.request(word, &bank.set_active, inflight)
+                (self.request(word, &bank.set_active, inflight), 0)
             }
             Bitmap::ClearActive => {
                 let dropped = value & bank.active.fetch_and(!value, SeqCst);
                 let inflight = value & bank.inflight.load(SeqCst);
-                self.request(word, &bank.clear_active, inflight)
-                    | self.release(word, dropped & !inflight)
-                    | self.notify(word, dropped & bank.raised())
+                let kicks = self.request(word, &bank.clear_active, inflight) | self.release(word, dropped & !inflight);
+                (kicks, dropped & bank.raised())
             }
-        }
+        };
+        kicks | self.notify(word, bits)
     }
 
     /// Tells whoever holds interrupts of `bits` in flight, or is just about to, that they may have lost their reason.
