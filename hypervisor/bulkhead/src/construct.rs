@@ -5,6 +5,7 @@ use crate::console;
 use crate::entropy::Pool;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::{self, Machine};
+use crate::supervision;
 use crate::virtio::{VirtioDevice, service_kind};
 use crate::vm::{Image, Parts, Slot, Vm};
 use alloc::boxed::Box;
@@ -25,6 +26,7 @@ use devices::Make;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
 use model::bus::{Bus, Recent};
+use model::io::watch::Watch;
 use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
 use vdev::GuestAddr;
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
@@ -180,6 +182,7 @@ fn build_vm(
         virtio,
         channels,
         doorbell: vm.doorbell.map(IntId::new),
+        watch: Watch::new(supervision::limits(&vm.watch)),
         assigned,
         console: console::add_guest(&vm.name),
         images,

@@ -7,12 +7,14 @@
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::Machine;
+use crate::supervision;
 use crate::virtio::VirtioDevice;
 use crate::vm::{Parked, Phase, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
 use arch::{firmware, memory, timer};
 use core::sync::atomic::Ordering;
+use model::io::watch::{Failure, Judgement};
 use model::vgic::CpuInterface;
 
 /// Bytes cleared or copied in one step: the longest that preparing a machine holds its core, about 0.1 ms.
@@ -24,7 +26,8 @@ const RESTARTS_LOGGED_MAX: u32 = 16;
 /// Bytes of one seed that are drawn at once.
 const SEED_CHUNK: usize = 64;
 
-/// Stops `vm`; `phase` says what for. Does nothing if it is stopping already.
+/// Stops `vm`; `phase` says what for. Does nothing if it is stopping already. A driver domain is stopped through
+/// [`supervision`], which knows who depends on it.
 pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core: usize) {
     if !vm.advance(Phase::Running, phase) {
         return;
@@ -39,8 +42,11 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
 /// Stops the machine of `guest`, which has caused the SError `esr`. A driver domain starts again: others wait for it.
 pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
     log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
-    let phase = if guest.vm.is_driver_domain() { Phase::StoppingForReset } else { Phase::StoppingForOff };
-    stop(machine, guest.vm, phase, guest.core);
+    if guest.vm.is_driver_domain() {
+        supervision::fail(machine, guest.vm, Failure::SystemError, guest.core);
+    } else {
+        stop(machine, guest.vm, Phase::StoppingForOff, guest.core);
+    }
 }
 
 /// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; the last one takes the machine to its next phase.
@@ -71,28 +77,37 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     }
     match phase {
         Phase::StoppingForReset => {
-            log_restart(vm);
+            let is_abandoned = vm.is_driver_domain() && supervision::judge(machine, vm) == Judgement::GiveUp;
+            if !vm.is_driver_domain() {
+                log_restart(vm);
+            }
             *vm.progress.lock() = 0;
-            vm.advance(Phase::StoppingForReset, Phase::Preparing);
+            vm.advance(Phase::StoppingForReset, if is_abandoned { Phase::Abandoning } else { Phase::Preparing });
+            if is_abandoned {
+                release_clients(machine, vm, this_core);
+            }
             if let Some(core) = vm.core_of(0) {
                 machine.summon(core, this_core);
             }
         }
-        Phase::StoppingForOff => {
-            vm.advance(Phase::StoppingForOff, Phase::Off);
-            log::info!("vm {} is off", vm.name);
-            report(vm);
-            if machine.retire(vm) {
-                for provider in machine.vms.iter().filter(|vm| vm.is_driver_domain()) {
-                    report(provider);
-                }
-                log::info!("every vm is off: power off");
-                firmware::power_off();
-            }
-        }
-        Phase::Preparing | Phase::Running | Phase::Off => {}
+        Phase::StoppingForOff => finish(machine, vm, Phase::StoppingForOff),
+        Phase::Preparing | Phase::Running | Phase::Abandoning | Phase::Off => {}
     }
     true
+}
+
+/// `vm`, which is in phase `from`, is off for good from now on.
+pub fn finish(machine: &'static Machine, vm: &'static Vm, from: Phase) {
+    vm.advance(from, Phase::Off);
+    log::info!("vm {} is off", vm.name);
+    report(vm);
+    if machine.retire(vm) {
+        for provider in machine.vms.iter().filter(|vm| vm.is_driver_domain()) {
+            report(provider);
+        }
+        log::info!("every vm is off: power off");
+        firmware::power_off();
+    }
 }
 
 /// What the machine's devices did.
@@ -113,9 +128,13 @@ fn log_restart(vm: &Vm) {
     }
 }
 
-/// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then its images are copied, then it starts.
+/// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then its
+/// images are copied, then it starts. Or one step of the way from a driver domain's last stop to being off.
 #[inline(never)]
 pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
+    if vm.phase() == Phase::Abandoning {
+        return supervision::abandon(machine, vm);
+    }
     if vm.virtio.iter().any(VirtioDevice::has_grants) {
         // A device may still write to this memory. It is looked at again at the next step.
         return;
@@ -198,6 +217,9 @@ fn release(machine: &'static Machine, vm: &Vm, this_core: usize) {
     if !vm.is_held.swap(false, Ordering::SeqCst) {
         return;
     }
+    if vm.is_driver_domain() {
+        vm.watch.lock().start(timer::now());
+    }
     if let Some(power) = vm.power.first() {
         // All powers are off while a machine is prepared.
         let _ = power.turn_on(vm.entry, vm.device_tree);
@@ -207,8 +229,8 @@ fn release(machine: &'static Machine, vm: &Vm, this_core: usize) {
     }
 }
 
-/// The driver domain `provider` serves its channels from now on: whoever waits for it starts.
-pub fn provider_is_ready(machine: &'static Machine, provider: &Vm, this_core: usize) {
+/// The driver domain `provider` serves its channels from now on, or never will: whoever waits for it starts.
+pub fn release_clients(machine: &'static Machine, provider: &Vm, this_core: usize) {
     provider.is_ready.store(true, Ordering::SeqCst);
     for vm in machine.vms {
         let is_client = vm.virtio.iter().any(|device| device.provider == provider.number);

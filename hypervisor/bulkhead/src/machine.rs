@@ -101,6 +101,13 @@ impl Machine {
             .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
     }
 
+    /// Makes `core`, which this is, look at its driver domains, if it has any.
+    pub fn call_watch(&self, core: usize) {
+        if self.vms.iter().any(|vm| vm.is_driver_domain() && vm.core_of(0) == Some(core)) {
+            self.summon(core, core);
+        }
+    }
+
     /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names.
     pub fn kick(&self, vm: &Vm, kicks: Kicks, this_core: usize) {
         for vcpu in kicks.iter() {

@@ -21,6 +21,7 @@ mod machine;
 mod mmio;
 mod run;
 mod scheduler;
+mod supervision;
 mod system_register;
 mod virtio;
 mod vm;

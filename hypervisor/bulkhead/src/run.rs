@@ -6,8 +6,8 @@ use crate::interrupt;
 use crate::lifecycle;
 use crate::machine::Machine;
 use crate::scheduler::{Core, Work};
+use crate::supervision;
 use crate::virtio;
-use crate::vm::Phase;
 use arch::context::Vcpu;
 use arch::{cpu, gic};
 use model::exit::{DataAbort, Exit, SystemRegister};
@@ -55,8 +55,8 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
             vcpu.guest.is_leaving = true;
             machine.summon(vcpu.guest.core, vcpu.guest.core);
         }
-        Left::SystemOff => lifecycle::stop(machine, vm, Phase::StoppingForOff, vcpu.guest.core),
-        Left::SystemReset => lifecycle::stop(machine, vm, Phase::StoppingForReset, vcpu.guest.core),
+        Left::SystemOff => supervision::turn_off(machine, vm, vcpu.guest.core),
+        Left::SystemReset => supervision::restart(machine, vm, vcpu.guest.core),
         Left::Stray(abort) => log_stray(vcpu, abort),
         Left::Refused(exit) => log_refusal(vcpu, exit),
         Left::Serve => virtio::resume(vcpu),
@@ -146,7 +146,10 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
         gic::MAINTENANCE | gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {}
         gic::STOP => cpu::park(),
         // The deadline is past; `pick` sets the next.
-        gic::HYP_TIMER => arch::timer::set_deadline(None),
+        gic::HYP_TIMER => {
+            arch::timer::set_deadline(None);
+            machine.call_watch(core);
+        }
         intid if intid == machine.uart_interrupt => console::receive(machine, core),
         intid => {
             if let Some(owner) = machine.owner_of(intid) {

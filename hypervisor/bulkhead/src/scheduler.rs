@@ -7,12 +7,14 @@ use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::Machine;
 use crate::mmio;
+use crate::supervision;
 use crate::vm::{Phase, Vm};
 use alloc::vec::Vec;
 use arch::context::Vcpu;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use arch::{gic, timer};
 use core::sync::atomic::Ordering;
+use model::psci::Power;
 use model::vgic::IntId;
 use vdev::Ticks;
 
@@ -42,13 +44,25 @@ pub struct Core {
     prepare_until: Option<Ticks>,
     /// The machine that the core prepares.
     preparing: Option<&'static Vm>,
+    /// When the core looks at its driver domains again; the end of time where it has none.
+    watch: Ticks,
 }
 
 impl Core {
     /// Core `number`, with the virtual CPUs that were made for it.
     pub fn new(machine: &'static Machine, number: usize) -> Self {
         let vcpus = machine.vcpus.get(number).map(|vcpus| core::mem::take(&mut *vcpus.lock())).unwrap_or_default();
-        Self { machine, number, vcpus, loaded: None, current: 0, slice_end: None, prepare_until: None, preparing: None }
+        Self {
+            machine,
+            number,
+            vcpus,
+            loaded: None,
+            current: 0,
+            slice_end: None,
+            prepare_until: None,
+            preparing: None,
+            watch: Ticks(u64::MAX),
+        }
     }
 
     /// Decides what to do next, and arms the core's timer for the next decision.
@@ -101,9 +115,16 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn advance_lives(&mut self) -> Option<&'static Vm> {
+        // First, since it may find a machine that has to stop.
+        self.watch = supervision::look(self.machine, self.number);
         loop {
             let mut to_prepare = None;
             if !self.advance_lives_once(&mut to_prepare) {
+                if let Some(time) = deadline_at(self.watch) {
+                    // A core that belongs to one virtual CPU sets no other deadline, and that one is the core's own: the guest
+                    // cannot mask it.
+                    timer::set_deadline(Some(time));
+                }
                 return to_prepare;
             }
         }
@@ -124,6 +145,10 @@ impl Core {
                         vcpu.guest.is_leaving = false;
                         self.discard(index);
                         power.turn_off();
+                        if vm.is_driver_domain() && vm.power.iter().all(Power::is_off) {
+                            supervision::turn_off(self.machine, vm, self.number);
+                            changed = true;
+                        }
                     } else if let Some((entry, argument)) = power.take_start() {
                         self.discard(index);
                         if let Some(vcpu) = self.vcpus.get_mut(index) {
@@ -133,7 +158,7 @@ impl Core {
                         self.discard(index);
                     }
                 }
-                Phase::Preparing if number == 0 => *to_prepare = Some(vm),
+                Phase::Preparing | Phase::Abandoning if number == 0 => *to_prepare = Some(vm),
                 Phase::StoppingForOff | Phase::StoppingForReset => {
                     // As long as this one is not parked, the machine cannot go on to its next phase.
                     if !vm.is_parked(number) {
@@ -142,7 +167,7 @@ impl Core {
                         changed |= lifecycle::park(self.machine, vm, number, self.number);
                     }
                 }
-                Phase::Preparing | Phase::Off => {}
+                Phase::Preparing | Phase::Abandoning | Phase::Off => {}
             }
             // Whatever changes this summons the core.
             let may_run = vm.is_running() && power.is_on();
@@ -183,7 +208,7 @@ impl Core {
         }
         let mut chosen = None;
         let mut is_contended = is_contended;
-        let mut next_wake = Ticks(u64::MAX);
+        let mut next_wake = self.watch;
         let mut index = self.current;
         for _ in 0..self.vcpus.len() {
             let Some(vcpu) = self.vcpus.get_mut(index) else { break };
@@ -230,7 +255,7 @@ impl Core {
         if self.loaded.is_none() {
             self.machine.set_running(self.number, None);
         }
-        timer::set_deadline(wake);
+        timer::set_deadline(deadline_at(wake.unwrap_or(Ticks(u64::MAX)).min(self.watch)));
         Work::Idle
     }
 

@@ -9,6 +9,7 @@ use crate::fast::leave;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::lifecycle;
 use crate::machine::Machine;
+use crate::supervision;
 use crate::vm::Vm;
 use abi::io;
 use arch::context::{Vcpu, Verdict};
@@ -21,6 +22,7 @@ use model::exit::DeviceAccess;
 use model::io::attach::Backing;
 use model::io::counters::Counters;
 use model::io::service::{Broken, Wires};
+use model::io::watch::{Failure, Sight};
 use model::io::{Outcome, Service, ServiceKind};
 use model::psci;
 use model::vgic::{IntId, Kicks};
@@ -214,6 +216,20 @@ impl VirtioDevice {
         state.react(outcome, self.interrupt, client)
     }
 
+    /// The watch looks: see [`Service::look`].
+    pub fn look(&self, provider: &GuestRam) -> Sight {
+        self.state.lock().service.look(provider)
+    }
+
+    /// The driver domain does not come back: what is out fails, so much of it. Gives whom of the client's to tell, and whether
+    /// there is more.
+    pub fn abandon(&self, client: &Vm, provider: &Vm) -> (Kicks, bool) {
+        let mut state = self.state.lock();
+        let outcome = state.service.abandon(&Wires { client: &client.ram, provider: &provider.ram });
+        let reaction = state.react(outcome, self.interrupt, client);
+        (reaction.client, reaction.again)
+    }
+
     /// The driver domain serves its channels from now on.
     fn serve_again(&self) {
         self.state.lock().service.serve_again();
@@ -357,10 +373,10 @@ pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
 #[inline]
 fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, reaction: Reaction) -> Verdict {
     let guest = &mut vcpu.guest;
-    if let Some(breach) = reaction.breach {
-        log_breach(guest.vm, provider, breach);
-    }
     let mut is_core_concerned = !reaction.client.is_empty() && guest.deliver(reaction.client);
+    if let Some(breach) = reaction.breach {
+        is_core_concerned |= blame(guest.machine, guest.vm, provider, breach, guest.core);
+    }
     if reaction.doorbell {
         is_core_concerned |= ring(guest.machine, provider, guest.core);
     }
@@ -372,7 +388,7 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
 }
 
 /// Raises the doorbell of `provider`. Returns whether a virtual CPU of this core is to be looked at.
-fn ring(machine: &Machine, provider: &Vm, this_core: usize) -> bool {
+pub fn ring(machine: &Machine, provider: &Vm, this_core: usize) -> bool {
     let Some(doorbell) = provider.doorbell else { return false };
     let kicks = provider.vgic.inject(doorbell, 0);
     !kicks.is_empty() && machine.tell(provider, kicks, this_core)
@@ -398,7 +414,8 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
                 device.serve_again();
             }
         }
-        lifecycle::provider_is_ready(machine, provider, guest.core);
+        supervision::note_ready(provider);
+        lifecycle::release_clients(machine, provider, guest.core);
         vcpu.context.x[0] = psci::SUCCESS;
         return leave(vcpu, Left::Reschedule);
     }
@@ -419,10 +436,10 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         vcpu.context.x[0] = io::INVALID_PARAMETER;
         return Verdict::Resume;
     };
-    if let Some(breach) = reaction.breach {
-        log_breach(client, provider, breach);
-    }
     let mut is_core_concerned = !reaction.client.is_empty() && machine.tell(client, reaction.client, guest.core);
+    if let Some(breach) = reaction.breach {
+        is_core_concerned |= blame(machine, client, provider, breach, guest.core);
+    }
     if reaction.doorbell
         && let Some(doorbell) = provider.doorbell
     {
@@ -433,9 +450,20 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
 }
 
-/// A guest that breaks the protocol again and again is not to fill the log.
+/// Says who broke the protocol. A client's device needs a reset then, and is told so already; a driver domain starts again:
+/// what its rings say from then on means nothing. Returns whether this core has to look at what it runs.
 #[cold]
 #[inline(never)]
+fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: Broken, this_core: usize) -> bool {
+    log_breach(client, provider, breach);
+    let is_providers = breach == Broken::Provider;
+    if is_providers {
+        supervision::fail(machine, provider, Failure::Damaged, this_core);
+    }
+    is_providers
+}
+
+/// A guest that breaks the protocol again and again is not to fill the log.
 fn log_breach(client: &Vm, provider: &Vm, breach: Broken) {
     let blamed = if breach == Broken::Provider { provider } else { client };
     if blamed.breaches.fetch_add(1, Ordering::Relaxed) >= BREACHES_LOGGED_MAX {

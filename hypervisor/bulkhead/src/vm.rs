@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use devices::AnyDevice;
 use model::bus::Bus;
 use model::console::GuestIndex;
+use model::io::watch::Watch;
 use model::psci::Power;
 use model::vgic::{IntId, Kicks, VCPUS_MAX, Vgic};
 use spin::Mutex;
@@ -113,6 +114,8 @@ pub enum Phase {
     StoppingForOff,
     /// Its virtual CPUs are being parked; then it starts again.
     StoppingForReset,
+    /// It is a driver domain that does not start again; its clients are told, one after the other. Then it is off.
+    Abandoning,
     /// It is off for good.
     Off,
 }
@@ -137,7 +140,7 @@ impl Phase {
     }
 
     fn from_bits(life: u32) -> Self {
-        [Self::Preparing, Self::Running, Self::StoppingForOff, Self::StoppingForReset]
+        [Self::Preparing, Self::Running, Self::StoppingForOff, Self::StoppingForReset, Self::Abandoning]
             .into_iter()
             .find(|phase| phase.bits() == life & !PARKED_MASK)
             .unwrap_or(Self::Off)
@@ -179,8 +182,10 @@ pub struct Vm {
     pub doorbell: Option<IntId>,
     /// Its physical devices.
     pub assigned: Assigned,
-    /// A driver domain has said that its clients may start.
+    /// The clients of this driver domain may start: it has said that it is ready, or it never will be.
     pub is_ready: AtomicBool,
+    /// The watch over it, if it is a driver domain.
+    pub watch: Mutex<Watch>,
     /// It is prepared, and starts as soon as its driver domain is ready.
     pub is_held: AtomicBool,
     /// Broken virtio protocols that it is to blame for; the first few are logged.
@@ -242,6 +247,8 @@ pub struct Parts {
     /// As in [`Vm`].
     pub doorbell: Option<IntId>,
     /// As in [`Vm`].
+    pub watch: Watch,
+    /// As in [`Vm`].
     pub assigned: Assigned,
     /// As in [`Vm`].
     pub console: GuestIndex,
@@ -277,6 +284,7 @@ impl Vm {
             doorbell: parts.doorbell,
             assigned: parts.assigned,
             is_ready: AtomicBool::new(false),
+            watch: Mutex::new(parts.watch),
             is_held: AtomicBool::new(false),
             breaches: AtomicU32::new(0),
             exits: [const { AtomicU64::new(0) }; VCPUS_MAX],

@@ -39,8 +39,9 @@ pub use error::{Damage, Error, Place};
 pub use limits::{
     ASSIGNED_INSTANCES_MAX, ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, BoardLimits, CHANNEL_SIZE_MAX, CHANNEL_SIZE_MIN,
     CHANNELS_MAX, DEVICES_MAX, GUEST_ADDRESS_BITS, GicWindows, INTERRUPT_MAX, INTERRUPT_MIN, LOADS_MAX, MEMORY_ALIGN,
-    NAME_LENGTH_MAX, PAGE_SIZE, QUEUES_MAX, REGIONS_MAX, SEEDS_MAX, SILENCE_MAX, VCPUS_MAX, VMS_MAX,
+    NAME_LENGTH_MAX, PAGE_SIZE, QUEUES_MAX, REGIONS_MAX, SEEDS_MAX, SILENCE_MAX, VCPUS_MAX, VMS_MAX, WATCH_MS_MAX,
+    WATCH_MS_MIN,
 };
 pub use rule::{Name, Owner, Rule};
 pub use span::{Address, Span};
-pub use system::{Assigned, Device, Load, MemoryRegion, Seed, Service, Store, System, Trigger, Vcpu, Vm};
+pub use system::{Assigned, Device, Load, MemoryRegion, Seed, Service, Store, System, Trigger, Vcpu, Vm, Watch};

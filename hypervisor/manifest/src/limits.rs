@@ -43,6 +43,11 @@ pub const INTERRUPT_MIN: u32 = 32;
 /// The highest INTID a device may own: the virtual distributor has 256 SPIs.
 pub const INTERRUPT_MAX: u32 = 287;
 
+/// The shortest and the longest time of a [`Watch`](crate::Watch), in milliseconds.
+pub const WATCH_MS_MIN: u32 = 10;
+/// As [`WATCH_MS_MIN`].
+pub const WATCH_MS_MAX: u32 = 3_600_000;
+
 const _: () = assert!(VCPUS_MAX <= 16, "the target list of an SGI has 16 bits");
 
 /// What the board has to give, and where the guest's address map is taken.

@@ -13,7 +13,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::{Assigned, Device, Load, MemoryRegion, Seed, Service, Store, System, Trigger, Vcpu, Vm};
+use crate::{Assigned, Device, Load, MemoryRegion, Seed, Service, Store, System, Trigger, Vcpu, Vm, Watch};
 
 /// The longest list or text. It bounds what a reader allocates, whatever the lengths claim.
 pub(crate) const LIST_LENGTH_MAX: usize = 256;
@@ -199,7 +199,7 @@ macro_rules! records {
 
 records! {
     System { name cores vms }
-    Vm { name memory vcpus loads entry device_tree seeds devices assigned doorbell }
+    Vm { name memory vcpus loads entry device_tree seeds devices assigned doorbell watch }
     MemoryRegion { guest size physical }
     Vcpu { core }
     Load { file address }
@@ -208,6 +208,7 @@ records! {
     Service { provider channel address size queues mac }
     Assigned { name address size instance_size interrupts trigger dma silence }
     Store { offset value }
+    Watch { heartbeat_ms request_ms startup_ms restart_limit restart_window_ms }
 }
 
 #[cfg(test)]

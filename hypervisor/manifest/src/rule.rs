@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 use crate::{
     ASSIGNED_INSTANCES_MAX, Address, CHANNELS_MAX, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN,
-    NAME_LENGTH_MAX, PAGE_SIZE, QUEUES_MAX, Span, VCPUS_MAX, VMS_MAX,
+    NAME_LENGTH_MAX, PAGE_SIZE, QUEUES_MAX, Span, VCPUS_MAX, VMS_MAX, WATCH_MS_MAX, WATCH_MS_MIN,
 };
 
 /// A rule that a system breaks, with what breaks it. `vm` is always the virtual machine's name.
@@ -97,6 +97,8 @@ pub enum Rule<'a> {
     LoadOverChannel { vm: Name<'a>, file: Name<'a>, channel: Span },
     /// A block device has one to [`QUEUES_MAX`] queues.
     Queues { vm: Name<'a>, device: Name<'a>, queues: u16 },
+    /// The times of a watch are neither too short for anybody nor for ever.
+    WatchTime { vm: Name<'a>, what: &'static str, milliseconds: u32 },
     /// A network card's address names one card.
     MacNotUnicast { vm: Name<'a>, device: Name<'a> },
     /// The cards of one network have different addresses.
@@ -286,6 +288,11 @@ impl fmt::Display for Rule<'_> {
             Self::Queues { vm, device, queues } => write!(
                 out,
                 "device {device:?} of vm {vm:?} is to have {queues} queues, but 1 to {QUEUES_MAX} are possible; choose \
+                 one of those"
+            ),
+            Self::WatchTime { vm, what, milliseconds } => write!(
+                out,
+                "the {what} of vm {vm:?} is {milliseconds} ms, but {WATCH_MS_MIN} to {WATCH_MS_MAX} are possible; choose \
                  one of those"
             ),
             Self::MacNotUnicast { vm, device } => write!(

@@ -39,6 +39,8 @@ pub struct Vm {
     /// The INTID of the interrupt that tells a driver domain of requests: an edge-triggered SPI of its own. A machine
     /// that has one is a driver domain.
     pub doorbell: Option<u32>,
+    /// What a driver domain is held to.
+    pub watch: Watch,
 }
 
 impl Vm {
@@ -46,6 +48,36 @@ impl Vm {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory.iter().fold(0, |sum, region| region.size.saturating_add(sum))
+    }
+}
+
+/// What a driver domain is held to, and how often it may start again. Times are in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// It runs at least once in this time. One that hangs is found after twice as long at most.
+    pub heartbeat_ms: u32,
+    /// The longest that a block or entropy request may be out.
+    pub request_ms: u32,
+    /// The longest from its start until it is ready.
+    pub startup_ms: u32,
+    /// The most restarts in `restart_window_ms`; one more, and it stays off, and its clients get errors.
+    pub restart_limit: Option<u32>,
+    /// How long a restart counts: from the first one on.
+    pub restart_window_ms: u32,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            // A tenth of what a person takes for a stop, and yet far more than an emulated core is kept waiting by a busy host.
+            heartbeat_ms: 500,
+            // A disk that has to spin up, or to try a sector again, answers within this; Linux complains of a task that has been
+            // waiting for twelve times as long.
+            request_ms: 10_000,
+            startup_ms: 10_000,
+            restart_limit: None,
+            restart_window_ms: 60_000,
+        }
     }
 }
 

@@ -39,6 +39,7 @@ impl System {
             checker.check_devices()?;
             checker.check_assigned()?;
             checker.check_doorbell()?;
+            checker.check_watch()?;
             checker.check_start()?;
         }
         self.check_physical_memory(board)?;

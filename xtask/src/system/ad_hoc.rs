@@ -120,6 +120,7 @@ fn guest(options: &AdHoc) -> VmSource {
         clients,
         assigned: Vec::new(),
         doorbell: None,
+        watch: manifest::Watch::default(),
         load_end: u64::MAX,
         lines: VmLines::default(),
     }
@@ -139,6 +140,7 @@ fn driver(board: &Board, region: MemoryRegion, core: u8) -> VmSource {
         devices,
         assigned: board.devices.iter().filter(|device| device.name == VIRTIO_MMIO).map(all_of).collect(),
         doorbell: Some(DOORBELL_INTID),
+        watch: manifest::Watch::default(),
         load_end: u64::MAX,
         lines: VmLines::default(),
     }

@@ -73,6 +73,11 @@ pub(crate) struct VmForm {
     pub(crate) command_line: Option<String>,
     pub(crate) owns: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) driver_domain: Option<Spanned<bool>>,
+    pub(crate) heartbeat_ms: Option<Spanned<u32>>,
+    pub(crate) request_deadline_ms: Option<Spanned<u32>>,
+    pub(crate) startup_deadline_ms: Option<Spanned<u32>>,
+    pub(crate) restart_limit: Option<Spanned<u32>>,
+    pub(crate) restart_window_ms: Option<Spanned<u32>>,
     #[serde(default)]
     pub(crate) device: Vec<Spanned<DeviceForm>>,
 }

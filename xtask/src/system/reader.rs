@@ -11,6 +11,7 @@ use vdev::guest_map;
 
 mod io;
 mod owned;
+mod watch;
 
 pub(super) use owned::{all_of, page_of};
 
@@ -141,7 +142,8 @@ impl Reader<'_> {
             driver_domain: form.driver_domain.as_ref().and_then(|stated| self.line_of(stated)),
             ..VmLines::default()
         };
-        let is_driver_domain = form.driver_domain.is_some_and(Spanned::into_inner);
+        let is_driver_domain = form.driver_domain.as_ref().is_some_and(|stated| *stated.get_ref());
+        let watch = self.watch(&form, is_driver_domain)?;
         let name = form.name.into_inner();
         let assigned = form.owns.map_or_else(Vec::new, Spanned::into_inner);
         let assigned: Vec<_> =
@@ -189,6 +191,7 @@ impl Reader<'_> {
             clients,
             assigned,
             doorbell: is_driver_domain.then_some(DOORBELL_INTID),
+            watch,
             load_end: u64::MAX,
             lines,
         })

@@ -51,6 +51,8 @@ pub(crate) struct VmSource {
     pub(crate) assigned: Vec<manifest::Assigned>,
     /// The doorbell of a driver domain.
     pub(crate) doorbell: Option<u32>,
+    /// What a driver domain is held to.
+    pub(crate) watch: manifest::Watch,
     /// Where the memory ends that files are loaded to: below the channels of a driver domain.
     pub(crate) load_end: u64,
     pub(crate) lines: VmLines,
@@ -186,6 +188,7 @@ impl Source {
             devices: vm.devices.clone(),
             assigned: vm.assigned.clone(),
             doorbell: vm.doorbell,
+            watch: vm.watch,
         };
         manifest::System { name: self.name.clone(), cores: self.cores, vms: self.vms.iter().map(vm).collect() }
     }

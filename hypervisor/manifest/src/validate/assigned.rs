@@ -4,7 +4,7 @@
 use super::{Check, VmChecker, broken, is_guest_span, is_size};
 use crate::{
     ASSIGNED_INSTANCES_MAX, ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, Name, Owner, PAGE_SIZE, Place,
-    Rule, SILENCE_MAX, System, Vm,
+    Rule, SILENCE_MAX, System, Vm, WATCH_MS_MAX, WATCH_MS_MIN, Watch,
 };
 
 /// What a doorbell is called where a rule names a device.
@@ -81,6 +81,23 @@ impl<'a> VmChecker<'a, '_> {
         let place = Place::Doorbell(self.index);
         self.check_spi(DOORBELL, doorbell, place)?;
         self.check_unused(DOORBELL, doorbell, self.vm.assigned.len(), place)
+    }
+
+    pub(super) fn check_watch(&self) -> Check<'a> {
+        let Watch { heartbeat_ms, request_ms, startup_ms, restart_limit: _, restart_window_ms } = self.vm.watch;
+        let times = [
+            ("heartbeat", heartbeat_ms),
+            ("request deadline", request_ms),
+            ("startup deadline", startup_ms),
+            ("restart window", restart_window_ms),
+        ];
+        for (what, milliseconds) in times {
+            if !(WATCH_MS_MIN..=WATCH_MS_MAX).contains(&milliseconds) {
+                let vm = Name(&self.vm.name);
+                return broken(Place::Doorbell(self.index), Rule::WatchTime { vm, what, milliseconds });
+            }
+        }
+        Ok(())
     }
 
     /// Checks that neither a virtual device nor one of the first `count` physical devices has `interrupt`.

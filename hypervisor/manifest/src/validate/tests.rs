@@ -1,7 +1,7 @@
 //! One test per rule: each breaks a sound system in one way, and checks the place and the sentence.
 
 use super::*;
-use crate::{Assigned, GicWindows, Load, Seed, Service, Store, Trigger, Vcpu, encode};
+use crate::{Assigned, GicWindows, Load, Seed, Service, Store, Trigger, Vcpu, Watch, encode};
 use alloc::vec;
 use alloc::{format, string::ToString};
 
@@ -40,6 +40,7 @@ pub(crate) fn two_vms() -> System {
         }],
         assigned: Vec::new(),
         doorbell: None,
+        watch: Watch::default(),
     };
     System { name: "two".to_string(), cores: 4, vms: vec![vm("alpha", 0), vm("beta", 2)] }
 }

@@ -89,6 +89,7 @@ enum Life {
 pub struct Watch {
     limits: Limits,
     life: Life,
+    due: Ticks,
     /// When it was last known to be alive.
     alive: Ticks,
     /// Since when its clients have been waiting, if they have.
@@ -102,7 +103,15 @@ impl Watch {
     /// A watch over a driver domain that has not started.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, life: Life::Off, alive: Ticks(0), lost: None, window_start: Ticks(0), restarts: 0 }
+        Self {
+            limits,
+            life: Life::Off,
+            due: Ticks(0),
+            alive: Ticks(0),
+            lost: None,
+            window_start: Ticks(0),
+            restarts: 0,
+        }
     }
 
     /// What it is held to.
@@ -114,6 +123,7 @@ impl Watch {
     /// It starts.
     pub const fn start(&mut self, now: Ticks) {
         self.life = Life::Starting { since: now };
+        self.due = Ticks(now.0.saturating_add(self.limits.heartbeat));
         self.alive = now;
     }
 
@@ -131,23 +141,21 @@ impl Watch {
         }
     }
 
-    /// Whether it is to be looked at, and not off.
+    /// When it is to be looked at next; the end of time while it is off.
     #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.life != Life::Off
+    pub const fn due(&self) -> Ticks {
+        match self.life {
+            Life::Off => Ticks(u64::MAX),
+            Life::Starting { .. } | Life::Serving { .. } => self.due,
+        }
     }
 
-    /// The time of the look after one at `now`.
-    #[must_use]
-    pub const fn next_look(&self, now: Ticks) -> Ticks {
-        Ticks(now.0.saturating_add(self.limits.heartbeat))
-    }
-
-    /// Looks. With no failure, the caller rings the doorbell.
+    /// Looks, and will again a heartbeat period later. With no failure, the caller rings the doorbell.
     ///
     /// # Errors
     /// What it is blamed for.
     pub fn look(&mut self, now: Ticks, sight: Sight) -> Result<(), Failure> {
+        self.due = Ticks(now.0.saturating_add(self.limits.heartbeat));
         match self.life {
             Life::Off => Ok(()),
             Life::Starting { since } => {
@@ -268,11 +276,12 @@ mod tests {
     #[test]
     fn one_that_is_never_ready_is_found() {
         let mut watch = Watch::new(LIMITS);
-        assert!(!watch.is_on());
+        assert_eq!(watch.due(), Ticks(u64::MAX));
         watch.start(Ticks(1000));
-        assert!(watch.is_on());
+        assert_eq!(watch.due(), Ticks(1100));
         assert_eq!(look(&mut watch, 1499, 0), Ok(()));
         assert_eq!(look(&mut watch, 1500, 1), Err(Failure::NeverReady));
+        assert_eq!(watch.due(), Ticks(1600));
     }
 
     #[test]

@@ -98,6 +98,12 @@ impl Power {
         }
     }
 
+    /// Whether it is off, and nobody has asked for its start.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OFF
+    }
+
     /// Whether it is on, its start taken.
     #[inline]
     #[must_use]

@@ -4,6 +4,7 @@ use crate::{
     Assigned, Place, Span, Store, System, Trigger,
     validate::tests::{BOARD, refused_of, with_driver_domain},
 };
+use alloc::format;
 use alloc::vec;
 
 /// Breaks the sound system of [`with_driver_domain`] with `change` and expects to be told so about `place`.
@@ -182,4 +183,16 @@ fn a_driver_domain_sees_its_memory_where_its_devices_do() {
                     physical address; state it";
     refused(|system| system.vms[2].memory[0].physical = None, Place::Region(2, 0), sentence);
     refused(|system| system.vms[2].memory[0].physical = Some(0x7000_0000), Place::Region(2, 0), sentence);
+}
+
+#[test]
+fn a_watch_looks_neither_all_the_time_nor_never() {
+    for milliseconds in [0, 9, 3_600_001, u32::MAX] {
+        let sentence = format!(
+            "the heartbeat of vm \"driver\" is {milliseconds} ms, but 10 to 3600000 are possible; choose one of those"
+        );
+        refused(|system| system.vms[2].watch.heartbeat_ms = milliseconds, Place::Doorbell(2), &sentence);
+    }
+    let sentence = "the restart window of vm \"driver\" is 1 ms, but 10 to 3600000 are possible; choose one of those";
+    refused(|system| system.vms[2].watch.restart_window_ms = 1, Place::Doorbell(2), sentence);
 }

@@ -1,0 +1,169 @@
+//! Driver domains are watched, stopped when something is wrong with them, and started again, as often as they may be.
+//!
+//! Nothing waits for one: the core of its virtual CPU 0 has a deadline for the next look (`scheduler`), which interrupts it
+//! whatever the guest does there. A driver domain that may not start again leaves its clients errors, not silence.
+//!
+//! What this module leaves out: what is wrong and what is too often (`model::io::watch`).
+
+use crate::lifecycle;
+use crate::machine::Machine;
+use crate::virtio::{self, VirtioDevice};
+use crate::vm::{Phase, Vm};
+use arch::timer;
+use core::sync::atomic::Ordering;
+use model::io::watch::{Failure, Judgement, Limits, Sight};
+use vdev::Ticks;
+
+/// How many ends of a driver domain are logged one by one; after that, those of every power of two of starts.
+const ENDS_LOGGED_MAX: u32 = 256;
+
+/// What `watch` says, in ticks of this board's counter.
+pub fn limits(watch: &manifest::Watch) -> Limits {
+    let ticks = |milliseconds: u32| timer::frequency().saturating_mul(u64::from(milliseconds)) / 1000;
+    Limits {
+        heartbeat: ticks(watch.heartbeat_ms),
+        request: ticks(watch.request_ms),
+        startup: ticks(watch.startup_ms),
+        restarts_max: watch.restart_limit,
+        window: ticks(watch.restart_window_ms),
+    }
+}
+
+/// The device behind channel `number` of `provider`, and whose it is.
+fn client_of<'a>(machine: &'a Machine, provider: &Vm, number: usize) -> Option<(&'a Vm, &'a VirtioDevice)> {
+    let (client, index) = provider.channels.get(number)?;
+    let client = machine.vms.get(*client)?;
+    Some((client, client.virtio.get(*index)?))
+}
+
+/// Whether `vm` serves somebody who is not off for good.
+fn is_needed(machine: &Machine, vm: &Vm) -> bool {
+    let clients = vm.channels.iter().filter_map(|(client, _)| machine.vms.get(*client));
+    clients.into_iter().any(|client| client.phase() != Phase::Off)
+}
+
+/// Looks at the driver domains of `core` whose time it is. Gives the time of the next look.
+#[cold]
+#[inline(never)]
+pub fn look(machine: &'static Machine, core: usize) -> Ticks {
+    let now = timer::now();
+    let mut next = Ticks(u64::MAX);
+    for vm in machine.vms.iter().filter(|vm| vm.is_driver_domain() && vm.core_of(0) == Some(core)) {
+        if !vm.is_running() {
+            continue;
+        }
+        if vm.watch.lock().due() <= now {
+            look_at(machine, vm, now, core);
+        }
+        next = next.min(vm.watch.lock().due());
+    }
+    next
+}
+
+fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) {
+    let mut sight = Sight { beat: 0, looks: 0 };
+    for number in 0..vm.channels.len() {
+        let Some((_, device)) = client_of(machine, vm, number) else { continue };
+        let seen = device.look(&vm.ram);
+        if number == 0 {
+            sight.beat = seen.beat;
+        }
+        sight.looks = sight.looks.max(seen.looks);
+    }
+    let found = vm.watch.lock().look(now, sight);
+    match found {
+        // This core decides next what it runs, and sees whether it is the doorbell's owner.
+        Ok(()) => _ = virtio::ring(machine, vm, core),
+        Err(failure) => fail(machine, vm, failure, core),
+    }
+}
+
+/// Stops the driver domain `vm`, so that it starts again, or not.
+#[cold]
+#[inline(never)]
+pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_core: usize) {
+    if !vm.is_running() {
+        return;
+    }
+    // Before somebody else can park the last of its virtual CPUs.
+    vm.watch.lock().fail(timer::now(), failure);
+    if is_logged(vm) {
+        log::warn!("vm {} {failure}", vm.name);
+    }
+    lifecycle::stop(machine, vm, Phase::StoppingForReset, this_core);
+}
+
+/// Ends to be logged are bounded, like all that a guest can bring about.
+fn is_logged(vm: &Vm) -> bool {
+    let starts = vm.starts.load(Ordering::Relaxed);
+    starts <= ENDS_LOGGED_MAX || starts.is_power_of_two()
+}
+
+/// The guest `vm` wants to be off. One that others depend on starts again.
+pub fn turn_off(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
+    if is_needed(machine, vm) {
+        fail(machine, vm, Failure::TurnedOff, this_core);
+    } else {
+        lifecycle::stop(machine, vm, Phase::StoppingForOff, this_core);
+    }
+}
+
+/// The guest `vm` wants to start again.
+pub fn restart(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
+    if is_needed(machine, vm) {
+        fail(machine, vm, Failure::Reset, this_core);
+    } else {
+        lifecycle::stop(machine, vm, Phase::StoppingForReset, this_core);
+    }
+}
+
+/// Says what follows now that `vm`, which was to start again, has stopped.
+pub fn judge(machine: &Machine, vm: &Vm) -> Judgement {
+    if !is_needed(machine, vm) {
+        return Judgement::Restart;
+    }
+    let mut watch = vm.watch.lock();
+    let judgement = watch.end(timer::now());
+    if judgement == Judgement::GiveUp {
+        let limits = *watch.limits();
+        drop(watch);
+        log::error!(
+            "vm {} has restarted {} times within {} s, and stays off: its clients get I/O errors from now on. Look for the \
+             reason above, or raise its restart_limit; then start the system again",
+            vm.name,
+            limits.restarts_max.unwrap_or(0),
+            limits.window / timer::frequency()
+        );
+    } else if is_logged(vm) {
+        log::info!("vm {} restarts (start {})", vm.name, vm.starts.load(Ordering::Relaxed) + 1);
+    }
+    judgement
+}
+
+/// The driver domain `vm` serves its channels from now on.
+pub fn note_ready(vm: &Vm) {
+    let pause = vm.watch.lock().ready(timer::now());
+    if let Some(pause) = pause.filter(|_| is_logged(vm)) {
+        let microseconds = u128::from(pause) * 1_000_000 / u128::from(timer::frequency());
+        log::info!("vm {} serves again after {microseconds} us", vm.name);
+    }
+}
+
+/// One step of telling the clients of `vm` that it does not come back. After the last, it is off.
+#[cold]
+pub fn abandon(machine: &'static Machine, vm: &'static Vm) {
+    let Some(core) = vm.core_of(0) else { return };
+    let mut progress = vm.progress.lock();
+    let Some((client, device)) = client_of(machine, vm, *progress as usize) else {
+        drop(progress);
+        lifecycle::finish(machine, vm, Phase::Abandoning);
+        machine.summon(core, core);
+        return;
+    };
+    let (kicks, again) = device.abandon(client, vm);
+    // What is for this core is seen by `pick`, which runs next.
+    let _ = machine.tell(client, kicks, core);
+    if !again {
+        *progress += 1;
+    }
+}
