@@ -133,12 +133,6 @@ impl Channel {
         self.is_dirty
     }
 
-    /// Stores the heartbeat word.
-    #[inline]
-    pub fn beat(&self, word: u32) {
-        self.memory.store(control::HEARTBEAT, word);
-    }
-
     /// Asks for the doorbell at the next request. The caller passes a full barrier and looks once more before it sleeps.
     /// Says whether there was anything to ask.
     #[inline]

@@ -4,6 +4,8 @@ use crate::block::{self, Submission};
 use crate::channel::{Channel, Ticket};
 use crate::client::{Client, Service};
 use crate::devices::Devices;
+use crate::heartbeat::Heartbeat;
+use crate::kill::{Kill, Phase};
 use crate::network::MTU;
 use crate::status;
 use crate::tree::{CHANNELS_MAX, ChannelNode, Purpose};
@@ -11,7 +13,7 @@ use abi::io::{FUNCTION_ATTACH, FUNCTION_READY, Operation, Request, Status};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{Ordering, fence};
 use rt::shared::Shared;
-use rt::{gic, hypercall, interrupts, machine, println, psci, timer};
+use rt::{gic, hypercall, interrupts, machine, println};
 
 /// How many requests of one channel are served in one round, so that none starves.
 const REQUESTS_PER_ROUND: usize = 16;
@@ -35,19 +37,26 @@ pub struct Domain {
     first: usize,
     /// A client waits for room in a disk's queue.
     is_crowded: bool,
+    heartbeat: Heartbeat,
+    kill: Option<Kill>,
 }
 
 impl Domain {
     /// A domain without clients.
-    pub const fn new(devices: Devices) -> Self {
-        Self { devices, clients: ArrayVec::new_const(), first: 0, is_crowded: false }
+    pub fn new(devices: Devices) -> Self {
+        let heartbeat = Heartbeat::default();
+        Self { devices, clients: ArrayVec::new_const(), first: 0, is_crowded: false, heartbeat, kill: None }
     }
 
     /// Attaches the client of `node`. One whose device is missing is told of, and stays without.
     pub fn attach(&mut self, node: &ChannelNode) {
         let ChannelNode { number, memory, client: name, .. } = *node;
         let place = self.clients.len();
-        let channel = Shared::claim(memory.start, memory.size).and_then(|memory| Channel::new(number, memory));
+        let memory = Shared::claim(memory.start, memory.size);
+        if let (0, Some(memory)) = (number, memory) {
+            self.heartbeat = Heartbeat::new(memory);
+        }
+        let channel = memory.and_then(|memory| Channel::new(number, memory));
         let Some(channel) = channel else {
             println!("driver-domain: channel {number} of {name} is not in this domain's free RAM; not served");
             return;
@@ -122,11 +131,12 @@ impl Domain {
     pub fn run(mut self) -> ! {
         println!("driver-domain: serving {} devices", self.clients.len());
         hypercall::call(FUNCTION_READY, [0; 4]);
-        let end = self.restart_time();
+        self.kill = match machine().number("driver-domain.kill", 0) {
+            0 => None,
+            milliseconds => Some(Kill::new(self.heartbeat.generation(), milliseconds)),
+        };
         loop {
-            if end.is_some_and(|end| timer::now() >= end) {
-                psci::system_reset();
-            }
+            self.heartbeat.beat();
             let round = self.round();
             // Also while there is more to do: whoever has taken something looks once more anyway, after this.
             if self.announce() || round == Round::Busy {
@@ -146,19 +156,6 @@ impl Domain {
         }
     }
 
-    /// When this domain restarts itself, in ticks: `driver-domain.restart=MILLISECONDS` on its command line, for a test of
-    /// what its clients see of that. Whatever is in flight then stays so.
-    fn restart_time(&self) -> Option<u64> {
-        let milliseconds = machine().number("driver-domain.restart", 0);
-        if milliseconds == 0 {
-            return None;
-        }
-        let end = timer::now().saturating_add(timer::ticks(milliseconds.saturating_mul(1000)));
-        gic::enable(timer::VIRTUAL_TIMER);
-        timer::arm(end);
-        Some(end)
-    }
-
     /// Does what there is to do once.
     fn round(&mut self) -> Round {
         let mut worked = false;
@@ -168,11 +165,17 @@ impl Domain {
         }
         self.first = if self.first + 1 < count { self.first + 1 } else { 0 };
 
-        let Self { devices, clients, .. } = self;
+        let Self { devices, clients, kill, .. } = self;
         devices.block.kick();
+        if let Some(kill) = kill {
+            kill.kicked();
+        }
         // Each disk says by interrupt when its next command has finished. So this alone is no reason for another look, unless
         // a client waits for room in a disk's queue.
         let has_finished = devices.block.poll(|tag, status| {
+            if let Some(kill) = kill {
+                kill.strike(Phase::Done);
+            }
             if let Some(client) = clients.get_mut(tag.client) {
                 block::finish(&mut client.channel, &tag, status);
             }
@@ -207,16 +210,26 @@ impl Domain {
             let Some(Client { channel, service, .. }) = self.clients.get_mut(place) else { break };
             let Some(request) = channel.peek() else { break };
             let (data, service) = (channel.data(&request), *service);
+            if let (Some(kill), Service::Block(_)) = (&self.kill, service) {
+                kill.strike(Phase::Posted);
+            }
             let ended = match service {
                 Service::Block(attachment) => match self.devices.block.submit(&attachment, place, &request, data) {
                     Submission::Busy => {
                         self.is_crowded = true;
                         break;
                     }
-                    Submission::Queued => None,
+                    Submission::Queued => {
+                        if let Some(kill) = &mut self.kill {
+                            kill.queued();
+                        }
+                        None
+                    }
                     Submission::Finished(status) => Some((status, filled(&request, status))),
                 },
-                Service::Network(_) | Service::Console | Service::Entropy => {
+                Service::Network(_) => Some(self.finish_at_once(place, service, &request, data)),
+                Service::Console | Service::Entropy => {
+                    self.heartbeat.wait();
                     Some(self.finish_at_once(place, service, &request, data))
                 }
             };

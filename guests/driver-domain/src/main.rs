@@ -22,6 +22,8 @@ mod console;
 mod devices;
 mod domain;
 mod entropy;
+mod heartbeat;
+mod kill;
 mod network;
 mod status;
 mod tree;

@@ -62,7 +62,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     // In this order: disks are kept from one start to the next.
     let written = disks(
         "two Linux guests write 64 MiB each at the same time while their driver domain restarts again and again",
-        "bulkhead.write=64 driver-domain.restart=300",
+        "bulkhead.write=64 driver-domain.kill=800",
         written_despite_restarts,
     );
     let reread = disks("64 MiB that two Linux guests wrote are there after a restart", "bulkhead.reread", reread);
