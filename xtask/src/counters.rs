@@ -23,6 +23,16 @@ pub(crate) struct Device {
     pub(crate) queues: Vec<Numbers>,
 }
 
+impl Device {
+    /// The exits of client and driver domain that its requests have cost: notifications and doorbells, the driver domain's
+    /// calls, and for each interrupt its arrival and its acknowledgement.
+    pub(crate) fn exits(&self) -> u64 {
+        let shared = |name: &str| self.shared.get(name).copied().unwrap_or(0);
+        let all = |name: &str| self.queues.iter().filter_map(|queue| queue.get(name)).sum::<u64>();
+        all("kicks") + shared("doorbells") + shared("calls") + 2 * all("interrupts")
+    }
+}
+
 /// Devices by their client and their place among its para-virtual devices.
 pub(crate) type Devices = BTreeMap<(String, usize), Device>;
 
@@ -164,6 +174,14 @@ mod tests {
         assert!(table.contains("4 (+1)") && table.contains("3 (+2)"), "{table}");
         assert!(!table.contains("forged") && !table.contains("interrupts"), "{table}");
         assert!(table.ends_with("alpha, virtio-blk 0: refused for head 4\n"), "{table}");
+    }
+
+    #[test]
+    fn an_interrupt_is_two_exits_and_whatever_was_saved_is_none() {
+        let mut device = devices()[&("alpha".to_owned(), 0)].clone();
+        device.shared.insert("calls".to_owned(), 6);
+        device.queues[1].insert("interrupts".to_owned(), 5);
+        assert_eq!(device.exits(), 4 + 3 + 6 + 2 * 5);
     }
 
     #[test]

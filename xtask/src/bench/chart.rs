@@ -39,6 +39,14 @@ pub(super) const fn colour(platform: Platform) -> RGBColor {
     }
 }
 
+/// What stands beside each other: a row with a bar for each platform.
+pub(super) struct Bars {
+    /// What it is, for a reader.
+    pub(super) title: String,
+    /// The bars.
+    pub(super) bars: Vec<(Platform, f64)>,
+}
+
 /// Draws the rows that count instructions, as SVG.
 ///
 /// # Errors
@@ -48,26 +56,35 @@ pub(super) fn draw(rows: &Rows, measured: &Measured) -> anyhow::Result<String> {
     let bars = |row: &Row| -> Vec<(Platform, f64)> {
         platforms.iter().filter_map(|platform| Some((*platform, measured.average(*platform, &row.name)?))).collect()
     };
-    let shown: Vec<(&Row, Vec<(Platform, f64)>)> = rows
+    let shown: Vec<Bars> = rows
         .all()
         .filter(|row| row.unit == Unit::Instructions)
-        .map(|row| (row, bars(row)))
-        .filter(|(_, bars)| !bars.is_empty() && bars.iter().all(|(_, value)| *value < SHOWN_MAX))
+        .map(|row| Bars { title: row.title.clone(), bars: bars(row) })
+        .filter(|Bars { bars, .. }| !bars.is_empty() && bars.iter().all(|(_, value)| *value < SHOWN_MAX))
         .collect();
-    let longest = shown.iter().flat_map(|(_, bars)| bars).map(|(_, value)| *value).fold(1.0, f64::max);
+    let legend: Vec<_> = platforms.iter().map(|platform| (*platform, platform.to_string())).collect();
+    draw_bars(&shown, &legend, "instructions")
+}
+
+/// Draws `shown`, as SVG: one scale for all, in `unit`.
+///
+/// # Errors
+/// When the picture cannot be drawn.
+pub(super) fn draw_bars(shown: &[Bars], legend: &[(Platform, String)], unit: &str) -> anyhow::Result<String> {
+    let longest = shown.iter().flat_map(|row| &row.bars).map(|(_, value)| *value).fold(1.0, f64::max);
     let scale = f64::from(WIDTH - LEFT - RIGHT) / longest;
-    let height = TOP + shown.iter().map(|(_, bars)| bars.len() as i32 * BAR + GAP).sum::<i32>() + GAP + FOOT;
+    let height = TOP + shown.iter().map(|row| row.bars.len() as i32 * BAR + GAP).sum::<i32>() + GAP + FOOT;
 
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH as u32, height as u32)).into_drawing_area();
         let mut draw = Drawing { area: &area, scale };
-        draw.legend(&platforms)?;
-        draw.grid(longest, height)?;
+        draw.legend(legend)?;
+        draw.grid(longest, height, unit)?;
         let mut top = TOP + GAP;
-        for (row, bars) in &shown {
-            draw.row(top, row, bars)?;
-            top += bars.len() as i32 * BAR + GAP;
+        for row in shown {
+            draw.row(top, row)?;
+            top += row.bars.len() as i32 * BAR + GAP;
         }
         area.present().map_err(|error| anyhow!("the picture cannot be drawn: {error}"))?;
     }
@@ -78,24 +95,24 @@ type Area<'a, 'b> = &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>;
 
 struct Drawing<'a, 'b> {
     area: Area<'a, 'b>,
-    /// Pixels for each instruction.
+    /// Pixels for one of what is counted.
     scale: f64,
 }
 
 impl Drawing<'_, '_> {
-    fn legend(&mut self, platforms: &[Platform]) -> anyhow::Result<()> {
+    fn legend(&mut self, platforms: &[(Platform, String)]) -> anyhow::Result<()> {
         let mut left = LEFT;
-        for platform in platforms {
+        for (platform, name) in platforms {
             self.bar(left, 10, 14, 12, colour(*platform))?;
-            self.text(&platform.to_string(), left + 20, 16, HPos::Left)?;
+            self.text(name, left + 20, 16, HPos::Left)?;
             left += 140;
         }
         Ok(())
     }
 
-    /// A line every so many instructions, with its number at the bottom.
-    fn grid(&mut self, longest: f64, height: i32) -> anyhow::Result<()> {
-        let step = [50, 100, 200, 250, 500, 1000, 2000]
+    /// A line every so often, with its number at the bottom.
+    fn grid(&mut self, longest: f64, height: i32, unit: &str) -> anyhow::Result<()> {
+        let step = [10, 20, 50, 100, 200, 250, 500, 1000, 2000]
             .into_iter()
             .find(|step| longest / f64::from(*step) <= 8.0)
             .unwrap_or(5000);
@@ -107,12 +124,12 @@ impl Drawing<'_, '_> {
             self.text(&number(Some(f64::from(at)), Unit::Bytes), x, height - FOOT / 2, HPos::Center)?;
             at += step;
         }
-        self.text("instructions", LEFT - 10, height - FOOT / 2, HPos::Right)
+        self.text(unit, LEFT - 10, height - FOOT / 2, HPos::Right)
     }
 
-    fn row(&mut self, top: i32, row: &Row, bars: &[(Platform, f64)]) -> anyhow::Result<()> {
+    fn row(&mut self, top: i32, Bars { title, bars }: &Bars) -> anyhow::Result<()> {
         let middle = top + bars.len() as i32 * BAR / 2;
-        self.text(&row.title, LEFT - 10, middle, HPos::Right)?;
+        self.text(title, LEFT - 10, middle, HPos::Right)?;
         for (index, (platform, value)) in (0..).zip(bars) {
             let y = top + index * BAR;
             let length = ((value * self.scale) as i32).max(1);

@@ -140,6 +140,11 @@ impl Measured {
         self.get(platform, row).map(Figure::average)
     }
 
+    /// Whether some platform has a measurement of `row`.
+    pub(crate) fn has(&self, row: &str) -> bool {
+        self.0.values().any(|figures| figures.get(row).is_some())
+    }
+
     /// The first row that another run has measured differently.
     pub(crate) fn difference(&self, other: &Self) -> Option<(Platform, String)> {
         Platform::ALL.into_iter().find_map(|platform| {

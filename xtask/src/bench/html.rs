@@ -9,7 +9,7 @@ use super::{
 use anyhow::Context;
 use std::{fmt::Write, path::Path};
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 body { font: 16px/1.5 system-ui, sans-serif; color: #22262b; background: #fff; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #d7dbe0 }
 div { overflow-x: auto; margin-top: 1.5rem } table { border-collapse: collapse; width: 100%; font-size: .92rem } th, td { padding: .25rem .45rem; text-align: right }
@@ -69,7 +69,7 @@ fn head(page: &mut String, qemu: &str, reports: &[Report<'_>]) -> anyhow::Result
     Ok(())
 }
 
-fn table(page: &mut String, rows: &Rows, measured: &Measured, findings: &[Finding]) -> anyhow::Result<()> {
+pub(super) fn table(page: &mut String, rows: &Rows, measured: &Measured, findings: &[Finding]) -> anyhow::Result<()> {
     let xen = measured.of(Platform::Xen).is_some();
     let (xen_head, ratio_head) = if xen { ("<th>Xen</th>", "<th>Xen takes</th>") } else { ("", "") };
     writeln!(
@@ -134,7 +134,7 @@ fn foot(page: &mut String) -> anyhow::Result<()> {
 }
 
 /// `text` with what HTML would take for its own.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -1,6 +1,8 @@
 //! `bench`: measures what a guest pays for its hypervisor, compares it with what it has paid before and with what it may pay
 //! at most, and shows it beside a board without a hypervisor and beside another one.
 //!
+//! What Linux guests pay for their devices is measured apart, in `io`.
+//!
 //! Reading order: `figures` (what a measurement is), `rows` (what is measured, and the limits), `platforms` (how each
 //! platform is started), `judge` (what is wrong), then the three ways to show it: `table`, `html` with `chart`, `json`.
 
@@ -9,6 +11,7 @@ mod budgets;
 mod chart;
 mod figures;
 mod html;
+pub(crate) mod io;
 mod json;
 mod judge;
 mod linux;
@@ -23,7 +26,7 @@ pub(crate) use figures::{Figure, Figures, Measured, Platform};
 pub(crate) use html::write as write_html;
 pub(crate) use json::write as write_json;
 pub(crate) use judge::{Finding, judge};
-pub(crate) use rows::Rows;
+pub(crate) use rows::{Group, Rows};
 pub(crate) use table::print as print_table;
 
 use crate::{setup, tally::Tally, workspace::Workspace};
@@ -101,21 +104,30 @@ fn measure_alike(platforms: &platforms::Platforms, cpu: &str) -> anyhow::Result<
 /// # Errors
 /// When something is wrong with this machine, or a run fails.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
-    let rows = Rows::read(&rows_path(workspace))?;
+    let all = Rows::read(&rows_path(workspace))?;
+    let rows = all.of(&[Group::Exits]);
     let budgets = Budgets::read(&budgets_path(workspace))?;
-    let mut tally = Tally::default();
+    let mut count = Tally::default();
     for cpu in CPUS {
         let measured = measure(workspace, cpu, None)?;
         let findings = judge(&rows, &measured, budgets.of(cpu));
         print_table(cpu, &rows, &measured, &findings);
-        for row in rows.due() {
-            let missed = findings.iter().any(|finding| finding.is_regression() && finding.row == row.name);
-            tally.count(!missed);
-        }
-        for finding in findings.iter().filter(|finding| finding.is_refused()) {
-            let word = if finding.is_regression() { "FAIL" } else { "open" };
-            println!("{word} {cpu}: {finding}");
-        }
+        count.add(tally(cpu, &rows, &findings));
     }
-    Ok(tally)
+    count.add(io::check(workspace, &all, &budgets)?);
+    Ok(count)
+}
+
+/// Counts a test for each of `rows`, and says what was found.
+fn tally(cpu: &str, rows: &Rows, findings: &[Finding]) -> Tally {
+    let mut tally = Tally::default();
+    for row in rows.due() {
+        let missed = findings.iter().any(|finding| finding.is_regression() && finding.row == row.name);
+        tally.count(!missed);
+    }
+    for finding in findings.iter().filter(|finding| finding.is_refused()) {
+        let word = if finding.is_regression() { "FAIL" } else { "open" };
+        println!("{word} {cpu}: {finding}");
+    }
+    tally
 }

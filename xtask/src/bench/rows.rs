@@ -15,12 +15,28 @@ pub(crate) enum Unit {
     Bytes,
 }
 
+/// What a row belongs to: rows of a group are measured together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Group {
+    /// What a bare-metal guest's exits cost, and all that is measured beside them.
+    #[default]
+    Exits,
+    /// What a Linux guest's requests and frames cost where nothing outside the machine has a part in them.
+    Io,
+    /// What its requests to a disk of the host's cost.
+    IoDisk,
+}
+
 /// One row.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Row {
     /// The name that the guest prints.
     pub(crate) name: String,
+    /// What it belongs to.
+    #[serde(default)]
+    pub(crate) group: Group,
     /// What it is, for a reader.
     pub(crate) title: String,
     /// What it counts.
@@ -65,6 +81,11 @@ impl Rows {
     /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Row> {
         self.row.iter()
+    }
+
+    /// Those of `groups` alone.
+    pub(crate) fn of(&self, groups: &[Group]) -> Self {
+        Self { row: self.all().filter(|row| groups.contains(&row.group)).cloned().collect() }
     }
 
     /// Those that can be measured today.

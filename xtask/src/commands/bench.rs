@@ -1,7 +1,10 @@
 //! `bench`: measures what a guest pays for its hypervisor, and holds it against its limits and against what it was.
 
 use crate::{
-    bench::{self, Budgets, Finding, Measured, Rows},
+    bench::{
+        self, Budgets, Finding, Group, Measured, Rows,
+        io::{self, Effort, Works},
+    },
     setup,
     workspace::Workspace,
 };
@@ -15,19 +18,31 @@ enum Peer {
     Xen,
 }
 
+/// Something else to measure than exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// What a Linux guest gets out of its disk and its network card
+    Io,
+}
+
 /// The options of `bench`.
 #[derive(clap::Args)]
 pub(super) struct Bench {
+    /// Measure this instead of exits
+    subject: Option<Subject>,
+    /// With `io`: how often the bare board and Bulkhead run by turns; 0 counts instructions alone
+    #[arg(long, value_name = "N", requires = "subject", default_value_t = io::RUNS_DEFAULT)]
+    runs: u32,
     /// A model of cores, as QEMU names it; may be given more than once (default: cortex-a53 and max)
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", conflicts_with = "subject")]
     cpu: Vec<String>,
     /// Measure another hypervisor too, with the same guest
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "subject")]
     peer: Option<Peer>,
     /// Write the figures for other programs
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "subject")]
     json: Option<PathBuf>,
-    /// Where the page goes (default: bench/index.html in the target directory's `bulkhead`)
+    /// Where the page goes (default: bench/index.html or bench/io.html in the target directory's `bulkhead`)
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Keep these figures as what each row costs
@@ -37,7 +52,11 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn run(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
-        let rows = Rows::read(&bench::rows_path(workspace))?;
+        if self.subject == Some(Subject::Io) {
+            return self.run_io(workspace);
+        }
+        let all = Rows::read(&bench::rows_path(workspace))?;
+        let rows = all.of(&[Group::Exits]);
         let mut budgets = Budgets::read(&bench::budgets_path(workspace))?;
         let xen = match self.peer {
             Some(Peer::Xen) => Some(setup::xen(workspace)?),
@@ -55,15 +74,40 @@ impl Bench {
         }
         self.write(workspace, &rows, &reports)?;
         if self.update_budgets {
-            budgets.write(&bench::budgets_path(workspace), &rows)?;
+            budgets.write(&bench::budgets_path(workspace), &all)?;
         }
-        let mut refused = false;
-        for (cpu, _, findings) in &reports {
-            for finding in findings {
-                refused |= finding.is_refused();
-                println!("{} {cpu}: {finding}", if finding.is_refused() { "FAIL" } else { "note" });
+        let refused = reports.iter().filter(|(cpu, _, findings)| say(cpu, findings)).count();
+        Ok(if refused > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn run_io(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+        let all = Rows::read(&bench::rows_path(workspace))?;
+        let rows = io::rows(&all, Effort::Repeatedly);
+        let works = Works::read(&io::works_path(workspace))?;
+        let mut budgets = Budgets::read(&bench::budgets_path(workspace))?;
+        let measured = io::counted(workspace, Effort::Repeatedly)?;
+        if self.update_budgets {
+            budgets.keep(io::CPU, &measured);
+            budgets.write(&bench::budgets_path(workspace), &all)?;
+        }
+        let findings = bench::judge(&rows, &measured, budgets.of(io::CPU));
+        io::print(&rows, &works, &measured, &findings);
+        let mut refused = say(io::CPU, &findings);
+        let throughput = match self.runs {
+            0 => None,
+            runs => Some(io::throughput(workspace, &works, runs)?),
+        };
+        if let Some(throughput) = &throughput {
+            throughput.print();
+            for sentence in throughput.missed() {
+                refused = true;
+                println!("FAIL {}: {sentence}", io::CPU);
             }
         }
+        let page = self.html.clone().unwrap_or_else(|| workspace.cache().join("bench/io.html"));
+        let report = (io::CPU, &measured, findings.as_slice());
+        io::write_page(&page, &setup::qemu_name(), &works, &rows, report, throughput.as_ref())?;
+        println!("the page is {}", workspace.display(&page));
         Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
@@ -88,4 +132,12 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Says what was found. Gives whether something is wrong.
+fn say(cpu: &str, findings: &[Finding]) -> bool {
+    for finding in findings {
+        println!("{} {cpu}: {finding}", if finding.is_refused() { "FAIL" } else { "note" });
+    }
+    findings.iter().any(Finding::is_refused)
 }

@@ -18,7 +18,7 @@ pub(crate) struct Virtio {
 
 impl Virtio {
     /// QEMU's arguments, as pairs.
-    pub(super) fn arguments(&self) -> Vec<[OsString; 2]> {
+    pub(crate) fn arguments(&self) -> Vec<[OsString; 2]> {
         // QEMU's slots are of the legacy kind unless told otherwise.
         let mut arguments = vec![pair("-global", "virtio-mmio.force-legacy=false")];
         let plug = |slot: u32, device: &str| pair("-device", format!("{device},bus=virtio-mmio-bus.{slot}"));

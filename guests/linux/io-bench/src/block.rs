@@ -1,7 +1,7 @@
 //! The disk, past the page cache: at random places in pieces of 4 KiB, and from one end to the other in pieces of 1 MiB.
 
 use crate::{
-    options::Amount,
+    options::{Amount, repeat},
     report::{Report, Running},
 };
 use rustix::fs::OFlags;
@@ -12,7 +12,6 @@ use std::{
     path::Path,
     sync::Barrier,
     thread,
-    time::Instant,
 };
 
 const SMALL_BYTES: usize = 4 << 10;
@@ -84,19 +83,21 @@ pub fn measure(path: &Path, access: Access, amount: Amount) -> io::Result<Report
                     let ready = (0..WARM_UP_ROUNDS).try_for_each(|_| hand.step());
                     // Whatever has failed, the others wait for this one.
                     gate.wait();
-                    ready.and_then(|()| hand.work(share))
+                    ready.and_then(|()| repeat(share, || hand.step()))
                 })
             })
             .collect();
         let running = Running::start();
         gate.wait();
         let running = running.restart();
-        let mut rounds = 0_u64;
+        let (mut rounds, mut median) = (0_u64, 0);
         for hand in hands {
-            let done = hand.join().unwrap_or_else(|_| Err(io::Error::other("a thread failed")))?;
+            let (done, its_median) = hand.join().unwrap_or_else(|_| Err(io::Error::other("a thread failed")))?;
             rounds = rounds.saturating_add(done);
+            median = if depth == 1 { its_median } else { 0 };
         }
-        Ok(running.stop(rounds, rounds.saturating_mul(access.piece_bytes() as u64)))
+        let report = running.stop(rounds, rounds.saturating_mul(access.piece_bytes() as u64));
+        Ok(Report { median, ..report })
     })
 }
 
@@ -131,26 +132,6 @@ impl<'a> Hand<'a> {
         let buffer = vec![0x5a; access.piece_bytes() + ALIGNMENT];
         let start = buffer.as_ptr().align_offset(ALIGNMENT);
         Self { file, access, pieces, piece: 0, random: Random::new(number), buffer, start }
-    }
-
-    fn work(&mut self, amount: Amount) -> io::Result<u64> {
-        let mut rounds = 0;
-        match amount {
-            Amount::Rounds(wanted) => {
-                while rounds < wanted {
-                    self.step()?;
-                    rounds += 1;
-                }
-            }
-            Amount::Time(time) => {
-                let started = Instant::now();
-                while started.elapsed() < time {
-                    self.step()?;
-                    rounds += 1;
-                }
-            }
-        }
-        Ok(rounds)
     }
 
     fn step(&mut self) -> io::Result<()> {

@@ -56,6 +56,6 @@ fn run() -> Result<(), String> {
 
 fn show(order: &Order, measured: io::Result<Report>) -> Result<(), String> {
     let report = measured.map_err(|error| format!("`{}` cannot be done: {error}", order.name))?;
-    println!("bench {}{} {report}", order.prefix, order.name);
+    println!("{}", report.line(&format!("{}{}", order.prefix, order.name)));
     Ok(())
 }

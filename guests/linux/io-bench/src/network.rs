@@ -1,7 +1,7 @@
 //! The network: a long TCP stream, and questions of one byte with answers of one byte, one at a time.
 
 use crate::{
-    options::Amount,
+    options::{Amount, repeat},
     report::{Report, Running},
     server::Service,
 };
@@ -9,7 +9,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream, UdpSocket},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// What is written at a time.
@@ -103,8 +103,8 @@ fn ask(socket: &UdpSocket, question: [u8; 4]) -> io::Result<()> {
 fn requests(amount: Amount, mut ask: impl FnMut() -> io::Result<()>) -> io::Result<Report> {
     (0..WARM_UP_ROUNDS).try_for_each(|_| ask())?;
     let running = Running::start();
-    let rounds = repeat(amount, ask)?;
-    Ok(running.stop(rounds, rounds))
+    let (rounds, median) = repeat(amount, ask)?;
+    Ok(Report { median, ..running.stop(rounds, rounds) })
 }
 
 /// The clock stops when the server has said that it has everything.
@@ -112,7 +112,7 @@ fn send(mut stream: TcpStream, amount: Amount) -> io::Result<Report> {
     let chunk = vec![0x5a; CHUNK_BYTES];
     (0..WARM_UP_CHUNKS).try_for_each(|_| stream.write_all(&chunk))?;
     let running = Running::start();
-    let rounds = repeat(amount, || stream.write_all(&chunk))?;
+    let (rounds, _) = repeat(amount, || stream.write_all(&chunk))?;
     stream.shutdown(Shutdown::Write)?;
     let mut total = [0; 8];
     stream.read_exact(&mut total)?;
@@ -129,28 +129,8 @@ fn receive(mut stream: TcpStream, amount: Amount) -> io::Result<Report> {
     let mut chunk = vec![0; CHUNK_BYTES];
     (0..WARM_UP_CHUNKS).try_for_each(|_| stream.read_exact(&mut chunk))?;
     let running = Running::start();
-    let rounds = repeat(amount, || stream.read_exact(&mut chunk))?;
+    let (rounds, _) = repeat(amount, || stream.read_exact(&mut chunk))?;
     Ok(running.stop(rounds, rounds.saturating_mul(CHUNK_BYTES as u64)))
-}
-
-fn repeat(amount: Amount, mut step: impl FnMut() -> io::Result<()>) -> io::Result<u64> {
-    let mut rounds = 0;
-    match amount {
-        Amount::Rounds(wanted) => {
-            while rounds < wanted {
-                step()?;
-                rounds += 1;
-            }
-        }
-        Amount::Time(time) => {
-            let started = Instant::now();
-            while started.elapsed() < time {
-                step()?;
-                rounds += 1;
-            }
-        }
-    }
-    Ok(rounds)
 }
 
 #[cfg(test)]

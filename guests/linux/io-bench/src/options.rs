@@ -1,7 +1,7 @@
 //! The program's arguments: which works, how much of each, and where.
 
-use crate::{block::Access, network::Exchange};
-use std::{net::SocketAddrV4, path::PathBuf, time::Duration};
+use crate::{block::Access, network::Exchange, report::Laps};
+use std::{io, net::SocketAddrV4, path::PathBuf, time::Duration};
 
 /// When a work has been done for long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,25 @@ impl Amount {
         }
         text.parse().ok().map(Self::Rounds)
     }
+}
+
+/// Repeats `step` for `amount`. Gives how often, and what the median took in nanoseconds.
+///
+/// # Errors
+/// Those of `step`.
+pub fn repeat(amount: Amount, mut step: impl FnMut() -> io::Result<()>) -> io::Result<(u64, u64)> {
+    let mut laps = Laps::default();
+    let (mut rounds, mut nanoseconds) = (0_u64, 0_u64);
+    let is_enough = |rounds: u64, nanoseconds: u64| match amount {
+        Amount::Rounds(wanted) => rounds >= wanted,
+        Amount::Time(time) => u128::from(nanoseconds) >= time.as_nanos(),
+    };
+    while !is_enough(rounds, nanoseconds) {
+        step()?;
+        rounds = rounds.saturating_add(1);
+        nanoseconds = nanoseconds.saturating_add(laps.lap());
+    }
+    Ok((rounds, laps.median()))
 }
 
 /// What can be measured.

@@ -1,9 +1,12 @@
-//! What a work has taken: the line that `cargo xtask bench io` reads.
+//! What a work has taken: the line that `cargo xtask bench io` reads again.
 
 use std::{fmt, fs, time::Instant};
 
 /// How often a second `/proc/stat` counts (Linux: USER_HZ), in milliseconds for each count.
 const USER_TICK_MILLISECONDS: u64 = 10;
+
+/// How many operations a median is taken of.
+const LAPS_MAX: usize = 1 << 14;
 
 /// A work that was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,14 +21,47 @@ pub struct Report {
     pub idle_milliseconds: u64,
     /// The frames that this guest's network cards have sent and received meanwhile.
     pub frames: u64,
+    /// What the median operation took, in nanoseconds; 0 where several were on their way at a time.
+    pub median: u64,
+}
+
+/// What every report begins with; its name follows.
+const START: &str = "bench ";
+
+impl Report {
+    /// The whole line of a report.
+    #[must_use]
+    pub fn line(&self, name: &str) -> String {
+        format!("{START}{name} {self}")
+    }
+
+    /// Reads a line again: the name, and the report.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<(&str, Self)> {
+        let (name, words) = line.strip_prefix(START)?.split_once(' ')?;
+        let number = |key: &str| {
+            let word = words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            word?.parse().ok()
+        };
+        let report = Self {
+            rounds: number("rounds")?,
+            bytes: number("bytes")?,
+            nanoseconds: number("total")?,
+            idle_milliseconds: number("idle_ms")?,
+            frames: number("frames")?,
+            median: number("median")?,
+        };
+        Some((name, report))
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rounds, bytes, nanoseconds, idle_milliseconds, frames } = self;
+        let Self { rounds, bytes, nanoseconds, idle_milliseconds, frames, median } = self;
         write!(
             formatter,
-            "rounds={rounds} total={nanoseconds} loop=0 bytes={bytes} idle_ms={idle_milliseconds} frames={frames}"
+            "rounds={rounds} total={nanoseconds} loop=0 bytes={bytes} idle_ms={idle_milliseconds} frames={frames} \
+             median={median}"
         )
     }
 }
@@ -62,7 +98,43 @@ impl Running {
             nanoseconds,
             idle_milliseconds: idle_ticks().saturating_sub(self.idle).saturating_mul(USER_TICK_MILLISECONDS),
             frames: frames().saturating_sub(self.frames),
+            median: 0,
         }
+    }
+}
+
+/// How long each of many operations takes.
+#[derive(Debug)]
+pub struct Laps {
+    since: Instant,
+    /// In nanoseconds.
+    taken: Vec<u64>,
+}
+
+impl Default for Laps {
+    fn default() -> Self {
+        Self { since: Instant::now(), taken: Vec::with_capacity(LAPS_MAX) }
+    }
+}
+
+impl Laps {
+    /// The next operation is done. Gives how long it took, in nanoseconds.
+    pub fn lap(&mut self) -> u64 {
+        let now = Instant::now();
+        let taken = u64::try_from(now.duration_since(self.since).as_nanos()).unwrap_or(u64::MAX);
+        self.since = now;
+        // The rest are like these.
+        if self.taken.len() < LAPS_MAX {
+            self.taken.push(taken);
+        }
+        taken
+    }
+
+    /// What the median operation took, in nanoseconds.
+    #[must_use]
+    pub fn median(mut self) -> u64 {
+        self.taken.sort_unstable();
+        self.taken.get(self.taken.len() / 2).copied().unwrap_or(0)
     }
 }
 
@@ -96,9 +168,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_the_words_in_the_order_in_which_they_are_read() {
-        let report = Report { rounds: 3, bytes: 12_288, nanoseconds: 99, idle_milliseconds: 10, frames: 0 };
-        assert_eq!(report.to_string(), "rounds=3 total=99 loop=0 bytes=12288 idle_ms=10 frames=0");
+    fn a_line_is_read_again() {
+        let report = Report { rounds: 3, bytes: 12_288, nanoseconds: 99, idle_milliseconds: 10, frames: 0, median: 33 };
+        let line = report.line("read-4k");
+        assert_eq!(line, "bench read-4k rounds=3 total=99 loop=0 bytes=12288 idle_ms=10 frames=0 median=33");
+        assert_eq!(Report::parse(&line), Some(("read-4k", report)));
+        assert_eq!(Report::parse("bench read-4k rounds=3"), None);
+        assert_eq!(Report::parse("bench FAILED: `read-4k` cannot be done"), None);
+    }
+
+    #[test]
+    fn the_median_is_not_moved_by_one_that_takes_long() {
+        let laps = Laps { taken: vec![5, 900, 4, 6, 5], ..Laps::default() };
+        assert_eq!(laps.median(), 5);
+        assert_eq!(Laps::default().median(), 0);
     }
 
     #[test]
