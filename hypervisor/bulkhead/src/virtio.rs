@@ -13,9 +13,10 @@ use crate::supervision;
 use crate::vm::Vm;
 use abi::io;
 use arch::context::{Vcpu, Verdict};
+use arch::cpu::{self, InTurn};
+use arch::gic;
 use arch::memory::GuestRam;
 use arch::shadow::ShadowPage;
-use arch::{cpu, gic};
 use core::sync::atomic::Ordering;
 use devices::virtio_mmio::{Configuration, Effect, Kind, Shadow, VirtioMmio, feature};
 use model::exit::DeviceAccess;
@@ -50,7 +51,7 @@ impl Shadow for Page {
 pub struct VirtioDevice {
     /// In turn: or all CPUs of a client that notifies without end could keep the driver domain, and so its other clients,
     /// waiting.
-    state: TicketMutex<State>,
+    state: TicketMutex<State, InTurn>,
     interrupt: IntId,
     /// The driver domain: its place among the virtual machines.
     pub provider: usize,
