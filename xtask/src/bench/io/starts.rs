@@ -49,7 +49,7 @@ impl Hosted {
     /// Plugs in `disk` in the place of the first.
     pub(super) fn use_disk(&mut self, disk: PathBuf) {
         let first = self.machine.virtio.as_mut().and_then(|virtio| virtio.disks.first_mut());
-        if let Some(first) = first {
+        if let Some((_, first)) = first {
             *first = disk;
         }
     }
