@@ -37,13 +37,13 @@ impl Budgets {
         self.0.get(cpu)
     }
 
-    /// Keeps `measured` for the model `cpu`, in the place of what was kept of the same platforms.
+    /// Keeps `measured` for the model `cpu`, in the place of what was kept of the same platforms and rows.
     pub(crate) fn keep(&mut self, cpu: &str, measured: &Measured) {
         let kept = self.0.entry(cpu.to_owned()).or_default();
         for platform in Platform::ALL {
             if let Some(figures) = measured.of(platform) {
-                let averages = figures.iter().map(|(row, figure)| (row.to_owned(), figure.average())).collect();
-                kept.insert(platform.key().to_owned(), averages);
+                let averages = figures.iter().map(|(row, figure)| (row.to_owned(), figure.average()));
+                kept.entry(platform.key().to_owned()).or_default().extend(averages);
             }
         }
     }
@@ -78,6 +78,17 @@ impl Budgets {
 mod tests {
     use super::*;
     use crate::bench::Figures;
+
+    #[test]
+    fn what_was_not_measured_again_stays() {
+        let mut budgets = Budgets::default();
+        for line in ["bench hvc rounds=1 total=50 loop=0", "bench eoi rounds=1 total=6 loop=0"] {
+            let mut measured = Measured::default();
+            measured.of_mut(Platform::Bulkhead).extend(Figures::from_lines([line]));
+            budgets.keep("max", &measured);
+        }
+        assert_eq!(budgets.of("max").and_then(|kept| kept.get("bulkhead")).map(Averages::len), Some(2));
+    }
 
     #[test]
     fn what_is_written_is_read_again() {

@@ -33,6 +33,9 @@ pub(super) struct Bench {
     /// With `io`: how often the bare board and Bulkhead run by turns; 0 counts instructions alone
     #[arg(long, value_name = "N", requires = "subject", default_value_t = io::RUNS_DEFAULT)]
     runs: u32,
+    /// With `io`: count instructions once, as the check before a change lands does, and leave out all else
+    #[arg(long, requires = "subject", conflicts_with = "runs")]
+    once: bool,
     /// A model of cores, as QEMU names it; may be given more than once (default: cortex-a53 and max)
     #[arg(long, value_name = "MODEL", conflicts_with = "subject")]
     cpu: Vec<String>,
@@ -82,10 +85,11 @@ impl Bench {
 
     fn run_io(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         let all = Rows::read(&bench::rows_path(workspace))?;
-        let rows = io::rows(&all, Effort::Repeatedly);
+        let effort = if self.once { Effort::Once } else { Effort::Repeatedly };
+        let rows = io::rows(&all, effort);
         let works = Works::read(&io::works_path(workspace))?;
         let mut budgets = Budgets::read(&bench::budgets_path(workspace))?;
-        let measured = io::counted(workspace, Effort::Repeatedly)?;
+        let measured = io::counted(workspace, effort)?;
         if self.update_budgets {
             budgets.keep(io::CPU, &measured);
             budgets.write(&bench::budgets_path(workspace), &all)?;
@@ -94,6 +98,7 @@ impl Bench {
         io::print(&rows, &works, &measured, &findings);
         let mut refused = say(io::CPU, &findings);
         let throughput = match self.runs {
+            _ if self.once => None,
             0 => None,
             runs => Some(io::throughput(workspace, &works, runs)?),
         };

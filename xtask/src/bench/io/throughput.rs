@@ -107,7 +107,8 @@ pub(crate) fn measure(workspace: &Workspace, works: &Works, runs: u32) -> anyhow
     let words: Vec<String> =
         first.into_iter().chain(works.all().map(|work| format!("{}={AMOUNT}", work.name))).collect();
     let mut hosted = Hosted::new(workspace, SYSTEM, &words, false)?;
-    let image = Image::like(hosted.machine.virtio.as_ref().and_then(|virtio| virtio.disks.first()).map(|(_, disk)| disk))?;
+    let image =
+        Image::like(hosted.machine.virtio.as_ref().and_then(|virtio| virtio.disks.first()).map(|(_, disk)| disk))?;
     hosted.use_disk(image.0.clone());
     let virtio = hosted.machine.virtio.as_ref().context("the system has no devices")?;
     let bare = starts::bare(workspace, &words, virtio, false)?;
