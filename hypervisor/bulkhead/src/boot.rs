@@ -5,14 +5,20 @@ use crate::machine::Machine;
 use crate::run;
 use arch::board::Board;
 use arch::mmu::HypMap;
-use arch::{cpu, epitaph, firmware};
+use arch::{cpu, firmware};
 use core::fmt::Display;
+
+/// Ends the boot with a sentence for the person at the console. What was built so far stays as it is: nobody goes on.
+macro_rules! refuse {
+    ($($sentence:tt)*) => { arch::epitaph::refuse_to_boot(format_args!($($sentence)*)) };
+}
+pub(crate) use refuse;
 
 /// Takes a step's result, or ends the boot with its sentence.
 pub fn step<T, E: Display>(result: Result<T, E>) -> T {
     match result {
         Ok(value) => value,
-        Err(reason) => epitaph::refuse_to_boot(format_args!("{reason}")),
+        Err(reason) => refuse!("{reason}"),
     }
 }
 
@@ -22,7 +28,7 @@ pub fn start_cores(board: &Board, map: &HypMap, machine: &'static Machine) {
         if let Err(error) = firmware::start_core(core, *affinity, map) {
             // Arm DEN0022 5.2.2 lists them.
             let error = i64::from(error).unsigned_abs();
-            epitaph::refuse_to_boot(format_args!("the firmware does not start core {core}: PSCI error -{error}"));
+            refuse!("the firmware does not start core {core}: PSCI error -{error}");
         }
     }
 }
@@ -30,7 +36,7 @@ pub fn start_cores(board: &Board, map: &HypMap, machine: &'static Machine) {
 /// Sets this core up for guests and runs them.
 pub fn enter_run_loop(machine: &'static Machine, core: usize) -> ! {
     if let Err(affinity) = machine.gic.configure_core(core) {
-        epitaph::refuse_to_boot(format_args!("core {core} (affinity {affinity:#x}) has no GIC redistributor"));
+        refuse!("core {core} (affinity {affinity:#x}) has no GIC redistributor");
     }
     cpu::configure();
     if core == 0 {

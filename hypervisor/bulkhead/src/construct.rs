@@ -1,6 +1,7 @@
 //! From the bundle to virtual machines: everything that allocates.
 
 use crate::assigned::{Assigned, AssignedDevices};
+use crate::boot::{refuse, step};
 use crate::console;
 use crate::entropy::Pool;
 use crate::guest_cpu::{GuestCpu, Left};
@@ -9,8 +10,6 @@ use crate::supervision;
 use crate::virtio::{VirtioDevice, service_kind};
 use crate::vm::{Image, Parts, Slot, Vm};
 use alloc::boxed::Box;
-use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use arch::board::Board;
 use arch::boot::CORES_MAX;
@@ -44,24 +43,26 @@ const _: () =
 
 /// Builds the system that the bundle describes.
 ///
-/// # Errors
-/// A sentence: what is wrong with the bundle, or what does not fit the board.
-pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> Result<&'static Machine, String> {
-    let mut memory = PhysicalMemory::take(board)?;
+/// Refuses to boot with a sentence that says what is wrong with the bundle, or what does not fit the board.
+#[inline(never)]
+pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
+    let mut memory = step(PhysicalMemory::take(board));
     let bytes = memory.bundle();
     if bytes.is_empty() {
-        return Err("there is no bundle: give QEMU one with -initrd, or the boot loader's equivalent (cargo xtask image makes it)".into());
+        refuse!(
+            "there is no bundle: give QEMU one with -initrd, or the boot loader's equivalent (cargo xtask image makes it)"
+        );
     }
     let bundle = Bundle::new(bytes);
-    let system = bundle.manifest().map_err(|error| error.to_string())?;
-    check(&system, &bundle, board, &memory)?;
+    let system = step(bundle.manifest());
+    check(&system, &bundle, board, &memory);
 
-    let fixed = reserve(&system, &mut memory)?;
+    let fixed = reserve(&system, &mut memory);
     let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed };
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
         let channels = channels_of(&system, number);
-        vms.push(build_vm(number, vm, channels, &mut material)?);
+        vms.push(build_vm(number, vm, channels, &mut material));
     }
     let vms: &'static [Vm] = Box::leak(vms.into_boxed_slice());
     for vm in vms {
@@ -80,7 +81,7 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> Result<&'static Machi
     if vms.len() > 1 {
         console::help();
     }
-    Ok(machine)
+    machine
 }
 
 /// What virtual machines are made of.
@@ -97,29 +98,29 @@ type Fixed = alloc::vec::IntoIter<MemoryBlock>;
 
 /// Takes the RAM whose physical address the system fixes, before anything else is put there.
 #[inline(never)]
-fn reserve(system: &System, memory: &mut PhysicalMemory) -> Result<Fixed, String> {
+fn reserve(system: &System, memory: &mut PhysicalMemory) -> Fixed {
     let mut blocks = Vec::new();
     for vm in &system.vms {
         for region in &vm.memory {
             if let Some(start) = region.physical {
                 let block = memory.allocate_at(PhysAddr(start), region.size);
-                blocks.push(block.ok_or_else(|| no_room(&vm.name, region.guest, region.size))?);
+                blocks.push(block.unwrap_or_else(|| no_room(&vm.name, region.guest, region.size)));
             }
         }
     }
-    Ok(blocks.into_iter())
+    blocks.into_iter()
 }
 
 #[cold]
-fn no_room(name: &str, guest: u64, size: u64) -> String {
-    format!(
+fn no_room(name: &str, guest: u64, size: u64) -> ! {
+    refuse!(
         "the board has no {} MiB of RAM in one piece for vm {name} at {guest:#x}; give the board more or the vm less",
         size >> 20
     )
 }
 
 #[inline(never)]
-fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalMemory) -> Result<(), String> {
+fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalMemory) {
     let ram: Vec<Span> = board.memory.iter().map(|range| Span::new(range.start, range.size)).collect();
     let total: u64 = ram.iter().map(|span| span.size).sum();
     let kept = [board.uart, board.distributor, board.redistributors].map(|range| Span::new(range.start, range.size));
@@ -135,18 +136,12 @@ fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalM
         kept: &kept,
         kept_interrupts: &[board.uart_interrupt],
     };
-    system.validate(&limits).map_err(|error| error.to_string())?;
-    system.validate_files(bundle).map_err(|error| error.to_string())
+    step(system.validate(&limits).and_then(|()| system.validate_files(bundle)));
 }
 
 #[inline(never)]
-fn build_vm(
-    number: usize,
-    vm: &manifest::Vm,
-    channels: Vec<(usize, usize)>,
-    material: &mut Material<'_>,
-) -> Result<Vm, String> {
-    let Devices { bus, slots, virtio, pages } = build_devices(vm, material.memory)?;
+fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, material: &mut Material<'_>) -> Vm {
+    let Devices { bus, slots, virtio, pages } = build_devices(vm, material.memory);
     let mut registers = Vec::with_capacity(vm.assigned.len());
     for device in &vm.assigned {
         let window = DeviceWindow::new(material.board, material.map, device.address, device.size);
@@ -154,9 +149,12 @@ fn build_vm(
             true => Ok(window),
             false => Err("are no devices of this board"),
         });
-        registers.push(window.map_err(|why| format!("the registers of {} of vm {} {why}", device.name, vm.name))?);
+        match window {
+            Ok(window) => registers.push(window),
+            Err(why) => refuse!("the registers of {} of vm {} {why}", device.name, vm.name),
+        }
     }
-    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, material)?;
+    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, material);
     let vgic = new_vgic(vm.vcpus.len());
     let assigned = vm.assigned.iter().zip(registers).map(|(device, window)| AssignedDevices::new(device, window));
     let assigned = Assigned::new(assigned.collect());
@@ -168,10 +166,10 @@ fn build_vm(
     }
     let mut images = Vec::new();
     for load in &vm.loads {
-        let bytes = material.bundle.find(&load.file).map_err(|error| error.to_string())?;
+        let bytes = step(material.bundle.find(&load.file));
         images.push(Image { address: load.address, bytes });
     }
-    Ok(Vm::new(Parts {
+    Vm::new(Parts {
         number,
         name: vm.name.clone(),
         ram,
@@ -190,7 +188,7 @@ fn build_vm(
         entry: vm.entry,
         device_tree: vm.device_tree,
         vcpus: vm.vcpus.iter().map(|vcpu| vcpu.core).collect(),
-    }))
+    })
 }
 
 /// Apart, so that its copy on the way to the heap is not in a large frame.
@@ -206,23 +204,26 @@ fn build_memory(
     vm: &manifest::Vm,
     windows: &Windows<'_>,
     material: &mut Material<'_>,
-) -> Result<(GuestRam, Stage2), String> {
+) -> (GuestRam, Stage2) {
     let name = &vm.name;
     let tables = material.memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
-    let tables = tables.ok_or_else(|| format!("no RAM is left for the tables of vm {name}"))?;
+    let Some(tables) = tables else { refuse!("no RAM is left for the tables of vm {name}") };
     let mut ram = GuestRam::new();
     for MemoryRegion { guest, size, physical } in &vm.memory {
         let block = match physical {
             Some(_) => material.fixed.next(),
             None => material.memory.allocate(*size, BLOCK_SIZE),
         };
-        let block = block.ok_or_else(|| no_room(name, *guest, *size))?;
-        ram.add(*guest, block)
-            .map_err(|_| format!("vm {name} has more than {} regions of RAM", arch::memory::REGIONS_MAX))?;
+        let block = block.unwrap_or_else(|| no_room(name, *guest, *size));
+        if ram.add(*guest, block).is_err() {
+            refuse!("vm {name} has more than {} regions of RAM", arch::memory::REGIONS_MAX);
+        }
     }
     // VMID 0 is EL2's own convention for "no guest".
-    let stage2 = Stage2::build(tables, number as u8 + 1, &ram, windows);
-    Ok((ram, stage2.map_err(|error| format!("what vm {name} has cannot be mapped: {error}"))?))
+    match Stage2::build(tables, number as u8 + 1, &ram, windows) {
+        Ok(stage2) => (ram, stage2),
+        Err(error) => refuse!("what vm {name} has cannot be mapped: {error}"),
+    }
 }
 
 /// The devices of a virtual machine, by kind.
@@ -235,20 +236,20 @@ struct Devices {
 }
 
 #[inline(never)]
-fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<Devices, String> {
+fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Devices {
     // Para-virtual devices are large: no room for more of them than there are.
     let count = vm.devices.iter().filter(|device| device.service.is_some()).count();
     let (mut virtio, mut pages) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut bus, mut slots) = (Bus::new(), Vec::new());
     for device in &vm.devices {
         let (name, kind) = (&vm.name, &device.kind);
-        let model = devices::find(kind).ok_or_else(|| {
-            format!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
-        })?;
+        let Some(model) = devices::find(kind) else {
+            refuse!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
+        };
         let number = match model.make {
             // Channels know a device by its number among those that have a driver domain (`channels_of`).
             Make::Emulated(_) if device.service.is_some() => {
-                return Err(format!("the {} of vm {name} has a driver domain and needs none", model.name));
+                refuse!("the {} of vm {name} has a driver domain and needs none", model.name)
             }
             Make::Emulated(create) => {
                 slots.push(Slot::new(create(), device.interrupt.map(IntId::new)));
@@ -256,29 +257,30 @@ fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Result<Devic
             }
             Make::Virtio(kind) => {
                 let (Some(service), Some(interrupt)) = (&device.service, device.interrupt) else {
-                    return Err(format!("the {} of vm {name} has no driver domain or no interrupt", model.name));
+                    refuse!("the {} of vm {name} has no driver domain or no interrupt", model.name)
                 };
                 let size_min = service_kind(kind).channel_size_min();
                 if service.size < size_min {
-                    return Err(format!(
+                    refuse!(
                         "the channel of the {} of vm {name} has {} KiB and needs {}; make the system with this Bulkhead's xtask",
                         model.name,
                         service.size >> 10,
                         size_min >> 10
-                    ));
+                    )
                 }
                 let page = memory.allocate(TABLE_SIZE, TABLE_SIZE);
-                let page = page.ok_or_else(|| format!("no RAM is left for the devices of vm {name}"))?;
+                let Some(page) = page else { refuse!("no RAM is left for the devices of vm {name}") };
                 let page = ShadowPage::new(page);
                 pages.push((device.address, page.readable()));
                 virtio.push(VirtioDevice::new(kind, service.queues, page, IntId::new(interrupt), service));
                 usize::from(crate::virtio::FIRST_NUMBER) + virtio.len() - 1
             }
         };
-        bus.insert(GuestAddr(device.address), device.size, number as u16)
-            .map_err(|error| format!("vm {name}, device {kind} at {:#x}: {error}", device.address))?;
+        if let Err(error) = bus.insert(GuestAddr(device.address), device.size, number as u16) {
+            refuse!("vm {name}, device {kind} at {:#x}: {error}", device.address);
+        }
     }
-    Ok(Devices { bus, slots, virtio, pages })
+    Devices { bus, slots, virtio, pages }
 }
 
 /// What the virtual machine `number` serves, by channel: the client's place, and the index of its device.

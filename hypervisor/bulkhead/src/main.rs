@@ -43,7 +43,7 @@ fn primary(device_tree: DeviceTree) -> ! {
     console::install(uart, board.console_in_lines);
     log::info!("Bulkhead {} on {} cores", env!("CARGO_PKG_VERSION"), board.cores.len());
     gic.configure_distributor();
-    let machine = boot::step(construct::build(&board, gic, &mut map));
+    let machine = construct::build(&board, gic, &mut map);
     boot::start_cores(&board, &map, machine);
     machine.keep_map(map);
     boot::enter_run_loop(machine, 0)
