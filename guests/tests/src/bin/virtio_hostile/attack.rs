@@ -1,8 +1,8 @@
 //! How an attack is made, what may come of it, and how the device is seen to work afterwards.
 
-use crate::device::{self, Device, Kind, register};
-use crate::ring::{Descriptor, NEXT, Ring, WRITE};
 use arrayvec::ArrayVec;
+use bulkhead_guest_tests::device::{self, Device, Kind, register};
+use bulkhead_guest_tests::ring::{Descriptor, NEXT, Ring, WRITE};
 use rt::{Failure, Outcome, ensure, timer};
 
 /// How long a request may take.
@@ -95,10 +95,10 @@ impl Target<'_> {
     /// As [`Self::start`], with the rings at `places`; says whether the device takes them.
     pub(crate) fn start_at(&mut self, features: u64, places: [u64; 3]) -> Result<bool, Failure> {
         ensure!(self.device.negotiate(features)?, "the device does not accept what it must");
-        let taken = self.device.start_queue(self.queue.into(), crate::ring::ENTRIES.into(), places)?;
+        let taken = self.device.start_queue(self.queue.into(), bulkhead_guest_tests::ring::ENTRIES.into(), places)?;
         if self.is_card_receiving() {
             // Something must be sent for something to be received.
-            let taken = self.device.start_queue(1, crate::ring::ENTRIES.into(), self.other.places())?;
+            let taken = self.device.start_queue(1, bulkhead_guest_tests::ring::ENTRIES.into(), self.other.places())?;
             ensure!(taken, "the device does not take the queue to send with");
         }
         self.device.go()?;
@@ -245,7 +245,7 @@ pub(crate) fn works(device: Device, ring: &mut Ring) -> Outcome {
     ensure!(device.negotiate(device::VERSION_1)?, "after the attack: no negotiation");
     // The queue in which the driver asks.
     let queue = device.queues() - 1;
-    let taken = device.start_queue(queue.into(), crate::ring::ENTRIES.into(), ring.places())?;
+    let taken = device.start_queue(queue.into(), bulkhead_guest_tests::ring::ENTRIES.into(), ring.places())?;
     ensure!(taken, "after the attack: the queue is not taken");
     device.go()?;
     for count in 1..=2 {

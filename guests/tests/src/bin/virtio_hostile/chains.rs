@@ -1,9 +1,9 @@
 //! Rings: loops, indices, lengths, tables, and buffers that are not this guest's.
 
 use crate::attack::{Fate, Field, Target};
-use crate::device::{self, Kind};
 use crate::registers::outside;
-use crate::ring::{Descriptor, ENTRIES, INDIRECT, NEXT, WRITE};
+use bulkhead_guest_tests::device::{self, Kind};
+use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, INDIRECT, NEXT, WRITE};
 use rt::{Failure, Outcome, ensure, machine, report};
 
 pub(crate) fn run(field: &mut Field) {

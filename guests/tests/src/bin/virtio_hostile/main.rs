@@ -11,11 +11,9 @@
 mod accesses;
 mod attack;
 mod chains;
-mod device;
 mod random;
 mod registers;
 mod requests;
-mod ring;
 mod timing;
 
 use attack::Field;

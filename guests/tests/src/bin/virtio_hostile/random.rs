@@ -4,9 +4,9 @@
 //! what changes elsewhere was changed against the rules.
 
 use crate::attack::{Field, works, write_request};
-use crate::device::{self, Device, register};
 use crate::registers::outside;
-use crate::ring::{Descriptor, ENTRIES, Ring};
+use bulkhead_guest_tests::device::{self, Device, register};
+use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, Ring};
 use rt::random::Random;
 use rt::{Failure, Outcome, ensure, machine, report};
 

@@ -1,8 +1,8 @@
 //! Registers: queues that there are not, sizes, places, features, and the order in which a driver comes up.
 
 use crate::attack::{Fate, Field, Target};
-use crate::device::{self, Device, Kind, register, status};
-use crate::ring::ENTRIES;
+use bulkhead_guest_tests::device::{self, Device, Kind, register, status};
+use bulkhead_guest_tests::ring::ENTRIES;
 use rt::{Outcome, ensure, machine, report};
 
 pub(crate) fn run(field: &mut Field) {

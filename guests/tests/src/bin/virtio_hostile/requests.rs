@@ -1,8 +1,8 @@
 //! What the bytes of a request say: sectors, operations, status bytes, frames, amounts.
 
 use crate::attack::{Fate, Field, Target, block_status, write_block_header};
-use crate::device::{Kind, register};
-use crate::ring::{Descriptor, NEXT, WRITE};
+use bulkhead_guest_tests::device::{Kind, register};
+use bulkhead_guest_tests::ring::{Descriptor, NEXT, WRITE};
 use rt::{Failure, Outcome, ensure, report};
 
 /// Kinds of block request (VIRTIO 1.2, 5.2.6).
@@ -108,7 +108,9 @@ fn pieces(target: &mut Target<'_>) -> Outcome {
     }
     target.ring.set_indirect(16, Descriptor::new(target.ring.data(0x400), 512, NEXT | WRITE, 17));
     target.ring.set_indirect(17, Descriptor::new(target.ring.data(0xf00), 1, WRITE, 0));
-    target.ring.set_descriptor(0, Descriptor::new(target.ring.table(), 18 * 16, crate::ring::INDIRECT, 0));
+    target
+        .ring
+        .set_descriptor(0, Descriptor::new(target.ring.table(), 18 * 16, bulkhead_guest_tests::ring::INDIRECT, 0));
     target.ring.offer(0);
     let fate = target.kick()?;
     let status = block_status(target.ring);

@@ -1,10 +1,10 @@
 //! When things happen: changes behind the device's back, resets in the middle, notifications without end.
 
 use crate::attack::{Fate, Field, Target, write_request};
-use crate::device::{self, Kind, register};
 use crate::registers::outside;
-use crate::ring::{Descriptor, ENTRIES, NEXT, Ring, WRITE};
 use arrayvec::ArrayVec;
+use bulkhead_guest_tests::device::{self, Kind, register};
+use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, NEXT, Ring, WRITE};
 use core::sync::atomic::{AtomicBool, Ordering};
 use rt::{Outcome, cpu, ensure, report, timer};
 use spin::Mutex;

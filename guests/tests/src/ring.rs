@@ -15,24 +15,31 @@ const PAGES: u64 = 11;
 const SIZE: u64 = PAGES * PAGE;
 
 /// Descriptors of a queue.
-pub(crate) const ENTRIES: u16 = 16;
+pub const ENTRIES: u16 = 16;
 
 /// Flags of a descriptor (VIRTIO 1.2, 2.7.5).
-pub(crate) const NEXT: u16 = 1;
-pub(crate) const WRITE: u16 = 2;
-pub(crate) const INDIRECT: u16 = 4;
+pub const NEXT: u16 = 1;
+/// The device writes the buffer.
+pub const WRITE: u16 = 2;
+/// The buffer is a table of descriptors.
+pub const INDIRECT: u16 = 4;
 
 /// A descriptor, as its driver writes it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Descriptor {
-    pub(crate) address: u64,
-    pub(crate) length: u32,
-    pub(crate) flags: u16,
-    pub(crate) next: u16,
+pub struct Descriptor {
+    /// Where the buffer is.
+    pub address: u64,
+    /// Its length in bytes.
+    pub length: u32,
+    /// A set of the flags.
+    pub flags: u16,
+    /// The descriptor that follows, with [`NEXT`].
+    pub next: u16,
 }
 
 impl Descriptor {
-    pub(crate) const fn new(address: u64, length: u32, flags: u16, next: u16) -> Self {
+    /// A descriptor.
+    pub const fn new(address: u64, length: u32, flags: u16, next: u16) -> Self {
         Self { address, length, flags, next }
     }
 
@@ -45,7 +52,7 @@ impl Descriptor {
 
 /// The memory of one queue and its buffers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ring {
+pub struct Ring {
     memory: Shared,
     /// The available index, as it was stored last.
     available: u16,
@@ -58,17 +65,23 @@ fn pattern(offset: u64) -> [u64; 4] {
 }
 
 impl Ring {
-    /// Claims memory for two: one to attack with, and one to behave with.
-    pub(crate) fn claim() -> Option<[Self; 2]> {
+    /// Claims memory for `COUNT` of them.
+    #[must_use]
+    pub fn claim<const COUNT: usize>() -> Option<[Self; COUNT]> {
         let memory = machine().memory.first()?;
+        let size = COUNT as u64 * SIZE;
         // From the end down, but for the last pages of all, so that a buffer that begins here and leaves RAM is large.
-        let all = (2..32).find_map(|step| Shared::claim(memory.end() - step * 2 * SIZE, 2 * SIZE))?;
-        let ring = |index| all.piece(index * SIZE, SIZE).map(|memory| Self { memory, available: 0 });
-        Some([ring(0)?, ring(1)?])
+        let all = (2..32).find_map(|step| Shared::claim(memory.end() - step * size, size))?;
+        let mut pieces = (0..COUNT as u64).map_while(|index| all.piece(index * SIZE, SIZE));
+        let mut rings = [Self { memory: all, available: 0 }; COUNT];
+        for ring in &mut rings {
+            ring.memory = pieces.next()?;
+        }
+        Some(rings)
     }
 
     /// An empty queue, and guards and buffers as they are to be.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         for offset in (0..SIZE).step_by(32) {
             self.memory.store_words(offset, pattern(offset));
         }
@@ -81,7 +94,7 @@ impl Ring {
     }
 
     /// Finds out whether somebody has touched a guard.
-    pub(crate) fn check_guards(&self) -> Outcome {
+    pub fn check_guards(&self) -> Outcome {
         for page in (0..PAGES).step_by(2) {
             for offset in (page * PAGE..(page + 1) * PAGE).step_by(32) {
                 ensure!(self.memory.load_words(offset) == pattern(offset), "the guard at {offset:#x} has changed");
@@ -91,39 +104,41 @@ impl Ring {
     }
 
     /// Finds out whether somebody has touched the data, which [`Self::clear`] filled.
-    pub(crate) fn is_data_untouched(&self) -> bool {
+    pub fn is_data_untouched(&self) -> bool {
         (DATA..DATA + PAGE).step_by(32).all(|offset| self.memory.load_words(offset) == pattern(offset))
     }
 
     /// Puts the pattern back into the data.
-    pub(crate) fn restore_data(&self) {
+    pub fn restore_data(&self) {
         for offset in (DATA..DATA + PAGE).step_by(32) {
             self.memory.store_words(offset, pattern(offset));
         }
     }
 
     /// Where descriptors, available ring and used ring are.
-    pub(crate) fn places(&self) -> [u64; 3] {
+    pub fn places(&self) -> [u64; 3] {
         [DESCRIPTORS, AVAILABLE, USED].map(|offset| self.memory.address() + offset)
     }
 
     /// The address of byte `offset` of the data, of which there are 4096.
-    pub(crate) fn data(&self, offset: u64) -> u64 {
+    pub fn data(&self, offset: u64) -> u64 {
         self.memory.address() + DATA + offset
     }
 
     /// The address of the table for indirect descriptors.
-    pub(crate) fn table(&self) -> u64 {
+    pub fn table(&self) -> u64 {
         self.memory.address() + TABLE
     }
 
-    pub(crate) fn write_data(&self, offset: u64, bytes: &[u8]) {
+    /// Writes into the data from byte `offset` on.
+    pub fn write_data(&self, offset: u64, bytes: &[u8]) {
         if let Some(piece) = self.memory.piece(DATA + offset, bytes.len() as u64) {
             piece.write(bytes);
         }
     }
 
-    pub(crate) fn read_data<const N: usize>(&self, offset: u64) -> [u8; N] {
+    /// Reads the data from byte `offset` on.
+    pub fn read_data<const N: usize>(&self, offset: u64) -> [u8; N] {
         let mut bytes = [0; N];
         if let Some(piece) = self.memory.piece(DATA + offset, N as u64) {
             piece.read(&mut bytes);
@@ -131,12 +146,13 @@ impl Ring {
         bytes
     }
 
-    pub(crate) fn set_descriptor(&self, index: u16, descriptor: Descriptor) {
+    /// Sets a descriptor of the queue.
+    pub fn set_descriptor(&self, index: u16, descriptor: Descriptor) {
         self.set(DESCRIPTORS, index, descriptor);
     }
 
     /// Sets a descriptor of the table for indirect ones.
-    pub(crate) fn set_indirect(&self, index: u16, descriptor: Descriptor) {
+    pub fn set_indirect(&self, index: u16, descriptor: Descriptor) {
         self.set(TABLE, index, descriptor);
     }
 
@@ -147,7 +163,7 @@ impl Ring {
     }
 
     /// Makes the chain at `head` available.
-    pub(crate) fn offer(&mut self, head: u16) {
+    pub fn offer(&mut self, head: u16) {
         let slot = AVAILABLE + 4 + u64::from(self.available % ENTRIES) * 2;
         if let Some(piece) = self.memory.piece(slot, 2) {
             piece.write(&head.to_le_bytes());
@@ -156,28 +172,29 @@ impl Ring {
     }
 
     /// Stores the available index; the flags beside it stay zero.
-    pub(crate) fn set_available_index(&mut self, index: u16) {
+    pub fn set_available_index(&mut self, index: u16) {
         self.available = index;
         self.memory.store(AVAILABLE, u32::from(index) << 16);
     }
 
     /// Sets `used_event`, beyond the slots.
-    pub(crate) fn set_used_event(&self, index: u16) {
+    pub fn set_used_event(&self, index: u16) {
         self.memory.store(AVAILABLE + 4 + 2 * u64::from(ENTRIES), u32::from(index));
     }
 
-    pub(crate) fn used_index(&self) -> u16 {
+    /// How far the used ring has come.
+    pub fn used_index(&self) -> u16 {
         (self.memory.load(USED) >> 16) as u16
     }
 
     /// Entry `index` of the used ring: head and length.
-    pub(crate) fn used(&self, index: u16) -> (u32, u32) {
+    pub fn used(&self, index: u16) -> (u32, u32) {
         let entry = USED + 4 + u64::from(index % ENTRIES) * 8;
         (self.memory.load(entry), self.memory.load(entry + 4))
     }
 
     /// Waits until `count` chains have been given back.
-    pub(crate) fn wait_used(&self, count: u16, microseconds: u64) -> Result<(), Failure> {
+    pub fn wait_used(&self, count: u16, microseconds: u64) -> Result<(), Failure> {
         let came = timer::wait_until(microseconds, || self.used_index() == count);
         ensure!(came, "the used index is {} and not {count}", self.used_index());
         Ok(())

@@ -5,58 +5,88 @@ use core::fmt;
 use rt::{Failure, Outcome, ensure, machine, probe};
 
 /// Offsets of registers (VIRTIO 1.2, 4.2.2).
-pub(crate) mod register {
-    pub(crate) const DEVICE_ID: u64 = 0x008;
-    pub(crate) const DEVICE_FEATURES: u64 = 0x010;
-    pub(crate) const DEVICE_FEATURES_SEL: u64 = 0x014;
-    pub(crate) const DRIVER_FEATURES: u64 = 0x020;
-    pub(crate) const DRIVER_FEATURES_SEL: u64 = 0x024;
-    pub(crate) const QUEUE_SEL: u64 = 0x030;
-    pub(crate) const QUEUE_NUM_MAX: u64 = 0x034;
-    pub(crate) const QUEUE_NUM: u64 = 0x038;
-    pub(crate) const QUEUE_READY: u64 = 0x044;
-    pub(crate) const QUEUE_NOTIFY: u64 = 0x050;
-    pub(crate) const INTERRUPT_STATUS: u64 = 0x060;
-    pub(crate) const INTERRUPT_ACK: u64 = 0x064;
-    pub(crate) const STATUS: u64 = 0x070;
-    pub(crate) const QUEUE_DESC: u64 = 0x080;
-    pub(crate) const QUEUE_DRIVER: u64 = 0x090;
-    pub(crate) const QUEUE_DEVICE: u64 = 0x0a0;
-    pub(crate) const CONFIGURATION: u64 = 0x100;
+pub mod register {
+    /// DeviceID.
+    pub const DEVICE_ID: u64 = 0x008;
+    /// DeviceFeatures.
+    pub const DEVICE_FEATURES: u64 = 0x010;
+    /// DeviceFeaturesSel.
+    pub const DEVICE_FEATURES_SEL: u64 = 0x014;
+    /// DriverFeatures.
+    pub const DRIVER_FEATURES: u64 = 0x020;
+    /// DriverFeaturesSel.
+    pub const DRIVER_FEATURES_SEL: u64 = 0x024;
+    /// QueueSel.
+    pub const QUEUE_SEL: u64 = 0x030;
+    /// QueueNumMax.
+    pub const QUEUE_NUM_MAX: u64 = 0x034;
+    /// QueueNum.
+    pub const QUEUE_NUM: u64 = 0x038;
+    /// QueueReady.
+    pub const QUEUE_READY: u64 = 0x044;
+    /// QueueNotify.
+    pub const QUEUE_NOTIFY: u64 = 0x050;
+    /// InterruptStatus.
+    pub const INTERRUPT_STATUS: u64 = 0x060;
+    /// InterruptACK.
+    pub const INTERRUPT_ACK: u64 = 0x064;
+    /// Status.
+    pub const STATUS: u64 = 0x070;
+    /// QueueDescLow.
+    pub const QUEUE_DESC: u64 = 0x080;
+    /// QueueDriverLow.
+    pub const QUEUE_DRIVER: u64 = 0x090;
+    /// QueueDeviceLow.
+    pub const QUEUE_DEVICE: u64 = 0x0a0;
+    /// Where the configuration begins.
+    pub const CONFIGURATION: u64 = 0x100;
 }
 
 /// Bits of Status (VIRTIO 1.2, 2.1).
-pub(crate) mod status {
-    pub(crate) const ACKNOWLEDGE: u32 = 1;
-    pub(crate) const DRIVER: u32 = 2;
-    pub(crate) const DRIVER_OK: u32 = 4;
-    pub(crate) const FEATURES_OK: u32 = 8;
-    pub(crate) const NEEDS_RESET: u32 = 64;
+pub mod status {
+    /// ACKNOWLEDGE.
+    pub const ACKNOWLEDGE: u32 = 1;
+    /// DRIVER.
+    pub const DRIVER: u32 = 2;
+    /// DRIVER_OK.
+    pub const DRIVER_OK: u32 = 4;
+    /// FEATURES_OK.
+    pub const FEATURES_OK: u32 = 8;
+    /// DEVICE_NEEDS_RESET.
+    pub const NEEDS_RESET: u32 = 64;
 }
 
 /// Features of every device (VIRTIO 1.2, 6).
-pub(crate) const INDIRECT: u64 = 1 << 28;
-pub(crate) const EVENT_INDEX: u64 = 1 << 29;
-pub(crate) const VERSION_1: u64 = 1 << 32;
+pub const INDIRECT: u64 = 1 << 28;
+/// VIRTIO_F_EVENT_IDX.
+pub const EVENT_INDEX: u64 = 1 << 29;
+/// VIRTIO_F_VERSION_1.
+pub const VERSION_1: u64 = 1 << 32;
 
 /// The most devices that are attacked.
-pub(crate) const DEVICES_MAX: usize = 16;
+pub const DEVICES_MAX: usize = 16;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 
 /// What a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A network card.
     Network,
+    /// A disk.
     Block,
+    /// A console.
     Console,
+    /// A source of random numbers.
     Entropy,
 }
 
 /// A device.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Device {
-    pub(crate) base: u64,
-    pub(crate) kind: Kind,
+pub struct Device {
+    /// Where its registers are.
+    pub base: u64,
+    /// What it is.
+    pub kind: Kind,
 }
 
 impl fmt::Display for Device {
@@ -66,7 +96,7 @@ impl fmt::Display for Device {
 }
 
 /// Every virtio device that the device tree names.
-pub(crate) fn all() -> ArrayVec<Device, DEVICES_MAX> {
+pub fn all() -> ArrayVec<Device, DEVICES_MAX> {
     let mut devices = ArrayVec::new();
     let Some(tree) = machine().tree() else { return devices };
     for node in tree.all_nodes() {
@@ -91,7 +121,7 @@ pub(crate) fn all() -> ArrayVec<Device, DEVICES_MAX> {
 
 impl Device {
     /// How many queues the device has.
-    pub(crate) const fn queues(self) -> u16 {
+    pub const fn queues(self) -> u16 {
         match self.kind {
             Kind::Network | Kind::Console => 2,
             Kind::Block | Kind::Entropy => 1,
@@ -99,33 +129,38 @@ impl Device {
     }
 
     /// Whether the device fills the buffers of `queue` when it pleases.
-    pub(crate) const fn receives_in(self, queue: u16) -> bool {
+    pub const fn receives_in(self, queue: u16) -> bool {
         matches!(self.kind, Kind::Network | Kind::Console) && queue == 0
     }
 
-    pub(crate) fn read(self, offset: u64) -> Result<u32, Failure> {
+    /// Loads a register.
+    pub fn read(self, offset: u64) -> Result<u32, Failure> {
         Ok(probe::try_read32(self.base + offset)?)
     }
 
-    pub(crate) fn write(self, offset: u64, value: u32) -> Outcome {
+    /// Stores into a register.
+    pub fn write(self, offset: u64, value: u32) -> Outcome {
         Ok(probe::try_write32(self.base + offset, value)?)
     }
 
     /// Stores 64 bits into a pair of registers.
-    pub(crate) fn write_address(self, offset: u64, address: u64) -> Outcome {
+    pub fn write_address(self, offset: u64, address: u64) -> Outcome {
         self.write(offset, address as u32)?;
         self.write(offset + 4, (address >> 32) as u32)
     }
 
-    pub(crate) fn status(self) -> Result<u32, Failure> {
+    /// Status.
+    pub fn status(self) -> Result<u32, Failure> {
         self.read(register::STATUS)
     }
 
-    pub(crate) fn needs_reset(self) -> Result<bool, Failure> {
+    /// Whether the device asks to be reset.
+    pub fn needs_reset(self) -> Result<bool, Failure> {
         Ok(self.status()? & status::NEEDS_RESET != 0)
     }
 
-    pub(crate) fn reset(self) -> Outcome {
+    /// Resets the device, which is then at rest.
+    pub fn reset(self) -> Outcome {
         self.write(register::STATUS, 0)?;
         let status = self.status()?;
         ensure!(status == 0, "Status is {status:#x} after a reset");
@@ -133,7 +168,7 @@ impl Device {
     }
 
     /// What the device offers.
-    pub(crate) fn offered(self) -> Result<u64, Failure> {
+    pub fn offered(self) -> Result<u64, Failure> {
         self.write(register::DEVICE_FEATURES_SEL, 1)?;
         let high = self.read(register::DEVICE_FEATURES)?;
         self.write(register::DEVICE_FEATURES_SEL, 0)?;
@@ -141,7 +176,7 @@ impl Device {
     }
 
     /// Accepts `features` after a reset, and says whether the device agrees.
-    pub(crate) fn negotiate(self, features: u64) -> Result<bool, Failure> {
+    pub fn negotiate(self, features: u64) -> Result<bool, Failure> {
         self.reset()?;
         self.write(register::STATUS, status::ACKNOWLEDGE)?;
         self.write(register::STATUS, status::ACKNOWLEDGE | status::DRIVER)?;
@@ -154,13 +189,13 @@ impl Device {
     }
 
     /// The driver is ready.
-    pub(crate) fn go(self) -> Outcome {
+    pub fn go(self) -> Outcome {
         let all = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
         self.write(register::STATUS, all)
     }
 
     /// Selects `queue`, gives it its size and places, and asks for it; says whether the device takes it.
-    pub(crate) fn start_queue(self, queue: u32, size: u32, places: [u64; 3]) -> Result<bool, Failure> {
+    pub fn start_queue(self, queue: u32, size: u32, places: [u64; 3]) -> Result<bool, Failure> {
         self.write(register::QUEUE_SEL, queue)?;
         self.write(register::QUEUE_NUM, size)?;
         let registers = [register::QUEUE_DESC, register::QUEUE_DRIVER, register::QUEUE_DEVICE];
@@ -171,7 +206,8 @@ impl Device {
         Ok(self.read(register::QUEUE_READY)? == 1)
     }
 
-    pub(crate) fn notify(self, queue: u32) -> Outcome {
+    /// Notifies the device of `queue`.
+    pub fn notify(self, queue: u32) -> Outcome {
         self.write(register::QUEUE_NOTIFY, queue)
     }
 }
