@@ -1,15 +1,21 @@
 //! Para-virtual devices, from their clients' side: kind ones and hostile ones, disks that fail, and what a request costs.
 
 use super::{Damage, Scenario, guests};
-use crate::{session::Outcome, system::Source, verdict};
+use crate::{
+    counters,
+    session::Outcome,
+    system::{Source, VmSource},
+    verdict,
+};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-/// The machine that serves the clients, and tests nothing itself.
+/// The machine that serves the clients, and tests nothing itself; and one that does so badly.
 const DRIVER_DOMAIN: &str = "driver-domain";
+const HOSTILE_DRIVER_DOMAIN: &str = "hostile";
 /// The requests of a scenario that counts exits.
 const COUNTED_REQUESTS: u64 = 4000;
 /// The exits that the two may have beside: they boot, set their interrupt controllers up, and print some lines.
@@ -46,6 +52,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             ..scenario("a hostile client of para-virtual devices is contained", "test-virtio-hostile")
         },
         Scenario {
+            icount: Some(4),
+            limit_seconds: 240,
+            verdict: client_ends_first,
+            ..scenario(
+                "a hostile driver domain harms nobody but its client, and that one with wrong data alone",
+                "test-hostile-driver",
+            )
+        },
+        Scenario {
             icount: Some(0),
             verdict: probed,
             ..scenario("a driver domain reaches no page of its client's", "test-io-probe")
@@ -69,17 +84,36 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 fn every_client_passes(source: &Source, outcome: &Outcome) -> Result<(), String> {
     verdict::whole_run(source, outcome)?;
-    let mut clients = source.vms().iter().filter(|vm| vm.name() != DRIVER_DOMAIN);
-    clients.try_for_each(|vm| guests::passes(outcome, vm.name()))
+    tested(source).try_for_each(|vm| guests::passes(outcome, vm.name()))
 }
 
-/// The others have looked once more after all that the attacker did.
+/// The machines that come to an end.
+fn tested(source: &Source) -> impl Iterator<Item = &VmSource> {
+    source.vms().iter().filter(|vm| ![DRIVER_DOMAIN, HOSTILE_DRIVER_DOMAIN].contains(&vm.name()))
+}
+
 fn attacker_ends_first(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    ends_first(source, outcome, "attacker")
+}
+
+fn client_ends_first(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    ends_first(source, outcome, "client")?;
+    let devices = counters::collect(&outcome.lines);
+    let forged: u64 = devices
+        .iter()
+        .filter(|((vm, _), _)| vm == "client")
+        .filter_map(|(_, device)| device.shared.get("forged"))
+        .sum();
+    if forged > 0 { Ok(()) } else { Err("Bulkhead has found nothing forged".to_owned()) }
+}
+
+/// The others have looked once more after all that `first` did, or saw done.
+fn ends_first(source: &Source, outcome: &Outcome, first: &str) -> Result<(), String> {
     every_client_passes(source, outcome)?;
     let position = |vm: &str| outcome.lines.iter().position(|line| *line == format!("[{vm}] DONE"));
-    for vm in source.vms().iter().filter(|vm| vm.name() != DRIVER_DOMAIN) {
-        if position("attacker") > position(vm.name()) {
-            return Err(format!("guest `{}` came to its end before the attacker, and has seen only a part", vm.name()));
+    for vm in tested(source) {
+        if position(first) > position(vm.name()) {
+            return Err(format!("guest `{}` came to its end before `{first}`, and has seen only a part", vm.name()));
         }
     }
     Ok(())
