@@ -9,7 +9,7 @@ use rt::{Outcome, ensure, gic, hypercall, machine, probe, psci, timer};
 /// Calls of a storm, for each channel.
 const STORM: usize = 5_000;
 /// How often a disk is attached anew.
-const ATTACHMENTS: u64 = 100;
+const ATTACHMENTS: u64 = 40;
 /// How long nobody listens.
 const DEAF_MICROSECONDS: u64 = 50_000;
 /// SMCCC's NOT_SUPPORTED.

@@ -2,7 +2,7 @@
 //! its memory.
 
 use crate::lane::{DATA_BYTES, Lane, SLOTS};
-use crate::protocol::{Attack, COMMAND, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, State, pattern};
+use crate::protocol::{Attack, COMMAND, Harm, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, State, pattern};
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{self, Device, Kind, register};
 use bulkhead_guest_tests::ring::{ENTRIES, Ring};
@@ -32,8 +32,19 @@ struct Round {
     timeouts: u32,
     /// I/O errors.
     errors: u32,
-    /// Data that were not what they should be.
+    /// Sectors that were not what they should be.
+    sectors: u32,
+    /// Other data that were not.
     wrong: u32,
+}
+
+impl Round {
+    fn add(&mut self, other: Self) {
+        self.timeouts += other.timeouts;
+        self.errors += other.errors;
+        self.sectors += other.sectors;
+        self.wrong += other.wrong;
+    }
 }
 
 struct Client {
@@ -74,11 +85,10 @@ pub(crate) fn run() -> ! {
         for attack in Attack::ALL {
             report::test(attack.name(), || client.stand(*attack));
         }
-        let Client { sum: Round { timeouts, errors, wrong }, rounds, frames, longest, .. } = *client;
+        let Client { sum: Round { timeouts, errors, sectors, wrong }, rounds, frames, longest, .. } = *client;
         let longest = timer::microseconds(longest);
-        println!(
-            "rounds={rounds} timeouts={timeouts} errors={errors} wrong={wrong} frames={frames} longest_us={longest}"
-        );
+        println!("rounds={rounds} timeouts={timeouts} errors={errors} wrong={} frames={frames}", sectors + wrong);
+        println!("longest_us={longest}");
         report::test("frames have come, and errors", || {
             ensure!(frames > 0 && errors > 0 && timeouts > 0, "that cannot have been all");
             Ok(())
@@ -100,8 +110,15 @@ impl Client {
     fn stand(&mut self, attack: Attack) -> Outcome {
         let times = if attack == Attack::Reset { RESETS } else { 1 };
         for _ in 0..times {
+            let before = self.sum;
             self.command(attack)?;
             let report = self.calm(Some(attack))?;
+            let is_within = match attack.harm() {
+                Harm::None => self.sum == before,
+                Harm::Errors => self.sum.sectors == before.sectors,
+                Harm::Data | Harm::Restart => true,
+            };
+            ensure!(is_within, "it went from {before:?} to {:?}", self.sum);
             if report[4] == State::Failed as u8 {
                 let reason = report[8..].get(..usize::from(report[5])).and_then(|text| core::str::from_utf8(text).ok());
                 return Err(Failure::new(format_args!("the driver domain says: {}", reason.unwrap_or("?"))));
@@ -124,7 +141,7 @@ impl Client {
             let Some(attack) = attack else { return Ok(report) };
             let of = report.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
             match report[4] {
-                0 if attack.may_end_the_domain() => return Ok(report),
+                0 if attack.harm() == Harm::Restart => return Ok(report),
                 0 => return Err(Failure::new(format_args!("the driver domain has started anew"))),
                 state if of == attack as u32 && state != State::Running as u8 => return Ok(report),
                 _ => {}
@@ -187,7 +204,7 @@ impl Client {
                     (Kind::Block, _) if lane.status(back.slot) != 0 => round.errors += 1,
                     (Kind::Block, _) => {
                         let is_right = lane.data(back.slot) == pattern(sectors[back.slot]);
-                        round.wrong += u32::from(!is_right);
+                        round.sectors += u32::from(!is_right);
                     }
                     (Kind::Entropy, _) => {
                         let is_right =
@@ -216,9 +233,7 @@ impl Client {
         self.frames += frames;
         self.check()?;
         round.timeouts = self.give_up()?;
-        self.sum.timeouts += round.timeouts;
-        self.sum.errors += round.errors;
-        self.sum.wrong += round.wrong;
+        self.sum.add(round);
         Ok(round)
     }
 

@@ -189,6 +189,9 @@ impl Lane {
         };
         for at in (0..DATA_BYTES).step_by(PIECE) {
             let (found, expected): ([u8; PIECE], [u8; PIECE]) = (self.ring.read_data(at as u64), self.expected(at));
+            if found == expected {
+                continue;
+            }
             let changed = (0..PIECE).find(|offset| found[*offset] != expected[*offset] && !is_out(at + offset));
             ensure!(changed.is_none(), "the byte at {:#x} of the buffers has changed", at + changed.unwrap_or(0));
         }

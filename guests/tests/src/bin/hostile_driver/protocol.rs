@@ -30,8 +30,21 @@ pub(crate) enum State {
     Failed = 3,
 }
 
+/// The most that a client may see of an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Harm {
+    /// Everything is as it should be.
+    None,
+    /// Errors and delays; but a sector that is said to have been read has been.
+    Errors,
+    /// Anything, as long as it stays within the buffers of its requests.
+    Data,
+    /// The driver domain may be started anew.
+    Restart,
+}
+
 macro_rules! attacks {
-    ($($attack:ident, $may_end:literal, $name:literal;)*) => {
+    ($($attack:ident, $harm:ident, $name:literal;)*) => {
         /// What the driver domain does.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Attack { $($attack),* }
@@ -45,37 +58,37 @@ macro_rules! attacks {
                 match self { $(Self::$attack => concat!("20: ", $name)),* }
             }
 
-            /// Whether the driver domain may be started anew for it.
-            pub(crate) const fn may_end_the_domain(self) -> bool {
-                match self { $(Self::$attack => $may_end),* }
+            /// The most that its client may see of it.
+            pub(crate) const fn harm(self) -> Harm {
+                match self { $(Self::$attack => Harm::$harm),* }
             }
         }
     };
 }
 
 attacks! {
-    Forged, false, "sequence numbers that nobody gave out complete nothing";
-    Foreign, false, "the sequence number of another channel completes nothing of it";
-    Twice, false, "a request that is completed again and again is completed once";
-    Stale, false, "a completion of another generation completes nothing";
-    Lengths, false, "a completion longer than its request brings no byte more, and a shorter one is an error";
-    Statuses, false, "a status that nobody knows is an I/O error";
-    Completions, true, "a completion counter that jumps ahead or goes back is refused";
-    Events, false, "an event word of garbage costs doorbells and nothing else";
-    Receptions, false, "receptions of any length and with any flags stay in the buffers for them";
-    ReceptionCounter, true, "a reception counter that jumps ahead or goes back is refused";
-    Flips, true, "rings that another CPU writes to while Bulkhead reads them do no harm";
-    Attachments, false, "what no device is cannot be attached";
-    AttachedAgain, false, "a disk that is attached anew during requests, of another size and with other features, harms nobody";
-    Absent, false, "channels that there are not have nothing to attach or complete";
-    ReadyAgain, false, "a domain may be ready more than once, and complete before it is";
-    Unknown, false, "calls that nobody knows are not supported";
-    Storm, false, "a storm of completion calls comes to an end";
-    Deaf, false, "a doorbell that is disabled rings for nobody";
-    Silent, false, "requests that are completed after their client has given up are nobody's";
-    Overwritten, false, "what is written over requests that are out does not change what they were";
-    Neighbours, false, "memory beside its own is out of its reach";
-    Reset, true, "a domain that asks for its own reset in the midst of requests is started anew";
+    Forged, None, "sequence numbers that nobody gave out complete nothing";
+    Foreign, Data, "the sequence number of another channel completes nothing of it";
+    Twice, None, "a request that is completed again and again is completed once";
+    Stale, None, "a completion of another generation completes nothing";
+    Lengths, Errors, "a completion longer than its request brings no byte more, and a shorter one is an error";
+    Statuses, Errors, "a status that nobody knows is an I/O error";
+    Completions, Restart, "a completion counter that jumps ahead or goes back is refused";
+    Events, None, "an event word of garbage costs doorbells and nothing else";
+    Receptions, Data, "receptions of any length and with any flags stay in the buffers for them";
+    ReceptionCounter, Restart, "a reception counter that jumps ahead or goes back is refused";
+    Flips, Restart, "rings that another CPU writes to while Bulkhead reads them do no harm";
+    Attachments, None, "what no device is cannot be attached";
+    AttachedAgain, Errors, "a disk that is attached anew during requests, of another size and with other features, harms nobody";
+    Absent, None, "channels that there are not have nothing to attach or complete";
+    ReadyAgain, None, "a domain may be ready more than once, and complete before it is";
+    Unknown, None, "calls that nobody knows are not supported";
+    Storm, Errors, "a storm of completion calls comes to an end";
+    Deaf, Errors, "a doorbell that is disabled rings for nobody";
+    Silent, Data, "requests that are completed after their client has given up are nobody's";
+    Overwritten, Errors, "what is written over requests that are out does not change what they were";
+    Neighbours, None, "memory beside its own is out of its reach";
+    Reset, Restart, "a domain that asks for its own reset in the midst of requests is started anew";
 }
 
 impl Attack {

@@ -1,9 +1,11 @@
 //! What a driver domain can put into rings.
 
 use crate::domain::Domain;
-use crate::port::{Kind, completion};
+use crate::port::{Kind, Port, completion};
 use crate::protocol::Attack;
-use abi::io::{COMPLETION_RING, Completion, RECEIVE_RING, RECEIVE_SLOT_SIZE, REQUEST_RING, Receive, Request, control};
+use abi::io::{
+    COMPLETION_RING, Completion, Operation, RECEIVE_RING, RECEIVE_SLOT_SIZE, REQUEST_RING, Receive, Request, control,
+};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use rt::random::Random;
@@ -12,7 +14,7 @@ use rt::{Failure, Outcome, cpu, ensure, timer};
 use spin::Mutex;
 
 /// How many requests of each kind one attack is made with.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 /// How long what another CPU spoils is read.
 const FLIPS: usize = 2000;
 /// How long requests are kept: longer than the client waits for them.
@@ -50,19 +52,21 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
             let length = request.length;
             let lengths = [u32::MAX, length + 1, length * 2, 1 << 31, 0, length.saturating_sub(1), 1, 1 << 20];
             domain.fill(place, request);
-            domain.ports[place].complete(&completion(request, lengths[round % lengths.len()]));
+            let given = lengths[2 * round + domain.random.below(2) as usize];
+            domain.ports[place].complete(&completion(request, given));
             let _ = domain.ports[place].tell();
             Ok(())
         }),
-        Attack::Statuses => domain.each_kind(ROUNDS, |domain, place, request, round| {
-            let status = [3, 4, 0x80, 0xff, 0x100, 0x8000, 0xfffe, 0xffff][round % 8];
+        Attack::Statuses => domain.each_kind(ROUNDS, |domain, place, request, _| {
+            garble(&domain.ports[place], request);
+            let status = [3, 4, 0x80, 0xff, 0x100, 0x8000, 0xfffe, 0xffff][domain.random.below(8) as usize];
             domain.ports[place].complete(&Completion { status, ..completion(request, request.length) });
             let _ = domain.ports[place].tell();
             Ok(())
         }),
         Attack::Completions => jump(domain, control::COMPLETIONS_PRODUCED),
         Attack::ReceptionCounter => jump(domain, control::RECEPTIONS_PRODUCED),
-        Attack::Events => domain.each_kind(4 * ROUNDS, |domain, place, request, _| {
+        Attack::Events => domain.each_kind(2 * ROUNDS, |domain, place, request, _| {
             domain.serve(place, request);
             for port in &domain.ports {
                 port.memory.store(control::REQUESTS_EVENT, domain.random.word() as u32);
@@ -94,12 +98,23 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
 
 /// Completes what nobody asked for, and then what somebody did. Only the last may have an effect.
 fn falsely<const N: usize>(domain: &mut Domain, place: usize, request: &Request, all: [Completion; N]) -> Outcome {
-    for completion in &all {
-        domain.ports[place].complete(completion);
+    let port = &mut domain.ports[place];
+    if Operation::from_number(request.operation).is_some_and(Operation::fills_window) {
+        // What the client must not get.
+        garble(port, request);
     }
+    all.iter().for_each(|completion| port.complete(completion));
     let _ = domain.ports[place].tell();
     domain.serve(place, request);
     Ok(())
+}
+
+/// Fills the request's part of the window with what is not asked for.
+fn garble(port: &Port, request: &Request) {
+    let Some(data) = port.data(request) else { return };
+    for offset in (0..data.size()).step_by(8) {
+        data.piece(offset, 8.min(data.size() - offset)).map(|piece| piece.write(&[0xdd; 8]));
+    }
 }
 
 fn foreign(domain: &mut Domain) -> Outcome {
@@ -135,7 +150,7 @@ fn jump(domain: &mut Domain, word: u64) -> Outcome {
 
 fn receptions(domain: &mut Domain) -> Outcome {
     let lengths = [0, 1, 13, 14, 60, 901, 2047, 2048, 2049, 4096, 1 << 16, 1 << 31, u32::MAX];
-    for round in 0..16 * lengths.len() {
+    for round in 0..6 * lengths.len() {
         for place in 0..domain.ports.len() {
             let (flags, checksum) = (domain.random.word() as u32, domain.random.word());
             let port = &mut domain.ports[place];
@@ -201,7 +216,7 @@ fn flips(domain: &mut Domain) -> Outcome {
     }
     SPOILING.store(false, Ordering::Release);
     let ended = timer::wait_until(1_000_000, || !AT_WORK.load(Ordering::Acquire));
-    domain.ports.iter_mut().for_each(crate::port::Port::mend);
+    domain.ports.iter_mut().for_each(Port::mend);
     ensure!(ended, "the other CPU has not come to its end");
     Ok(())
 }
@@ -224,12 +239,7 @@ fn silent(domain: &mut Domain) -> Outcome {
         return Err(Failure::new(format_args!("nobody has asked for anything")));
     }
     for (place, request) in &kept {
-        // Data that is not right would be seen.
-        if let Some(data) = domain.ports[*place].data(request) {
-            for offset in (0..data.size()).step_by(8) {
-                data.piece(offset, 8.min(data.size() - offset)).map(|piece| piece.write(&[0xdd; 8]));
-            }
-        }
+        garble(&domain.ports[*place], request);
         domain.ports[*place].complete(&completion(request, request.length));
         let _ = domain.ports[*place].tell();
     }
