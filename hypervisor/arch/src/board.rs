@@ -240,6 +240,11 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
         let seed = chosen("rng-seed").first_chunk::<32>().copied();
         let is_between_words = |byte: &u8| *byte == b' ' || *byte == 0;
         let console_in_lines = chosen("bootargs").split(is_between_words).any(|word| word == b"bulkhead.console=lines");
+        // No combinator: its code might be put outside of the boot's.
+        let pcie = match self.pcie {
+            Some(node) if self.is_qemu => pcie_root(node),
+            Some(_) | None => None,
+        };
         Ok(Description {
             memory: self.memory,
             reserved: self.reserved,
@@ -253,7 +258,7 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
             distributor,
             redistributors,
             devices: self.devices,
-            pcie: self.pcie.filter(|_| self.is_qemu).and_then(pcie_root),
+            pcie,
             seed,
             console_in_lines,
         })
