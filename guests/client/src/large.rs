@@ -7,7 +7,7 @@ use rt::virtio::{Block, Segment, Slot};
 use rt::{Failure, Outcome, ensure, report, timer};
 
 /// How many pages a request has: as many pieces as the device takes.
-const PAGES: usize = 32;
+const PAGES: usize = 64;
 const REQUEST: usize = PAGES * PAGE;
 /// How often a device is reset in the middle.
 const RESETS: u64 = 8;
@@ -95,11 +95,8 @@ fn resets(slot: &mut Slot) -> Outcome {
     for round in 0..RESETS {
         in_block(slot, |disk| {
             for index in 0..DEPTH {
-                let taken = disk.read_granted(
-                    (index * PAGES * SECTORS_PER_PAGE / DEPTH) as u64,
-                    &segments(&pieces(&area, index)),
-                    (index, 0),
-                );
+                let taken =
+                    disk.read_granted((index * SECTORS_PER_PAGE) as u64, &segments(&pieces(&area, index)), (index, 0));
                 ensure!(taken.is_ok(), "read {index} of round {round} was not taken");
             }
             disk.kick();

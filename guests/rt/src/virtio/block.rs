@@ -15,7 +15,7 @@ use virtio_drivers::transport::{InterruptStatus, Transport as _};
 
 /// The entries of the queue, and so the requests in flight: with indirect descriptors each takes one. A device whose queue is
 /// shorter is not taken.
-const DEPTH: usize = 64;
+const DEPTH: usize = 128;
 /// The most pieces that the data of one request may have: the crate takes as many buffers as the queue has entries.
 pub const SEGMENTS_MAX: usize = DEPTH - 2;
 
@@ -102,9 +102,9 @@ pub struct Block<T> {
     transport: Transport,
     /// Given to the device while the bit in `free_headers` is clear, and touched by nobody else then.
     headers: NonNull<[Header; DEPTH]>,
-    free_headers: u64,
-    /// By token of the crate.
-    flights: [Option<Flight<T>>; DEPTH],
+    free_headers: u128,
+    /// By token of the crate. On the heap, since stacks are small.
+    flights: Box<[Option<Flight<T>>]>,
     in_flight: usize,
     /// The device wants to be told of what was added.
     owes_kick: bool,
@@ -136,8 +136,8 @@ impl<T> Block<T> {
             queue,
             transport,
             headers: NonNull::from(Box::leak(headers)),
-            free_headers: u64::MAX,
-            flights: [const { None }; DEPTH],
+            free_headers: u128::MAX,
+            flights: (0..DEPTH).map(|_| None).collect(),
             in_flight: 0,
             owes_kick: false,
             features,

@@ -169,7 +169,7 @@ pub mod feature {
 /// The segment of a block request that costs least, in bytes, and the largest where data is copied: a page.
 pub const BLOCK_SEGMENT_SIZE: u32 = 4096;
 /// The most segments of a block request (`seg_max`).
-pub const BLOCK_SEGMENTS_MAX: u32 = 32;
+pub const BLOCK_SEGMENTS_MAX: u32 = 64;
 /// The most sectors that one request discards or zeroes: 32 MiB, so that nobody waits long behind one.
 pub const BLOCK_ERASE_SECTORS_MAX: u32 = 1 << 16;
 

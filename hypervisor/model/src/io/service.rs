@@ -22,13 +22,13 @@ use vdev::{GuestMemory, QueueLayout};
 /// The most queues of a device.
 pub const QUEUES_MAX: usize = 8;
 /// The most chains that are served at one go, and bytes that are copied.
-const CHAINS_MAX: u32 = 32;
+const CHAINS_MAX: u32 = 24;
 const BYTES_MAX: u32 = 256 << 10;
 /// The most completions that are taken at one go, and receptions.
 const COMPLETIONS_MAX: u32 = 64;
 const RECEPTIONS_MAX: u32 = 64;
-/// How many block requests wait for the driver domain at a time: each keeps its chain.
-const BLOCK_DEPTH: usize = 32;
+/// How many block requests wait for the driver domain at a time: each keeps its chain, and so many chains fill 32 KiB.
+const BLOCK_DEPTH: usize = 30;
 /// How many requests for random bytes do.
 const ENTROPY_DEPTH: usize = 4;
 /// The most bytes of one entropy request: a device may give less than it is asked for.

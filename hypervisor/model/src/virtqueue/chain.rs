@@ -3,10 +3,10 @@
 use super::{QueueError, descriptor::Descriptor};
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
-/// The longest chain that is taken, in descriptors: 32 of data, a header and a status. A device tells its driver (for a
+/// The longest chain that is taken, in descriptors: 64 of data, a header and a status. A device tells its driver (for a
 /// block device, with `seg_max`). What a driver may not exceed anyway, the queue's size, does not bound it further: drivers
 /// with indirect tables disregard that rule when a queue is short, and a loop meets this bound as well as that.
-pub const SEGMENTS_MAX: usize = 34;
+pub const SEGMENTS_MAX: usize = 66;
 
 /// The most bytes a chain may have (VIRTIO 1.2, 2.7.5.2).
 const BYTES_MAX: u64 = 1 << 32;

@@ -38,7 +38,7 @@ fn a_disk_describes_itself() {
     assert_eq!(guest.offered() & 0xff_ffff, own);
     assert_eq!((guest.load(CONFIG), guest.load(CONFIG + 4)), (0x2345_6789, 1));
     // `size_max` and `seg_max`, the geometry that there is not, and `blk_size`.
-    assert_eq!((guest.load(CONFIG + 0x8), guest.load(CONFIG + 0xc)), (4096, 32));
+    assert_eq!((guest.load(CONFIG + 0x8), guest.load(CONFIG + 0xc)), (4096, 64));
     assert_eq!((guest.load(CONFIG + 0x10), guest.load(CONFIG + 0x14)), (0, 4096));
     // `topology`: `physical_block_exp`, `alignment_offset`, `min_io_size`, `opt_io_size`.
     assert_eq!((guest.load_u8(CONFIG + 0x18), guest.load_u8(CONFIG + 0x19)), (0, 0));

@@ -18,7 +18,7 @@ use vdev::{GuestAddr, GuestMemory};
 pub const GRANT_SIZE_MIN: u32 = 16 << 10;
 
 /// The largest segment of a block request where it is granted, in bytes.
-const GRANTED_SEGMENT_SIZE_MAX: u32 = 32 << 10;
+const GRANTED_SEGMENT_SIZE_MAX: u32 = 16 << 10;
 
 impl Service {
     /// Whether devices of the driver domain may still reach into the client's memory: until they may not, what was

@@ -64,7 +64,7 @@ fn an_empty_buffer_is_no_part_of_a_chain_but_keeps_the_order() {
 
 #[test]
 fn the_longest_chain_is_taken() {
-    let mut driver = Driver::new(64);
+    let mut driver = Driver::new(128);
     let buffers: Vec<_> = (0..SEGMENTS_MAX as u64).map(|index| (BUFFERS + 16 * index, 16, 0)).collect();
     driver.offer_chain(0, &buffers);
     assert_eq!(pop(&driver).unwrap().unwrap().readable().len(), SEGMENTS_MAX);

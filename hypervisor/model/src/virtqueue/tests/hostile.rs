@@ -54,9 +54,9 @@ fn a_loop_in_an_indirect_table_is_refused() {
 #[test]
 fn a_chain_of_one_too_many_is_refused() {
     let buffers = [(BUFFERS, 1, 0); SEGMENTS_MAX + 1];
-    let error = refusal(64, |driver| driver.describe_chain(driver.layout.descriptors.0, 0, &buffers));
+    let error = refusal(128, |driver| driver.describe_chain(driver.layout.descriptors.0, 0, &buffers));
     assert_eq!(error, QueueError::ChainTooLong);
-    let error = refusal(64, |driver| {
+    let error = refusal(128, |driver| {
         driver.describe_chain(TABLE, 0, &buffers[1..]);
         driver.describe(0, (BUFFERS, 1), NEXT, 1);
         driver.describe(1, (TABLE, 16 * SEGMENTS_MAX as u32), INDIRECT, 0);
