@@ -19,6 +19,7 @@ mod linux;
 mod miri;
 mod progress;
 mod qemu;
+mod restarts;
 mod scenarios;
 mod session;
 mod setup;

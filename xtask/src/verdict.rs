@@ -98,6 +98,38 @@ pub(crate) fn whole_run(source: &Source, outcome: &Outcome) -> Result<(), String
     ended_well(outcome)
 }
 
+/// What each guest writes where it is told to, in bytes.
+const WRITTEN_BYTES: &str = "67108864";
+
+/// Judges a run in which each Linux guest has written 64 MiB and read them again.
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn written(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    same_bytes(source, outcome, "write")
+}
+
+/// Judges a run in which each Linux guest has written, or read again, so much: what it found is all of what was written, and
+/// something else than its neighbour's.
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn same_bytes(source: &Source, outcome: &Outcome, check: &str) -> Result<(), String> {
+    let mut checksums = Vec::new();
+    for vm in source.vms().iter().filter(|vm| checks_itself(vm)) {
+        let found = findings(outcome, check, vm.name())?;
+        let found = |key: &str| found.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
+        if found("bytes") != WRITTEN_BYTES {
+            return Err(format!("guest `{}` has {} bytes instead of {WRITTEN_BYTES}", vm.name(), found("bytes")));
+        }
+        if checksums.contains(&found("sha256")) {
+            return Err(format!("guest `{}` has the same random bytes as its neighbour", vm.name()));
+        }
+        checksums.push(found("sha256"));
+    }
+    ended_well(outcome)
+}
+
 /// Compares what a Linux guest found with what the system gives it.
 fn agrees(vm: &VmSource, found: &Findings) -> Result<(), String> {
     for (key, expected) in [("cpus", vm.vcpus().to_string()), ("memory_bytes", vm.memory_bytes().to_string())] {

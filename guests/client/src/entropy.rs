@@ -58,3 +58,14 @@ fn amounts(slot: &mut Slot) -> Outcome {
     }
     Ok(())
 }
+
+/// Nobody gives random numbers: requests end, and bring nothing.
+pub(crate) fn is_dry(slot: &mut Slot) -> Outcome {
+    let mut source = open(slot)?;
+    let mut bytes = [0; READING];
+    for _ in 0..4 {
+        let count = source.request_entropy(&mut bytes).map_err(failed("a request"))?;
+        ensure!(count == 0 && bytes == [0; READING], "{count} bytes came: {bytes:02x?}");
+    }
+    Ok(())
+}

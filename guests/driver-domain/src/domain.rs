@@ -131,10 +131,7 @@ impl Domain {
     pub fn run(mut self) -> ! {
         println!("driver-domain: serving {} devices", self.clients.len());
         hypercall::call(FUNCTION_READY, [0; 4]);
-        self.kill = match machine().number("driver-domain.kill", 0) {
-            0 => None,
-            milliseconds => Some(Kill::new(self.heartbeat.generation(), milliseconds)),
-        };
+        self.kill = Kill::asked_for(self.heartbeat.generation());
         loop {
             self.heartbeat.beat();
             let round = self.round();

@@ -1,9 +1,9 @@
 //! The domain ends itself now and then, for a test of what its clients see of that: `driver-domain.kill=MILLISECONDS` on its
-//! command line says how long after each start.
+//! command line says how long after each start, `driver-domain.kills=NUMBER` how often in all.
 //!
 //! It does so in the middle of a block request: which phase of one, and how it ends, is another with every start.
 
-use rt::{println, psci, timer};
+use rt::{machine, println, psci, timer};
 
 /// How far a block request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,15 @@ pub struct Kill {
 }
 
 impl Kill {
+    /// The end that the command line asks for, in start number `generation`.
+    pub fn asked_for(generation: u32) -> Option<Self> {
+        let milliseconds = machine().number("driver-domain.kill", 0);
+        let is_over = u64::from(generation) > machine().number("driver-domain.kills", u64::MAX);
+        (milliseconds != 0 && !is_over).then(|| Self::new(generation, milliseconds))
+    }
+
     /// The end of start number `generation`, counted from 1, that comes `milliseconds` from now or later.
-    pub fn new(generation: u32, milliseconds: u64) -> Self {
+    fn new(generation: u32, milliseconds: u64) -> Self {
         const PHASES: [Phase; 3] = [Phase::Posted, Phase::Submitted, Phase::Done];
         const ENDS: [End; 4] = [End::Panic, End::Reset, End::Off, End::Hang];
         // Three and four have no divisor in common: twelve starts in a row see every pair.

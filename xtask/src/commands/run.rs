@@ -8,6 +8,7 @@ use crate::{
     disks::Age,
     launch::{self, BoardOptions},
     qemu::Uart,
+    restarts::{Restarts, parse_milliseconds},
     session::Session,
     system::{self, AdHoc, Source, parse_size},
     systems, verdict,
@@ -24,7 +25,7 @@ use std::{
 
 /// How long a run without a terminal may take.
 const LIMIT_DEFAULT: Duration = Duration::from_secs(150);
-/// The same where instructions are counted: one core is emulated at a time.
+/// The same where instructions are counted, and one core is emulated at a time, or where much is written.
 const LIMIT_DEFAULT_ICOUNT: Duration = Duration::from_secs(600);
 
 /// The options of `run`.
@@ -63,9 +64,13 @@ pub(super) struct Run {
     /// Make the system's disks anew, in place of those that earlier runs have left
     #[arg(long, conflicts_with = "kernel")]
     fresh: bool,
+    /// Have the driver domain end itself this long after each start, such as 500ms, in another phase of a block request and
+    /// in another way each time; without a terminal, Linux guests write and verify 64 MiB meanwhile
+    #[arg(long, value_name = "EVERY", conflicts_with = "kernel", value_parser = parse_milliseconds)]
+    kill_driver_domain: Option<u64>,
     #[command(flatten)]
     board: BoardOptions,
-    /// End the run after so long (default without a terminal: 150, or 600 with --icount)
+    /// End the run after so long (default without a terminal: 150, or 600 with --icount or --kill-driver-domain)
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Further arguments for QEMU
@@ -78,14 +83,21 @@ impl Run {
         let terminal = std::io::stdin().is_terminal();
         let source = self.source(workspace)?;
         let alone = self.kernel.is_some();
-        let extra_command_line = if terminal || alone { "" } else { "bulkhead.selfcheck" };
-        let mut prepared = launch::prepare(workspace, source, extra_command_line)?;
+        let work = match self.kill_driver_domain {
+            _ if terminal || alone => "",
+            None => "bulkhead.selfcheck",
+            // The network's part of the self-check counts lost frames, and a driver domain that restarts loses some.
+            Some(_) => "bulkhead.write=64",
+        };
+        let kill = self.kill_driver_domain.map(|milliseconds| format!(" driver-domain.kill={milliseconds}"));
+        let mut prepared = launch::prepare(workspace, source, &(work.to_owned() + &kill.unwrap_or_default()))?;
         prepared.disks = if self.fresh { Age::Fresh } else { Age::Kept };
         let uart = if terminal { Uart::Terminal } else { Uart::Reader };
         let machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
         let symbols = prepared.symbols();
 
-        let limit_default = if self.board.icount.is_some() { LIMIT_DEFAULT_ICOUNT } else { LIMIT_DEFAULT };
+        let is_slow = self.board.icount.is_some() || self.kill_driver_domain.is_some();
+        let limit_default = if is_slow { LIMIT_DEFAULT_ICOUNT } else { LIMIT_DEFAULT };
         let limit = match self.timeout {
             Some(seconds) => Some(Duration::from_secs(seconds)),
             None => (!terminal).then_some(limit_default),
@@ -96,8 +108,14 @@ impl Run {
         let started = Instant::now();
         let outcome = Session { symbols: symbols.as_ref(), echo: true, log: None, limit }.run(&machine)?;
         eprint!("{}", counters::table(&counters::collect(&outcome.lines)));
+        let restarts = Restarts::of(&outcome);
+        if !restarts.is_empty() {
+            eprintln!("run: {restarts}");
+        }
         let judged = if terminal || alone {
             verdict::ended_well(&outcome)
+        } else if self.kill_driver_domain.is_some() {
+            verdict::written(&prepared.source, &outcome)
         } else {
             verdict::whole_run(&prepared.source, &outcome)
         };

@@ -68,6 +68,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         damaged("a disk that fails gives its clients errors", "mode=errors bad=4096", failing, every_client_passes),
         damaged("a disk that is read-only is read-only for its clients", "", read_only, all_read_only),
         damaged("a disk that is too small is refused", "mode=nothing", small, nothing_served),
+        Scenario {
+            command_line: "driver-domain.kill=100",
+            verdict: lost_for_good,
+            ..scenario("a driver domain that has restarted too often leaves its client errors", "test-io-limit")
+        },
+        Scenario {
+            verdict: lost_for_good,
+            ..scenario("a client of a driver domain that is never ready starts without it", "test-io-never")
+        },
         damaged("a disk that is absent is refused", "mode=nothing", absent, nothing_served),
         Scenario {
             command_line: "mode=reads disk=1 depth=1 requests=4000",
@@ -122,6 +131,15 @@ fn ends_first(source: &Source, outcome: &Outcome, first: &str) -> Result<(), Str
 fn probed(source: &Source, outcome: &Outcome) -> Result<(), String> {
     every_client_passes(source, outcome)?;
     guests::passes(outcome, DRIVER_DOMAIN)
+}
+
+/// Bulkhead has given the driver domain up, and the client has gone on and come to its end.
+fn lost_for_good(_: &Source, outcome: &Outcome) -> Result<(), String> {
+    guests::passes(outcome, "client")?;
+    if !outcome.lines.iter().any(|line| line.starts_with("[bulkhead] error: vm driver-domain has restarted")) {
+        return Err("Bulkhead has not said that it gives the driver domain up".to_owned());
+    }
+    verdict::ended_well(outcome)
 }
 
 /// Every disk has offered nothing but reading.

@@ -1,7 +1,15 @@
 //! Two Debian Linux guests, side by side.
 
 use super::{Damage, Scenario};
-use crate::{session::Outcome, system::Source, verdict};
+use crate::{
+    restarts::{PHASES, Restarts},
+    session::Outcome,
+    setup,
+    system::Source,
+    verdict,
+    workspace::Workspace,
+};
+use std::{path::Path, process::Command};
 
 /// The models of cores that Bulkhead promises to run on: without and with the virtualisation host extensions, with 8 and
 /// 16 bits of VMID, and everything that QEMU emulates.
@@ -62,11 +70,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     // In this order: disks are kept from one start to the next.
     let written = disks(
         "two Linux guests write 64 MiB each at the same time while their driver domain restarts again and again",
-        "bulkhead.write=64 driver-domain.kill=800",
+        "bulkhead.write=64 driver-domain.kill=300 driver-domain.kills=26",
         written_despite_restarts,
     );
+    let crash = disks(
+        "a Linux guest that resets itself in the middle of writing finds its file system whole, and its neighbour notices nothing",
+        "bulkhead.write=16 bulkhead.crash=alpha",
+        whole_after_crash,
+    );
     let reread = disks("64 MiB that two Linux guests wrote are there after a restart", "bulkhead.reread", reread);
-    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, written, reread]).collect()
+    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, written, reread, crash]).collect()
 }
 
 /// The clock's alarm has rung on each CPU of its owner's, and what was written to either disk is there.
@@ -79,42 +92,60 @@ fn own_hardware(source: &Source, outcome: &Outcome) -> Result<(), String> {
             return Err(format!("guest `alpha` has found {key}={} instead of {expected}", found(key)));
         }
     }
-    same_bytes(source, outcome, "write")
+    verdict::written(source, outcome)
 }
-
-/// What each guest writes in a scenario, in bytes.
-const WRITTEN_BYTES: &str = "67108864";
 
 /// How often the driver domain is restarted at least while its clients write.
 const RESTARTS_MIN: usize = 20;
 
 fn written_despite_restarts(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    let count = outcome.guest_lines("driver-domain").filter(|line| line.contains(": serving ")).count();
-    if count <= RESTARTS_MIN {
-        return Err(format!("the driver domain has started {count} times, which is not often enough to show anything"));
+    let restarts = Restarts::of(outcome);
+    println!("     {restarts}");
+    if restarts.pauses.len() < RESTARTS_MIN {
+        let count = restarts.pauses.len();
+        return Err(format!(
+            "the driver domain has restarted {count} times, which is not often enough to show anything"
+        ));
     }
-    same_bytes(source, outcome, "write")
+    if let Some(phase) = PHASES.iter().find(|phase| !restarts.phases.contains_key(**phase)) {
+        return Err(format!("the driver domain has never ended itself while a request was {phase}"));
+    }
+    verdict::written(source, outcome)
+}
+
+/// What the neighbour writes while a guest resets itself, in bytes.
+const BESIDE_CRASH_BYTES: &str = "16777216";
+
+fn whole_after_crash(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    let neighbour = verdict::findings(outcome, "write", "beta")?;
+    verdict::findings(outcome, "crash", "alpha")?;
+    if neighbour.get("bytes").map(String::as_str) != Some(BESIDE_CRASH_BYTES) {
+        return Err("guest `beta` has not written as much as it was to".to_owned());
+    }
+    verdict::ended_well(outcome)?;
+    // What the guest thinks of its file system is one thing; the other is what is on the disk.
+    let workspace = Workspace::find().map_err(|error| error.to_string())?;
+    for disk in source.disks() {
+        let image = workspace.cache().join("disks").join(source.name()).join(format!("{}.img", disk.name));
+        for partition in &disk.partitions {
+            check_file_system(&image, partition.span.base)
+                .map_err(|reason| format!("the file system of {} is damaged: {reason}", partition.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has e2fsck look at the file system `offset` bytes into `image`, and change nothing.
+fn check_file_system(image: &Path, offset: u64) -> Result<(), String> {
+    let programs = setup::file_system_programs().map_err(|error| error.to_string())?;
+    let file_system = format!("{}?offset={offset}", image.display());
+    let output = Command::new(programs.e2fsck).args(["-f", "-n", &file_system]).output();
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
 }
 
 fn reread(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    same_bytes(source, outcome, "reread")
-}
-
-/// Each guest has found what was written, all of it, and something else than its neighbour.
-fn same_bytes(source: &Source, outcome: &Outcome, check: &str) -> Result<(), String> {
-    let mut checksums = Vec::new();
-    for vm in source.vms().iter().filter(|vm| verdict::checks_itself(vm)) {
-        let found = verdict::findings(outcome, check, vm.name())?;
-        let found = |key: &str| found.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
-        if found("bytes") != WRITTEN_BYTES {
-            return Err(format!("guest `{}` has {} bytes instead of {WRITTEN_BYTES}", vm.name(), found("bytes")));
-        }
-        if checksums.contains(&found("sha256")) {
-            return Err(format!("guest `{}` has the same random bytes as its neighbour", vm.name()));
-        }
-        checksums.push(found("sha256"));
-    }
-    verdict::ended_well(outcome)
+    verdict::same_bytes(source, outcome, "reread")
 }
 
 fn fifty_rounds(source: &Source, outcome: &Outcome) -> Result<(), String> {

@@ -17,12 +17,14 @@ pub(crate) struct FileSystemPrograms {
     pub(crate) mke2fs: PathBuf,
     /// Changes what is in it.
     pub(crate) debugfs: PathBuf,
+    /// Checks it.
+    pub(crate) e2fsck: PathBuf,
 }
 
 impl FileSystemPrograms {
     /// The programs, where this machine has them.
     pub(crate) fn find() -> Option<Self> {
-        Some(Self { mke2fs: find("mke2fs")?, debugfs: find("debugfs")? })
+        Some(Self { mke2fs: find("mke2fs")?, debugfs: find("debugfs")?, e2fsck: find("e2fsck")? })
     }
 }
 
