@@ -22,6 +22,8 @@ impl Detours {
     pub(super) const NONE: Self = Self(0);
     /// The states of private interrupts in flight have been published, and have to be taken back when they end.
     pub(super) const PUBLISHED: Self = Self(1 << 12);
+    /// The first list register alone holds an SPI, or asks for notice.
+    pub(super) const FIRST_SPECIAL: Self = Self(1 << SPECIAL_SHIFT);
     /// Interrupts have been spilled: ends without a list register are to be counted.
     pub(super) const SPILLED: Self = Self(1 << 13);
     /// Other virtual CPUs are to be told that they have to flush.

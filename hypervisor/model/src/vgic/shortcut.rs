@@ -122,7 +122,9 @@ impl CpuInterface {
         intid: IntId,
         lrs: &mut impl ListRegisters,
     ) -> Kicks {
-        if self.forget_ended(vgic, vcpu, lrs) && self.deliver_shared_quick(vgic, vcpu, intid, lrs) {
+        let is_held = self.holds_ended(intid, lrs);
+        if (is_held || self.forget_ended(vgic, vcpu, lrs)) && self.deliver_shared_quick(vgic, vcpu, intid, is_held, lrs)
+        {
             return Kicks::NONE;
         }
         let kicks = self.inject_linked(vgic, vcpu, intid);
@@ -143,28 +145,57 @@ impl CpuInterface {
         self.detours.is_none()
     }
 
-    /// A linked SPI that this virtual CPU is to have goes past the latch, if nothing is in its list registers.
+    /// Whether the SPI `intid` was the last interrupt and the only one, and has ended: it is still in flight, and ours.
     #[inline(always)]
-    fn deliver_shared_quick(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) -> bool {
+    fn holds_ended(&self, intid: IntId, lrs: &impl ListRegisters) -> bool {
+        self.detours == Detours::FIRST_SPECIAL
+            && self.used == mask(0)
+            && self.watched == 0
+            && self.listed.first() == Some(&intid)
+            && self.have_all_ended(lrs)
+    }
+
+    /// A linked SPI that this virtual CPU is to have goes past the latch, if nothing is in its list registers; `is_held` says
+    /// that it was there itself, and is still in flight.
+    #[inline(always)]
+    fn deliver_shared_quick(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        intid: IntId,
+        is_held: bool,
+        lrs: &mut impl ListRegisters,
+    ) -> bool {
         let (Some(private), Some(word)) = (vgic.own(vcpu), vgic.word(vcpu, intid.word())) else { return false };
         let Some(routes) = word.routes else { return false };
         let (bank, bits) = (word.bank, intid.mask());
         let Some(holder) = routes.holder.get(intid.bit() as usize) else { return false };
-        if bank.linked.load(Relaxed) & bits == 0 || !self.have_all_ended(lrs) {
-            return false;
+        if is_held {
+            // What others have read of it, or asked of it, is not for this quick a look.
+            let published = bank.listed_taken.load(Relaxed) | bank.listed_active.load(Relaxed);
+            let requested = bank.clear_pending.load(SeqCst) | bank.clear_active.load(SeqCst);
+            if (published | requested | bank.set_active.load(SeqCst)) & bits != 0 {
+                return false;
+            }
+        } else {
+            if bank.linked.load(Relaxed) & bits == 0 || !self.have_all_ended(lrs) {
+                return false;
+            }
+            // Whoever holds it has yet to see that it has ended.
+            if bank.inflight.fetch_or(bits, SeqCst) & bits != 0 {
+                return false;
+            }
+            holder.store(vcpu as u8, SeqCst);
         }
-        // Whoever holds it has yet to see that it has ended.
-        if bank.inflight.fetch_or(bits, SeqCst) & bits != 0 {
-            return false;
-        }
-        holder.store(vcpu as u8, SeqCst);
         // First in flight, then the look at what others may take away: so one of the two sees the other.
         let deliverable = bank.enabled.load(SeqCst) & bank.group.load(SeqCst) & !bank.active.load(SeqCst) & bits;
         if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(intid.bit()) != vcpu {
-            bank.inflight.fetch_and(!bits, SeqCst);
+            if !is_held {
+                bank.inflight.fetch_and(!bits, SeqCst);
+            }
             return false;
         }
-        if self.used != 0 {
+        if !is_held && self.used != 0 {
             // Nobody but the owner writes the `inflight` bitmap of a private bank.
             private.bank.inflight.store(0, SeqCst);
             // The ends of interrupts deactivated the physical ones, unless those have come again since.
