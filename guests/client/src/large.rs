@@ -10,7 +10,7 @@ use rt::{Failure, Outcome, ensure, report, timer};
 const PAGES: usize = 64;
 const REQUEST: usize = PAGES * PAGE;
 /// How often a device is reset in the middle.
-const RESETS: u64 = 8;
+const RESETS: u64 = 48;
 /// How many requests are under way then.
 const DEPTH: usize = 4;
 /// How long a request may take.
@@ -90,7 +90,8 @@ fn scattered(slot: &mut Slot) -> Outcome {
 
 #[inline(never)]
 fn resets(slot: &mut Slot) -> Outcome {
-    const MARK: [u8; PAGE] = [0xa5; PAGE];
+    /// Short, so that all pages are marked before a device that went on would be done with them.
+    const MARK: [u8; 8] = [0xa5; 8];
     let area = area()?;
     for round in 0..RESETS {
         in_block(slot, |disk| {
@@ -100,7 +101,7 @@ fn resets(slot: &mut Slot) -> Outcome {
                 ensure!(taken.is_ok(), "read {index} of round {round} was not taken");
             }
             disk.kick();
-            timer::spin(round * 20);
+            timer::spin(round * 10);
             Ok(())
         })?;
         // The device was reset, so from here on the memory is nobody's but ours.
@@ -108,9 +109,9 @@ fn resets(slot: &mut Slot) -> Outcome {
         for page in pages() {
             page.write(&MARK);
         }
-        timer::spin(5000);
+        timer::spin(1000);
         for (index, page) in pages().enumerate() {
-            let mut bytes = [0; PAGE];
+            let mut bytes = [0; MARK.len()];
             page.read(&mut bytes);
             ensure!(bytes == MARK, "page {index} was written after the reset of round {round}");
         }
