@@ -2,6 +2,7 @@
 
 use crate::{failed, large};
 use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use rt::random::Random;
 use rt::shared::Shared;
 use rt::virtio::{Block, Error, Platform, Slot};
@@ -23,6 +24,21 @@ const PAGES: usize = 64;
 const STARTS: u64 = 8;
 /// How long a batch of requests may take.
 const BATCH_LIMIT_MICROSECONDS: u64 = 20_000_000;
+
+/// The longest time that a request of [`one_at_a_time`] took, in ticks.
+static LONGEST: AtomicU64 = AtomicU64::new(0);
+
+/// The longest time that one request took, in microseconds.
+pub(crate) fn longest_microseconds() -> u64 {
+    timer::microseconds(LONGEST.load(Ordering::Relaxed))
+}
+
+fn timed<R>(request: impl FnOnce() -> R) -> R {
+    let started = timer::now();
+    let result = request();
+    LONGEST.fetch_max(timer::now() - started, Ordering::Relaxed);
+    result
+}
 
 pub(crate) fn run(slot: &mut Slot) {
     let read_only = match open(slot) {
@@ -84,12 +100,13 @@ fn same(seed: u64, page: usize, bytes: &[u8]) -> Outcome {
 fn one_at_a_time(slot: &mut Slot, seed: u64) -> Outcome {
     let mut disk = open(slot)?;
     for page in 0..PAGES {
-        disk.write_blocks(page * SECTORS_PER_PAGE, &pattern(seed, page)).map_err(failed("a write"))?;
+        let bytes = pattern(seed, page);
+        timed(|| disk.write_blocks(page * SECTORS_PER_PAGE, &bytes)).map_err(failed("a write"))?;
     }
     disk.flush().map_err(failed("a flush"))?;
     let mut bytes = [0; PAGE];
     for page in (0..PAGES).rev() {
-        disk.read_blocks(page * SECTORS_PER_PAGE, &mut bytes).map_err(failed("a read"))?;
+        timed(|| disk.read_blocks(page * SECTORS_PER_PAGE, &mut bytes)).map_err(failed("a read"))?;
         same(seed, page, &bytes)?;
     }
     // A single sector in the middle of a page leaves its neighbours alone.

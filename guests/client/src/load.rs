@@ -15,7 +15,9 @@ pub(crate) fn run(mut slots: Slots) {
             }
             rounds += 1;
         }
-        println!("rounds={rounds}");
+        let (longest, limit) = (block::longest_microseconds(), machine().number("longest", u64::MAX));
+        println!("rounds={rounds} longest_request_us={longest}");
+        ensure!(longest <= limit, "one request took {longest} us");
         ensure!(rounds > 1, "there was time for {rounds} rounds only");
         Ok(())
     });

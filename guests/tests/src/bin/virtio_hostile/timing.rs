@@ -1,10 +1,10 @@
 //! When things happen: changes behind the device's back, resets in the middle, notifications without end.
 
-use crate::attack::{Fate, Field, Target, write_request};
+use crate::attack::{Fate, Field, Target, write_block_header, write_request};
 use crate::registers::outside;
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{self, Kind, register};
-use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, NEXT, Ring, WRITE};
+use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, INDIRECT, NEXT, Ring, WRITE};
 use core::sync::atomic::{AtomicBool, Ordering};
 use rt::{Outcome, cpu, ensure, report, timer};
 use spin::Mutex;
@@ -27,10 +27,13 @@ static AT_WORK: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(field: &mut Field) {
     let name = "12: descriptors that change behind the device's back do nothing that they could not say themselves";
+    let name_of_tables = "12: tables that change behind the device's back, and their lengths, do no more";
     if cpu::count() > 1 {
-        report::test(name, || race(field));
+        report::test(name, || race(field, spoil, lose));
+        report::test(name_of_tables, || race(field, spoil_table, lose_in_table));
     } else {
         report::skip(name, "there is one CPU");
+        report::skip(name_of_tables, "there is one CPU");
     }
     report::test("13: after a reset in the middle of requests nothing of them comes", || {
         field.each(|target| interrupted(target, |target| target.device.reset()))
@@ -68,7 +71,29 @@ fn spoil(_: usize) {
     AT_WORK.store(false, Ordering::Release);
 }
 
-fn race(field: &mut Field) -> Outcome {
+/// As [`spoil`], for the table of indirect descriptors and for the one that names it.
+fn spoil_table(_: usize) {
+    AT_WORK.store(true, Ordering::Release);
+    let ring = *RACE.lock();
+    let Some(ring) = ring else { return };
+    let places: ArrayVec<u64, 64> = outside().collect();
+    let mut places = places.iter().cycle();
+    let mut lengths = [48, 16, 0, 15, u32::MAX - 15, 1 << 20, 32].into_iter().cycle();
+    while RACING.load(Ordering::Acquire) {
+        let address = places.next().copied().unwrap_or(0);
+        for index in 0..3 {
+            let flags = if index == 0 { NEXT } else { NEXT | WRITE };
+            ring.set_indirect(index, Descriptor::new(address, u32::MAX, flags, index));
+            ring.set_indirect(index, Descriptor::new(ring.table(), 48, INDIRECT, 0));
+            ring.set_indirect(index, Descriptor::new(ring.data(0), 16, flags, 0xffff));
+        }
+        ring.set_descriptor(0, Descriptor::new(address, 48, INDIRECT, 0));
+        ring.set_descriptor(0, Descriptor::new(ring.table(), lengths.next().unwrap_or(0), INDIRECT, 0));
+    }
+    AT_WORK.store(false, Ordering::Release);
+}
+
+fn race(field: &mut Field, spoil: fn(usize), lose: fn(&mut Target<'_>) -> Outcome) -> Outcome {
     field.each(|target| {
         *RACE.lock() = Some(*target.ring);
         RACING.store(true, Ordering::Release);
@@ -91,6 +116,31 @@ fn lose(target: &mut Target<'_>) -> Outcome {
         target.device.notify(target.queue.into())?;
         if target.device.needs_reset()? {
             // Not `clear`: the other CPU is writing there.
+            target.ring.set_available_index(0);
+            target.start()?;
+        }
+    }
+    timer::spin(QUIET_MICROSECONDS);
+    target.device.reset()
+}
+
+/// As [`lose`], with requests in a table.
+fn lose_in_table(target: &mut Target<'_>) -> Outcome {
+    for _ in 0..RACES {
+        let direction = target.direction();
+        let ring = &mut *target.ring;
+        if target.device.kind == Kind::Block {
+            write_block_header(ring, 0, 0);
+            ring.set_indirect(0, Descriptor::new(ring.data(0), 16, NEXT, 1));
+            ring.set_indirect(1, Descriptor::new(ring.data(0x400), 512, NEXT | WRITE, 2));
+            ring.set_indirect(2, Descriptor::new(ring.data(0xf00), 1, WRITE, 0));
+        } else {
+            ring.set_indirect(0, Descriptor::new(ring.data(0), 16, direction, 0));
+        }
+        ring.set_descriptor(0, Descriptor::new(ring.table(), 48, INDIRECT, 0));
+        ring.offer(0);
+        target.device.notify(target.queue.into())?;
+        if target.device.needs_reset()? {
             target.ring.set_available_index(0);
             target.start()?;
         }
