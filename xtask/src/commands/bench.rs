@@ -3,7 +3,7 @@
 use crate::{
     bench::{
         self, Budgets, Finding, Group, Measured, Rows,
-        io::{self, Effort, Works},
+        io::{self, Effort, Throughput, Works},
     },
     setup,
     workspace::Workspace,
@@ -36,6 +36,9 @@ pub(super) struct Bench {
     /// With `io`: count instructions once, as the check before a change lands does, and leave out all else
     #[arg(long, requires = "subject", conflicts_with = "runs")]
     once: bool,
+    /// With `io`: compare rates alone, and count no instructions
+    #[arg(long, requires = "subject", conflicts_with_all = ["once", "update_budgets"])]
+    rates: bool,
     /// A model of cores, as QEMU names it; may be given more than once (default: cortex-a53 and max)
     #[arg(long, value_name = "MODEL", conflicts_with = "subject")]
     cpu: Vec<String>,
@@ -88,6 +91,10 @@ impl Bench {
         let effort = if self.once { Effort::Once } else { Effort::Repeatedly };
         let rows = io::rows(&all, effort);
         let works = Works::read(&io::works_path(workspace))?;
+        if self.rates {
+            let (_, is_short) = self.throughput(workspace, &works)?;
+            return Ok(if is_short { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
         let mut budgets = Budgets::read(&bench::budgets_path(workspace))?;
         let measured = io::counted(workspace, effort)?;
         if self.update_budgets {
@@ -97,23 +104,27 @@ impl Bench {
         let findings = bench::judge(&rows, &measured, budgets.of(io::CPU));
         io::print(&rows, &works, &measured, &findings);
         let mut refused = say(io::CPU, &findings);
-        let throughput = match self.runs {
-            _ if self.once => None,
-            0 => None,
-            runs => Some(io::throughput(workspace, &works, runs)?),
-        };
-        if let Some(throughput) = &throughput {
-            throughput.print();
-            for sentence in throughput.missed() {
-                refused = true;
-                println!("FAIL {}: {sentence}", io::CPU);
-            }
-        }
+        let (throughput, is_short) = self.throughput(workspace, &works)?;
+        refused |= is_short;
         let page = self.html.clone().unwrap_or_else(|| workspace.cache().join("bench/io.html"));
         let report = (io::CPU, &measured, findings.as_slice());
         io::write_page(&page, &setup::qemu_name(), &works, &rows, report, throughput.as_ref())?;
         println!("the page is {}", workspace.display(&page));
         Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Compares rates, where that is asked for. Gives whether one is too low.
+    fn throughput(&self, workspace: &Workspace, works: &Works) -> anyhow::Result<(Option<Throughput>, bool)> {
+        if self.once || self.runs == 0 {
+            return Ok((None, false));
+        }
+        let throughput = io::throughput(workspace, works, self.runs)?;
+        throughput.print();
+        let missed: Vec<String> = throughput.missed().collect();
+        for sentence in &missed {
+            println!("FAIL {}: {sentence}", io::CPU);
+        }
+        Ok((Some(throughput), !missed.is_empty()))
     }
 
     fn cpus(&self) -> Vec<String> {

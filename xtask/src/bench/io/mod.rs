@@ -14,7 +14,7 @@ mod throughput;
 mod works;
 
 pub(crate) use page::write as write_page;
-pub(crate) use throughput::{RUNS_DEFAULT, measure as throughput};
+pub(crate) use throughput::{RUNS_DEFAULT, Throughput, measure as throughput};
 pub(crate) use works::Works;
 
 use super::{Budgets, Finding, Measured, Rows, judge, print_table, rows::Group};

@@ -1,7 +1,7 @@
 //! The figures as a page that needs nothing else: a picture of the rates, and tables.
 
 use super::{
-    throughput::{Compared, Throughput},
+    throughput::{Compared, Throughput, Verdict},
     works::Works,
 };
 use crate::bench::{
@@ -78,10 +78,10 @@ fn rates(page: &mut String, picture: &Path, throughput: &Throughput) -> anyhow::
 fn row(page: &mut String, compared: &Compared) -> anyhow::Result<()> {
     let Compared { work, native, bulkhead, ratio, spread } = compared;
     let share = |value: Option<f64>| value.map_or(String::new(), |value| format!("{:.0} %", value * 100.0));
-    let (class, word) = match compared.is_reached() {
+    let (class, word) = match compared.verdict() {
         None => ("", ""),
-        Some(true) => ("good", "ok"),
-        Some(false) => ("bad", "TOO LITTLE"),
+        Some(verdict @ Verdict::Reached) => ("good", verdict.word()),
+        Some(verdict @ (Verdict::Missed | Verdict::Unsettled)) => ("bad", verdict.word()),
     };
     writeln!(
         page,
@@ -111,4 +111,28 @@ fn draw(throughput: &Throughput) -> anyhow::Result<String> {
         .collect();
     let legend = [(Platform::Bulkhead, "Bulkhead".to_owned()), (Platform::Xen, "best peer (quoted)".to_owned())];
     chart::draw_bars(&groups, &legend, "% of the bare board")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{Figure, Measured};
+
+    #[test]
+    fn the_page_has_the_figures_and_says_whose_others_are_quoted() {
+        let works = Works::parse(
+            "work = []\n[peers]\nsource = \"Measured <elsewhere>\"\n[peers.instructions]\nio-read-4k = { xen = 51750 }\n",
+        );
+        let rows =
+            Rows::parse("[[row]]\ngroup = \"io\"\nname = \"io-read-4k\"\ntitle = \"read of 4 KiB\"\nlimit = 24000\n");
+        let mut measured = Measured::default();
+        measured.of_mut(Platform::Bulkhead).insert("io-read-4k", Figure::once(23_456));
+        let path = std::env::temp_dir().join(format!("bulkhead-page-{}", std::process::id())).join("io.html");
+        write(&path, "QEMU", &works, &rows, ("cortex-a72", &measured, &[]), None).expect("written");
+        let page = std::fs::read_to_string(&path).expect("a page");
+        std::fs::remove_dir_all(path.parent().expect("a directory")).expect("removed");
+        for text in ["23,456", "51,750", "24,000", "Measured &lt;elsewhere&gt;", "quoted, not measured here"] {
+            assert!(page.contains(text), "{text} is missing: {page}");
+        }
+    }
 }
