@@ -1,5 +1,5 @@
-//! How often a run's driver domains ended, in which phase of a request, and for how long their clients waited: found in its
-//! output.
+//! How often a run's driver domains ended, in which phase of a request, and for how long their clients waited: found in
+//! its output.
 
 use crate::session::Outcome;
 use std::{collections::BTreeMap, fmt};

@@ -109,8 +109,8 @@ pub(crate) fn written(source: &Source, outcome: &Outcome) -> Result<(), String> 
     same_bytes(source, outcome, "write")
 }
 
-/// Judges a run in which each Linux guest has written, or read again, so much: what it found is all of what was written, and
-/// something else than its neighbour's.
+/// Judges a run in which each Linux guest has written, or read again, so much: what it found is all of what was
+/// written, and something else than its neighbour's.
 ///
 /// # Errors
 /// A sentence.

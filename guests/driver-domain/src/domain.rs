@@ -167,8 +167,8 @@ impl Domain {
         if let Some(kill) = kill {
             kill.kicked();
         }
-        // Each disk says by interrupt when its next command has finished. So this alone is no reason for another look, unless
-        // a client waits for room in a disk's queue.
+        // Each disk says by interrupt when its next command has finished. So this alone is no reason for another look,
+        // unless a client waits for room in a disk's queue.
         let has_finished = devices.block.poll(|tag, status| {
             if let Some(kill) = kill {
                 kill.strike(Phase::Done);

@@ -1,5 +1,5 @@
-//! The domain ends itself now and then, for a test of what its clients see of that: `driver-domain.kill=MILLISECONDS` on its
-//! command line says how long after each start, `driver-domain.kills=NUMBER` how often in all.
+//! The domain ends itself now and then, for a test of what its clients see of that: `driver-domain.kill=MILLISECONDS`
+//! on its command line says how long after each start, `driver-domain.kills=NUMBER` how often in all.
 //!
 //! It does so in the middle of a block request: which phase of one, and how it ends, is another with every start.
 

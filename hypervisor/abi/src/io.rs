@@ -1,9 +1,9 @@
 //! The wire between EL2 and a driver domain: one *channel* for each para-virtual device that the driver domain serves.
 //!
-//! A channel is a run of the driver domain's own RAM, named by a node of its device tree. EL2 writes requests into it and
-//! copies their data into its window; the driver domain writes completions, and frames or characters that arrive
-//! unasked. Neither side believes an index of the other's: each keeps its own copy of what it has produced and consumed,
-//! and masks with [`RING_ENTRIES`], which nothing in shared memory can change.
+//! A channel is a run of the driver domain's own RAM, named by a node of its device tree. EL2 writes requests into it
+//! and copies their data into its window; the driver domain writes completions, and frames or characters that arrive
+//! unasked. Neither side believes an index of the other's: each keeps its own copy of what it has produced and
+//! consumed, and masks with [`RING_ENTRIES`], which nothing in shared memory can change.
 //!
 //! ```text
 //! offset     bytes
@@ -16,13 +16,13 @@
 //! ```
 //!
 //! Every number is little-endian, and the counters run freely modulo 2³². Whoever produces writes the entry, then a
-//! store-release of the counter; whoever consumes loads the counter with acquire. To sleep, a consumer stores the counter
-//! that it has reached into the event word, passes a full barrier, and looks once more: the producer notifies if the
-//! event word lies in what it has just produced ([`is_notification_due`], as VIRTIO 1.2, 2.7.10 has it).
+//! store-release of the counter; whoever consumes loads the counter with acquire. To sleep, a consumer stores the
+//! counter that it has reached into the event word, passes a full barrier, and looks once more: the producer notifies
+//! if the event word lies in what it has just produced ([`is_notification_due`], as VIRTIO 1.2, 2.7.10 has it).
 //!
 //! The data of a large block request need not pass through the window: where the device that serves it takes *grants*
-//! ([`FEATURE_GRANTS`]), the window has a list of [`Segment`]s instead, the client's own memory as that device sees it. The
-//! driver domain hands them to its device and reaches none of them itself. A grant lasts from the request to its
+//! ([`FEATURE_GRANTS`]), the window has a list of [`Segment`]s instead, the client's own memory as that device sees it.
+//! The driver domain hands them to its device and reaches none of them itself. A grant lasts from the request to its
 //! completion, or until EL2 has reset the driver domain's devices.
 //!
 //! What this module leaves out: who checks what. EL2 treats every byte that it reads here as a claim.
@@ -64,14 +64,14 @@ pub mod control {
     pub const RECEPTIONS_CONSUMED: u64 = 0x180;
     /// Written by EL2 when the driver domain starts: the generation that completions must carry.
     pub const GENERATION: u64 = 0x1c0;
-    /// Written by the driver domain, in channel 0 alone: its heartbeat. EL2 rings the doorbell once in a while and wants to
-    /// find another value the next time; a driver domain whose word stays the same, or 0, is taken for dead. It may set
-    /// [`HEARTBEAT_WAITING`](super::HEARTBEAT_WAITING).
+    /// Written by the driver domain, in channel 0 alone: its heartbeat. EL2 rings the doorbell once in a while and
+    /// wants to find another value the next time; a driver domain whose word stays the same, or 0, is taken for dead.
+    /// It may set [`HEARTBEAT_WAITING`](super::HEARTBEAT_WAITING).
     pub const HEARTBEAT: u64 = 0x200;
 }
 
-/// A bit of the heartbeat word: the driver domain waits for a device. The word may stay the same then; it is the deadline of
-/// its requests alone that the driver domain is held to.
+/// A bit of the heartbeat word: the driver domain waits for a device. The word may stay the same then; it is the
+/// deadline of its requests alone that the driver domain is held to.
 pub const HEARTBEAT_WAITING: u32 = 1 << 31;
 
 /// What a request asks for.
@@ -163,8 +163,8 @@ pub struct Request {
     pub length: u32,
     /// The number of an [`Operation`].
     pub operation: u16,
-    /// 0: the data is in the window. Otherwise so many [`Segment`]s are there, at most [`SEGMENTS_MAX`], which have `length`
-    /// bytes together.
+    /// 0: the data is in the window. Otherwise so many [`Segment`]s are there, at most [`SEGMENTS_MAX`], which have
+    /// `length` bytes together.
     pub segments: u16,
 }
 
@@ -235,9 +235,9 @@ const _: () = {
 };
 
 /// The function id of "attach": the driver domain says what stands behind channel `x1`. `x2` is the capacity in sectors
-/// of 512 bytes (block) or the MTU in bytes (network), `x3` a set of the `FEATURE_` bits, `x4` the logical block size in
-/// bytes (block): a power of two from 512 to 4096. Returns 0, or -3 (invalid parameter), and then nothing has changed. It may be
-/// repeated: clients of a block device that has changed its size are told.
+/// of 512 bytes (block) or the MTU in bytes (network), `x3` a set of the `FEATURE_` bits, `x4` the logical block size
+/// in bytes (block): a power of two from 512 to 4096. Returns 0, or -3 (invalid parameter), and then nothing has
+/// changed. It may be repeated: clients of a block device that has changed its size are told.
 pub const FUNCTION_ATTACH: u32 = 0xc600_0010;
 
 /// The function id of "ready": every channel is attached, and clients may start. Returns 0. "Complete" for each channel
@@ -262,8 +262,8 @@ pub const FEATURE_FLUSH: u64 = 1 << 1;
 pub const FEATURE_DISCARD: u64 = 1 << 2;
 /// A bit of [`FUNCTION_ATTACH`]: the device does [`Operation::WriteZeroes`].
 pub const FEATURE_WRITE_ZEROES: u64 = 1 << 3;
-/// A bit of [`FUNCTION_ATTACH`]: the device moves data itself, and takes grants. EL2 gives them to a driver domain whose
-/// devices it can reset, and ignores the bit elsewhere.
+/// A bit of [`FUNCTION_ATTACH`]: the device moves data itself, and takes grants. EL2 gives them to a driver domain
+/// whose devices it can reset, and ignores the bit elsewhere.
 pub const FEATURE_GRANTS: u64 = 1 << 4;
 /// Every bit that there is; a call with others is refused.
 pub const FEATURES: u64 = FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD | FEATURE_WRITE_ZEROES | FEATURE_GRANTS;
@@ -275,12 +275,13 @@ pub const FEATURES: u64 = FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD | 
 ///
 /// - block: `bulkhead,disk` (a cell: the number of the virtio disk in the order of the slots; absent for a RAM disk),
 ///   `bulkhead,ram-disk` (two cells: address; two cells: size), `bulkhead,partition` (the name of a GPT partition) or
-///   `bulkhead,range` (two cells: first byte; two cells: bytes) or neither (the whole disk), `bulkhead,read-only` (empty);
+///   `bulkhead,range` (two cells: first byte; two cells: bytes) or neither (the whole disk), `bulkhead,read-only`
+/// (empty);
 /// - network: `local-mac-address` (6 bytes), `bulkhead,rate-limit` (a cell: bytes a second, absent for none).
 pub const CHANNEL_COMPATIBLE: &str = "bulkhead,channel";
 
-/// The `compatible` string of the node that gives the doorbell: an edge-triggered interrupt (`interrupts`), raised when a
-/// channel has requests that the driver domain asked to be told of.
+/// The `compatible` string of the node that gives the doorbell: an edge-triggered interrupt (`interrupts`), raised when
+/// a channel has requests that the driver domain asked to be told of.
 pub const DOORBELL_COMPATIBLE: &str = "bulkhead,doorbell";
 
 /// Whether a producer that has gone from `old` to `new` entries notifies a consumer that waits for `event` to be passed

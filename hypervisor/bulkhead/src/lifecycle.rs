@@ -1,8 +1,8 @@
 //! A virtual machine's life: prepared, running, stopping, off. A first start and a restart are one path.
 //!
-//! Nothing waits: whoever stops a machine marks it and kicks its cores; each core parks its virtual CPUs when it sees the
-//! mark; the last to park takes the next step; preparation goes on in steps between which the core looks at its other
-//! virtual CPUs.
+//! Nothing waits: whoever stops a machine marks it and kicks its cores; each core parks its virtual CPUs when it sees
+//! the mark; the last to park takes the next step; preparation goes on in steps between which the core looks at its
+//! other virtual CPUs.
 
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
@@ -128,8 +128,8 @@ fn log_restart(vm: &Vm) {
     }
 }
 
-/// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then its
-/// images are copied, then it starts. Or one step of the way from a driver domain's last stop to being off.
+/// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then
+/// its images are copied, then it starts. Or one step of the way from a driver domain's last stop to being off.
 #[inline(never)]
 pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
     if vm.phase() == Phase::Abandoning {

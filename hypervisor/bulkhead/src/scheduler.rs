@@ -84,8 +84,8 @@ impl Core {
         self.set_aside()
     }
 
-    /// Preparing a machine takes its turn like a virtual CPU: a guest that restarts all the time costs its neighbours on the
-    /// core no more than one that computes all the time. Returns whether it is the turn of the virtual CPUs.
+    /// Preparing a machine takes its turn like a virtual CPU: a guest that restarts all the time costs its neighbours
+    /// on the core no more than one that computes all the time. Returns whether it is the turn of the virtual CPUs.
     #[cold]
     #[inline(never)]
     fn is_preparation_over(&mut self, now: Ticks) -> bool {
@@ -121,8 +121,8 @@ impl Core {
             let mut to_prepare = None;
             if !self.advance_lives_once(&mut to_prepare) {
                 if let Some(time) = deadline_at(self.watch) {
-                    // A core that belongs to one virtual CPU sets no other deadline, and that one is the core's own: the guest
-                    // cannot mask it.
+                    // A core that belongs to one virtual CPU sets no other deadline, and that one is the core's own:
+                    // the guest cannot mask it.
                     timer::set_deadline(Some(time));
                 }
                 return to_prepare;
@@ -130,8 +130,8 @@ impl Core {
         }
     }
 
-    /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again. That
-    /// ends: the next phase of a stopping machine is none that this function ends.
+    /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again.
+    /// That ends: the next phase of a stopping machine is none that this function ends.
     fn advance_lives_once(&mut self, to_prepare: &mut Option<&'static Vm>) -> bool {
         let mut changed = false;
         for index in 0..self.vcpus.len() {
@@ -361,8 +361,8 @@ fn activate(machine: &Machine, number: usize, mut active: u32) {
     }
 }
 
-/// Makes the virtual CPU that core `number` is about to run go on with what its devices have left over: the kick that was
-/// to see to it has been taken by another one of the core.
+/// Makes the virtual CPU that core `number` is about to run go on with what its devices have left over: the kick that
+/// was to see to it has been taken by another one of the core.
 #[cold]
 #[inline(never)]
 fn remind(machine: &Machine, number: usize) {

@@ -1,7 +1,8 @@
 //! Driver domains are watched, stopped when something is wrong with them, and started again, as often as they may be.
 //!
-//! Nothing waits for one: the core of its virtual CPU 0 has a deadline for the next look (`scheduler`), which interrupts it
-//! whatever the guest does there. A driver domain that may not start again leaves its clients errors, not silence.
+//! Nothing waits for one: the core of its virtual CPU 0 has a deadline for the next look (`scheduler`), which
+//! interrupts it whatever the guest does there. A driver domain that may not start again leaves its clients errors, not
+//! silence.
 //!
 //! What this module leaves out: what is wrong and what is too often (`model::io::watch`).
 

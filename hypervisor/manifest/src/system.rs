@@ -1,4 +1,5 @@
-//! The types: what a system description says. What must hold between them is in `validate`, how they are written in `record`.
+//! The types: what a system description says. What must hold between them is in `validate`, how they are written in
+//! `record`.
 
 use alloc::{string::String, vec::Vec};
 
@@ -69,10 +70,11 @@ pub struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         Self {
-            // A tenth of what a person takes for a stop, and yet far more than an emulated core is kept waiting by a busy host.
+            // A tenth of what a person takes for a stop, and yet far more than an emulated core is kept waiting by a
+            // busy host.
             heartbeat_ms: 500,
-            // A disk that has to spin up, or to try a sector again, answers within this; Linux complains of a task that has been
-            // waiting for twelve times as long.
+            // A disk that has to spin up, or to try a sector again, answers within this; Linux complains of a task that
+            // has been waiting for twelve times as long.
             request_ms: 10_000,
             startup_ms: 10_000,
             restart_limit: None,
@@ -171,8 +173,8 @@ impl Service {
     }
 }
 
-/// A physical device in the address space of the machine that owns it, at its physical address: one instance, or several
-/// equal ones side by side.
+/// A physical device in the address space of the machine that owns it, at its physical address: one instance, or
+/// several equal ones side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
     /// Its name on the board, such as `virtio-mmio`.
@@ -189,8 +191,8 @@ pub struct Assigned {
     pub trigger: Trigger,
     /// Whether it reads and writes memory by itself: what it does there is its owner's doing, and EL2 cannot check it.
     pub dma: bool,
-    /// The stores after which an instance does nothing any more, be it to memory or to its interrupt. They are made before
-    /// its owner starts and after it has stopped.
+    /// The stores after which an instance does nothing any more, be it to memory or to its interrupt. They are made
+    /// before its owner starts and after it has stopped.
     pub silence: Vec<Store>,
 }
 

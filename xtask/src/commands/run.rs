@@ -64,8 +64,8 @@ pub(super) struct Run {
     /// Make the system's disks anew, in place of those that earlier runs have left
     #[arg(long, conflicts_with = "kernel")]
     fresh: bool,
-    /// Have the driver domain end itself this long after each start, such as 500ms, in another phase of a block request and
-    /// in another way each time; without a terminal, Linux guests write and verify 64 MiB meanwhile
+    /// Have the driver domain end itself this long after each start, such as 500ms, in another phase of a block request
+    /// and in another way each time; without a terminal, Linux guests write and verify 64 MiB meanwhile
     #[arg(long, value_name = "EVERY", conflicts_with = "kernel", value_parser = parse_milliseconds)]
     kill_driver_domain: Option<u64>,
     #[command(flatten)]

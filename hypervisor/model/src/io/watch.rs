@@ -1,9 +1,9 @@
 //! The watch over a driver domain: whether it is alive, what it is blamed for, and how often it may start again.
 //!
-//! EL2 looks at it once in a heartbeat period. The driver domain has to show by then that it has run since the last look, at
-//! which its doorbell was rung; that it has not kept a request for too long; and, before it serves, that it is not taking
-//! too long to start. So a look costs the same whatever the load, requests carry no time, and whatever goes wrong is seen a
-//! period later at most than it could be.
+//! EL2 looks at it once in a heartbeat period. The driver domain has to show by then that it has run since the last
+//! look, at which its doorbell was rung; that it has not kept a request for too long; and, before it serves, that it is
+//! not taking too long to start. So a look costs the same whatever the load, requests carry no time, and whatever goes
+//! wrong is seen a period later at most than it could be.
 //!
 //! What this module leaves out: clocks, and how a driver domain is stopped (`bulkhead`).
 

@@ -1,4 +1,5 @@
-//! When the driver domain is away: what waits for it, what it gets again when it is back, and what fails if it never is.
+//! When the driver domain is away: what waits for it, what it gets again when it is back, and what fails if it never
+//! is.
 //!
 //! What this module leaves out: when it is away, and who decides that it stays so (`io::watch`).
 
@@ -35,8 +36,8 @@ impl Service {
         }
     }
 
-    /// The driver domain starts, with devices that were reset and zeroed rings: nothing that it completes is taken for the
-    /// work of its predecessor.
+    /// The driver domain starts, with devices that were reset and zeroed rings: nothing that it completes is taken for
+    /// the work of its predecessor.
     ///
     /// # Errors
     /// The channel is not in its memory.
@@ -47,18 +48,19 @@ impl Service {
         self.channel.restart(memory)
     }
 
-    /// The driver domain serves the channel. What was out when its predecessor died is posted again, by and by, as it calls
-    /// [`Service::complete`] or the client notifies: in the order in which it first went out, and before anything else.
-    /// Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and characters
-    /// that may have been sent are not sent again.
+    /// The driver domain serves the channel. What was out when its predecessor died is posted again, by and by, as it
+    /// calls [`Service::complete`] or the client notifies: in the order in which it first went out, and before anything
+    /// else. Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and
+    /// characters that may have been sent are not sent again.
     pub fn serve_again(&mut self) {
         if self.provider == Provider::Away {
             self.provider = Provider::Replaying { after: 0 };
         }
     }
 
-    /// The driver domain does not come back. What is out fails, so much at one go: [`Outcome::again`] says whether there is
-    /// more. What comes later fails at once: I/O errors from a disk, no random numbers, frames and characters dropped.
+    /// The driver domain does not come back. What is out fails, so much at one go: [`Outcome::again`] says whether
+    /// there is more. What comes later fails at once: I/O errors from a disk, no random numbers, frames and characters
+    /// dropped.
     ///
     /// # Errors
     /// The client broke the protocol, and its device needs a reset: nothing waits any more.
@@ -71,8 +73,8 @@ impl Service {
         self.conclude(outcome, wires)
     }
 
-    /// The watch looks. Gives the driver domain's heartbeat word, and in how many looks in a row the same request was the oldest
-    /// that is out: of a disk or a source of random numbers, whose clients wait.
+    /// The watch looks. Gives the driver domain's heartbeat word, and in how many looks in a row the same request was
+    /// the oldest that is out: of a disk or a source of random numbers, whose clients wait.
     pub fn look(&mut self, provider: &impl GuestMemory) -> Sight {
         let waits = matches!(self.kind, ServiceKind::Block | ServiceKind::Entropy);
         let oldest = if waits { self.flights.next_after(0).map_or(0, |(sequence, _)| sequence) } else { 0 };
@@ -117,8 +119,8 @@ impl Service {
         Ok(false)
     }
 
-    /// Whether the request with this sequence number, if there is one, has been posted to the driver domain that there is now,
-    /// and not only to its predecessor.
+    /// Whether the request with this sequence number, if there is one, has been posted to the driver domain that there
+    /// is now, and not only to its predecessor.
     #[inline]
     pub(super) const fn has_posted(&self, sequence: u64) -> bool {
         match self.provider {
@@ -195,7 +197,8 @@ impl Service {
         Ok(false)
     }
 
-    /// Gives the next chain of queue `index` back with an error, by way of `place`. Returns whether there may be another.
+    /// Gives the next chain of queue `index` back with an error, by way of `place`. Returns whether there may be
+    /// another.
     fn refuse_one<M: GuestMemory>(&mut self, index: u16, place: u8, wires: &Wires<'_, M>) -> Result<bool, Broken> {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
         let Some(chain) = self.flights.chain_mut(place) else { return Ok(false) };
