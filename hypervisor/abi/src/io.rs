@@ -70,8 +70,8 @@ pub mod control {
     pub const HEARTBEAT: u64 = 0x200;
 }
 
-/// A bit of the heartbeat word: the driver domain waits for a device. The word may stay the same then; it is the
-/// deadline of its requests alone that the driver domain is held to.
+/// A bit of the heartbeat word: the driver domain waits for a device. The word may stay the same then for as long as a
+/// request may be out.
 pub const HEARTBEAT_WAITING: u32 = 1 << 31;
 
 /// What a request asks for.
@@ -275,8 +275,8 @@ pub const FEATURES: u64 = FEATURE_READ_ONLY | FEATURE_FLUSH | FEATURE_DISCARD | 
 ///
 /// - block: `bulkhead,disk` (a cell: the number of the virtio disk in the order of the slots; absent for a RAM disk),
 ///   `bulkhead,ram-disk` (two cells: address; two cells: size), `bulkhead,partition` (the name of a GPT partition) or
-///   `bulkhead,range` (two cells: first byte; two cells: bytes) or neither (the whole disk), `bulkhead,read-only`
-/// (empty);
+///   `bulkhead,range` (two cells: first byte; two cells: bytes) or neither (the whole disk),
+///   `bulkhead,read-only` (empty);
 /// - network: `local-mac-address` (6 bytes), `bulkhead,rate-limit` (a cell: bytes a second, absent for none).
 pub const CHANNEL_COMPATIBLE: &str = "bulkhead,channel";
 

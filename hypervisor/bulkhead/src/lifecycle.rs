@@ -129,16 +129,22 @@ fn log_restart(vm: &Vm) {
 }
 
 /// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then
-/// its images are copied, then it starts. Or one step of the way from a driver domain's last stop to being off.
+/// its images are copied, then it starts. Or one step of the way from a driver domain's last stop to being off. Returns
+/// whether the next step can follow at once: not as long as devices may still write to the memory.
 #[inline(never)]
-pub fn prepare(machine: &'static Machine, vm: &'static Vm) {
+pub fn prepare(machine: &'static Machine, vm: &'static Vm) -> bool {
     if vm.phase() == Phase::Abandoning {
-        return supervision::abandon(machine, vm);
+        supervision::abandon(machine, vm);
+        return true;
     }
     if vm.virtio.iter().any(VirtioDevice::has_grants) {
-        // A device may still write to this memory. It is looked at again at the next step.
-        return;
+        return false;
     }
+    prepare_memory(machine, vm);
+    true
+}
+
+fn prepare_memory(machine: &'static Machine, vm: &'static Vm) {
     let mut progress = vm.progress.lock();
     let size = vm.ram.size();
     if *progress < size {

@@ -29,7 +29,9 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
                 }
             }
             Work::Prepare(vm) => {
-                lifecycle::prepare(machine, vm);
+                if !lifecycle::prepare(machine, vm) {
+                    core.put_off_preparation();
+                }
                 take_own_interrupts(machine, number);
             }
             Work::Idle => {

@@ -21,6 +21,9 @@ use vdev::Ticks;
 /// How long a virtual CPU runs before the next one of its core does, in parts of a second.
 const SLICES_PER_SECOND: u64 = 100;
 
+/// How often a core looks whether a preparation that was put off can go on, in parts of a second.
+const RETRIES_PER_SECOND: u64 = 1000;
+
 /// What a core does next.
 pub enum Work {
     /// Run this virtual CPU of the core.
@@ -99,6 +102,16 @@ impl Core {
             self.prepare_until = None;
         }
         is_over
+    }
+
+    /// Looks at the machine that it prepares again a little later: something has to end first, and the core is others'
+    /// meanwhile.
+    #[cold]
+    #[inline(never)]
+    pub fn put_off_preparation(&mut self) {
+        self.preparing = None;
+        let later = timer::now().0.saturating_add(timer::frequency() / RETRIES_PER_SECOND);
+        self.watch = self.watch.min(Ticks(later));
     }
 
     /// What there is to do without a virtual CPU.

@@ -22,11 +22,11 @@ const ENDS_LOGGED_MAX: u32 = 256;
 pub fn limits(watch: &manifest::Watch) -> Limits {
     let ticks = |milliseconds: u32| timer::frequency().saturating_mul(u64::from(milliseconds)) / 1000;
     Limits {
-        heartbeat: ticks(watch.heartbeat_ms),
-        request: ticks(watch.request_ms),
-        startup: ticks(watch.startup_ms),
+        heartbeat_ticks: ticks(watch.heartbeat_ms),
+        request_ticks: ticks(watch.request_ms),
+        startup_ticks: ticks(watch.startup_ms),
         restarts_max: watch.restart_limit,
-        window: ticks(watch.restart_window_ms),
+        window_ticks: ticks(watch.restart_window_ms),
     }
 }
 
@@ -133,7 +133,7 @@ pub fn judge(machine: &Machine, vm: &Vm) -> Judgement {
              reason above, or raise its restart_limit; then start the system again",
             vm.name,
             limits.restarts_max.unwrap_or(0),
-            limits.window / timer::frequency()
+            limits.window_ticks / timer::frequency()
         );
     } else if is_logged(vm) {
         log::info!("vm {} restarts (start {})", vm.name, vm.starts.load(Ordering::Relaxed) + 1);

@@ -15,15 +15,15 @@ use vdev::Ticks;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The time between two looks: in it, the driver domain has to run once.
-    pub heartbeat: u64,
+    pub heartbeat_ticks: u64,
     /// How long a block or entropy request may be out.
-    pub request: u64,
+    pub request_ticks: u64,
     /// How long it may take from its start until it is ready.
-    pub startup: u64,
+    pub startup_ticks: u64,
     /// The most restarts in `window`; without it there is no limit.
     pub restarts_max: Option<u32>,
     /// The time that starts with a restart, and in which others count.
-    pub window: u64,
+    pub window_ticks: u64,
 }
 
 /// Why a driver domain is stopped.
@@ -123,7 +123,7 @@ impl Watch {
     /// It starts.
     pub const fn start(&mut self, now: Ticks) {
         self.life = Life::Starting { since: now };
-        self.due = Ticks(now.0.saturating_add(self.limits.heartbeat));
+        self.due = Ticks(now.0.saturating_add(self.limits.heartbeat_ticks));
         self.alive = now;
     }
 
@@ -155,23 +155,25 @@ impl Watch {
     /// # Errors
     /// What it is blamed for.
     pub fn look(&mut self, now: Ticks, sight: Sight) -> Result<(), Failure> {
-        self.due = Ticks(now.0.saturating_add(self.limits.heartbeat));
+        self.due = Ticks(now.0.saturating_add(self.limits.heartbeat_ticks));
         match self.life {
             Life::Off => Ok(()),
             Life::Starting { since } => {
-                let is_late = now.0.saturating_sub(since.0) >= self.limits.startup;
+                let is_late = now.0.saturating_sub(since.0) >= self.limits.startup_ticks;
                 if is_late { Err(Failure::NeverReady) } else { Ok(()) }
             }
             Life::Serving { beat } => {
                 // The first of these looks may have come right after the request.
-                let waited = u64::from(sight.looks.saturating_sub(1)).saturating_mul(self.limits.heartbeat);
-                if waited >= self.limits.request {
+                let waited = u64::from(sight.looks.saturating_sub(1)).saturating_mul(self.limits.heartbeat_ticks);
+                if waited >= self.limits.request_ticks {
                     return Err(Failure::Stuck);
                 }
-                // As long as it waits for a device, it is held to what it waits for.
-                if sight.beat == beat && sight.beat & HEARTBEAT_WAITING == 0 {
+                if sight.beat == beat {
+                    // One that waits for a device has as long as a request, whichever device it is.
+                    let is_waiting = sight.beat & HEARTBEAT_WAITING != 0;
+                    let allowed = if is_waiting { self.limits.request_ticks } else { self.limits.heartbeat_ticks };
                     let silent = now.0.saturating_sub(self.alive.0);
-                    return if silent >= self.limits.heartbeat { Err(Failure::Silent) } else { Ok(()) };
+                    return if silent >= allowed { Err(Failure::Silent) } else { Ok(()) };
                 }
                 self.life = Life::Serving { beat: sight.beat };
                 self.alive = now;
@@ -191,7 +193,7 @@ impl Watch {
     /// It has been stopped. Counts that, and says what follows.
     pub fn end(&mut self, now: Ticks) -> Judgement {
         self.life = Life::Off;
-        if self.restarts == 0 || now.0.saturating_sub(self.window_start.0) >= self.limits.window {
+        if self.restarts == 0 || now.0.saturating_sub(self.window_start.0) >= self.limits.window_ticks {
             self.window_start = now;
             self.restarts = 0;
         }
@@ -207,8 +209,13 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { heartbeat: 100, request: 1000, startup: 500, restarts_max: Some(2), window: 10_000 };
+    const LIMITS: Limits = Limits {
+        heartbeat_ticks: 100,
+        request_ticks: 1000,
+        startup_ticks: 500,
+        restarts_max: Some(2),
+        window_ticks: 10_000,
+    };
 
     fn serving() -> Watch {
         let mut watch = Watch::new(LIMITS);
@@ -255,13 +262,22 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_for_a_device_is_held_to_its_requests() {
+    fn one_that_waits_for_a_device_has_as_long_as_a_request() {
         let mut watch = serving();
         for turn in 1..8 {
             assert_eq!(look(&mut watch, turn * 100, HEARTBEAT_WAITING | 5), Ok(()));
         }
         let stuck = Sight { beat: HEARTBEAT_WAITING | 5, looks: 11 };
         assert_eq!(watch.look(Ticks(900), stuck), Err(Failure::Stuck));
+    }
+
+    #[test]
+    fn one_that_waits_for_a_console_for_ever_is_found_though_no_request_says_so() {
+        let mut watch = serving();
+        for turn in 1..=10 {
+            assert_eq!(look(&mut watch, turn * 100, HEARTBEAT_WAITING | 5), Ok(()));
+        }
+        assert_eq!(look(&mut watch, 1100, HEARTBEAT_WAITING | 5), Err(Failure::Silent));
     }
 
     #[test]
