@@ -57,7 +57,7 @@ struct Place {
 /// All requests of a channel that are out.
 pub struct Flights {
     flights: [Place; FLIGHTS_MAX],
-    /// Places of `flights` in use, a bit each.
+    /// Places of `flights` in use, a bit each; those that this channel does not have are in use for ever.
     used: u128,
     /// Grows with every request; its low bits are replaced by the place.
     round: u64,
@@ -70,12 +70,14 @@ const PLACE_BITS: u32 = 7;
 const _: () = assert!(FLIGHTS_MAX == 1 << PLACE_BITS, "a sequence number carries its place");
 
 impl Flights {
-    /// Nothing out; at most `chains` requests with a waiting chain at a time.
-    pub fn new(chains: usize) -> Self {
+    /// Nothing out; at most `depth` requests at a time, whether anybody still waits for them or not, and at most `chains`
+    /// chains that are kept.
+    pub fn new(depth: usize, chains: usize) -> Self {
         let none = Place { sequence: 0, flight: None };
         let mut pool = Vec::new();
         pool.resize_with(chains.min(FLIGHTS_MAX), Chain::new);
-        Self { flights: [none; FLIGHTS_MAX], used: 0, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
+        let used = u128::MAX.checked_shl(depth as u32).unwrap_or(0);
+        Self { flights: [none; FLIGHTS_MAX], used, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
     }
 
     /// Whether another request can go out.
@@ -155,8 +157,8 @@ impl Flights {
     }
 
     /// How many are out.
-    pub fn count(&self) -> u32 {
-        self.used.count_ones()
+    pub fn count(&self) -> usize {
+        self.flights.iter().filter(|entry| entry.flight.is_some()).count()
     }
 }
 
@@ -172,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_request_lands_once() {
-        let mut flights = Flights::new(4);
+        let mut flights = Flights::new(FLIGHTS_MAX, 4);
         let sequence = flights.depart(flight(Waiter::Nobody)).unwrap();
         assert_eq!(flights.land(sequence), Some(flight(Waiter::Nobody)));
         assert_eq!(flights.land(sequence), None);
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_number_of_an_earlier_request_in_the_same_place_is_forged() {
-        let mut flights = Flights::new(4);
+        let mut flights = Flights::new(FLIGHTS_MAX, 4);
         let first = flights.depart(flight(Waiter::Nobody)).unwrap();
         flights.land(first);
         let second = flights.depart(flight(Waiter::Nobody)).unwrap();
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn no_more_go_out_than_the_ring_holds() {
-        let mut flights = Flights::new(0);
+        let mut flights = Flights::new(FLIGHTS_MAX, 0);
         let all: Vec<_> = core::iter::from_fn(|| flights.depart(flight(Waiter::Nobody))).collect();
         assert_eq!(all.len(), FLIGHTS_MAX);
         assert!(!flights.has_room());
@@ -201,8 +203,25 @@ mod tests {
     }
 
     #[test]
+    fn no_more_go_out_than_the_channel_is_deep_whoever_waits() {
+        let mut flights = Flights::new(2, 2);
+        let mut depart = || {
+            let place = flights.take_chain().unwrap();
+            let sequence = flights.depart(flight(Waiter::Chain { queue: 0, place }));
+            flights.orphan(None);
+            sequence
+        };
+        let first = depart().unwrap();
+        assert!(depart().is_some());
+        assert_eq!(depart(), None);
+        assert_eq!((flights.has_room(), flights.count()), (false, 2));
+        flights.land(first).unwrap();
+        assert!(flights.has_room());
+    }
+
+    #[test]
     fn what_is_out_is_found_in_the_order_in_which_it_went() {
-        let mut flights = Flights::new(0);
+        let mut flights = Flights::new(FLIGHTS_MAX, 0);
         let numbers: Vec<_> = (0..3).filter_map(|_| flights.depart(flight(Waiter::Nobody))).collect();
         flights.land(numbers[0]);
         // Takes the place of the first, and is the last all the same.
@@ -218,7 +237,7 @@ mod tests {
 
     #[test]
     fn chains_of_a_queue_that_is_gone_are_free_again_and_its_requests_still_land() {
-        let mut flights = Flights::new(2);
+        let mut flights = Flights::new(FLIGHTS_MAX, 2);
         let places = [flights.take_chain().unwrap(), flights.take_chain().unwrap()];
         assert_eq!(flights.take_chain(), None);
         let first = flights.depart(flight(Waiter::Chain { queue: 0, place: places[0] })).unwrap();

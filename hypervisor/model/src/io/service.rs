@@ -12,7 +12,7 @@ mod receiving;
 use super::block::Disk;
 use super::channel::{Channel, Forged};
 use super::counters::{Counters, add};
-use super::flights::Flights;
+use super::flights::{FLIGHTS_MAX, Flights};
 use super::window::{Run, Window};
 use crate::virtqueue::{Features, QueueError, Virtqueue};
 use abi::io::{self, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
@@ -27,7 +27,8 @@ const BYTES_MAX: u32 = 256 << 10;
 /// The most completions that are taken at one go, and receptions.
 const COMPLETIONS_MAX: u32 = 64;
 const RECEPTIONS_MAX: u32 = 64;
-/// How many block requests wait for the driver domain at a time: each keeps its chain, and so many chains fill 32 KiB.
+/// How many block requests are out at a time: each keeps its chain, and so many chains fill 32 KiB. Those that the client
+/// has forgotten count: however often it resets its device, it keeps no more of the disk busy, or of its memory granted.
 const BLOCK_DEPTH: usize = 30;
 /// How many requests for random bytes do.
 const ENTROPY_DEPTH: usize = 4;
@@ -145,18 +146,18 @@ impl Service {
     /// A device whose channel lies at `base` in the driver domain's memory, `size` bytes of it.
     pub fn new(kind: ServiceKind, base: u64, size: u64) -> Self {
         let pages = size.saturating_sub(REQUEST_WINDOW) / WINDOW_PAGE_SIZE;
-        let depth = match kind {
-            ServiceKind::Block => BLOCK_DEPTH,
-            ServiceKind::Entropy => ENTROPY_DEPTH,
-            // One place, to look at a chain before it goes back; receiving takes several.
-            ServiceKind::Network | ServiceKind::Console => MERGED_MAX,
+        let (depth, chains) = match kind {
+            ServiceKind::Block => (BLOCK_DEPTH, BLOCK_DEPTH),
+            ServiceKind::Entropy => (ENTROPY_DEPTH, ENTROPY_DEPTH),
+            // One chain, to look at it before it goes back; receiving takes several.
+            ServiceKind::Network | ServiceKind::Console => (FLIGHTS_MAX, MERGED_MAX),
         };
         Self {
             kind,
             channel: Channel::new(base),
             window: Window::new(usize::try_from(pages).unwrap_or(usize::MAX)),
             text_size_max: pages.min(64).wrapping_mul(WINDOW_PAGE_SIZE),
-            flights: Flights::new(depth),
+            flights: Flights::new(depth, chains),
             grants_out: 0,
             queues: [const { None }; QUEUES_MAX],
             stalled: 0,
@@ -182,7 +183,7 @@ impl Service {
     }
 
     /// Requests that are out.
-    pub fn out(&self) -> u32 {
+    pub fn out(&self) -> usize {
         self.flights.count()
     }
 

@@ -127,6 +127,30 @@ fn a_client_that_resets_in_the_middle_has_to_wait_for_the_device() {
 }
 
 #[test]
+fn a_client_that_resets_again_and_again_has_no_more_granted_than_one_that_does_not() {
+    let mut stage = disk(FEATURE_GRANTS);
+    let mut rounds = 0;
+    while stage.service.counters().queue(0).requests < 30 && rounds < 40 {
+        stage.ask(0, IN, 0, LARGE);
+        stage.notify(0).unwrap();
+        // An interrupt handler sets the device up again while the store that resets it is held.
+        stage.service.reset();
+        stage.available[0] = 0;
+        stage.put(MEMORY_BASE.0 + 0x802, &[0; 2]);
+        stage.start(0);
+        rounds += 1;
+    }
+    stage.ask(0, IN, 0, LARGE);
+    assert_eq!(stage.notify(0), Ok(Outcome::default()));
+    assert_eq!((rounds, stage.service.out()), (30, 30));
+    let first = stage.request().unwrap();
+    stage.reply(&completion_of(&first, LARGE));
+    stage.complete().unwrap();
+    // There was room for one again.
+    assert_eq!((stage.service.out(), stage.service.counters().queue(0).requests), (30, 31));
+}
+
+#[test]
 fn a_forged_completion_ends_no_grant() {
     let mut stage = disk(FEATURE_GRANTS);
     stage.ask(0, IN, 0, LARGE);
