@@ -59,17 +59,13 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     for device in &vm.virtio {
         device.reset();
     }
-    for (client, index) in &vm.channels {
-        if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
-            device.suspend();
-        }
+    for channel in machine.channels(vm) {
+        channel.device.suspend();
     }
     vm.assigned.stop(&machine.gic);
     // Only now: a real device may have been writing to memory that was granted.
-    for (client, index) in &vm.channels {
-        if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
-            device.end_grants();
-        }
+    for channel in machine.channels(vm) {
+        channel.device.end_grants();
     }
     // One that parked early may have been turned on by one that parked late.
     for power in &vm.power {
@@ -175,10 +171,8 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
         slot.reset();
     }
     vm.vgic.reset();
-    for (client, index) in &vm.channels {
-        if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
-            device.restart_channel(&vm.ram);
-        }
+    for channel in machine.channels(vm) {
+        channel.device.restart_channel(&vm.ram);
     }
     if let Some(core) = vm.core_of(0) {
         vm.assigned.start(&machine.gic, core);

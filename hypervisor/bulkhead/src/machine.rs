@@ -2,6 +2,7 @@
 
 use crate::entropy::Pool;
 use crate::guest_cpu::GuestCpu;
+use crate::virtio::VirtioDevice;
 use crate::vm::Vm;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -40,6 +41,14 @@ pub struct Machine {
     map: Mutex<Option<HypMap>>,
     /// What each core runs: 0, or 1 + VM number * 16 + virtual CPU number. For the epitaph alone.
     running: [AtomicU32; CORES_MAX],
+}
+
+/// What a driver domain serves by one of its channels.
+pub struct Channel {
+    /// Whose device it is.
+    pub client: &'static Vm,
+    /// The device.
+    pub device: &'static VirtioDevice,
 }
 
 impl Machine {
@@ -130,6 +139,18 @@ impl Machine {
             }
         }
         is_own_core_concerned
+    }
+
+    /// What the driver domain `provider` serves by channel `number`.
+    pub fn channel(&self, provider: &Vm, number: usize) -> Option<Channel> {
+        let (client, index) = *provider.channels.get(number)?;
+        let client = self.vms.get(client)?;
+        Some(Channel { client, device: client.virtio.get(index)? })
+    }
+
+    /// What the driver domain `provider` serves, in the order of its channels.
+    pub fn channels(&self, provider: &Vm) -> impl Iterator<Item = Channel> {
+        (0..provider.channels.len()).filter_map(|number| self.channel(provider, number))
     }
 
     /// The virtual machine that owns the physical interrupt `intid`.

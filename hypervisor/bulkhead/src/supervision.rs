@@ -7,8 +7,8 @@
 //! What this module leaves out: what is wrong and what is too often (`model::io::watch`).
 
 use crate::lifecycle;
-use crate::machine::Machine;
-use crate::virtio::{self, VirtioDevice};
+use crate::machine::{Channel, Machine};
+use crate::virtio;
 use crate::vm::{Phase, Vm};
 use arch::timer;
 use core::sync::atomic::Ordering;
@@ -30,17 +30,9 @@ pub fn limits(watch: &manifest::Watch) -> Limits {
     }
 }
 
-/// The device behind channel `number` of `provider`, and whose it is.
-fn client_of<'a>(machine: &'a Machine, provider: &Vm, number: usize) -> Option<(&'a Vm, &'a VirtioDevice)> {
-    let (client, index) = provider.channels.get(number)?;
-    let client = machine.vms.get(*client)?;
-    Some((client, client.virtio.get(*index)?))
-}
-
 /// Whether `vm` serves somebody who is not off for good.
 fn is_needed(machine: &Machine, vm: &Vm) -> bool {
-    let clients = vm.channels.iter().filter_map(|(client, _)| machine.vms.get(*client));
-    clients.into_iter().any(|client| client.phase() != Phase::Off)
+    machine.channels(vm).any(|channel| channel.client.phase() != Phase::Off)
 }
 
 /// Looks at the driver domains of `core` whose time it is. Gives the time of the next look.
@@ -63,9 +55,8 @@ pub fn look(machine: &'static Machine, core: usize) -> Ticks {
 
 fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) {
     let mut sight = Sight { beat: 0, looks: 0 };
-    for number in 0..vm.channels.len() {
-        let Some((_, device)) = client_of(machine, vm, number) else { continue };
-        let seen = device.look(&vm.ram);
+    for (number, channel) in machine.channels(vm).enumerate() {
+        let seen = channel.device.look(&vm.ram);
         if number == 0 {
             sight.beat = seen.beat;
         }
@@ -156,7 +147,7 @@ pub fn note_ready(vm: &Vm) {
 pub fn abandon(machine: &'static Machine, vm: &'static Vm) {
     let Some(core) = vm.core_of(0) else { return };
     let mut progress = vm.progress.lock();
-    let Some((client, device)) = client_of(machine, vm, *progress as usize) else {
+    let Some(Channel { client, device }) = machine.channel(vm, *progress as usize) else {
         drop(progress);
         lifecycle::finish(machine, vm, Phase::Abandoning);
         machine.summon(core, core);

@@ -8,7 +8,7 @@
 use crate::fast::leave;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::lifecycle;
-use crate::machine::Machine;
+use crate::machine::{Channel, Machine};
 use crate::supervision;
 use crate::vm::Vm;
 use abi::io;
@@ -410,19 +410,16 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         return Verdict::Resume;
     }
     if function == io::FUNCTION_READY {
-        for (client, index) in &provider.channels {
-            if let Some(device) = machine.vms.get(*client).and_then(|client| client.virtio.get(*index)) {
-                device.serve_again();
-            }
+        for channel in machine.channels(provider) {
+            channel.device.serve_again();
         }
         supervision::note_ready(provider);
         lifecycle::release_clients(machine, provider, guest.core);
         vcpu.context.x[0] = psci::SUCCESS;
         return leave(vcpu, Left::Reschedule);
     }
-    let client = usize::try_from(channel).ok().and_then(|channel| provider.channels.get(channel));
-    let client = client.and_then(|(vm, index)| machine.vms.get(*vm).map(|vm| (vm, *index)));
-    let Some((client, Some(device))) = client.map(|(vm, index)| (vm, vm.virtio.get(index))) else {
+    let channel = usize::try_from(channel).ok().and_then(|channel| machine.channel(provider, channel));
+    let Some(Channel { client, device }) = channel else {
         vcpu.context.x[0] = io::INVALID_PARAMETER;
         return Verdict::Resume;
     };
