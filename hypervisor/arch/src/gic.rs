@@ -242,6 +242,13 @@ impl Gic {
         }
     }
 
+    /// Disables SPI `intid`: what is pending or active of it stays so. Numbers beyond the controller's are ignored.
+    pub fn disable_spi(&self, intid: u32) {
+        if let Some(register) = self.distributor.icenabler.get((intid / 32) as usize) {
+            register.set(1 << (intid % 32));
+        }
+    }
+
     /// Sends SPI `intid` to `core` from now on. Numbers beyond the controller's are ignored.
     pub fn route_spi(&self, intid: u32, core: usize) {
         let Some(register) = self.distributor.irouter.get(intid as usize) else { return };

@@ -3,11 +3,15 @@
 //!
 //! What EL2 does for them: it takes each interrupt once, on the core of the virtual CPU that the guest has routed it to, and
 //! it silences the devices before their owner starts and after it has stopped.
+//!
+//! On a core that the owner shares with others, an interrupt may come in their time, to wake the owner: once, and then not
+//! before the owner's next turn. Else a device that its owner leaves unserved could interrupt its neighbours at will.
 
 use crate::vm::Vm;
 use alloc::vec::Vec;
 use arch::device_window::DeviceWindow;
 use arch::gic::Gic;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 use manifest::{Store, Trigger};
 use model::vgic::{IntId, SPI_WORDS};
 
@@ -55,6 +59,10 @@ pub struct Assigned {
     devices: Vec<AssignedDevices>,
     /// The INTIDs of their interrupts: bit `n` of word `w` is SPI `32 w + n`.
     interrupts: [u32; SPI_WORDS],
+    /// Those that are disabled, or come to another core than their virtual CPU's, until that has its next turn.
+    displaced: [AtomicU32; SPI_WORDS],
+    /// How many of them there are; for a moment one more or, modulo 2³², one less, but not 0 where one is.
+    displaced_count: AtomicU32,
 }
 
 impl Assigned {
@@ -66,7 +74,12 @@ impl Assigned {
                 *word |= 1 << (intid % 32);
             }
         }
-        Self { devices, interrupts }
+        Self {
+            devices,
+            interrupts,
+            displaced: [const { AtomicU32::new(0) }; SPI_WORDS],
+            displaced_count: AtomicU32::new(0),
+        }
     }
 
     /// The interrupts, physical and virtual ones alike: they have the same numbers.
@@ -104,9 +117,40 @@ impl Assigned {
     pub fn start(&self, gic: &Gic, core: usize) {
         self.devices.iter().for_each(AssignedDevices::silence);
         for intid in self.interrupts() {
+            let _ = self.place(intid);
             gic.quiesce_spi(intid);
             gic.enable_spi(intid, core);
         }
+    }
+
+    /// Whether an interrupt waits for the next turn of a virtual CPU.
+    #[inline(always)]
+    pub fn has_displaced(&self) -> bool {
+        self.displaced_count.load(Ordering::SeqCst) != 0
+    }
+
+    fn displace(&self, intid: u32) {
+        let spi = intid.wrapping_sub(SPI_INTID);
+        let bit = 1 << (spi % 32);
+        if let Some(word) = self.displaced.get((spi / 32) as usize)
+            && word.fetch_or(bit, Ordering::SeqCst) & bit == 0
+        {
+            self.displaced_count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The interrupt `intid` is displaced no more. Returns whether it was.
+    fn place(&self, intid: u32) -> bool {
+        let spi = intid.wrapping_sub(SPI_INTID);
+        let bit = 1 << (spi % 32);
+        let was_displaced = self
+            .displaced
+            .get((spi / 32) as usize)
+            .is_some_and(|word| word.fetch_and(!bit, Ordering::SeqCst) & bit != 0);
+        if was_displaced {
+            self.displaced_count.fetch_sub(1, Ordering::SeqCst);
+        }
+        was_displaced
     }
 
     /// Has them do nothing any more: what a request of the past would write to memory that is being cleared, or would be
@@ -126,9 +170,43 @@ impl Assigned {
 /// takes a detour over the first.
 #[inline(never)]
 pub fn reroute(gic: &Gic, vm: &Vm, intid: u32) {
-    if vm.assigned.has(intid)
-        && let Some(core) = vm.vgic.target(IntId::new(intid)).and_then(|vcpu| vm.core_of(vcpu))
-    {
-        gic.route_spi(intid, core);
+    if vm.assigned.has(intid) {
+        settle(gic, vm, intid, || {});
+    }
+}
+
+/// The physical interrupt `intid` of `vm` has come to a core where `vm` does not run: it does not come there again before
+/// its virtual CPU has had a turn.
+#[cold]
+#[inline(never)]
+pub fn hold_back(gic: &Gic, vm: &Vm, intid: u32) {
+    settle(gic, vm, intid, || gic.disable_spi(intid));
+}
+
+/// Has `intid` come to the core of its virtual CPU if that is there; else it waits for it, and `away` says how.
+fn settle(gic: &Gic, vm: &Vm, intid: u32, away: impl FnOnce()) {
+    let Some(vcpu) = vm.vgic.target(IntId::new(intid)) else { return };
+    let Some(core) = vm.core_of(vcpu) else { return };
+    if !vm.is_at_hand(vcpu) {
+        away();
+        vm.assigned.displace(intid);
+        // The virtual CPU looks for such interrupts when it has said that it is there.
+        fence(Ordering::SeqCst);
+        if !vm.is_at_hand(vcpu) {
+            return;
+        }
+    }
+    let _ = vm.assigned.place(intid);
+    gic.enable_spi(intid, core);
+}
+
+/// Virtual CPU `vcpu` of `vm` has its turn on `core`: what waited for it comes.
+#[cold]
+#[inline(never)]
+pub fn bring_back(gic: &Gic, vm: &Vm, vcpu: usize, core: usize) {
+    for intid in vm.assigned.interrupts() {
+        if vm.vgic.target(IntId::new(intid)) == Some(vcpu) && vm.assigned.place(intid) {
+            gic.enable_spi(intid, core);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! A virtual CPU stays loaded while nothing else needs the core, so that the common case, one virtual CPU a core, never
 //! switches.
 
+use crate::assigned;
 use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::Machine;
@@ -351,6 +352,9 @@ fn blame(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
 fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
     let guest = &mut vcpu.guest;
     guest.vm.set_loaded(guest.index);
+    if guest.vm.assigned.has_displaced() {
+        assigned::bring_back(&machine.gic, guest.vm, guest.index, number);
+    }
     guest.virtual_interface.load();
     let active = guest.interface.load(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
     if active != 0 {

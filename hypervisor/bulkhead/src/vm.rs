@@ -382,6 +382,11 @@ impl Vm {
         self.sharing.load(Ordering::Relaxed) & 1 << vcpu == 0 || self.needs_wake(vcpu)
     }
 
+    /// Whether virtual CPU `vcpu` is on its core, or has it alone.
+    pub fn is_at_hand(&self, vcpu: usize) -> bool {
+        self.sharing.load(Ordering::Relaxed) & 1 << vcpu == 0 || self.away.load(Ordering::SeqCst) & 1 << vcpu == 0
+    }
+
     #[inline(never)]
     fn needs_wake(&self, vcpu: usize) -> bool {
         fence(Ordering::SeqCst);

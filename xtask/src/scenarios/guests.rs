@@ -9,6 +9,9 @@ const RESETS_MIN: usize = 10;
 /// The exits of a guest that raises interrupts beside those: it starts twice, sets its controller up, and prints some lines.
 const OTHER_EXITS_MAX: u64 = 4000;
 
+/// The exits of a guest that computes for three seconds: its output, and what Bulkhead itself does on its core.
+const NEIGHBOUR_EXITS_MAX: u64 = 5000;
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &str, system, limit_seconds, icount, verdict| Scenario {
         name: name.to_owned(),
@@ -54,6 +57,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         ),
         expectations("CPUs turned off and on in any state of their interrupts start clean and lose none", "test-power"),
         disturbance("a CPU that waits for what never comes sleeps", "test-waits", 4, every_guest_passes),
+        scenario(
+            "a device's interrupt that its owner never serves costs the owner's neighbours nothing",
+            "test-alarm",
+            60,
+            None,
+            neighbour_is_left_alone,
+        ),
         Scenario {
             // The model that has most of what must not leak.
             cpu: Some("max"),
@@ -90,16 +100,30 @@ pub(super) fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
 /// each would double that.
 fn one_exit_each(source: &Source, outcome: &Outcome) -> Result<(), String> {
     every_guest_passes(source, outcome)?;
-    let number = |prefix: &str, line: Option<&str>| {
-        line.and_then(|line| line.strip_prefix(prefix)?.split(' ').next()?.parse::<u64>().ok())
-            .ok_or_else(|| format!("nobody has said `{prefix}`"))
-    };
-    let raised = number("raised ", outcome.guest_lines("owner").find(|line| line.starts_with("raised ")))?;
-    let counted = "[bulkhead] vm owner: exits=";
-    let exits = number(counted, outcome.lines.iter().map(String::as_str).find(|line| line.starts_with(counted)))?;
+    let raised = number_after("[owner] raised ", outcome)?;
+    let exits = number_after("[bulkhead] vm owner: exits=", outcome)?;
     println!("     exits: {exits} for {raised} interrupts");
     if exits > raised + OTHER_EXITS_MAX {
         return Err(format!("{raised} interrupts cost {exits} exits"));
+    }
+    Ok(())
+}
+
+/// The number that follows `prefix` in a line.
+fn number_after(prefix: &str, outcome: &Outcome) -> Result<u64, String> {
+    let rest = outcome.lines.iter().find_map(|line| line.strip_prefix(prefix));
+    rest.and_then(|rest| rest.split(' ').next()?.parse().ok()).ok_or_else(|| format!("nobody has said `{prefix}`"))
+}
+
+/// A core is interrupted for an owner once in each of the owner's turns there, of which one that is off has none; and for
+/// Bulkhead's own deadlines.
+fn neighbour_is_left_alone(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_guest_passes(source, outcome)?;
+    let rounds = number_after("[attacker] rounds=", outcome)?;
+    let exits = number_after("[bulkhead] vm neighbour: exits=", outcome)?;
+    println!("     exits of the neighbour: {exits} in {rounds} attempts");
+    if exits > NEIGHBOUR_EXITS_MAX {
+        return Err(format!("{rounds} attempts cost the neighbour {exits} exits"));
     }
     Ok(())
 }

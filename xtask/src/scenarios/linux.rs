@@ -51,7 +51,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             .to_owned(),
         system: "test-assigned",
         cpu: None,
-        command_line: "bulkhead.write=64 bulkhead.selfcheck",
+        command_line: "bulkhead.write=16 bulkhead.selfcheck",
         damage: Damage::None,
         limit_seconds: 300,
         icount: None,

@@ -9,6 +9,7 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod assembler;
 mod kicks;
 mod meter;
@@ -25,6 +26,7 @@ rt::entry!(main);
 fn main() -> ! {
     interrupts::mask();
     match machine().parameter("attack").unwrap_or("random") {
+        "alarm" => alarm::run(),
         "kicks" => kicks::run(),
         "none" => meter::run(),
         "power" => power::run(),
