@@ -98,15 +98,15 @@ pub(crate) fn whole_run(source: &Source, outcome: &Outcome) -> Result<(), String
     ended_well(outcome)
 }
 
-/// What each guest writes where it is told to, in bytes.
-const WRITTEN_BYTES: &str = "67108864";
+/// What each guest writes where it is told to write 64 MiB, in bytes.
+pub(crate) const WRITTEN_BYTES: u64 = 64 << 20;
 
-/// Judges a run in which each Linux guest has written 64 MiB and read them again.
+/// Judges a run in which each Linux guest has written `bytes` and read them again.
 ///
 /// # Errors
 /// A sentence.
-pub(crate) fn written(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    same_bytes(source, outcome, "write")
+pub(crate) fn written(source: &Source, outcome: &Outcome, bytes: u64) -> Result<(), String> {
+    same_bytes(source, outcome, "write", bytes)
 }
 
 /// Judges a run in which each Linux guest has written, or read again, so much: what it found is all of what was
@@ -114,13 +114,14 @@ pub(crate) fn written(source: &Source, outcome: &Outcome) -> Result<(), String> 
 ///
 /// # Errors
 /// A sentence.
-pub(crate) fn same_bytes(source: &Source, outcome: &Outcome, check: &str) -> Result<(), String> {
+pub(crate) fn same_bytes(source: &Source, outcome: &Outcome, check: &str, bytes: u64) -> Result<(), String> {
+    let bytes = bytes.to_string();
     let mut checksums = Vec::new();
     for vm in source.vms().iter().filter(|vm| checks_itself(vm)) {
         let found = findings(outcome, check, vm.name())?;
         let found = |key: &str| found.get(key).cloned().unwrap_or_else(|| "nothing".to_owned());
-        if found("bytes") != WRITTEN_BYTES {
-            return Err(format!("guest `{}` has {} bytes instead of {WRITTEN_BYTES}", vm.name(), found("bytes")));
+        if found("bytes") != bytes {
+            return Err(format!("guest `{}` has {} bytes instead of {bytes}", vm.name(), found("bytes")));
         }
         if checksums.contains(&found("sha256")) {
             return Err(format!("guest `{}` has the same random bytes as its neighbour", vm.name()));

@@ -42,8 +42,8 @@ pub(super) struct Bench {
     /// A model of cores, as QEMU names it; may be given more than once (default: cortex-a53 and max)
     #[arg(long, value_name = "MODEL", conflicts_with = "subject")]
     cpu: Vec<String>,
-    /// Measure another hypervisor too, with the same guest
-    #[arg(long, value_name = "NAME", conflicts_with = "subject")]
+    /// Measure another hypervisor too, with the same guest; `io` quotes its figures
+    #[arg(long, value_name = "NAME")]
     peer: Option<Peer>,
     /// Write the figures for other programs
     #[arg(long, value_name = "FILE", conflicts_with = "subject")]
@@ -90,6 +90,12 @@ impl Bench {
         let all = Rows::read(&bench::rows_path(workspace))?;
         let effort = if self.once { Effort::Once } else { Effort::Repeatedly };
         let rows = io::rows(&all, effort);
+        if self.peer.is_some() {
+            println!(
+                "Xen is quoted, not measured: its back ends need a Linux of their own as dom0, with tools that no package \
+                 sets up without it. The figures and their source are in guests/bench/io.toml"
+            );
+        }
         let works = Works::read(&io::works_path(workspace))?;
         if self.rates {
             let (_, is_short) = self.throughput(workspace, &works)?;

@@ -83,6 +83,12 @@ impl Run {
         let terminal = std::io::stdin().is_terminal();
         let source = self.source(workspace)?;
         let alone = self.kernel.is_some();
+        ensure!(
+            self.kill_driver_domain.is_none() || source.driver().is_some(),
+            "--kill-driver-domain: system `{}` has no driver domain; start one that has, such as {}",
+            source.name(),
+            super::DEFAULT_SYSTEM
+        );
         let work = match self.kill_driver_domain {
             _ if terminal || alone => "",
             None => "bulkhead.selfcheck",
@@ -115,7 +121,12 @@ impl Run {
         let judged = if terminal || alone {
             verdict::ended_well(&outcome)
         } else if self.kill_driver_domain.is_some() {
-            verdict::written(&prepared.source, &outcome)
+            verdict::written(&prepared.source, &outcome, verdict::WRITTEN_BYTES).and_then(|()| {
+                match restarts.pauses.len() {
+                    0 => Err("the driver domain has not restarted once; let it end itself sooner".to_owned()),
+                    _ => Ok(()),
+                }
+            })
         } else {
             verdict::whole_run(&prepared.source, &outcome)
         };

@@ -82,6 +82,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, written, reread, crash]).collect()
 }
 
+/// What each guest writes to its disk, its own or a driver domain's.
+const OWN_BYTES: u64 = 16 << 20;
+
 /// The clock's alarm has rung on each CPU of its owner's, and what was written to either disk is there.
 fn own_hardware(source: &Source, outcome: &Outcome) -> Result<(), String> {
     verdict::whole_run(source, outcome)?;
@@ -92,7 +95,7 @@ fn own_hardware(source: &Source, outcome: &Outcome) -> Result<(), String> {
             return Err(format!("guest `alpha` has found {key}={} instead of {expected}", found(key)));
         }
     }
-    verdict::written(source, outcome)
+    verdict::written(source, outcome, OWN_BYTES)
 }
 
 /// How often the driver domain is restarted at least while its clients write.
@@ -110,7 +113,7 @@ fn written_despite_restarts(source: &Source, outcome: &Outcome) -> Result<(), St
     if let Some(phase) = PHASES.iter().find(|phase| !restarts.phases.contains_key(**phase)) {
         return Err(format!("the driver domain has never ended itself while a request was {phase}"));
     }
-    verdict::written(source, outcome)
+    verdict::written(source, outcome, verdict::WRITTEN_BYTES)
 }
 
 /// What the neighbour writes while a guest resets itself, in bytes.
@@ -145,7 +148,7 @@ fn check_file_system(image: &Path, offset: u64) -> Result<(), String> {
 }
 
 fn reread(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    verdict::same_bytes(source, outcome, "reread")
+    verdict::same_bytes(source, outcome, "reread", verdict::WRITTEN_BYTES)
 }
 
 fn fifty_rounds(source: &Source, outcome: &Outcome) -> Result<(), String> {
