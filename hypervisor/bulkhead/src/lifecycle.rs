@@ -133,11 +133,16 @@ pub fn prepare(machine: &'static Machine, vm: &'static Vm) -> bool {
         supervision::abandon(machine, vm);
         return true;
     }
-    if vm.virtio.iter().any(VirtioDevice::has_grants) {
+    if has_granted(vm) {
         return false;
     }
     prepare_memory(machine, vm);
     true
+}
+
+/// Whether devices of its driver domain may still write to the memory of `vm`.
+pub fn has_granted(vm: &Vm) -> bool {
+    vm.virtio.iter().any(VirtioDevice::has_grants)
 }
 
 fn prepare_memory(machine: &'static Machine, vm: &'static Vm) {

@@ -3,7 +3,7 @@
 use crate::entropy::Pool;
 use crate::guest_cpu::GuestCpu;
 use crate::virtio::VirtioDevice;
-use crate::vm::Vm;
+use crate::vm::{Phase, Vm};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
@@ -110,9 +110,10 @@ impl Machine {
             .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
     }
 
-    /// Makes `core`, which this is, look at its driver domains, if it has any.
+    /// Makes `core`, which this is, look at its driver domains, and at the machines that it prepares, if it has any.
     pub fn call_watch(&self, core: usize) {
-        if self.vms.iter().any(|vm| vm.is_driver_domain() && vm.core_of(0) == Some(core)) {
+        let is_looked_at = |vm: &Vm| vm.is_driver_domain() || vm.phase() == Phase::Preparing;
+        if self.vms.iter().any(|vm| vm.core_of(0) == Some(core) && is_looked_at(vm)) {
             self.summon(core, core);
         }
     }

@@ -172,7 +172,12 @@ impl Core {
                         self.discard(index);
                     }
                 }
-                Phase::Preparing | Phase::Abandoning if number == 0 => *to_prepare = Some(vm),
+                Phase::Preparing | Phase::Abandoning if number == 0 => {
+                    // One that has to wait keeps no other of the core waiting.
+                    if to_prepare.is_none_or(lifecycle::has_granted) {
+                        *to_prepare = Some(vm);
+                    }
+                }
                 Phase::StoppingForOff | Phase::StoppingForReset => {
                     // As long as this one is not parked, the machine cannot go on to its next phase.
                     if !vm.is_parked(number) {

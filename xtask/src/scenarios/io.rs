@@ -44,6 +44,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario("a client without Linux uses every kind of para-virtual device", "test-io"),
         scenario("two clients with two and four CPUs share a disk and a switch", "test-io-clients"),
+        scenario("clients that reset themselves in the middle of large reads start clean", "test-io-resets"),
         Scenario {
             // Ticks are counted, so a busy host must not look like a busy neighbour.
             icount: Some(4),
