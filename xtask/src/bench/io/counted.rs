@@ -40,6 +40,9 @@ const DISK_REQUESTS: [(&str, &str, u64); 4] = [
     ("io-disk-read-1m", "read-1m", 128),
     ("io-disk-write-1m", "write-1m", 128),
 ];
+/// The same with a disk that the guest has itself.
+const ASSIGNED_REQUESTS: [(&str, &str, u64); 2] =
+    [("io-assigned-read-4k", "read-4k", 2000), ("io-assigned-read-1m", "read-1m", 128)];
 /// Where the peer serves: `bench-io-guests.toml`.
 const PEER: &str = "server=10.0.2.102:7001";
 /// How often it is asked, and what is sent to it, in pieces of 64 KiB.
@@ -95,8 +98,14 @@ pub(super) fn measure(workspace: &Workspace, effort: Effort) -> anyhow::Result<M
         let virtio = real.machine.virtio.as_ref().context("the system has no devices")?;
         let mut bare = starts::bare(workspace, &words, virtio, true)?;
         bare.args(AT_ONCE);
-        measured.of_mut(Platform::Native).extend(medians(&starts::run_bare(&bare)?)?);
-        measured.of_mut(Platform::Bulkhead).extend(medians(&real.run()?.0)?);
+        let mut assigned = Hosted::new(workspace, "bench-assigned", &words, true)?;
+        assigned.use_disk(PathBuf::from(NULL_DISK));
+        assigned.machine.extra.extend(AT_ONCE.map(Into::into));
+        let native = starts::run_bare(&bare)?;
+        measured.of_mut(Platform::Native).extend(medians(&native, &DISK_REQUESTS)?);
+        measured.of_mut(Platform::Native).extend(medians(&native, &ASSIGNED_REQUESTS)?);
+        measured.of_mut(Platform::Bulkhead).extend(medians(&real.run()?.0, &DISK_REQUESTS)?);
+        measured.of_mut(Platform::Bulkhead).extend(medians(&assigned.run()?.0, &ASSIGNED_REQUESTS)?);
     }
     Ok(measured)
 }
@@ -178,9 +187,9 @@ fn exits_of_frames(outcome: &Outcome) -> anyhow::Result<Figure> {
     Ok(Figure { rounds, total, empty: 0 })
 }
 
-fn medians(reports: &Reports) -> anyhow::Result<Figures> {
+fn medians(reports: &Reports, rows: &[(&'static str, &'static str, u64)]) -> anyhow::Result<Figures> {
     let mut figures = Figures::default();
-    for (row, work, _) in DISK_REQUESTS {
+    for (row, work, _) in rows {
         figures.insert(row, Figure::once(report(reports, work)?.median));
     }
     Ok(figures)

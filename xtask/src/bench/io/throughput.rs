@@ -26,6 +26,8 @@ const SHARED_MEMORY: &str = "/dev/shm";
 /// The host, as QEMU's user network shows it to guests.
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const SYSTEM: &str = "bench-io";
+/// The system whose guest has the devices itself.
+const ASSIGNED_SYSTEM: &str = "bench-assigned";
 
 /// One comparison, done.
 #[derive(Clone, Debug)]
@@ -100,7 +102,7 @@ impl Throughput {
             let best = work.quoted.best_share();
             let best = best.map_or(String::new(), |share| format!("best peer {:.0} %", share * 100.0));
             let line = format!(
-                "  {:<40} native {native:>8.1} {unit:<5} Bulkhead {bulkhead:>8.1} {unit:<5} {:>5.1} % ({:.0}–{:.0})  {limit:<13} \
+                "  {:<48} native {native:>8.1} {unit:<5} Bulkhead {bulkhead:>8.1} {unit:<5} {:>5.1} % ({:.0}–{:.0})  {limit:<13} \
                  {best:<14} {verdict}",
                 work.title,
                 ratio * 100.0,
@@ -120,14 +122,14 @@ impl Throughput {
                 Verdict::Reached => None,
                 Verdict::Missed => Some(format!(
                     "`{}` reaches {} of the bare board's rate, and must reach {}",
-                    work.name,
+                    work.title,
                     percent(*ratio),
                     percent(work.at_least.unwrap_or(0.0))
                 )),
                 Verdict::Unsettled => Some(format!(
                     "`{}` reached between {} and {} of the bare board's rate, which says nothing: leave this machine to \
                      itself and try again",
-                    work.name,
+                    work.title,
                     percent(spread.0),
                     percent(spread.1)
                 )),
@@ -136,7 +138,7 @@ impl Throughput {
     }
 }
 
-/// Runs the bare board and Bulkhead `runs` times each, by turns.
+/// Runs the bare board, Bulkhead, and Bulkhead with the devices in the guest's own hands `runs` times each, by turns.
 ///
 /// # Errors
 /// What this machine lacks, or which run failed.
@@ -147,20 +149,29 @@ pub(crate) fn measure(workspace: &Workspace, works: &Works, runs: u32) -> anyhow
     let words: Vec<String> =
         first.into_iter().chain(works.all().map(|work| format!("{}={AMOUNT}", work.name))).collect();
     let mut hosted = Hosted::new(workspace, SYSTEM, &words, false)?;
+    let mut assigned = Hosted::new(workspace, ASSIGNED_SYSTEM, &words, false)?;
     let image =
         Image::like(hosted.machine.virtio.as_ref().and_then(|virtio| virtio.disks.first()).map(|(_, disk)| disk))?;
     hosted.use_disk(image.0.clone());
+    assigned.use_disk(image.0.clone());
     let virtio = hosted.machine.virtio.as_ref().context("the system has no devices")?;
     let bare = starts::bare(workspace, &words, virtio, false)?;
 
-    let mut pairs = Vec::new();
+    let mut served_pairs = Vec::new();
+    let mut assigned_pairs = Vec::new();
     for run in 1..=runs {
         println!("run {run} of {runs}");
         let native = starts::run_bare(&bare)?;
-        let (bulkhead, _) = hosted.run()?;
-        pairs.push((native, bulkhead));
+        served_pairs.push((native.clone(), hosted.run()?.0));
+        assigned_pairs.push((native, assigned.run()?.0));
     }
-    let compared = works.all().map(|work| compare(work, &pairs)).collect::<anyhow::Result<_>>()?;
+    let mut compared = Vec::new();
+    for work in works.all() {
+        compared.push(compare(work, &served_pairs)?);
+        if let Some(work) = work.assigned() {
+            compared.push(compare(&work, &assigned_pairs)?);
+        }
+    }
     Ok(Throughput { compared, runs })
 }
 

@@ -71,9 +71,25 @@ pub(crate) struct Work {
     pub(super) unit: Unit,
     /// The share of the bare board's rate that Bulkhead must reach.
     pub(super) at_least: Option<f64>,
+    /// The same where the guest has the real devices itself; that is not measured where this is absent.
+    #[serde(default)]
+    pub(super) assigned_at_least: Option<f64>,
     /// What others reached.
     #[serde(default)]
     pub(super) quoted: Quoted,
+}
+
+impl Work {
+    /// The same with real devices of the guest's own, where that is measured.
+    pub(super) fn assigned(&self) -> Option<Self> {
+        Some(Self {
+            title: format!("{}, devices assigned", self.title),
+            at_least: Some(self.assigned_at_least?),
+            assigned_at_least: None,
+            quoted: Quoted::default(),
+            ..self.clone()
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
