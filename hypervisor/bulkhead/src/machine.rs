@@ -185,7 +185,8 @@ impl Machine {
 
 /// Makes `machine` the one machine.
 pub fn install(machine: Machine) -> &'static Machine {
-    MACHINE.call_once(|| Box::leak(Box::new(machine)))
+    let machine = Box::leak(Box::new(machine));
+    MACHINE.call_once(|| machine)
 }
 
 /// The machine, once it is built.

@@ -10,7 +10,6 @@ use crate::machine::Machine;
 use crate::mmio;
 use crate::supervision;
 use crate::vm::{Phase, Vm};
-use alloc::vec::Vec;
 use arch::context::Vcpu;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use arch::{gic, timer};
@@ -39,7 +38,7 @@ pub enum Work {
 pub struct Core {
     machine: &'static Machine,
     number: usize,
-    vcpus: Vec<Vcpu<GuestCpu>>,
+    vcpus: &'static mut [Vcpu<GuestCpu>],
     loaded: Option<usize>,
     /// Who runs, or ran last, and until when if others want the core.
     current: usize,
@@ -59,7 +58,7 @@ impl Core {
         Self {
             machine,
             number,
-            vcpus,
+            vcpus: vcpus.leak(),
             loaded: None,
             current: 0,
             slice_end: None,
