@@ -13,6 +13,10 @@ pub(crate) const TARGET: &str = "aarch64-unknown-none-softfloat";
 /// The package of the EL2 binary.
 const HYPERVISOR: &str = "bulkhead";
 
+/// How Bulkhead, and no guest, is compiled: all of it lies within 1 MiB (a limit that `bench` keeps), so that one instruction
+/// names any address in it. The linker refuses a larger one.
+const HYPERVISOR_CODE: &[&str] = &["-Ccode-model=tiny"];
+
 /// A built program.
 pub(crate) struct Program {
     /// With symbols, for a debugger and for backtraces; linked at address 0.
@@ -27,7 +31,7 @@ pub(crate) struct Program {
 /// When cargo fails (it has said why), when the ELF file cannot be flattened, or when code refers to boot code that is
 /// unmapped when it runs.
 pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program> {
-    let program = build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead")?;
+    let program = build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead", HYPERVISOR_CODE)?;
     boot_code::check(&program.elf)?;
     Ok(program)
 }
@@ -53,12 +57,20 @@ pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<P
         let known: Vec<&str> = binaries().map(|(_, binary)| binary.as_str()).collect();
         bail!("there is no bare-metal guest `{name}` below guests/; there are: {}", known.join(", "));
     };
-    build(workspace, package, binary, &format!("guest-{name}"))
+    build(workspace, package, binary, &format!("guest-{name}"), &[])
 }
 
-fn build(workspace: &Workspace, package: &str, binary: &str, image_name: &str) -> anyhow::Result<Program> {
+/// Builds `binary`; `code` are options for the compiler when it makes the code of the whole program.
+fn build(
+    workspace: &Workspace,
+    package: &str,
+    binary: &str,
+    image_name: &str,
+    code: &[&str],
+) -> anyhow::Result<Program> {
     let status = cargo(workspace)
-        .args(["build", "--release", "--target", TARGET, "--package", package, "--bin", binary])
+        .args(["rustc", "--release", "--target", TARGET, "--package", package, "--bin", binary, "--"])
+        .args(code)
         .status()
         .context("cargo could not be started")?;
     ensure!(status.success(), "`{binary}` does not build for {TARGET}; the compiler's message is above");
