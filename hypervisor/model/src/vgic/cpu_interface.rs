@@ -238,7 +238,7 @@ impl CpuInterface {
             Bank::take(&bank.set_active, gone);
             let inactive = Bank::take(&bank.clear_active, gone);
             bank.active.fetch_and(!inactive, SeqCst);
-            self.owe(vgic.notify(word, requested & !gone & !mine));
+            self.owe(vgic.notify_seldom(word, requested & !gone & !mine));
         }
     }
 

@@ -173,15 +173,14 @@ impl Vgic {
             return self.notify(word, bits & word.bank.inflight.load(SeqCst));
         }
         word.bank.line.fetch_or(bits, SeqCst);
+        let mut raised = bits;
         if word.bank.edge.load(Relaxed) & bits != 0 {
-            return self.latch(word, bits);
-        }
-        let held = bits & word.bank.inflight.load(SeqCst);
-        if held != 0 {
+            raised &= !word.bank.pending.fetch_or(bits, SeqCst);
+        } else if bits & word.bank.inflight.load(SeqCst) != 0 {
             // Its holder may expect no more of it after its end, enabled or not.
-            return self.notify(word, held);
+            return self.notify_seldom(word, bits);
         }
-        self.announce(word, bits & word.bank.enabled.load(SeqCst))
+        self.announce(word, raised & word.bank.enabled.load(SeqCst))
     }
 
     /// The virtual CPU, below [`VCPUS_MAX`], that a write of `icc_sgi1r` to ICC_SGI1R_EL1 names, if it names one alone and
@@ -356,9 +355,20 @@ impl Vgic {
         kicks
     }
 
+    /// As [`Vgic::notify`], for what a guest does seldom.
+    #[inline]
+    pub(super) fn notify_seldom(&self, word: Word<'_>, bits: u32) -> Kicks {
+        if bits == 0 { Kicks::NONE } else { self.notify_apart(&word, bits) }
+    }
+
+    #[inline(never)]
+    fn notify_apart(&self, word: &Word<'_>, bits: u32) -> Kicks {
+        self.notify(*word, bits)
+    }
+
     /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` to look at it.
     #[inline]
-    pub(super) fn notify(&self, word: Word<'_>, bits: u32) -> Kicks {
+    fn notify(&self, word: Word<'_>, bits: u32) -> Kicks {
         if bits == 0 {
             return Kicks::NONE;
         }
