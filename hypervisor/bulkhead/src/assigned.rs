@@ -42,6 +42,7 @@ impl AssignedDevices {
     }
 
     /// Has each of them do nothing any more, to memory or to its interrupt.
+    #[inline(never)]
     fn silence(&self) {
         let mut instance = 0;
         while instance < self.registers.size() {
@@ -115,10 +116,9 @@ impl Assigned {
 
     /// Has them as they are after a reset, and lets their interrupts come, to `core`.
     pub fn start(&self, gic: &Gic, core: usize) {
-        self.devices.iter().for_each(AssignedDevices::silence);
+        self.stop(gic);
         for intid in self.interrupts() {
             let _ = self.place(intid);
-            gic.quiesce_spi(intid);
             gic.enable_spi(intid, core);
         }
     }
@@ -155,6 +155,7 @@ impl Assigned {
 
     /// Has them do nothing any more: what a request of the past would write to memory that is being cleared, or would be
     /// heard of by an owner that knows nothing of it.
+    #[inline(never)]
     pub fn stop(&self, gic: &Gic) {
         self.devices.iter().for_each(AssignedDevices::silence);
         for intid in self.interrupts() {

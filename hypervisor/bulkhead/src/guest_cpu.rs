@@ -92,7 +92,7 @@ impl GuestCpu {
     }
 
     /// Kicks the cores of the virtual CPUs in `kicks`. Returns whether another virtual CPU of *this* core is among them.
-    #[inline]
+    #[inline(never)]
     pub fn tell(&self, kicks: Kicks) -> bool {
         let mut is_own_core_concerned = false;
         for vcpu in kicks.iter() {

@@ -223,7 +223,7 @@ fn release(machine: &'static Machine, vm: &Vm, this_core: usize) {
         return;
     }
     if vm.is_driver_domain() {
-        vm.watch.lock().start(timer::now());
+        vm.watch().start(timer::now());
     }
     if let Some(power) = vm.power.first() {
         // All powers are off while a machine is prepared.

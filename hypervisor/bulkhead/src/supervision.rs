@@ -45,10 +45,10 @@ pub fn look(machine: &'static Machine, core: usize) -> Ticks {
         if !vm.is_running() {
             continue;
         }
-        if vm.watch.lock().due() <= now {
+        if vm.watch().due() <= now {
             look_at(machine, vm, now, core);
         }
-        next = next.min(vm.watch.lock().due());
+        next = next.min(vm.watch().due());
     }
     next
 }
@@ -62,7 +62,7 @@ fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) 
         }
         sight.looks = sight.looks.max(seen.looks);
     }
-    let found = vm.watch.lock().look(now, sight);
+    let found = vm.watch().look(now, sight);
     match found {
         // This core decides next what it runs, and sees whether it is the doorbell's owner.
         Ok(()) => _ = virtio::ring(machine, vm, core),
@@ -78,7 +78,7 @@ pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_c
         return;
     }
     // Before somebody else can park the last of its virtual CPUs.
-    vm.watch.lock().fail(timer::now(), failure);
+    vm.watch().fail(timer::now(), failure);
     if is_logged(vm) {
         log::warn!("vm {} {failure}", vm.name);
     }
@@ -114,7 +114,7 @@ pub fn judge(machine: &Machine, vm: &Vm) -> Judgement {
     if !is_needed(machine, vm) {
         return Judgement::Restart;
     }
-    let mut watch = vm.watch.lock();
+    let mut watch = vm.watch();
     let judgement = watch.end(timer::now());
     if judgement == Judgement::GiveUp {
         let limits = *watch.limits();
@@ -134,7 +134,7 @@ pub fn judge(machine: &Machine, vm: &Vm) -> Judgement {
 
 /// The driver domain `vm` serves its channels from now on.
 pub fn note_ready(vm: &Vm) {
-    let pause = vm.watch.lock().ready(timer::now());
+    let pause = vm.watch().ready(timer::now());
     if let Some(pause) = pause.filter(|_| is_logged(vm)) {
         // 64 bits hold a pause of hours, at 1 GHz; numbers of 128 bits would cost 2 KiB of code.
         let microseconds = pause.saturating_mul(1_000_000) / timer::frequency();

@@ -15,7 +15,7 @@ use model::console::GuestIndex;
 use model::io::watch::Watch;
 use model::psci::Power;
 use model::vgic::{IntId, Kicks, VCPUS_MAX, Vgic};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use vdev::{Device, Host, Width};
 
 /// The most devices of one virtual machine.
@@ -139,6 +139,7 @@ impl Phase {
         (self as u32) << 16
     }
 
+    #[inline(never)]
     fn from_bits(life: u32) -> Self {
         [Self::Preparing, Self::Running, Self::StoppingForOff, Self::StoppingForReset, Self::Abandoning]
             .into_iter()
@@ -184,8 +185,7 @@ pub struct Vm {
     pub assigned: Assigned,
     /// The clients of this driver domain may start: it has said that it is ready, or it never will be.
     pub is_ready: AtomicBool,
-    /// The watch over it, if it is a driver domain.
-    pub watch: Mutex<Watch>,
+    watch: Mutex<Watch>,
     /// It is prepared, and starts as soon as its driver domain is ready.
     pub is_held: AtomicBool,
     /// Broken virtio protocols that it is to blame for; the first few are logged.
@@ -323,6 +323,12 @@ impl Vm {
         self.doorbell.is_some()
     }
 
+    /// The watch over it, if it is a driver domain.
+    #[inline(never)]
+    pub fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock()
+    }
+
     /// How many virtual CPUs it has.
     pub fn vcpu_count(&self) -> usize {
         self.power.len()
@@ -354,8 +360,9 @@ impl Vm {
     }
 
     /// Goes from phase `from` to phase `to`, in which nobody is parked. Returns whether it was in `from`.
+    #[inline(never)]
     pub fn advance(&self, from: Phase, to: Phase) -> bool {
-        let step = |life| (Phase::from_bits(life) == from).then_some(to.bits());
+        let step = |life: u32| (life & !PARKED_MASK == from.bits()).then_some(to.bits());
         self.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
     }
 
