@@ -29,6 +29,8 @@ pub const PHYSICAL_TIMER: u32 = 30;
 pub const KICK: u32 = 0;
 /// The SGI by which a failing core stops the others.
 pub const STOP: u32 = 1;
+/// The SGI by which one core makes another look at the lives of its guests.
+pub const SUMMON: u32 = 2;
 /// The first INTID that is not an interrupt (1020 to 1023: special).
 const SPECIAL: u32 = 1020;
 
@@ -184,7 +186,7 @@ impl Gic {
         for register in &frame.ipriorityr {
             register.set(PRIORITY_ALL);
         }
-        let enabled = [KICK, STOP, MAINTENANCE, HYP_TIMER, VIRTUAL_TIMER, PHYSICAL_TIMER];
+        let enabled = [KICK, STOP, SUMMON, MAINTENANCE, HYP_TIMER, VIRTUAL_TIMER, PHYSICAL_TIMER];
         frame.isenabler0.set(enabled.iter().fold(0, |bits, intid| bits | 1 << intid));
 
         // SRE, DFB and DIB for EL2 and, banked apart, for EL1 (IHI 0069 12.2.22, 12.2.23). Enable stays clear: a guest's

@@ -21,7 +21,7 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
                 guest.left = Left::Serve;
                 return Verdict::Leave;
             }
-            if guest.shares_core || !guest.vm.is_running() {
+            if guest.shares_core {
                 guest.left = Left::Reschedule;
                 return Verdict::Leave;
             }

@@ -73,21 +73,20 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     }
     match phase {
         Phase::StoppingForReset => {
-            let is_abandoned = vm.is_driver_domain() && supervision::judge(machine, vm) == Judgement::GiveUp;
             if !vm.is_driver_domain() {
                 log_restart(vm);
+            } else if supervision::judge(machine, vm) == Judgement::GiveUp {
+                supervision::abandon(machine, vm, this_core);
+                return true;
             }
             *vm.progress.lock() = 0;
-            vm.advance(Phase::StoppingForReset, if is_abandoned { Phase::Abandoning } else { Phase::Preparing });
-            if is_abandoned {
-                release_clients(machine, vm, this_core);
-            }
+            vm.advance(Phase::StoppingForReset, Phase::Preparing);
             if let Some(core) = vm.core_of(0) {
                 machine.summon(core, this_core);
             }
         }
         Phase::StoppingForOff => finish(machine, vm, Phase::StoppingForOff),
-        Phase::Preparing | Phase::Running | Phase::Abandoning | Phase::Off => {}
+        Phase::Preparing | Phase::Running | Phase::Off => {}
     }
     true
 }
@@ -125,14 +124,10 @@ fn log_restart(vm: &Vm) {
 }
 
 /// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then
-/// its images are copied, then it starts. Or one step of the way from a driver domain's last stop to being off. Returns
-/// whether the next step can follow at once: not as long as devices may still write to the memory.
+/// its images are copied, then it starts. Returns whether the next step can follow at once: not as long as devices may
+/// still write to the memory.
 #[inline(never)]
 pub fn prepare(machine: &'static Machine, vm: &'static Vm) -> bool {
-    if vm.phase() == Phase::Abandoning {
-        supervision::abandon(machine, vm);
-        return true;
-    }
     if has_granted(vm) {
         return false;
     }

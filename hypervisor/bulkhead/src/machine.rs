@@ -11,7 +11,8 @@ use arch::context::Vcpu;
 use arch::gic::{self, Gic};
 use arch::mmu::{HypMap, remove_boot_code};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+use model::psci::Power;
 use model::vgic::Kicks;
 use spin::{Mutex, Once};
 
@@ -47,6 +48,8 @@ pub struct Machine {
 pub struct Channel {
     /// Whose device it is.
     pub client: &'static Vm,
+    /// The device's index there.
+    pub index: usize,
     /// The device.
     pub device: &'static VirtioDevice,
 }
@@ -97,7 +100,24 @@ impl Machine {
         if let Some(summoned) = self.summoned.get(core) {
             summoned.store(true, Ordering::Release);
         }
-        self.kick_core(core, this_core);
+        if core != this_core {
+            self.gic.send_sgi(core, gic::SUMMON);
+        }
+    }
+
+    /// Leaves what there is to do at the devices `set` of `vm`, a bit each, to the time of its own virtual CPUs: the first that
+    /// is on.
+    #[cold]
+    #[inline(never)]
+    pub fn hand_over(&self, vm: &Vm, set: u64, this_core: usize) {
+        vm.left_over.fetch_or(set, Ordering::Relaxed);
+        // Pairs with the one where a core looks for it: either this sees that the virtual CPU is on, or that one sees this.
+        fence(Ordering::SeqCst);
+        if let Some(vcpu) = vm.power.iter().position(Power::is_on)
+            && let Some(core) = vm.core_of(vcpu)
+        {
+            self.summon(core, this_core);
+        }
     }
 
     /// Whether `core` has been summoned since it last asked.
@@ -146,7 +166,7 @@ impl Machine {
     pub fn channel(&self, provider: &Vm, number: usize) -> Option<Channel> {
         let (client, index) = *provider.channels.get(number)?;
         let client = self.vms.get(client)?;
-        Some(Channel { client, device: client.virtio.get(index)? })
+        Some(Channel { client, index, device: client.virtio.get(index)? })
     }
 
     /// What the driver domain `provider` serves, in the order of its channels.

@@ -143,7 +143,7 @@ fn take_own_interrupts(machine: &'static Machine, core: usize) {
 fn serve(machine: &'static Machine, intid: u32, core: usize) {
     match intid {
         // Seen again by `pick`, which runs next.
-        gic::KICK => {}
+        gic::KICK | gic::SUMMON => {}
         // Left over from the virtual CPU that was here last; its timers are stopped, and it will see them again.
         gic::MAINTENANCE | gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {}
         gic::STOP => cpu::park(),

@@ -13,7 +13,7 @@ use crate::vm::{Phase, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use arch::{gic, timer};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 use model::psci::Power;
 use model::vgic::IntId;
 use vdev::Ticks;
@@ -156,6 +156,7 @@ impl Core {
                     if vcpu.guest.is_leaving {
                         // Off for others (AFFINITY_INFO) when nothing of it is left in the core.
                         vcpu.guest.is_leaving = false;
+                        vm.left_over.fetch_or(core::mem::take(&mut vcpu.guest.unfinished), Ordering::Relaxed);
                         self.discard(index);
                         power.turn_off();
                         if vm.is_driver_domain() && vm.power.iter().all(Power::is_off) {
@@ -171,7 +172,7 @@ impl Core {
                         self.discard(index);
                     }
                 }
-                Phase::Preparing | Phase::Abandoning if number == 0 => {
+                Phase::Preparing if number == 0 => {
                     // One that has to wait keeps no other of the core waiting.
                     if to_prepare.is_none_or(lifecycle::has_granted) {
                         *to_prepare = Some(vm);
@@ -185,15 +186,44 @@ impl Core {
                         changed |= lifecycle::park(self.machine, vm, number, self.number);
                     }
                 }
-                Phase::Preparing | Phase::Abandoning | Phase::Off => {}
+                Phase::Preparing | Phase::Off => {}
             }
             // Whatever changes this summons the core.
             let may_run = vm.is_running() && power.is_on();
             if let Some(vcpu) = self.vcpus.get_mut(index) {
                 vcpu.guest.may_run = may_run;
             }
+            // Pairs with the one in `hand_over`.
+            fence(Ordering::SeqCst);
+            if vm.left_over.load(Ordering::Relaxed) != 0 {
+                self.take_over(index, may_run);
+            }
         }
         changed
+    }
+
+    /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or by another
+    /// one that is on.
+    #[cold]
+    #[inline(never)]
+    fn take_over(&mut self, index: usize, may_run: bool) {
+        let Some(vcpu) = self.vcpus.get_mut(index) else { return };
+        let vm = vcpu.guest.vm;
+        if !may_run {
+            if vm.is_running() {
+                self.machine.hand_over(vm, 0, self.number);
+            }
+            return;
+        }
+        vcpu.guest.unfinished |= vm.left_over.swap(0, Ordering::Relaxed);
+        if vcpu.guest.waiting {
+            if self.loaded == Some(index) {
+                vcpu.guest.waiting = false;
+            } else {
+                wake(vcpu);
+            }
+        }
+        remind(self.machine, self.number);
     }
 
     /// The core belongs to one virtual CPU.
@@ -348,7 +378,7 @@ fn unload(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) -> bool {
 fn blame(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
     lifecycle::stop_for_system_error(machine, guest, esr);
     // This core may be about to wait: it has to park the machine first.
-    machine.gic.send_sgi(guest.core, gic::KICK);
+    machine.gic.send_sgi(guest.core, gic::SUMMON);
 }
 
 /// Loads `vcpu` on core `number`, which has none loaded.

@@ -142,21 +142,14 @@ pub fn note_ready(vm: &Vm) {
     }
 }
 
-/// One step of telling the clients of `vm` that it does not come back. After the last, it is off.
+/// The driver domain `vm` does not come back. What its clients wait for fails, in their own time.
 #[cold]
-pub fn abandon(machine: &'static Machine, vm: &'static Vm) {
-    let Some(core) = vm.core_of(0) else { return };
-    let mut progress = vm.progress.lock();
-    let Some(Channel { client, device }) = machine.channel(vm, *progress as usize) else {
-        drop(progress);
-        lifecycle::finish(machine, vm, Phase::Abandoning);
-        machine.summon(core, core);
-        return;
-    };
-    let (kicks, again) = device.abandon(client, vm);
-    // What is for this core is seen by `pick`, which runs next.
-    let _ = machine.tell(client, kicks, core);
-    if !again {
-        *progress += 1;
+pub fn abandon(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
+    for Channel { client, index, device } in machine.channels(vm) {
+        if device.abandon() {
+            machine.hand_over(client, 1 << index, this_core);
+        }
     }
+    lifecycle::release_clients(machine, vm, this_core);
+    lifecycle::finish(machine, vm, Phase::StoppingForReset);
 }

@@ -222,13 +222,9 @@ impl VirtioDevice {
         self.state.lock().service.look(provider)
     }
 
-    /// The driver domain does not come back: what is out fails, so much of it. Gives whom of the client's to tell, and whether
-    /// there is more.
-    pub fn abandon(&self, client: &Vm, provider: &Vm) -> (Kicks, bool) {
-        let mut state = self.state.lock();
-        let outcome = state.service.abandon(&Wires { client: &client.ram, provider: &provider.ram });
-        let reaction = state.react(outcome, self.interrupt, client);
-        (reaction.client, reaction.again)
+    /// The driver domain does not come back: see [`Service::abandon`].
+    pub fn abandon(&self) -> bool {
+        self.state.lock().service.abandon()
     }
 
     /// The driver domain serves its channels from now on.
@@ -419,7 +415,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         return leave(vcpu, Left::Reschedule);
     }
     let channel = usize::try_from(channel).ok().and_then(|channel| machine.channel(provider, channel));
-    let Some(Channel { client, device }) = channel else {
+    let Some(Channel { client, device, .. }) = channel else {
         vcpu.context.x[0] = io::INVALID_PARAMETER;
         return Verdict::Resume;
     };

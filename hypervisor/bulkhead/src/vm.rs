@@ -114,8 +114,6 @@ pub enum Phase {
     StoppingForOff,
     /// Its virtual CPUs are being parked; then it starts again.
     StoppingForReset,
-    /// It is a driver domain that does not start again; its clients are told, one after the other. Then it is off.
-    Abandoning,
     /// It is off for good.
     Off,
 }
@@ -141,7 +139,7 @@ impl Phase {
 
     #[inline(never)]
     fn from_bits(life: u32) -> Self {
-        [Self::Preparing, Self::Running, Self::StoppingForOff, Self::StoppingForReset, Self::Abandoning]
+        [Self::Preparing, Self::Running, Self::StoppingForOff, Self::StoppingForReset]
             .into_iter()
             .find(|phase| phase.bits() == life & !PARKED_MASK)
             .unwrap_or(Self::Off)
@@ -188,6 +186,8 @@ pub struct Vm {
     watch: Mutex<Watch>,
     /// It is prepared, and starts as soon as its driver domain is ready.
     pub is_held: AtomicBool,
+    /// Para-virtual devices at which others have left something to do, a bit each, until a virtual CPU sees to it.
+    pub left_over: AtomicU64,
     /// Broken virtio protocols that it is to blame for; the first few are logged.
     pub breaches: AtomicU32,
     /// The exits of each virtual CPU, noted now and then.
@@ -286,6 +286,7 @@ impl Vm {
             is_ready: AtomicBool::new(false),
             watch: Mutex::new(parts.watch),
             is_held: AtomicBool::new(false),
+            left_over: AtomicU64::new(0),
             breaches: AtomicU32::new(0),
             exits: [const { AtomicU64::new(0) }; VCPUS_MAX],
             power: parts.vcpus.iter().map(|_| Power::new(false)).collect(),

@@ -273,7 +273,7 @@ impl Service {
     #[inline]
     fn go_on<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         let mut outcome = outcome;
-        if self.provider != Provider::Serving && !self.replay(wires)? {
+        if self.provider != Provider::Serving && !self.settle(wires)? {
             outcome.again = true;
             return self.conclude(outcome, wires);
         }

@@ -50,7 +50,7 @@ impl Stage {
         };
         stage.service.restart_channel(&stage.provider).unwrap();
         stage.service.serve_again();
-        stage.service.resume(&Wires { client: &stage.client, provider: &stage.provider }).unwrap();
+        stage.resume().unwrap();
         stage.start(0);
         if matches!(kind, ServiceKind::Network | ServiceKind::Console) {
             stage.start(1);
@@ -103,6 +103,10 @@ impl Stage {
 
     fn notify(&mut self, queue: u16) -> Result<Outcome, Broken> {
         self.service.notify(queue, &Wires { client: &self.client, provider: &self.provider })
+    }
+
+    fn resume(&mut self) -> Result<Outcome, Broken> {
+        self.service.resume(&Wires { client: &self.client, provider: &self.provider })
     }
 
     fn complete(&mut self) -> Result<Outcome, Broken> {

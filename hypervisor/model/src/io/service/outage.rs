@@ -58,19 +58,18 @@ impl Service {
         }
     }
 
-    /// The driver domain does not come back. What is out fails, so much at one go: [`Outcome::again`] says whether
-    /// there is more. What comes later fails at once: I/O errors from a disk, no random numbers, frames and characters
-    /// dropped.
-    ///
-    /// # Errors
-    /// The client broke the protocol, and its device needs a reset: nothing waits any more.
-    pub fn abandon<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+    /// The driver domain does not come back. What is out, and what comes, fails from now on: I/O errors from a disk, no
+    /// random numbers, frames and characters dropped. Returns whether something is to fail now, for which the client has
+    /// to [`resume`](Service::resume): its own time is it, however often it asks for more.
+    #[must_use]
+    pub fn abandon(&mut self) -> bool {
         self.provider = Provider::Gone;
-        if self.fail_flights(wires)? {
-            return self.resume(wires);
-        }
-        let outcome = Outcome { again: true, ..Outcome::default() };
-        self.conclude(outcome, wires)
+        self.is_owing()
+    }
+
+    /// Whether something is out, or waits.
+    fn is_owing(&self) -> bool {
+        self.stalled != 0 || self.flights.count() != 0
     }
 
     /// The watch looks. Gives the driver domain's heartbeat word, and in how many looks in a row the same request was
@@ -87,6 +86,17 @@ impl Service {
         self.watched = (oldest, looks);
         // A channel lies in its driver domain's memory, as was checked.
         Sight { beat: self.channel.heartbeat(provider).unwrap_or(0), looks }
+    }
+
+    /// Goes on with what was out when the driver domain went. Returns whether there is no more of it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<bool, Broken> {
+        match self.provider {
+            Provider::Serving | Provider::Away => Ok(true),
+            Provider::Replaying { .. } => self.replay(wires),
+            Provider::Gone => self.fail_flights(wires),
+        }
     }
 
     /// What a look at queue `index` comes to while the driver domain does not serve. Returns whether it does by now.
@@ -133,7 +143,7 @@ impl Service {
     /// Posts again what is next of what was out. Returns whether that was all.
     #[cold]
     #[inline(never)]
-    pub(super) fn replay<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<bool, Broken> {
+    fn replay<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<bool, Broken> {
         let copied = self.counters.copied;
         for _ in 0..CHAINS_MAX {
             let Provider::Replaying { after } = self.provider else { return Ok(true) };

@@ -347,8 +347,8 @@ fn without_a_driver_domain_what_is_out_fails_and_so_does_what_comes() {
     stage.ask(3, IN, 0, 512);
     assert_eq!(stage.notify(0), Ok(Outcome::default()));
     assert_eq!(stage.used(0), None);
-    let wires = Wires { client: &stage.client, provider: &stage.provider };
-    assert_eq!(stage.service.abandon(&wires), Ok(Outcome { interrupt: true, ..Outcome::default() }));
+    assert!(stage.service.abandon(), "the client has to go on");
+    assert_eq!(stage.resume(), Ok(Outcome { interrupt: true, ..Outcome::default() }));
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 1)), None]);
     assert_eq!((stage.status(), stage.service.out()), (1, 0));
     for kind in [IN, OUT, FLUSH, GET_ID] {
@@ -372,14 +372,42 @@ fn errors_without_a_driver_domain_come_in_rounds() {
         stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
     }
     stage.notify(0).unwrap();
-    let wires = Wires { client: &stage.client, provider: &stage.provider };
-    let outcome = stage.service.abandon(&wires).unwrap();
+    assert!(stage.service.abandon());
+    let outcome = stage.resume().unwrap();
     assert!(outcome.again && outcome.interrupt);
     let mut rounds = 1;
-    while stage.service.resume(&Wires { client: &stage.client, provider: &stage.provider }).unwrap().again {
+    while stage.resume().unwrap().again {
         rounds += 1;
     }
     assert_eq!((core::iter::from_fn(|| stage.used(0)).count(), rounds < 4), (32, true));
+}
+
+#[test]
+fn a_client_that_asks_a_driver_domain_that_is_gone_for_ever_more_pays_for_it_itself() {
+    let mut stage = disk(0);
+    stage.service.suspend();
+    for head in (0..QUEUE_SIZE).step_by(2) {
+        stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
+    }
+    stage.notify(0).unwrap();
+    assert!(stage.service.abandon());
+    assert_eq!(stage.used(0), None, "whoever says that it is gone does nothing for the client");
+    for _ in 0..20 {
+        assert!(stage.resume().unwrap().again);
+        let given: Vec<_> = core::iter::from_fn(|| stage.used(0)).collect();
+        assert_eq!(given.len(), 24);
+        // It offers them again at once, so that its queue is never empty.
+        for (head, _) in given {
+            stage.offer(0, head as u16, &[(HEADER, 16, false), (STATUS, 1, true)]);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_nothing_is_not_bothered_when_the_driver_domain_is_gone() {
+    let mut stage = disk(0);
+    stage.service.suspend();
+    assert!(!stage.service.abandon());
 }
 
 #[test]
