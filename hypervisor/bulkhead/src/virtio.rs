@@ -227,9 +227,9 @@ impl VirtioDevice {
         self.state.lock().service.abandon()
     }
 
-    /// The driver domain serves its channels from now on.
-    fn serve_again(&self) {
-        self.state.lock().service.serve_again();
+    /// The driver domain is ready: see [`Service::serve_again`].
+    fn serve_again(&self) -> bool {
+        self.state.lock().service.serve_again()
     }
 
     /// The driver domain has completed requests, or received something.
@@ -265,6 +265,7 @@ impl VirtioDevice {
             (Backing::Plain, Kind::Entropy | Kind::Block | Kind::Network) => Configuration::Entropy,
         };
         registers.configure(configuration, page);
+        service.attach();
         Some(state.react(Ok(Outcome::default()), self.interrupt, client))
     }
 }
@@ -406,8 +407,10 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         return Verdict::Resume;
     }
     if function == io::FUNCTION_READY {
-        for channel in machine.channels(provider) {
-            channel.device.serve_again();
+        for Channel { client, index, device } in machine.channels(provider) {
+            if device.serve_again() {
+                machine.hand_over(client, 1 << index, guest.core);
+            }
         }
         supervision::note_ready(provider);
         lifecycle::release_clients(machine, provider, guest.core);

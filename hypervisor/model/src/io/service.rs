@@ -130,6 +130,8 @@ pub struct Service {
     used: u8,
     /// The client's driver is ready.
     is_live: bool,
+    /// The driver domain has said in this life of it what is behind the channel.
+    is_attached: bool,
     /// How the driver domain stands to the channel.
     provider: Provider,
     /// The oldest request at the watch's last look, and in how many looks in a row it has been that.
@@ -163,6 +165,7 @@ impl Service {
             stalled: 0,
             used: 0,
             is_live: false,
+            is_attached: false,
             provider: Provider::Away,
             watched: (0, 0),
             disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },

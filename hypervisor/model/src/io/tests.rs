@@ -49,7 +49,8 @@ impl Stage {
             receptions: 0,
         };
         stage.service.restart_channel(&stage.provider).unwrap();
-        stage.service.serve_again();
+        stage.service.attach();
+        assert!(!stage.service.serve_again());
         stage.resume().unwrap();
         stage.start(0);
         if matches!(kind, ServiceKind::Network | ServiceKind::Console) {

@@ -24,6 +24,8 @@ pub(super) enum Provider {
     },
     /// It serves.
     Serving,
+    /// It serves others, and not this channel: until it starts again, as if it were gone.
+    Absent,
     /// It does not come back: what is out fails, and so does what comes.
     Gone,
 }
@@ -44,18 +46,35 @@ impl Service {
     pub fn restart_channel(&mut self, memory: &impl GuestMemory) -> Result<(), Forged> {
         self.suspend();
         self.end_grants();
-        self.watched = (0, 0);
+        self.is_attached = false;
         self.channel.restart(memory)
     }
 
-    /// The driver domain serves the channel. What was out when its predecessor died is posted again, by and by, as it
-    /// calls [`Service::complete`] or the client notifies: in the order in which it first went out, and before anything
-    /// else. Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and
-    /// characters that may have been sent are not sent again.
-    pub fn serve_again(&mut self) {
-        if self.provider == Provider::Away {
-            self.provider = Provider::Replaying { after: 0 };
+    /// The driver domain says that there is something behind the channel, and that it will serve it.
+    pub fn attach(&mut self) {
+        self.is_attached = true;
+    }
+
+    /// The driver domain is ready. What was out when its predecessor died is posted again, by and by, as it calls
+    /// [`Service::complete`] or the client notifies: in the order in which it first went out, and before anything else.
+    /// Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and characters that
+    /// may have been sent are not sent again.
+    ///
+    /// A channel that it has not attached it does not serve in this life: then all that is as in [`Service::abandon`], whose
+    /// result this gives.
+    #[must_use]
+    pub fn serve_again(&mut self) -> bool {
+        if self.provider != Provider::Away {
+            return false;
         }
+        // What the driver domain was not there for does not count against it.
+        self.watched = (0, 0);
+        if self.is_attached {
+            self.provider = Provider::Replaying { after: 0 };
+            return false;
+        }
+        self.provider = Provider::Absent;
+        self.is_owing()
     }
 
     /// The driver domain does not come back. What is out, and what comes, fails from now on: I/O errors from a disk, no
@@ -73,9 +92,11 @@ impl Service {
     }
 
     /// The watch looks. Gives the driver domain's heartbeat word, and in how many looks in a row the same request was
-    /// the oldest that is out: of a disk or a source of random numbers, whose clients wait.
+    /// the oldest that is out: of a disk or a source of random numbers, whose clients wait. A channel that the driver domain
+    /// does not serve is not held against it.
     pub fn look(&mut self, provider: &impl GuestMemory) -> Sight {
-        let waits = matches!(self.kind, ServiceKind::Block | ServiceKind::Entropy);
+        let is_served = !matches!(self.provider, Provider::Absent | Provider::Gone);
+        let waits = is_served && matches!(self.kind, ServiceKind::Block | ServiceKind::Entropy);
         let oldest = if waits { self.flights.next_after(0).map_or(0, |(sequence, _)| sequence) } else { 0 };
         let (watched, looks) = self.watched;
         let looks = match oldest {
@@ -95,7 +116,7 @@ impl Service {
         match self.provider {
             Provider::Serving | Provider::Away => Ok(true),
             Provider::Replaying { .. } => self.replay(wires),
-            Provider::Gone => self.fail_flights(wires),
+            Provider::Absent | Provider::Gone => self.fail_flights(wires),
         }
     }
 
@@ -120,7 +141,7 @@ impl Service {
                 }
                 false
             }
-            Provider::Gone => self.fail_flights(wires)? && self.refuse(index, wires)?,
+            Provider::Absent | Provider::Gone => self.fail_flights(wires)? && self.refuse(index, wires)?,
         };
         if !is_done {
             self.stall(index);
@@ -136,7 +157,7 @@ impl Service {
         match self.provider {
             Provider::Serving => true,
             Provider::Replaying { after } => sequence <= after,
-            Provider::Away | Provider::Gone => false,
+            Provider::Away | Provider::Absent | Provider::Gone => false,
         }
     }
 

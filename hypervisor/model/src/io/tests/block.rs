@@ -264,7 +264,8 @@ fn a_driver_domain_that_is_restarted_gets_its_requests_again_in_order() {
     stage.provider = FakeMemory::new(MEMORY_SIZE);
     (stage.requests, stage.completions) = (0, 0);
     stage.service.restart_channel(&stage.provider).unwrap();
-    stage.service.serve_again();
+    stage.service.attach();
+    assert!(!stage.service.serve_again());
     assert!(stage.complete().unwrap().doorbell);
     let new = [stage.request().unwrap(), stage.request().unwrap(), stage.request().unwrap()];
     assert_eq!(new.map(|request| request.sector), [5, 6, 7]);
@@ -289,7 +290,8 @@ fn restart(stage: &mut Stage) {
     stage.provider = FakeMemory::new(MEMORY_SIZE);
     (stage.requests, stage.completions) = (0, 0);
     stage.service.restart_channel(&stage.provider).unwrap();
-    stage.service.serve_again();
+    stage.service.attach();
+    assert!(!stage.service.serve_again());
 }
 
 #[test]
@@ -358,7 +360,7 @@ fn without_a_driver_domain_what_is_out_fails_and_so_does_what_comes() {
     }
     // Nobody brings it back.
     stage.service.suspend();
-    stage.service.serve_again();
+    assert!(!stage.service.serve_again());
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
     assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
@@ -408,6 +410,53 @@ fn a_client_that_waits_for_nothing_is_not_bothered_when_the_driver_domain_is_gon
     let mut stage = disk(0);
     stage.service.suspend();
     assert!(!stage.service.abandon());
+}
+
+#[test]
+fn a_driver_domain_that_comes_back_without_the_disk_gives_errors_and_is_not_held_to_them() {
+    let mut stage = disk(0);
+    stage.ask(0, OUT, 0, 512);
+    stage.notify(0).unwrap();
+    let lost = stage.request().unwrap();
+    stage.service.suspend();
+    stage.ask(3, IN, 0, 512);
+    stage.notify(0).unwrap();
+    stage.provider = FakeMemory::new(MEMORY_SIZE);
+    (stage.requests, stage.completions) = (0, 0);
+    stage.service.restart_channel(&stage.provider).unwrap();
+    assert!(stage.service.serve_again(), "the client has to go on");
+    let looks: Vec<_> = (0..30).map(|_| stage.service.look(&stage.provider).looks).collect();
+    assert_eq!(looks, [0; 30]);
+    // It says that it has done what nobody asked it for.
+    stage.reply(&Completion { generation: 2, ..completion_of(&lost, 0) });
+    stage.complete().unwrap();
+    assert_eq!((stage.request(), stage.service.counters().forged), (None, 1));
+    assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 1)), None]);
+    stage.ask(0, IN, 0, 512);
+    assert!(stage.notify(0).unwrap().interrupt);
+    assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
+    // In its next life it has the disk again.
+    stage.service.suspend();
+    restart(&mut stage);
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    assert!(stage.request().is_some());
+}
+
+#[test]
+fn time_before_the_driver_domain_was_ready_is_not_held_against_it() {
+    let mut stage = disk(0);
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    stage.service.suspend();
+    stage.provider = FakeMemory::new(MEMORY_SIZE);
+    stage.service.restart_channel(&stage.provider).unwrap();
+    for _ in 0..19 {
+        stage.service.look(&stage.provider);
+    }
+    stage.service.attach();
+    assert!(!stage.service.serve_again());
+    assert_eq!(stage.service.look(&stage.provider).looks, 1);
 }
 
 #[test]

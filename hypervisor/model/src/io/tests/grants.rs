@@ -33,7 +33,8 @@ impl Stage {
         self.provider = FakeMemory::new(MEMORY_SIZE);
         (self.requests, self.completions) = (0, 0);
         self.service.restart_channel(&self.provider).unwrap();
-        self.service.serve_again();
+        self.service.attach();
+        assert!(!self.service.serve_again());
         self.complete().unwrap();
     }
 }
