@@ -123,10 +123,10 @@ impl Assigned {
         }
     }
 
-    /// Whether an interrupt waits for the next turn of a virtual CPU.
+    /// Whether an interrupt waits for the next turn of a virtual CPU. To be asked after a fence: see `settle`.
     #[inline(always)]
     pub fn has_displaced(&self) -> bool {
-        self.displaced_count.load(Ordering::SeqCst) != 0
+        self.displaced_count.load(Ordering::Relaxed) != 0
     }
 
     fn displace(&self, intid: u32) {
