@@ -82,6 +82,8 @@ prepare_cpu:
     adrp    x1, exception_vectors
     add     x1, x1, :lo12:exception_vectors
     msr     vbar_el1, x1
+    mov     x1, #(0b11 << 20)       // CPACR_EL1.FPEN: copies go through the FP registers
+    msr     cpacr_el1, x1
     isb
     ret
 
