@@ -109,7 +109,9 @@ impl GuestCpu {
     /// the exits that count.
     #[inline(always)]
     pub fn refill(&mut self) -> bool {
-        let is_done = self.interface.flush_quick(self.vm.vgic, self.index, &mut CoreListRegisters::of_this_core());
+        let lrs = &mut CoreListRegisters::of_this_core();
+        let is_done = self.interface.flush_quick(self.vm.vgic, self.index, lrs)
+            || self.interface.flush_shared_quick(self.vm.vgic, self.index, lrs);
         !is_done && self.deliver(Kicks::one(self.index))
     }
 }

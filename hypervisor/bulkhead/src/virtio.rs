@@ -205,7 +205,10 @@ impl VirtioDevice {
                 Ok(Outcome::default())
             }
         };
+        let fallen =
+            if matches!(effect, Effect::Acknowledged) { state.lower(self.interrupt, client) } else { Kicks::NONE };
         let mut reaction = state.react(outcome, self.interrupt, client);
+        reaction.client |= fallen;
         reaction.is_early = matches!(effect, Effect::QueueStopped(_) | Effect::Reset) && state.service.has_grants();
         Some(reaction)
     }
@@ -293,6 +296,14 @@ impl State {
             Effect::Reset => service.reset(),
             Effect::None | Effect::Notify(_) | Effect::Acknowledged => {}
         }
+    }
+
+    /// The driver has acknowledged interrupts. If others are left, the line falls and rises again, since a driver that counts
+    /// on edges would not hear of them.
+    #[inline]
+    fn lower(&mut self, interrupt: IntId, client: &Vm) -> Kicks {
+        self.line = false;
+        client.vgic.set_line(interrupt, 0, false)
     }
 
     /// Turns what the service says into interrupts: the registers first, then the line.

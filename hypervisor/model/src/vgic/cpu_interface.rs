@@ -78,7 +78,10 @@ impl CpuInterface {
     /// at most twice.
     #[inline]
     pub fn flush(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
-        if self.flush_quick(vgic, vcpu, lrs) { Kicks::NONE } else { self.flush_all(vgic, vcpu, lrs) }
+        if self.flush_quick(vgic, vcpu, lrs) || self.flush_shared_quick(vgic, vcpu, lrs) {
+            return Kicks::NONE;
+        }
+        self.flush_all(vgic, vcpu, lrs)
     }
 
     /// The whole of a flush.

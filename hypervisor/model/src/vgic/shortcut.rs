@@ -5,11 +5,13 @@
 //! find more than they can do, they change nothing.
 
 use core::num::NonZeroU32;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
+use super::bank::{Groups, Word};
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
 use super::interrupt::mask;
+use super::state::Private;
 use super::{IntId, Kicks, ListRegister, ListRegisters, Vgic};
 
 /// GICD_CTLR.EnableGrp1: the group of the interrupts of any guest that knows one group.
@@ -53,6 +55,105 @@ impl CpuInterface {
         self.held &= pending;
         let intid = IntId::new(one.trailing_zeros());
         self.list_first(intid, ListRegister::software(intid, bank.priority(intid.bit()), 1), lrs);
+        true
+    }
+
+    /// Flushes, if it takes no more than to deliver one edge-triggered SPI, as devices that EL2 presents raise, to a virtual
+    /// CPU that has ended all others. Returns whether it did; if it did not, [`CpuInterface::flush`] does. No other virtual CPU
+    /// is to be told of this.
+    #[inline(never)]
+    #[must_use]
+    pub fn flush_shared_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
+        let Some(private) = vgic.own(vcpu) else { return false };
+        let bank = &private.bank;
+        let ready = private.ready.load(Relaxed);
+        let private_waiting = bank.pending.load(Relaxed) & bank.enabled.load(Relaxed) & !bank.active.load(Relaxed);
+        // One word has something new, and nothing has changed about what is in flight.
+        if !ready.is_power_of_two() || ready >> 16 != 0 || private_waiting | bank.line.load(Relaxed) != 0 {
+            return false;
+        }
+        let is_held = self.detours == Detours::FIRST_SPECIAL && self.used == mask(0) && self.watched == 0;
+        if !(is_held || self.detours.is_none()) || !self.have_all_ended(lrs) {
+            return false;
+        }
+        let Some(word) = vgic.word(vcpu, ready.trailing_zeros() as usize) else { return false };
+        // What is marked from here on is for the next flush, and what was marked before is seen below.
+        if private.ready.compare_exchange(ready, 0, Acquire, Relaxed).is_err() {
+            return false;
+        }
+        let groups = vgic.groups();
+        let candidates = word.bank.candidates(groups);
+        let is_done = if candidates == 0 {
+            is_held && self.deliver_held_again(vgic, vcpu, word, lrs)
+        } else {
+            candidates.is_power_of_two()
+                && self.forget_ended(vgic, vcpu, lrs)
+                && self.deliver_alone(private, vcpu, word, candidates, groups, lrs)
+        };
+        if !is_done {
+            private.ready.fetch_or(ready, Release);
+        }
+        is_done
+    }
+
+    /// Delivers the SPI in the first list register once more: it has ended there, and is still in flight.
+    #[inline(always)]
+    fn deliver_held_again(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, lrs: &mut impl ListRegisters) -> bool {
+        let Some(intid) = self.listed.first().copied().filter(|intid| intid.word() == word.number) else {
+            return false;
+        };
+        let (bank, bits) = (word.bank, intid.mask());
+        // What others have read of it, or asked of it, is not for this quick a look.
+        let published = bank.listed_taken.load(Relaxed) | bank.listed_active.load(Relaxed);
+        let requested = bank.clear_pending.load(SeqCst) | bank.clear_active.load(SeqCst) | bank.set_active.load(SeqCst);
+        let is_plain = bank.edge.load(Relaxed) & !bank.linked.load(Relaxed) & bits != 0;
+        if (published | requested) & bits != 0 || !is_plain || bank.pending.fetch_and(!bits, SeqCst) & bits == 0 {
+            return false;
+        }
+        // Whoever changes this one sees that we hold it. What changed before, we look at now.
+        let deliverable = bank.enabled.load(SeqCst) & bank.group.load(SeqCst) & !bank.active.load(SeqCst) & bits;
+        if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(intid.bit()) != vcpu {
+            bank.pending.fetch_or(bits, SeqCst);
+            return false;
+        }
+        self.list_first(intid, ListRegister::software(intid, bank.priority(intid.bit()), 1), lrs);
+        true
+    }
+
+    /// Delivers the SPI `bits` of `word` to a virtual CPU without anything in flight but private interrupts that have ended.
+    #[inline(always)]
+    fn deliver_alone(
+        &mut self,
+        private: &Private,
+        vcpu: usize,
+        word: Word<'_>,
+        bits: u32,
+        groups: Groups,
+        lrs: &mut impl ListRegisters,
+    ) -> bool {
+        let (bank, bit) = (word.bank, bits.trailing_zeros());
+        let is_plain = bank.edge.load(Relaxed) & bank.group.load(Relaxed) & !bank.linked.load(Relaxed) & bits != 0;
+        if !is_plain || word.target(bit) != vcpu {
+            return false;
+        }
+        match word.claim(bit, vcpu, groups) {
+            Some(true) => {}
+            Some(false) => {
+                // It has become level-sensitive meanwhile, and its line is high.
+                bank.inflight.fetch_and(!bits, SeqCst);
+                return false;
+            }
+            None => return false,
+        }
+        if self.used != 0 {
+            // Nobody but the owner writes the `inflight` bitmap of a private bank.
+            private.bank.inflight.store(0, SeqCst);
+            // The ends of interrupts deactivated the physical ones, unless those have come again since.
+            self.held &= private.bank.pending.load(Relaxed);
+        }
+        let intid = word.intid(bit);
+        self.list_first(intid, ListRegister::software(intid, bank.priority(bit), 1), lrs);
+        self.detours.set_special(0, true);
         true
     }
 

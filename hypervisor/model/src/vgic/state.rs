@@ -169,8 +169,9 @@ impl Vgic {
         }
         if !level {
             word.bank.line.fetch_and(!bits, SeqCst);
-            // Nobody but a holder has anything to take back.
-            return self.notify(word, bits & word.bank.inflight.load(SeqCst));
+            // Nobody but a holder has anything to take back, and of an edge nothing can be.
+            let held = bits & word.bank.inflight.load(SeqCst);
+            return self.notify(word, held & !word.bank.edge.load(Relaxed));
         }
         word.bank.line.fetch_or(bits, SeqCst);
         let mut raised = bits;

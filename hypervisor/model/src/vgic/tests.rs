@@ -5,6 +5,7 @@ mod away;
 mod bounds;
 mod core;
 mod driver;
+mod edges;
 mod linked;
 mod machine;
 mod overflow;
