@@ -390,9 +390,15 @@ pub struct InTurn;
 impl spin::RelaxStrategy for InTurn {
     #[inline(always)]
     fn relax() {
-        // SAFETY: YIELD is a hint that changes no register and no memory.
-        unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
+        let_others_run();
     }
+}
+
+/// YIELD: a core with nobody beside it goes on at once; an emulator that runs one core at a time turns to the next.
+#[inline(always)]
+pub fn let_others_run() {
+    // SAFETY: YIELD is a hint that changes no register and no memory.
+    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
 }
 
 /// Waits for an interrupt to become pending, while no virtual CPU is loaded. Interrupts stay masked at EL2: the caller

@@ -388,6 +388,8 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
     }
     if reaction.doorbell {
         is_core_concerned |= ring(guest.machine, provider, guest.core);
+        // A board runs the driver domain's core from here on, beside this one. An emulator that runs one core at a time should.
+        cpu::let_others_run();
     }
     if reaction.again {
         guest.unfinished |= 1 << index;
