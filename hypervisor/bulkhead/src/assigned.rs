@@ -129,6 +129,7 @@ impl Assigned {
         self.displaced_count.load(Ordering::Relaxed) != 0
     }
 
+    #[inline(never)]
     fn displace(&self, intid: u32) {
         let spi = intid.wrapping_sub(SPI_INTID);
         let bit = 1 << (spi % 32);
@@ -140,6 +141,7 @@ impl Assigned {
     }
 
     /// The interrupt `intid` is displaced no more. Returns whether it was.
+    #[inline(never)]
     fn place(&self, intid: u32) -> bool {
         let spi = intid.wrapping_sub(SPI_INTID);
         let bit = 1 << (spi % 32);

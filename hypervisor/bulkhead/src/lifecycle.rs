@@ -192,8 +192,7 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
     vm.stage2.invalidate();
     memory::invalidate_instruction_caches();
     vm.counter_offset.store(timer::now().0, Ordering::Release);
-    let starts = vm.starts.fetch_add(1, Ordering::Relaxed) + 1;
-    log::debug!("vm {} starts (start {starts})", vm.name);
+    vm.starts.fetch_add(1, Ordering::Relaxed);
     vm.advance(Phase::Preparing, Phase::Running);
     // This one: preparation is done where virtual CPU 0 runs.
     let Some(core) = vm.core_of(0) else { return };
@@ -207,6 +206,7 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
 }
 
 /// The driver domain that `vm` cannot start without and that is not ready.
+#[inline(never)]
 fn waits_for(machine: &'static Machine, vm: &Vm) -> Option<&'static Vm> {
     let providers = vm.virtio.iter().filter_map(|device| machine.vms.get(device.provider));
     providers.into_iter().find(|provider| !provider.is_ready.load(Ordering::SeqCst))

@@ -96,6 +96,7 @@ impl Machine {
     }
 
     /// Makes `core` look at the lives of its virtual CPUs: something about them has changed.
+    #[inline(never)]
     pub fn summon(&self, core: usize, this_core: usize) {
         if let Some(summoned) = self.summoned.get(core) {
             summoned.store(true, Ordering::Release);
@@ -163,6 +164,7 @@ impl Machine {
     }
 
     /// What the driver domain `provider` serves by channel `number`.
+    #[inline]
     pub fn channel(&self, provider: &Vm, number: usize) -> Option<Channel> {
         let (client, index) = *provider.channels.get(number)?;
         let client = self.vms.get(client)?;
@@ -171,7 +173,13 @@ impl Machine {
 
     /// What the driver domain `provider` serves, in the order of its channels.
     pub fn channels(&self, provider: &Vm) -> impl Iterator<Item = Channel> {
-        (0..provider.channels.len()).filter_map(|number| self.channel(provider, number))
+        (0..provider.channels.len()).filter_map(|number| self.channel_in_turn(provider, number))
+    }
+
+    // Out of line: these loops are many, and none is on an exit's way.
+    #[inline(never)]
+    fn channel_in_turn(&self, provider: &Vm, number: usize) -> Option<Channel> {
+        self.channel(provider, number)
     }
 
     /// The virtual machine that owns the physical interrupt `intid`.

@@ -152,7 +152,7 @@ impl Vgic {
     }
 
     /// Makes `intid` pending, as an edge on its input does. `vcpu_for_private` says whose, for an SGI or PPI.
-    #[inline]
+    #[inline(never)]
     pub fn inject(&self, intid: IntId, vcpu_for_private: usize) -> Kicks {
         self.word(vcpu_for_private, intid.word()).map_or(Kicks::NONE, |word| self.latch(word, intid.mask()))
     }
