@@ -36,9 +36,14 @@ pub struct Channel {
     announced: u32,
     completed: u32,
     received: u32,
-    /// EL2 has not been told of all that was completed and received.
+    /// EL2 is to be told of what was completed and received.
     is_dirty: bool,
+    /// Completions that nobody waits for, and that EL2 has not been told of.
+    quiet: u32,
 }
+
+/// How many completions that nobody waits for EL2 is not told of: the window has room for many times that.
+const QUIET_MAX: u32 = 16;
 
 /// The offset of entry `counter` of a ring.
 const fn entry(ring: u64, counter: u32) -> u64 {
@@ -58,6 +63,7 @@ impl Channel {
             received: 0,
             // "Complete" is what brings the requests that an earlier start of this domain has left.
             is_dirty: true,
+            quiet: 0,
         })
     }
 
@@ -101,6 +107,27 @@ impl Channel {
         self.is_dirty = true;
     }
 
+    /// Completes a request that was taken, and that nobody waits for. EL2 is told with whatever comes next, or when there are
+    /// many, or when [`Self::hasten`] says so.
+    #[inline]
+    pub fn complete_quietly(&mut self, ticket: Ticket, status: Status) {
+        let was_dirty = self.is_dirty;
+        self.complete(ticket, status, 0);
+        self.quiet += 1;
+        self.is_dirty = was_dirty || self.quiet >= QUIET_MAX;
+    }
+
+    /// Whether EL2 has to be told of completions some time.
+    #[inline]
+    pub const fn is_quiet(&self) -> bool {
+        self.quiet != 0
+    }
+
+    /// Lets EL2 be told of all completions.
+    pub const fn hasten(&mut self) {
+        self.is_dirty |= self.is_quiet();
+    }
+
     /// The slot for the next reception; `None` while EL2 has consumed none of those there are.
     #[inline]
     pub fn receive_slot(&self) -> Option<Shared> {
@@ -123,6 +150,7 @@ impl Channel {
     pub fn tell(&mut self) {
         if self.is_dirty {
             let answer = hypercall::call(FUNCTION_COMPLETE, [u64::from(self.number), 0, 0, 0]);
+            self.quiet = 0;
             // EL2 does so much at one go; the next round goes on.
             self.is_dirty = answer == COMPLETE_AGAIN;
         }

@@ -86,6 +86,12 @@ impl Flights {
         self.used != u128::MAX
     }
 
+    /// Whether any request is out.
+    #[inline]
+    pub const fn is_any_out(&self) -> bool {
+        self.used != 0
+    }
+
     /// Takes a place for a chain.
     #[inline]
     pub fn take_chain(&mut self) -> Option<u8> {

@@ -38,6 +38,10 @@ const RANDOM_SIZE_MAX: u64 = WINDOW_PAGE_SIZE;
 const RECEIVE_QUEUE: u16 = 0;
 /// The most chains that one frame is spread over.
 const MERGED_MAX: usize = 4;
+/// The queue that a network card sends from (VIRTIO 1.2, 5.1.2).
+const TRANSMIT_QUEUE: u16 = 1;
+/// How many frames that were sent a client need not hear of at once.
+const UNTOLD_MAX: u16 = 32;
 
 /// What a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,7 +251,19 @@ impl Service {
     pub fn notify<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
         self.counters.count(index, |queue| add(&mut queue.kicks, 1));
         let outcome = if self.receives_in(index) { self.receive(wires)? } else { self.serve(index, wires)? };
+        if self.kind == ServiceKind::Network && self.may_tell_later() {
+            return self.ring(outcome, wires);
+        }
         self.conclude(outcome, wires)
+    }
+
+    /// Whether the client has nothing to hear of but frames that it has sent, which it minds little: when it sends again it
+    /// looks by itself, and what it receives interrupts it for both. The driver domain calls soon after each frame, and
+    /// brings that about even if nothing comes.
+    fn may_tell_later(&mut self) -> bool {
+        self.used == bit(TRANSMIT_QUEUE)
+            && self.flights.is_any_out()
+            && self.queue(TRANSMIT_QUEUE).is_some_and(|queue| queue.untold() < UNTOLD_MAX)
     }
 
     /// The driver domain has completed requests, or received something.
@@ -315,6 +331,13 @@ impl Service {
                 add(&mut queue.interrupts, u64::from(interrupt));
             });
         }
+        self.ring(outcome, wires)
+    }
+
+    /// Tells the driver domain of requests.
+    #[inline]
+    fn ring<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+        let mut outcome = outcome;
         outcome.doorbell = self.channel.publish(wires.provider)?;
         add(&mut self.counters.doorbells, u64::from(outcome.doorbell));
         Ok(outcome)

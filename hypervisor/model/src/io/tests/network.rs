@@ -10,12 +10,12 @@ const HEADER: u64 = BUFFERS;
 const FRAME: u64 = BUFFERS + 0x1000;
 
 #[test]
-fn a_frame_is_copied_and_its_buffer_given_back_at_once() {
+fn a_frame_is_copied_and_its_buffer_given_back_at_once_and_told_of_with_its_completion() {
     let mut stage = Stage::new(ServiceKind::Network);
     stage.put(FRAME, &[0x42; 60]);
     stage.offer(SEND, 0, &[(HEADER, 12, false), (FRAME, 60, false)]);
     let outcome = stage.notify(SEND).unwrap();
-    assert!(outcome.doorbell && outcome.interrupt);
+    assert!(outcome.doorbell && !outcome.interrupt);
     assert_eq!(stage.used(SEND), Some((0, 0)));
     let request = stage.request().unwrap();
     assert_eq!((request.operation, request.length, request.sector), (Operation::Transmit as u16, 60, 0));
@@ -23,8 +23,47 @@ fn a_frame_is_copied_and_its_buffer_given_back_at_once() {
     stage.provider.read(GuestAddr(CHANNEL + u64::from(request.offset)), &mut window).unwrap();
     assert_eq!(window, [0x42; 60]);
     stage.finish(&request, &[]);
-    assert!(!stage.complete().unwrap().interrupt);
+    assert!(stage.complete().unwrap().interrupt);
     assert_eq!(stage.service.out(), 0);
+    assert!(!stage.complete().unwrap().interrupt, "once");
+}
+
+#[test]
+fn frames_sent_and_received_are_told_of_together() {
+    let mut stage = Stage::new(ServiceKind::Network);
+    stage.offer(RECEIVE, 0, &[(HEADER, 12, true), (FRAME, 1514, true)]);
+    stage.notify(RECEIVE).unwrap();
+    for head in [4, 8] {
+        stage.offer(SEND, head, &[(HEADER + 0x4000, 12, false), (FRAME + 0x4000, 60, false)]);
+        assert!(!stage.notify(SEND).unwrap().interrupt);
+    }
+    stage.deliver(&[7; 100], 0, (0, 0));
+    assert!(stage.complete().unwrap().interrupt);
+    let counters = stage.service.counters();
+    assert_eq!((counters.queue(SEND).used, counters.queue(RECEIVE).used), (2, 1));
+    assert_eq!((stage.used(SEND), stage.used(SEND)), (Some((4, 0)), Some((8, 0))));
+}
+
+#[test]
+fn many_frames_sent_are_told_of_without_a_completion() {
+    let mut stage = Stage::new(ServiceKind::Network);
+    let mut frames = 0;
+    loop {
+        stage.offer(SEND, 0, &[(HEADER, 12, false), (FRAME, 60, false)]);
+        frames += 1;
+        if stage.notify(SEND).unwrap().interrupt {
+            break;
+        }
+        assert!(frames < 33);
+    }
+    assert_eq!(frames, 32);
+}
+
+#[test]
+fn a_frame_that_the_driver_domain_does_not_see_is_told_of_at_once() {
+    let mut stage = Stage::new(ServiceKind::Network);
+    stage.offer(SEND, 0, &[(HEADER, 12, false), (FRAME, 13, false)]);
+    assert!(stage.notify(SEND).unwrap().interrupt);
 }
 
 #[test]
