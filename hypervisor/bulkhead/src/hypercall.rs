@@ -10,7 +10,12 @@ use model::psci::{self, Call};
 #[inline(never)]
 pub fn answer(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     let [function, first, second, third] = [vcpu.context.x[0], vcpu.context.x[1], vcpu.context.x[2], vcpu.context.x[3]];
-    let result = match psci::decode(function as u32, [first, second, third]) {
+    // A driver domain makes that call for each request: it is not looked for among all the others.
+    let call = match function as u32 {
+        abi::io::FUNCTION_COMPLETE => Call::Unknown,
+        function => psci::decode(function, [first, second, third]),
+    };
+    let result = match call {
         Call::PsciVersion => psci::PSCI_VERSION,
         Call::PsciFeatures { function } => psci::features(function),
         Call::MigrateInfoType => psci::MIGRATE_INFO_TYPE,

@@ -143,6 +143,14 @@ impl Virtqueue {
         }
     }
 
+    /// Whether every chain that the device knows of was taken. There may be others: see
+    /// [`Virtqueue::enable_notifications`].
+    #[must_use]
+    #[inline]
+    pub const fn has_taken_all(&self) -> bool {
+        self.next_available == self.seen_available
+    }
+
     /// Whether chains wait, without taking one.
     ///
     /// # Errors

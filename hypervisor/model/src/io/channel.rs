@@ -26,7 +26,9 @@ pub struct Channel {
     requests_posted: u32,
     requests_published: u32,
     completions_consumed: u32,
+    completions_told: u32,
     receptions_consumed: u32,
+    receptions_told: u32,
     generation: u32,
 }
 
@@ -38,7 +40,9 @@ impl Channel {
             requests_posted: 0,
             requests_published: 0,
             completions_consumed: 0,
+            completions_told: 0,
             receptions_consumed: 0,
+            receptions_told: 0,
             generation: 0,
         }
     }
@@ -165,11 +169,18 @@ impl Channel {
     ///
     /// # Errors
     /// See [`Forged`].
-    pub fn publish_consumed(&self, memory: &impl GuestMemory) -> Result<(), Forged> {
+    #[inline]
+    pub fn publish_consumed(&mut self, memory: &impl GuestMemory) -> Result<(), Forged> {
         // What was read before the counter that lets it be overwritten.
         fence(Ordering::Release);
-        memory.store_u32(self.at(control::COMPLETIONS_CONSUMED), self.completions_consumed)?;
-        memory.store_u32(self.at(control::RECEPTIONS_CONSUMED), self.receptions_consumed)?;
+        if self.completions_told != self.completions_consumed {
+            self.completions_told = self.completions_consumed;
+            memory.store_u32(self.at(control::COMPLETIONS_CONSUMED), self.completions_consumed)?;
+        }
+        if self.receptions_told != self.receptions_consumed {
+            self.receptions_told = self.receptions_consumed;
+            memory.store_u32(self.at(control::RECEPTIONS_CONSUMED), self.receptions_consumed)?;
+        }
         Ok(())
     }
 }

@@ -65,12 +65,11 @@ impl Service {
                     self.stall(index);
                     break;
                 }
-                Step::Empty => {
-                    let Some(queue) = self.queue(index) else { break };
-                    if !queue.enable_notifications(wires.client)? {
-                        break;
-                    }
-                }
+                Step::Empty => {}
+            }
+            let Some(queue) = self.queue(index) else { break };
+            if queue.has_taken_all() && !queue.enable_notifications(wires.client)? {
+                break;
             }
         }
         Ok(outcome)
