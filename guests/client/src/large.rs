@@ -3,7 +3,7 @@
 
 use crate::block::{PAGE, SECTORS_PER_PAGE, in_block, pattern, room};
 use rt::shared::Shared;
-use rt::virtio::{Block, Segment, Slot};
+use rt::virtio::{Access, Block, Granted, Slot};
 use rt::{Failure, Outcome, ensure, report, timer};
 
 /// How many pages a request has: as many pieces as the device takes.
@@ -23,11 +23,18 @@ pub(crate) fn run(slot: &mut Slot) {
     report::test("a disk that is reset in the middle of large requests leaves their memory alone", || resets(slot));
 }
 
-/// Room for [`DEPTH`] requests; claimed once.
-fn area() -> Result<Shared, Failure> {
+/// The bytes of a list of a request's pages, with an entry in front and one behind, in whole pages.
+const LIST: usize = ((PAGES + 2) * 16).next_multiple_of(PAGE);
+
+/// Room for [`DEPTH`] requests, and for lists of their pages; claimed once.
+fn area() -> Result<(Shared, Shared), Failure> {
     static AREA: spin::Once<Option<Shared>> = spin::Once::new();
-    let area = *AREA.call_once(|| room((DEPTH * REQUEST) as u64));
-    area.ok_or_else(|| Failure::new(format_args!("there is no room for large requests")))
+    let area = *AREA.call_once(|| room((DEPTH * (REQUEST + LIST)) as u64));
+    let halves = area.and_then(|area| {
+        let lists = area.piece((DEPTH * REQUEST) as u64, (DEPTH * LIST) as u64)?;
+        Some((area.piece(0, (DEPTH * REQUEST) as u64)?, lists))
+    });
+    halves.ok_or_else(|| Failure::new(format_args!("there is no room for large requests")))
 }
 
 /// The pages of request `index` in `area`; every other one first, so that no two neighbours follow each other.
@@ -38,8 +45,12 @@ fn pieces(area: &Shared, index: usize) -> [Shared; PAGES] {
     })
 }
 
-fn segments(pieces: &[Shared; PAGES]) -> [Segment; PAGES] {
-    pieces.map(|piece| Segment { address: piece.address(), length: PAGE as u32 })
+/// The list of `pieces`, kept in place `index` of `lists`.
+fn list(lists: &Shared, index: usize, access: Access, pieces: &[Shared; PAGES]) -> Result<Granted, Failure> {
+    let memory = lists.piece((index * LIST) as u64, LIST as u64);
+    let pieces = pieces.iter().map(|piece| (piece.address(), PAGE as u32));
+    let list = memory.and_then(|memory| Granted::fill(memory, access, pieces));
+    list.ok_or_else(|| Failure::new(format_args!("there is no room for a list")))
 }
 
 /// Waits for a request.
@@ -65,15 +76,16 @@ fn same(seed: u64, page: usize, piece: &Shared) -> Outcome {
 #[inline(never)]
 fn scattered(slot: &mut Slot) -> Outcome {
     const SEED: u64 = 300;
-    let area = area()?;
+    let (area, lists) = area()?;
     in_block(slot, |disk| {
         let (from, to) = (pieces(&area, 0), pieces(&area, 1));
         for (page, piece) in from.iter().enumerate() {
             piece.write(&pattern(SEED, page));
         }
-        ensure!(disk.write_granted(0, &segments(&from), (0, 0)).is_ok(), "a large write is not taken");
+        let (from, into) = (list(&lists, 0, Access::Reads, &from)?, list(&lists, 1, Access::Writes, &to)?);
+        ensure!(disk.write_granted(0, from, (0, 0)).is_ok(), "a large write is not taken");
         wait(disk)?;
-        ensure!(disk.read_granted(0, &segments(&to), (0, 0)).is_ok(), "a large read is not taken");
+        ensure!(disk.read_granted(0, into, (0, 0)).is_ok(), "a large read is not taken");
         wait(disk)?;
         to.iter().enumerate().try_for_each(|(page, piece)| same(SEED, page, piece))?;
         // The same in one piece.
@@ -92,12 +104,12 @@ fn scattered(slot: &mut Slot) -> Outcome {
 fn resets(slot: &mut Slot) -> Outcome {
     /// Short, so that all pages are marked before a device that went on would be done with them.
     const MARK: [u8; 8] = [0xa5; 8];
-    let area = area()?;
+    let (area, lists) = area()?;
     for round in 0..RESETS {
         in_block(slot, |disk| {
             for index in 0..DEPTH {
-                let taken =
-                    disk.read_granted((index * SECTORS_PER_PAGE) as u64, &segments(&pieces(&area, index)), (index, 0));
+                let into = list(&lists, index, Access::Writes, &pieces(&area, index))?;
+                let taken = disk.read_granted((index * SECTORS_PER_PAGE) as u64, into, (index, 0));
                 ensure!(taken.is_ok(), "read {index} of round {round} was not taken");
             }
             disk.kick();

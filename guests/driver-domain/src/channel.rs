@@ -5,7 +5,8 @@
 
 use abi::io::{
     COMPLETE_AGAIN, COMPLETION_RING, Completion, ENTRY_SIZE, FUNCTION_COMPLETE, RECEIVE_RING, RECEIVE_SLOT_SIZE,
-    RECEIVE_WINDOW, REQUEST_RING, REQUEST_WINDOW, RING_ENTRIES, Receive, Request, SEGMENT_SIZE, Status, control,
+    RECEIVE_WINDOW, REQUEST_RING, REQUEST_WINDOW, RING_ENTRIES, Receive, Request, SEGMENT_SIZE, SEGMENTS_AROUND,
+    Status, control,
 };
 use rt::hypercall;
 use rt::shared::Shared;
@@ -91,7 +92,7 @@ impl Channel {
         let is_in_window = u64::from(request.offset) >= REQUEST_WINDOW;
         let size = match request.segments {
             0 => u64::from(request.length),
-            segments => u64::from(segments) * SEGMENT_SIZE,
+            segments => u64::from(segments.saturating_add(SEGMENTS_AROUND)) * SEGMENT_SIZE,
         };
         is_in_window.then(|| self.memory.piece(u64::from(request.offset), size)).flatten()
     }

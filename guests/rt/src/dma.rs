@@ -5,7 +5,6 @@
 //!
 //! What this module leaves out: being called from an interrupt handler while the interrupted code allocates.
 
-use crate::virtio::grant;
 use alloc::alloc::{alloc_zeroed, dealloc};
 use buddy_system_allocator::Heap;
 use core::alloc::{GlobalAlloc, Layout};
@@ -16,8 +15,8 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 /// The size of the arena in bytes: rings and buffers of a handful of devices.
 const ARENA_BYTES: usize = 1 << 20;
-/// A block of this size in bytes serves every smaller request. Lists of indirect descriptors, one for each request to a
-/// block device, fit; they come and go so often that they are kept apart from the heap.
+/// A block of this size in bytes serves every smaller request. Lists of indirect descriptors of the crate's, one for each
+/// request, fit; they come and go so often that they are kept apart from the heap.
 const SMALL_BYTES: usize = 64;
 
 #[repr(C, align(4096))]
@@ -94,7 +93,7 @@ fn pages(count: usize) -> Option<Layout> {
 }
 
 // SAFETY: pages come zeroed and page-aligned from the allocator, which gives each to one owner; sharing is the
-// identity, but for what stands in for memory that the device has been granted.
+// identity.
 unsafe impl Hal for Platform {
     fn dma_alloc(count: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         // SAFETY: the layout is not empty.
@@ -117,7 +116,7 @@ unsafe impl Hal for Platform {
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
-        grant::bus_address(buffer.cast::<u8>().as_ptr() as u64)
+        buffer.cast::<u8>().as_ptr() as u64
     }
 
     unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}

@@ -88,20 +88,41 @@ impl Shared {
         [a, b, c, d]
     }
 
-    /// Loads two words of 64 bits at `offset`; zeroes where there are none, or not aligned.
+    /// Stores two words of 64 bits at `offset`; `false`, and nothing happens, where there are none, or not aligned.
     #[inline(always)]
-    #[must_use]
-    pub fn load_pair(&self, offset: u64) -> [u64; 2] {
-        let Some(address) = self.word::<16>(offset) else { return [0; 2] };
-        let [a, b]: [u64; 2];
-        // SAFETY: as `load`.
+    pub fn store_pair(&self, offset: u64, words: [u64; 2]) -> bool {
+        let Some(address) = self.word::<16>(offset) else { return false };
+        let [a, b] = words;
+        // SAFETY: as `store`.
         unsafe {
             asm!(
-                "ldp {a}, {b}, [{address}]",
-                a = out(reg) a, b = out(reg) b, address = in(reg) address, options(nostack, preserves_flags),
+                "stp {a}, {b}, [{address}]",
+                a = in(reg) a, b = in(reg) b, address = in(reg) address, options(nostack, preserves_flags),
             );
         }
-        [a, b]
+        true
+    }
+
+    /// The sum of the 32-bit words at byte 8 of every 16, as virtio's descriptors have their lengths there.
+    #[must_use]
+    pub fn sum_of_lengths(&self) -> u64 {
+        let mut sum = 0;
+        // SAFETY: as `load`: the last word that is loaded lies within this piece.
+        unsafe {
+            asm!(
+                "add {end}, {at}, {size}",
+                "cbz {size}, 3f",
+                "2: ldr {length:w}, [{at}, #8]",
+                "add {at}, {at}, #16",
+                "add {sum}, {sum}, {length}",
+                "cmp {at}, {end}",
+                "b.lo 2b",
+                "3:",
+                at = inout(reg) self.start => _, size = in(reg) self.size & !15, end = out(reg) _, length = out(reg) _,
+                sum = inout(reg) sum, options(nostack),
+            );
+        }
+        sum
     }
 
     /// Stores four words of 64 bits at `offset`; nothing happens where there are none, or not aligned.
@@ -162,16 +183,6 @@ impl Shared {
                 options(nostack),
             );
         }
-    }
-
-    /// The memory as a slice for a driver that wants one.
-    ///
-    /// # Safety
-    /// The slice must only be asked for its address and its length: its bytes change under it.
-    #[cfg(feature = "virtio")]
-    pub(crate) const unsafe fn as_slice<'a>(&self) -> &'a mut [u8] {
-        // SAFETY: RAM that was claimed for good; the caller reads and writes nothing through the slice.
-        unsafe { core::slice::from_raw_parts_mut(self.start as *mut u8, self.size as usize) }
     }
 }
 

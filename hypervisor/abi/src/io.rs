@@ -163,12 +163,14 @@ pub struct Request {
     pub length: u32,
     /// The number of an [`Operation`].
     pub operation: u16,
-    /// 0: the data is in the window. Otherwise so many [`Segment`]s are there, at most [`SEGMENTS_MAX`], which have
-    /// `length` bytes together.
+    /// 0: the data is in the window. Otherwise so many [`Segment`]s are there, behind an empty entry, at most
+    /// [`SEGMENTS_MAX`], which have `length` bytes together.
     pub segments: u16,
 }
 
-/// A piece of memory that is granted to the device that serves a request, and to nobody else.
+/// A piece of memory that is granted to the device that serves a request, and to nobody else: a descriptor as a table of
+/// virtio has them (VIRTIO 1.2, 2.7.5), so that a list of them goes to a virtio disk as it is. The driver domain puts its
+/// header in front of the list and its status behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Segment {
@@ -176,14 +178,22 @@ pub struct Segment {
     pub address: u64,
     /// Its length in bytes; not 0.
     pub length: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`SEGMENT_NEXT`], and for a read [`SEGMENT_WRITE`].
+    pub flags: u16,
+    /// The index of the next entry, counted from the entry in front.
+    pub next: u16,
 }
 
+/// A flag of [`Segment`]: the list goes on.
+pub const SEGMENT_NEXT: u16 = 1 << 0;
+/// A flag of [`Segment`]: the device writes to the memory.
+pub const SEGMENT_WRITE: u16 = 1 << 1;
 /// The size of a [`Segment`] in bytes.
 pub const SEGMENT_SIZE: u64 = 16;
-/// The most segments of one request: a page of the window holds them.
-pub const SEGMENTS_MAX: u16 = (WINDOW_PAGE_SIZE / SEGMENT_SIZE) as u16;
+/// The entries of a list that are the driver domain's: one in front, one behind.
+pub const SEGMENTS_AROUND: u16 = 2;
+/// The most segments of one request: a page of the window holds them, with an entry in front and one behind.
+pub const SEGMENTS_MAX: u16 = (WINDOW_PAGE_SIZE / SEGMENT_SIZE) as u16 - SEGMENTS_AROUND;
 
 /// An entry of the completion ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

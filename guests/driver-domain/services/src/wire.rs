@@ -1,6 +1,6 @@
 //! Ring entries of [`abi::io`] as the words that are loaded and stored.
 
-use abi::io::{Completion, Receive, Request, Segment};
+use abi::io::{Completion, Receive, Request};
 
 /// The request in four little-endian words.
 #[inline]
@@ -16,13 +16,6 @@ pub const fn request(words: [u64; 4]) -> Request {
         operation: (length_operation >> 32) as u16,
         segments: (length_operation >> 48) as u16,
     }
-}
-
-/// A segment in two little-endian words.
-#[inline]
-#[must_use]
-pub const fn segment([address, length]: [u64; 2]) -> Segment {
-    Segment { address, length: length as u32, reserved: (length >> 32) as u32 }
 }
 
 /// `low` and, above it, `high`.
@@ -63,12 +56,6 @@ mod tests {
         assert_eq!(request, expected);
         assert_eq!((offset_of!(Request, generation), offset_of!(Request, offset)), (16, 20));
         assert_eq!((offset_of!(Request, length), offset_of!(Request, operation)), (24, 28));
-    }
-
-    #[test]
-    fn a_segment_is_read_as_it_is_laid_out() {
-        assert_eq!(segment([1, pair(2, 3)]), Segment { address: 1, length: 2, reserved: 3 });
-        assert_eq!((offset_of!(Segment, address), offset_of!(Segment, length)), (0, 8));
     }
 
     #[test]

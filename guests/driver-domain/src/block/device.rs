@@ -3,22 +3,22 @@
 use crate::channel::Ticket;
 use abi::io::{Operation, Status};
 use rt::shared::Shared;
-use rt::virtio::Segment;
+use rt::virtio::Granted;
 
 /// Where the data of a request is.
 #[derive(Clone, Copy, Debug)]
-pub enum Data<'a> {
+pub enum Data {
     /// There is none.
     None,
     /// In the window.
     Window(Shared),
     /// In a client's own memory, which the device may reach, and this domain may not.
-    Granted(&'a [Segment]),
+    Granted(Granted),
 }
 
 /// What a disk is asked for. Sectors are the disk's own, and within it.
 #[derive(Clone, Copy, Debug)]
-pub struct Command<'a> {
+pub struct Command {
     /// What to do; one of the operations for blocks.
     pub operation: Operation,
     /// The first sector.
@@ -26,7 +26,7 @@ pub struct Command<'a> {
     /// Bytes, whole sectors; of `data`, if there is any.
     pub bytes: u64,
     /// Where the data of a read goes, and that of a write is.
-    pub data: Data<'a>,
+    pub data: Data,
 }
 
 /// Whose request it is; comes back when it has finished.
@@ -63,7 +63,7 @@ pub trait BlockDevice {
     fn features(&self) -> u64;
 
     /// Starts `command`.
-    fn submit(&mut self, command: &Command<'_>, tag: Tag) -> Submission;
+    fn submit(&mut self, command: &Command, tag: Tag) -> Submission;
 
     /// Tells the device of what was queued, if it has not been told.
     fn kick(&mut self);

@@ -40,7 +40,7 @@ impl BlockDevice for RamDisk {
     }
 
     #[inline]
-    fn submit(&mut self, command: &Command<'_>, _: Tag) -> Submission {
+    fn submit(&mut self, command: &Command, _: Tag) -> Submission {
         let done = match (command.operation, self.piece(command.sector, command.bytes), command.data) {
             (Operation::Read, Some(disk), Data::Window(data)) => disk.copy_to(&data) == command.bytes,
             (Operation::Write, Some(disk), Data::Window(data)) => data.copy_to(&disk) == command.bytes,

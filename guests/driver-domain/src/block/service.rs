@@ -3,14 +3,14 @@
 use super::{BlockDevice, Command, Data, RamDisk, Submission, Tag, VirtioDisk};
 use crate::channel::{Channel, Ticket};
 use crate::tree::Part;
-use abi::io::{FEATURE_READ_ONLY, Operation, Request, SEGMENT_SIZE, Status};
+use abi::io::{FEATURE_READ_ONLY, Operation, Request, Status};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use rt::machine::Region;
 use rt::shared::Shared;
-use rt::virtio::{SEGMENTS_MAX, Segment};
+use rt::virtio::Granted;
 use services::partition::{self, Missing, Sectors};
-use services::{Access, Slice, wire};
+use services::{Access, Slice};
 
 /// The most disks: QEMU's `virt` has 32 slots, and a client may have a disk of RAM.
 const DISKS_MAX: usize = 32;
@@ -124,11 +124,11 @@ impl BlockService {
         };
         let bytes = u64::from(request.length);
         let locate = |access| attachment.slice.locate(request.sector, bytes, access);
-        let mut segments = ArrayVec::new();
         let data = match data {
             None => None,
             Some(data) if request.segments == 0 => Some(Data::Window(data)),
-            Some(list) => read_segments(&list, bytes, &mut segments).then_some(Data::Granted(&segments)),
+            // A list of other lengths would have the disk go on where the slice ends.
+            Some(list) => Granted::new(list).filter(|granted| granted.bytes() == bytes).map(Data::Granted),
         };
         let (sector, data) = match (operation, data) {
             (Operation::Read, Some(data)) => (locate(Access::Read), data),
@@ -176,22 +176,6 @@ impl BlockService {
         }
         found
     }
-}
-
-/// Copies a list of segments out of the window, once; says whether it is one of `bytes` bytes.
-#[inline(never)]
-fn read_segments(list: &Shared, bytes: u64, segments: &mut ArrayVec<Segment, SEGMENTS_MAX>) -> bool {
-    let mut left = bytes;
-    for offset in (0..list.size()).step_by(SEGMENT_SIZE as usize) {
-        let entry = wire::segment(list.load_pair(offset));
-        let segment = Segment { address: entry.address, length: entry.length };
-        let Some(rest) = left.checked_sub(u64::from(entry.length)) else { return false };
-        left = rest;
-        if segments.try_push(segment).is_err() {
-            return false;
-        }
-    }
-    left == 0
 }
 
 /// Completes on `channel` what `tag` stands for.

@@ -1,8 +1,8 @@
 //! A real virtio disk.
 
 use super::{BlockDevice, Command, Data, Submission, Tag};
-use abi::io::{FEATURE_FLUSH, FEATURE_GRANTS, FEATURE_READ_ONLY, Operation, Status};
-use rt::virtio::{Block, Failed, Refused, prepare_grants};
+use abi::io::{FEATURE_FLUSH, FEATURE_GRANTS, FEATURE_READ_ONLY, Operation, SEGMENTS_MAX, Status};
+use rt::virtio::{Block, Failed, Refused};
 
 /// A real virtio disk.
 pub struct VirtioDisk(pub Block<Tag>);
@@ -26,16 +26,16 @@ impl BlockDevice for VirtioDisk {
     fn features(&self) -> u64 {
         let read_only = if self.0.is_read_only() { FEATURE_READ_ONLY } else { 0 };
         let flush = if self.0.has_cache() { FEATURE_FLUSH } else { 0 };
-        let grants = if prepare_grants() { FEATURE_GRANTS } else { 0 };
+        let grants = if self.0.segments_max() >= u32::from(SEGMENTS_MAX) { FEATURE_GRANTS } else { 0 };
         read_only | flush | grants
     }
 
-    fn submit(&mut self, command: &Command<'_>, tag: Tag) -> Submission {
+    fn submit(&mut self, command: &Command, tag: Tag) -> Submission {
         let submitted = match (command.operation, command.data) {
             (Operation::Read, Data::Window(data)) => self.0.read(command.sector, data, tag),
             (Operation::Write, Data::Window(data)) => self.0.write(command.sector, data, tag),
-            (Operation::Read, Data::Granted(segments)) => self.0.read_granted(command.sector, segments, tag),
-            (Operation::Write, Data::Granted(segments)) => self.0.write_granted(command.sector, segments, tag),
+            (Operation::Read, Data::Granted(granted)) => self.0.read_granted(command.sector, granted, tag),
+            (Operation::Write, Data::Granted(granted)) => self.0.write_granted(command.sector, granted, tag),
             (Operation::Flush, _) => self.0.flush(tag),
             // The driver has no discard, so it was not offered.
             _ => return Submission::Finished(Status::Unsupported),

@@ -1,23 +1,17 @@
 //! A disk, with many requests in flight, a flush among them like any other.
 
-use super::grant::{self, Granted};
+use super::queue::{self, Access, Atomics, DeviceMemory, Entry, Granted, Queue, descriptor};
 use super::{Error, Slot, Transport};
-use crate::dma::Platform;
 use crate::shared::Shared;
 use alloc::boxed::Box;
-use arrayvec::ArrayVec;
 use bitflags::bitflags;
-use core::mem::ManuallyDrop;
-use core::ptr::NonNull;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU8, Ordering};
 use virtio_drivers::device::blk::SECTOR_SIZE;
-use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{InterruptStatus, Transport as _};
 
-/// The entries of the queue, and so the requests in flight: with indirect descriptors each takes one. A device whose queue is
-/// shorter is not taken.
-const DEPTH: usize = 128;
-/// The most pieces that the data of one request may have: the crate takes as many buffers as the queue has entries.
-pub const SEGMENTS_MAX: usize = DEPTH - 2;
+/// Requests in flight: each takes an entry of the queue, and a table.
+const DEPTH: usize = queue::ENTRIES;
 
 /// The one queue.
 const QUEUE: u16 = 0;
@@ -26,6 +20,7 @@ bitflags! {
     /// Features that the driver takes (VIRTIO 1.2, 5.2.3 and 6).
     #[derive(Clone, Copy, Debug)]
     struct Feature: u64 {
+        const SEGMENTS_MAX = 1 << 2;
         const READ_ONLY = 1 << 5;
         const BLOCK_SIZE = 1 << 6;
         const FLUSH = 1 << 9;
@@ -38,6 +33,7 @@ bitflags! {
 /// Offsets of the configuration (VIRTIO 1.2, 5.2.4).
 mod configuration {
     pub const CAPACITY: usize = 0;
+    pub const SEGMENTS_MAX: usize = 12;
     pub const BLOCK_SIZE: usize = 20;
 }
 
@@ -54,15 +50,38 @@ pub struct Failed;
 pub enum Refused {
     /// The queue is full: ask again when a request has finished.
     Busy,
-    /// No sectors, part of a sector, or sectors beyond the end.
+    /// No sectors, part of a sector, sectors beyond the end, or too many segments.
     Invalid,
 }
 
-/// What goes with one request: the device reads the one and writes the other.
-struct Header {
-    /// Type, zero, sector.
-    request: [u8; 16],
-    status: [u8; 1],
+/// What goes with one request.
+#[repr(C, align(64))]
+struct Record {
+    /// Header, data, status; a table of granted memory has its own.
+    table: [Entry; 3],
+    /// Type, zero, sector (VIRTIO 1.2, 5.2.6).
+    header: Entry,
+    status: AtomicU8,
+}
+
+/// The records of all requests.
+struct Records([Record; DEPTH]);
+
+// SAFETY: atomics alone.
+unsafe impl Atomics for Records {}
+
+impl Record {
+    /// The descriptor of the header of a record at `at`; the chain goes on at `next`.
+    #[inline]
+    const fn header(at: u64, next: u16) -> [u64; 2] {
+        descriptor(at + offset_of!(Self, header) as u64, 16, Access::Reads, Some(next))
+    }
+
+    /// The descriptor of the status of a record at `at`.
+    #[inline]
+    const fn status(at: u64) -> [u64; 2] {
+        descriptor(at + offset_of!(Self, status) as u64, 1, Access::Writes, None)
+    }
 }
 
 /// What is asked for, by its number (VIRTIO 1.2, 5.2.6).
@@ -73,77 +92,67 @@ enum Kind {
     Flush = 4,
 }
 
+impl Kind {
+    /// What the device does with the data.
+    const fn access(self) -> Access {
+        match self {
+            Self::Read => Access::Writes,
+            Self::Write | Self::Flush => Access::Reads,
+        }
+    }
+}
+
 /// Where the data is.
 #[derive(Clone, Copy)]
 enum Data {
     None,
-    Own(Shared),
+    /// So many bytes at this address.
+    Own(u64, u32),
     Granted(Granted),
-}
-
-/// What is done with a request's buffers.
-#[derive(Clone, Copy)]
-enum Action {
-    Add,
-    Take(u16),
-}
-
-struct Flight<T> {
-    header: usize,
-    kind: Kind,
-    data: Data,
-    tag: T,
 }
 
 /// A disk. Each request carries a tag of the owner's choice, which comes back when it has finished. Requests wait in the queue
 /// until [`Self::kick`].
 pub struct Block<T> {
-    queue: VirtQueue<Platform, DEPTH>,
+    queue: Queue,
     transport: Transport,
-    /// Given to the device while the bit in `free_headers` is clear, and touched by nobody else then.
-    headers: NonNull<[Header; DEPTH]>,
-    free_headers: u128,
-    /// By token of the crate. On the heap, since stacks are small.
-    flights: Box<[Option<Flight<T>>]>,
-    in_flight: usize,
-    /// The device wants to be told of what was added.
-    owes_kick: bool,
+    records: DeviceMemory<Records>,
+    /// A bit for each record that is not in flight.
+    free: u128,
+    /// By record. On the heap, since stacks are small.
+    tags: Box<[Option<T>]>,
     features: Feature,
     sectors: u64,
     block_size: u32,
+    segments_max: u32,
 }
 
 impl<T> Block<T> {
     /// Brings the disk in `slot` up.
     ///
     /// # Errors
-    /// What the device or the crate objects to.
+    /// What the device objects to, or the crate; [`Error::Unsupported`] for one without indirect descriptors.
     pub fn new(slot: Slot) -> Result<Self, Error> {
         let mut transport = slot.transport()?;
         let features = transport.begin_init(Feature::all());
+        if !features.contains(Feature::INDIRECT) {
+            return Err(Error::Unsupported);
+        }
         let sectors = transport.read_consistent(|| transport_capacity(&transport))?;
-        let block_size = if features.contains(Feature::BLOCK_SIZE) {
-            transport.read_config_space(configuration::BLOCK_SIZE)?
-        } else {
-            SECTOR_SIZE as u32
+        let word = |feature, offset, otherwise| {
+            if features.contains(feature) { transport.read_config_space(offset) } else { Ok(otherwise) }
         };
-        let (indirect, event_index) = (features.contains(Feature::INDIRECT), features.contains(Feature::EVENT_INDEX));
-        let queue = VirtQueue::new(&mut transport, QUEUE, indirect, event_index)?;
+        let block_size = word(Feature::BLOCK_SIZE, configuration::BLOCK_SIZE, SECTOR_SIZE as u32)?;
+        let segments_max = word(Feature::SEGMENTS_MAX, configuration::SEGMENTS_MAX, 1)?;
+        let queue = Queue::new(&mut transport, QUEUE, features.contains(Feature::EVENT_INDEX))?;
+        let records = DeviceMemory::<Records>::new().ok_or(Error::DmaError)?;
+        for (place, record) in (0..).zip(&records.0) {
+            let at = records.address() + place * size_of::<Record>() as u64;
+            queue::write(&record.table[2], Record::status(at));
+        }
         transport.finish_init();
-        let header = |_| Header { request: [0; 16], status: [STATUS_NONE] };
-        let headers: Box<[Header; DEPTH]> = Box::new(core::array::from_fn(header));
-        Ok(Self {
-            queue,
-            transport,
-            headers: NonNull::from(Box::leak(headers)),
-            free_headers: u128::MAX,
-            flights: (0..DEPTH).map(|_| None).collect(),
-            in_flight: 0,
-            owes_kick: false,
-            features,
-            sectors,
-            block_size,
-        })
+        let tags = (0..DEPTH).map(|_| None).collect();
+        Ok(Self { queue, transport, records, free: u128::MAX, tags, features, sectors, block_size, segments_max })
     }
 
     /// Lends the disk in `slot` to `body`, and resets it afterwards, whatever is in flight.
@@ -185,13 +194,19 @@ impl<T> Block<T> {
         self.transport.ack_interrupt()
     }
 
+    /// The most segments that the device takes with one request.
+    #[must_use]
+    pub const fn segments_max(&self) -> u32 {
+        self.segments_max
+    }
+
     /// Asks for the sectors from `sector` on, as many as `buffer` has room for.
     ///
     /// # Errors
     /// See [`Refused`]; the tag comes back.
     #[inline]
     pub fn read(&mut self, sector: u64, buffer: Shared, tag: T) -> Result<(), (Refused, T)> {
-        self.transfer(Kind::Read, sector, buffer.size(), Data::Own(buffer), &[], tag)
+        self.transfer(Kind::Read, sector, buffer.size(), Data::Own(buffer.address(), buffer.size() as u32), tag)
     }
 
     /// Asks for `buffer` to be written to the sectors from `sector` on.
@@ -200,23 +215,27 @@ impl<T> Block<T> {
     /// See [`Refused`]; the tag comes back.
     #[inline]
     pub fn write(&mut self, sector: u64, buffer: Shared, tag: T) -> Result<(), (Refused, T)> {
-        self.transfer(Kind::Write, sector, buffer.size(), Data::Own(buffer), &[], tag)
+        self.transfer(Kind::Write, sector, buffer.size(), Data::Own(buffer.address(), buffer.size() as u32), tag)
     }
 
-    /// As [`Self::read`], into memory that is not this program's but was granted to the device, `segments` of it.
+    /// As [`Self::read`], into memory that is not this program's but was granted to the device. The list of it is the
+    /// device's until the request has finished.
     ///
     /// # Errors
-    /// See [`Refused`]; the tag comes back. Segments that are too many, empty or too large are invalid.
-    pub fn read_granted(&mut self, sector: u64, segments: &[grant::Segment], tag: T) -> Result<(), (Refused, T)> {
-        self.transfer_granted(Kind::Read, sector, segments, tag)
+    /// See [`Refused`]; the tag comes back.
+    #[inline]
+    pub fn read_granted(&mut self, sector: u64, granted: Granted, tag: T) -> Result<(), (Refused, T)> {
+        self.transfer_granted(Kind::Read, sector, granted, tag)
     }
 
-    /// As [`Self::write`], from memory that is not this program's but was granted to the device, `segments` of it.
+    /// As [`Self::write`], from memory that is not this program's but was granted to the device. The list of it is the
+    /// device's until the request has finished.
     ///
     /// # Errors
-    /// As [`Self::read_granted`].
-    pub fn write_granted(&mut self, sector: u64, segments: &[grant::Segment], tag: T) -> Result<(), (Refused, T)> {
-        self.transfer_granted(Kind::Write, sector, segments, tag)
+    /// See [`Refused`]; the tag comes back.
+    #[inline]
+    pub fn write_granted(&mut self, sector: u64, granted: Granted, tag: T) -> Result<(), (Refused, T)> {
+        self.transfer_granted(Kind::Write, sector, granted, tag)
     }
 
     /// Asks for everything that has finished so far to survive a loss of power.
@@ -227,76 +246,83 @@ impl<T> Block<T> {
         if !self.has_cache() {
             return Err((Refused::Invalid, tag));
         }
-        self.submit(Kind::Flush, 0, Data::None, &[], tag)
-    }
-
-    fn transfer_granted(
-        &mut self,
-        kind: Kind,
-        sector: u64,
-        segments: &[grant::Segment],
-        tag: T,
-    ) -> Result<(), (Refused, T)> {
-        match Granted::new(segments) {
-            Some(granted) => self.transfer(kind, sector, granted.bytes(), Data::Granted(granted), segments, tag),
-            None => Err((Refused::Invalid, tag)),
-        }
+        self.submit(Kind::Flush, 0, Data::None, tag)
     }
 
     #[inline]
-    fn transfer(
-        &mut self,
-        kind: Kind,
-        sector: u64,
-        bytes: u64,
-        data: Data,
-        segments: &[grant::Segment],
-        tag: T,
-    ) -> Result<(), (Refused, T)> {
-        const SECTOR: u64 = SECTOR_SIZE as u64;
-        let is_inside = sector.checked_add(bytes / SECTOR).is_some_and(|end| end <= self.sectors);
-        if bytes == 0 || !bytes.is_multiple_of(SECTOR) || !is_inside {
+    fn transfer_granted(&mut self, kind: Kind, sector: u64, granted: Granted, tag: T) -> Result<(), (Refused, T)> {
+        if granted.segments() > u64::from(self.segments_max) {
             return Err((Refused::Invalid, tag));
         }
-        self.submit(kind, sector, data, segments, tag)
+        self.transfer(kind, sector, granted.bytes(), Data::Granted(granted), tag)
     }
 
-    fn submit(
-        &mut self,
-        kind: Kind,
-        sector: u64,
-        data: Data,
-        segments: &[grant::Segment],
-        tag: T,
-    ) -> Result<(), (Refused, T)> {
-        let header = self.free_headers.trailing_zeros() as usize;
-        if header >= DEPTH {
-            return Err((Refused::Busy, tag));
+    #[inline]
+    fn transfer(&mut self, kind: Kind, sector: u64, bytes: u64, data: Data, tag: T) -> Result<(), (Refused, T)> {
+        if self.has_sectors(sector, bytes) {
+            self.submit(kind, sector, data, tag)
+        } else {
+            Err((Refused::Invalid, tag))
         }
-        // SAFETY: the header's bit says that it is free, so neither the device nor anybody here uses it.
-        let fields = unsafe { &mut (*self.headers.as_ptr())[header] };
-        let (low, high) = fields.request.split_at_mut(8);
-        low.copy_from_slice(&(kind as u64).to_le_bytes());
-        high.copy_from_slice(&sector.to_le_bytes());
-        fields.status = [STATUS_NONE];
-        // SAFETY: header and buffers stay as they are until `poll` has the request back: the bit is cleared below, the headers
-        // are given back when the device has been reset, the buffer is RAM that was claimed for good, and of what was granted
-        // the crate has addresses alone.
-        let added = unsafe { exchange(&mut self.queue, Action::Add, fields, kind, data, segments) };
-        let Ok(token) = added else { return Err((Refused::Busy, tag)) };
-        // The crate's queue has `DEPTH` entries, and a token is the index of one.
-        self.flights[usize::from(token) % DEPTH] = Some(Flight { header, kind, data, tag });
-        self.free_headers &= !(1 << header);
-        self.in_flight += 1;
-        // Asked after each request: between two of them the device may say that it wants to hear of the second.
-        self.owes_kick |= self.queue.should_notify();
+    }
+
+    /// Whether `bytes` from `sector` on are sectors of this disk, and not too many for one request.
+    #[inline]
+    fn has_sectors(&self, sector: u64, bytes: u64) -> bool {
+        const SECTOR: u64 = SECTOR_SIZE as u64;
+        let is_inside = sector.checked_add(bytes / SECTOR).is_some_and(|end| end <= self.sectors);
+        bytes != 0 && bytes.is_multiple_of(SECTOR) && u32::try_from(bytes).is_ok() && is_inside
+    }
+
+    #[inline]
+    fn submit(&mut self, kind: Kind, sector: u64, data: Data, tag: T) -> Result<(), (Refused, T)> {
+        let Some(place) = self.start(kind, sector, data) else { return Err((Refused::Busy, tag)) };
+        self.tags[place] = Some(tag);
         Ok(())
+    }
+
+    /// Puts a request into the queue; gives the place of its record, if one is free. Its data stays what it is until
+    /// [`Self::end`] gives the place back: it is RAM that was claimed for good, or not this program's, or borrowed by a
+    /// caller that waits.
+    #[inline]
+    fn start(&mut self, kind: Kind, sector: u64, data: Data) -> Option<usize> {
+        let place = self.free.trailing_zeros() as usize;
+        let record = self.records.0.get(place)?;
+        let at = self.records.address() + (place * size_of::<Record>()) as u64;
+        queue::write(&record.header, [kind as u64, sector]);
+        record.status.store(STATUS_NONE, Ordering::Relaxed);
+        let (table, bytes) = match data {
+            Data::None => {
+                queue::write(&record.table[0], Record::header(at, 2));
+                (at, size_of_val(&record.table) as u32)
+            }
+            Data::Own(address, bytes) => {
+                queue::write(&record.table[0], Record::header(at, 1));
+                queue::write(&record.table[1], descriptor(address, bytes, kind.access(), Some(2)));
+                (at, size_of_val(&record.table) as u32)
+            }
+            Data::Granted(granted) => granted.complete(Record::header(at, 1), Record::status(at)),
+        };
+        self.free &= !(1 << place);
+        self.queue.add(place as u16, table, bytes);
+        Some(place)
+    }
+
+    /// The place of the next request that has finished, and whether it was done.
+    #[inline]
+    fn end(&mut self) -> Option<(usize, Result<(), Failed>)> {
+        let place = self.queue.next_used()?;
+        // The place is the device's claim: one that is not in flight is a broken device, and stays where it is.
+        let record = self.records.0.get(place).filter(|_| self.free & (1 << place) == 0)?;
+        self.free |= 1 << place;
+        let is_done = record.status.load(Ordering::Relaxed) == STATUS_OK;
+        Some((place, if is_done { Ok(()) } else { Err(Failed) }))
     }
 
     /// Tells the device of what was asked for since the last call, if it wants to be told.
     #[inline]
     pub fn kick(&mut self) {
-        if core::mem::take(&mut self.owes_kick) {
+        if self.queue.is_notification_due() {
             self.transport.notify(QUEUE);
         }
     }
@@ -304,20 +330,9 @@ impl<T> Block<T> {
     /// The next request that has finished, if there is one.
     #[inline]
     pub fn poll(&mut self) -> Option<(T, Result<(), Failed>)> {
-        if self.in_flight == 0 {
-            return None;
-        }
-        let token = self.queue.peek_used()?;
-        // The token was read from memory that the device writes: an unknown one is a broken device, and is left there.
-        let Flight { header, kind, data, tag } = self.flights.get_mut(usize::from(token))?.take()?;
-        // SAFETY: the device has given the header back, and its bit is still clear, so nobody else uses it.
-        let fields = unsafe { &mut (*self.headers.as_ptr())[header] };
-        // SAFETY: header and buffers are those that were added with this token.
-        let taken = unsafe { exchange(&mut self.queue, Action::Take(token), fields, kind, data, &[]) };
-        self.free_headers |= 1 << header;
-        self.in_flight -= 1;
-        let is_done = taken.is_ok() && fields.status == [STATUS_OK];
-        Some((tag, if is_done { Ok(()) } else { Err(Failed) }))
+        // Also with nothing in flight: it is the look that finds nothing which asks for the next interrupt.
+        let (place, outcome) = self.end()?;
+        Some((self.tags.get_mut(place)?.take()?, outcome))
     }
 
     /// Reads sectors and waits for them; for start-up.
@@ -325,25 +340,26 @@ impl<T> Block<T> {
     /// # Errors
     /// [`Failed`] if the device failed, requests are in flight, or these are no sectors of the disk.
     pub fn read_now(&mut self, sector: u64, sectors: &mut [u8]) -> Result<(), Failed> {
-        let is_whole = !sectors.is_empty() && sectors.len().is_multiple_of(SECTOR_SIZE);
-        let end = sector.checked_add((sectors.len() / SECTOR_SIZE) as u64);
-        if self.in_flight > 0 || !is_whole || end.is_none_or(|end| end > self.sectors) {
+        if self.free != u128::MAX || !self.has_sectors(sector, sectors.len() as u64) {
             return Err(Failed);
         }
-        let mut request = [0; 16];
-        request[8..].copy_from_slice(&sector.to_le_bytes());
-        let mut status = [STATUS_NONE];
-        let done = self.queue.add_notify_wait_pop(&[&request], &mut [sectors, &mut status], &mut self.transport);
-        if done.is_ok() && status == [STATUS_OK] { Ok(()) } else { Err(Failed) }
+        let data = Data::Own(sectors.as_mut_ptr().expose_provenance() as u64, sectors.len() as u32);
+        self.start(Kind::Read, sector, data).ok_or(Failed)?;
+        self.kick();
+        loop {
+            if let Some((_, outcome)) = self.end() {
+                return outcome;
+            }
+            core::hint::spin_loop();
+        }
     }
 }
 
 impl<T> Drop for Block<T> {
     fn drop(&mut self) {
+        // The device forgets rings and records, which are freed after this.
         self.transport.queue_unset(QUEUE);
         self.transport.set_status(virtio_drivers::transport::DeviceStatus::empty());
-        // SAFETY: the headers come from a box in `new`, and the device, which was reset, has none of them any more.
-        drop(unsafe { Box::from_raw(self.headers.as_ptr()) });
     }
 }
 
@@ -352,61 +368,4 @@ fn transport_capacity(transport: &Transport) -> Result<u64, Error> {
     let low: u32 = transport.read_config_space(configuration::CAPACITY)?;
     let high: u32 = transport.read_config_space(configuration::CAPACITY + 4)?;
     Ok(u64::from(low) | u64::from(high) << 32)
-}
-
-/// Adds a request to the queue, or takes one out that is done; gives its token.
-///
-/// # Safety
-/// To add: nobody touches header and own data until the token was taken. To take: they are those that were added with it.
-#[inline]
-unsafe fn exchange(
-    queue: &mut VirtQueue<Platform, DEPTH>,
-    action: Action,
-    header: &mut Header,
-    kind: Kind,
-    data: Data,
-    segments: &[grant::Segment],
-) -> Result<u16, Error> {
-    let Header { request, status } = header;
-    match (kind, data) {
-        // SAFETY: the caller's promise; the crate takes the slice's address and length alone.
-        (Kind::Read, Data::Own(buffer)) => unsafe { act(queue, action, &[request], &mut [buffer.as_slice(), status]) },
-        // SAFETY: as above.
-        (Kind::Write, Data::Own(buffer)) => unsafe { act(queue, action, &[request, buffer.as_slice()], &mut [status]) },
-        // SAFETY: as above.
-        (Kind::Flush, _) | (_, Data::None) => unsafe { act(queue, action, &[request], &mut [status]) },
-        (Kind::Read, Data::Granted(granted)) => granted.stand_in(segments, |slices| {
-            let inputs: [&[u8]; 1] = [request];
-            // Borrowed for as long as what is in it, which a drop would end. There is nothing to drop.
-            let mut outputs = ManuallyDrop::new(slices.collect::<ArrayVec<&mut [u8], DEPTH>>());
-            outputs.push(status);
-            // SAFETY: as above; `Platform` gives the device the segments in place of their stand-ins, and the crate looks at no
-            // more than the number of these when it takes the request back.
-            unsafe { act(queue, action, &inputs, &mut outputs) }
-        }),
-        (Kind::Write, Data::Granted(granted)) => granted.stand_in(segments, |slices| {
-            let mut inputs: ArrayVec<&[u8], DEPTH> = ArrayVec::new();
-            inputs.push(request);
-            inputs.extend(slices.map(|slice| &*slice));
-            // SAFETY: as above.
-            unsafe { act(queue, action, &inputs, &mut [status]) }
-        }),
-    }
-}
-
-/// # Safety
-/// As [`exchange`].
-#[inline]
-unsafe fn act<'a>(
-    queue: &mut VirtQueue<Platform, DEPTH>,
-    action: Action,
-    inputs: &'a [&'a [u8]],
-    outputs: &'a mut [&'a mut [u8]],
-) -> Result<u16, Error> {
-    match action {
-        // SAFETY: the caller's promise.
-        Action::Add => unsafe { queue.add(inputs, outputs) },
-        // SAFETY: the caller's promise.
-        Action::Take(token) => unsafe { queue.pop_used(token, inputs, outputs) }.map(|_| token),
-    }
 }

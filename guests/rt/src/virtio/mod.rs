@@ -10,16 +10,16 @@
 mod block;
 mod console;
 mod entropy;
-pub(crate) mod grant;
 mod network;
+mod queue;
 mod slot;
 
 pub use crate::dma::Platform;
-pub use block::{Block, Failed, Refused, SEGMENTS_MAX};
+pub use block::{Block, Failed, Refused};
 pub use console::Console;
 pub use entropy::Entropy;
-pub use grant::{Segment, prepare as prepare_grants};
 pub use network::Network;
+pub use queue::{Access, Granted};
 pub use slot::{Kind, SLOTS_MAX, Slot, take_slots};
 
 /// The transport of every driver.

@@ -9,7 +9,7 @@ use super::super::flights::Flight;
 use super::{Broken, Service, Wires, offset_of};
 use crate::virtqueue::QueueError;
 use crate::virtqueue::SEGMENTS_MAX;
-use abi::io::{Operation, SEGMENT_SIZE, WINDOW_PAGE_SIZE};
+use abi::io::{self, Operation, SEGMENT_NEXT, SEGMENT_SIZE, SEGMENT_WRITE, WINDOW_PAGE_SIZE};
 use vdev::{GuestAddr, GuestMemory};
 
 /// From this length on, a request is granted rather than copied, in bytes. A grant costs about as many instructions as two
@@ -45,8 +45,7 @@ impl Service {
     }
 
     /// Writes the list of the memory that `flight` is about, whose chain is in `place`, into the window, and gives its length.
-    /// Every piece is the client's own, and what lies side by side becomes one: no list is longer than its chain, and a page
-    /// has room for it.
+    /// Every piece is the client's own, and what lies side by side becomes one.
     #[inline(never)]
     pub(super) fn grant<M: GuestMemory>(
         &mut self,
@@ -56,14 +55,13 @@ impl Service {
         wires: &Wires<'_, M>,
     ) -> Result<u16, Broken> {
         let Some(chain) = self.flights.chain(place) else { return Ok(0) };
-        let list = self.channel.at(offset_of(flight.run));
         let length = u64::from(flight.length);
-        let pieces = if flight.operation == Operation::Read {
-            chain.writable_range(0, length)
+        let (pieces, flags) = if flight.operation == Operation::Read {
+            (chain.writable_range(0, length), SEGMENT_NEXT | SEGMENT_WRITE)
         } else {
-            chain.readable_range(skip, length)
+            (chain.readable_range(skip, length), SEGMENT_NEXT)
         };
-        let mut count = 0;
+        let mut list = List { at: self.channel.at(offset_of(flight.run)), flags, count: 0 };
         let mut last: Option<(u64, u64)> = None;
         for piece in pieces {
             let start = wires.client.bus_address(piece.address, piece.length).map_err(QueueError::from)?;
@@ -73,29 +71,43 @@ impl Service {
                     Some((begun, so_far.wrapping_add(bytes)))
                 }
                 Some(done) => {
-                    put(wires.provider, list, count, done)?;
-                    count = count.wrapping_add(1);
+                    list.put(wires.provider, done)?;
                     Some((start, bytes))
                 }
                 None => Some((start, bytes)),
             };
         }
         if let Some(done) = last {
-            put(wires.provider, list, count, done)?;
-            count = count.wrapping_add(1);
+            list.put(wires.provider, done)?;
         }
-        Ok(count)
+        Ok(list.count)
     }
 }
 
-/// Puts entry `index` into the list.
-#[inline]
-fn put<M: GuestMemory>(provider: &M, list: GuestAddr, index: u16, segment: (u64, u64)) -> Result<(), Broken> {
-    let at = GuestAddr(list.0.wrapping_add(u64::from(index).wrapping_mul(SEGMENT_SIZE)));
-    // A channel lies in its driver domain's memory, as was checked.
-    provider.store_u64_pair(at, [segment.0, segment.1]).map_err(|_| Broken::Provider)
+/// A list of segments in the window, while it is written.
+struct List {
+    /// Where the entry before the next segment is.
+    at: GuestAddr,
+    flags: u16,
+    count: u16,
 }
 
-const _: () = assert!(SEGMENTS_MAX <= abi::io::SEGMENTS_MAX as usize, "a list has a page");
+impl List {
+    /// Adds a segment.
+    #[inline]
+    fn put<M: GuestMemory>(&mut self, provider: &M, segment: (u64, u64)) -> Result<(), Broken> {
+        if self.count >= io::SEGMENTS_MAX {
+            return Err(QueueError::ChainTooLong.into());
+        }
+        self.at = GuestAddr(self.at.0.wrapping_add(SEGMENT_SIZE));
+        self.count = self.count.wrapping_add(1);
+        let next = self.count.wrapping_add(1);
+        let (address, length) = segment;
+        let rest = length | u64::from(self.flags) << 32 | u64::from(next) << 48;
+        // A channel lies in its driver domain's memory, as was checked.
+        provider.store_u64_pair(self.at, [address, rest]).map_err(|_| Broken::Provider)
+    }
+}
+
 const _: () = assert!((SEGMENTS_MAX as u64 - 2) * GRANTED_SEGMENT_SIZE_MAX as u64 <= block::GRANT_SIZE_MAX);
 const _: () = assert!((SEGMENTS_MAX as u64 - 2) * WINDOW_PAGE_SIZE <= block::DATA_SIZE_MAX);

@@ -13,10 +13,11 @@ impl Stage {
     fn segments(&self, request: &Request) -> Vec<Segment> {
         let entry = |index| {
             let at = CHANNEL + u64::from(request.offset) + u64::from(index) * abi::io::SEGMENT_SIZE;
-            let [address, length] = self.provider.load_u64_pair(GuestAddr(at)).unwrap();
-            Segment { address, length: length as u32, reserved: (length >> 32) as u32 }
+            let [address, rest] = self.provider.load_u64_pair(GuestAddr(at)).unwrap();
+            Segment { address, length: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
         };
-        (0..request.segments).map(entry).collect()
+        // The first entry is the driver domain's.
+        (1..=request.segments).map(entry).collect()
     }
 
     /// The device writes `byte` to all that it was granted.
@@ -39,9 +40,15 @@ impl Stage {
     }
 }
 
-/// A segment of the client's memory.
-fn segment(address: u64, length: u32) -> Segment {
-    Segment { address: address + BUS_OFFSET, length, reserved: 0 }
+/// The segments of a read of these pieces of the client's memory.
+fn to_read<const N: usize>(pieces: [(u64, u32); N]) -> Vec<Segment> {
+    let segment = |(next, (address, length))| Segment { address: address + BUS_OFFSET, length, flags: 3, next };
+    (2..).zip(pieces).map(segment).collect()
+}
+
+/// The segments of a write, which the device only reads.
+fn to_write<const N: usize>(pieces: [(u64, u32); N]) -> Vec<Segment> {
+    to_read(pieces).into_iter().map(|segment| Segment { flags: 1, ..segment }).collect()
 }
 
 #[test]
@@ -51,7 +58,7 @@ fn a_large_read_is_granted_and_what_the_device_put_there_stays() {
     stage.notify(0).unwrap();
     let request = stage.request().unwrap();
     let segments = stage.segments(&request);
-    assert_eq!((request.length, segments.as_slice()), (LARGE, [segment(DATA, LARGE)].as_slice()));
+    assert_eq!((request.length, &segments), (LARGE, &to_read([(DATA, LARGE)])));
     assert!(stage.service.has_grants());
     stage.device_writes(&segments, 0x5a);
     stage.reply(&completion_of(&request, LARGE));
@@ -69,7 +76,7 @@ fn a_large_write_is_granted_and_a_small_one_is_copied() {
     stage.ask(3, OUT, 7, 4096);
     stage.notify(0).unwrap();
     let (large, small) = (stage.request().unwrap(), stage.request().unwrap());
-    assert_eq!(stage.segments(&large), [segment(DATA, LARGE)]);
+    assert_eq!(stage.segments(&large), to_write([(DATA, LARGE)]));
     assert_eq!(small.segments, 0);
     assert_eq!((stage.service.counters().queue(0).grants, stage.service.counters().copied), (1, 4096));
 }
@@ -95,7 +102,7 @@ fn buffers_side_by_side_become_one_and_others_keep_their_order() {
     stage.notify(0).unwrap();
     stage.request().unwrap();
     let request = stage.request().unwrap();
-    assert_eq!(stage.segments(&request), [segment(DATA + 0x4000, 0x5000), segment(DATA, 0x3000)]);
+    assert_eq!(stage.segments(&request), to_read([(DATA + 0x4000, 0x5000), (DATA, 0x3000)]));
 }
 
 #[test]
