@@ -299,6 +299,20 @@ impl GuestMemory for GuestRam {
         self.store(address, pair)
     }
 
+    fn load_u64_pairs(&self, address: GuestAddr, pairs: &mut [[u64; 2]]) -> Result<(), GuestFault> {
+        let source = self.find(address.0, size_of_val(pairs)).ok_or(GuestFault::BadAddress)?;
+        // SAFETY: `find` checked that the whole range is this guest's RAM; any bits are numbers.
+        unsafe { copy(source, pairs.as_mut_ptr().cast(), size_of_val(pairs)) };
+        Ok(())
+    }
+
+    fn store_u64_pairs(&self, address: GuestAddr, pairs: &[[u64; 2]]) -> Result<(), GuestFault> {
+        let target = self.find(address.0, size_of_val(pairs)).ok_or(GuestFault::BadAddress)?;
+        // SAFETY: `find` checked that the whole range is this guest's, and no reference into it exists.
+        unsafe { copy(pairs.as_ptr().cast(), target, size_of_val(pairs)) };
+        Ok(())
+    }
+
     #[inline]
     fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {
         // EL2 has all RAM at its physical address, and there is no SMMU in between.

@@ -253,10 +253,12 @@ impl VirtioDevice {
         let configuration = match (Backing::read(service.kind(), size, features, block_size)?, registers.kind()) {
             (Backing::Disk { capacity_sectors, block_size, features }, _) => {
                 service.attach_disk(capacity_sectors, features);
+                let (segments_max, segment_size_max) = service.segment_limits();
                 Configuration::Block {
                     capacity_sectors,
                     block_size,
-                    segment_size_max: service.segment_size_max(),
+                    segment_size_max,
+                    segments_max,
                     read_only: features & io::FEATURE_READ_ONLY != 0,
                     flush: features & io::FEATURE_FLUSH != 0,
                     discard: features & io::FEATURE_DISCARD != 0,

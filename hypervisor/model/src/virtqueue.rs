@@ -22,6 +22,7 @@ mod tests;
 pub use chain::{Chain, SEGMENTS_MAX, Segment};
 pub use error::QueueError;
 
+use chain::Extent;
 use core::sync::atomic::{Ordering, fence};
 use descriptor::{DESCRIPTOR_SIZE, Descriptor};
 use vdev::{GuestAddr, GuestMemory, QueueLayout};
@@ -59,23 +60,15 @@ pub struct Virtqueue {
     in_flight: [u64; IN_FLIGHT_WORDS],
 }
 
-/// A table of descriptors that a chain runs through.
+/// A table of indirect descriptors.
 struct Table {
     address: GuestAddr,
     /// How many descriptors it has.
-    entries: u32,
+    entries: u16,
 }
 
-impl Table {
-    /// Copies descriptor `index`.
-    #[inline]
-    fn load(&self, memory: &impl GuestMemory, index: u16) -> Result<Descriptor, QueueError> {
-        if u32::from(index) >= self.entries {
-            return Err(QueueError::Next);
-        }
-        Ok(Descriptor::load(memory, offset(self.address, u64::from(index) << 4))?)
-    }
-}
+/// So many descriptors of a table are copied at a time.
+const BATCH: usize = 8;
 
 impl Virtqueue {
     /// A queue whose driver has just made it ready. A size that is no power of two or above [`QUEUE_SIZE_MAX`] makes a queue
@@ -289,25 +282,35 @@ impl Virtqueue {
     /// Copies the chain that begins at `head`.
     #[inline]
     fn walk(&self, memory: &impl GuestMemory, head: u16, chain: &mut Chain) -> Result<(), QueueError> {
-        chain.begin(head);
-        let mut table = Table { address: self.layout.descriptors, entries: u32::from(self.layout.size) };
-        let mut index = head;
-        let mut inside = false;
+        let mut extent = Extent::default();
         let mut left = SEGMENTS_MAX;
+        let result = self.walk_from(memory, head, chain.begin(head), &mut extent, &mut left);
+        chain.keep(extent, SEGMENTS_MAX.wrapping_sub(left));
+        result
+    }
+
+    /// Follows a chain from descriptor `head` on, for at most `left` descriptors, of which it leaves what it did not need.
+    #[inline]
+    fn walk_from(
+        &self,
+        memory: &impl GuestMemory,
+        head: u16,
+        segments: &mut [Segment],
+        extent: &mut Extent,
+        left: &mut usize,
+    ) -> Result<(), QueueError> {
+        let mut index = head;
         loop {
-            let descriptor = table.load(memory, index)?;
-            if descriptor.is_indirect() {
-                if inside {
-                    return Err(QueueError::IndirectNested);
-                }
-                table = self.indirect_table(descriptor)?;
-                index = 0;
-                // So this branch is taken once, and `left` bounds the rest.
-                inside = true;
-                continue;
+            if index >= self.layout.size {
+                return Err(QueueError::Next);
             }
-            left = left.checked_sub(1).ok_or(QueueError::ChainTooLong)?;
-            chain.add(descriptor)?;
+            let descriptor = Descriptor::load(memory, offset(self.layout.descriptors, u64::from(index) << 4))?;
+            if descriptor.is_indirect() {
+                let table = self.indirect_table(descriptor)?;
+                return walk_table(memory, &table, segments, extent, left);
+            }
+            *left = left.checked_sub(1).ok_or(QueueError::ChainTooLong)?;
+            extent.add(segments, descriptor)?;
             if !descriptor.continues() {
                 return Ok(());
             }
@@ -332,7 +335,7 @@ impl Virtqueue {
         if address.0.checked_add(u64::from(length)).is_none() {
             return Err(QueueError::AddressWraps);
         }
-        Ok(Table { address, entries })
+        Ok(Table { address, entries: entries as u16 })
     }
 
     /// What turns an index into a slot. The size is a power of two wherever a slot is used: with none, no chain is in flight
@@ -362,6 +365,50 @@ impl Virtqueue {
     fn set_in_flight(&mut self, head: u16, taken: bool) {
         if let Some(word) = self.in_flight.get_mut(usize::from(head >> 6)) {
             *word = if taken { *word | bit(head) } else { *word & !bit(head) };
+        }
+    }
+}
+
+/// Goes on with a chain at the start of `table`, as [`Virtqueue::walk_from`].
+#[inline]
+fn walk_table(
+    memory: &impl GuestMemory,
+    table: &Table,
+    segments: &mut [Segment],
+    extent: &mut Extent,
+    left: &mut usize,
+) -> Result<(), QueueError> {
+    let mut index = 0;
+    let mut batch = [[0; 2]; BATCH];
+    loop {
+        let Some(behind) = table.entries.checked_sub(index).filter(|behind| *behind != 0) else {
+            return Err(QueueError::Next);
+        };
+        let count = usize::from(behind).min(*left).clamp(1, BATCH);
+        let address = offset(table.address, u64::from(index) << 4);
+        // Each batch is copied once, and used as it was copied. What the chain does not lead to may lie anywhere.
+        let count = match batch.get_mut(..count).map(|batch| memory.load_u64_pairs(address, batch)) {
+            Some(Ok(())) => count,
+            Some(Err(_)) | None => {
+                memory.load_u64_pairs(address, batch.get_mut(..1).unwrap_or_default())?;
+                1
+            }
+        };
+        for pair in batch.get(..count).unwrap_or_default() {
+            let descriptor = Descriptor::of(*pair);
+            *left = left.checked_sub(1).ok_or(QueueError::ChainTooLong)?;
+            if descriptor.is_indirect() {
+                return Err(QueueError::IndirectNested);
+            }
+            extent.add(segments, descriptor)?;
+            if !descriptor.continues() {
+                return Ok(());
+            }
+            index = index.wrapping_add(1);
+            if descriptor.next != index {
+                index = descriptor.next;
+                break;
+            }
         }
     }
 }

@@ -153,6 +153,20 @@ pub trait GuestMemory {
         Ok([number as u64, (number >> 64) as u64])
     }
 
+    /// Loads pairs of 64-bit little-endian numbers that follow each other, from any address.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::read`]; what is in `pairs` then is of no use.
+    fn load_u64_pairs(&self, address: GuestAddr, pairs: &mut [[u64; 2]]) -> Result<(), GuestFault> {
+        for (index, pair) in (0u64..).zip(pairs) {
+            let mut bytes = [0; 16];
+            self.read(GuestAddr(address.0.saturating_add(index.saturating_mul(16))), &mut bytes)?;
+            let number = u128::from_le_bytes(bytes);
+            *pair = [number as u64, (number >> 64) as u64];
+        }
+        Ok(())
+    }
+
     /// Stores a 16-bit little-endian number, in one access if `address` is aligned.
     ///
     /// # Errors
@@ -179,6 +193,18 @@ pub trait GuestMemory {
     fn store_u64_pair(&self, address: GuestAddr, pair: [u64; 2]) -> Result<(), GuestFault> {
         let [low, high] = pair;
         self.write(address, &(u128::from(low) | u128::from(high) << 64).to_le_bytes())
+    }
+
+    /// Stores pairs of 64-bit little-endian numbers one after the other.
+    ///
+    /// # Errors
+    /// As for [`GuestMemory::write`], but that some of them may be stored.
+    fn store_u64_pairs(&self, address: GuestAddr, pairs: &[[u64; 2]]) -> Result<(), GuestFault> {
+        for (index, [low, high]) in (0u64..).zip(pairs) {
+            let at = GuestAddr(address.0.saturating_add(index.saturating_mul(16)));
+            self.write(at, &(u128::from(*low) | u128::from(*high) << 64).to_le_bytes())?;
+        }
+        Ok(())
     }
 
     /// Where a device that moves data itself finds the `length` bytes at `address`: a physical address. Whoever hands it to a

@@ -58,6 +58,7 @@ impl Kind {
                 capacity_sectors: 0,
                 block_size: BLOCK_SIZE_MIN,
                 segment_size_max: BLOCK_SEGMENT_SIZE,
+                segments_max: BLOCK_SEGMENTS_MAX,
                 read_only: false,
                 flush: false,
                 discard: false,
@@ -92,6 +93,8 @@ pub enum Configuration {
         block_size: u32,
         /// The largest segment of a request in bytes (`size_max`).
         segment_size_max: u32,
+        /// The most segments of a request (`seg_max`).
+        segments_max: u32,
         /// Whether it takes no writes.
         read_only: bool,
         /// Whether it has a volatile cache, which a flush empties.
@@ -168,7 +171,7 @@ pub mod feature {
 
 /// The segment of a block request that costs least, in bytes, and the largest where data is copied: a page.
 pub const BLOCK_SEGMENT_SIZE: u32 = 4096;
-/// The most segments of a block request (`seg_max`).
+/// The most segments of a block request before anything stands behind the device.
 pub const BLOCK_SEGMENTS_MAX: u32 = 64;
 /// The most sectors that one request discards or zeroes: 32 MiB, so that nobody waits long behind one.
 pub const BLOCK_ERASE_SECTORS_MAX: u32 = 1 << 16;
@@ -235,7 +238,7 @@ impl Configuration {
         let mut words = [0; WORDS_MAX];
         match *self {
             // VIRTIO 1.2, 5.2.4. There is no geometry, no write-back switch, and zeroes never unmap.
-            Self::Block { capacity_sectors, block_size, segment_size_max, .. } => {
+            Self::Block { capacity_sectors, block_size, segment_size_max, segments_max, .. } => {
                 let block_size = match block_size {
                     size if size.is_power_of_two() && size <= BLOCK_SIZE_MAX => size.max(BLOCK_SIZE_MIN),
                     _ => BLOCK_SIZE_MIN,
@@ -244,7 +247,7 @@ impl Configuration {
                     capacity_sectors as u32,
                     (capacity_sectors >> 32) as u32,
                     segment_size_max,
-                    BLOCK_SEGMENTS_MAX,
+                    segments_max,
                     0,
                     block_size,
                     // A physical block is a logical one; whole segments are what costs least (`min_io_size`, in blocks).

@@ -201,6 +201,7 @@ fn disk(capacity_sectors: u64) -> Configuration {
         capacity_sectors,
         block_size: 512,
         segment_size_max: BLOCK_SEGMENT_SIZE,
+        segments_max: BLOCK_SEGMENTS_MAX,
         read_only: false,
         flush: false,
         discard: false,

@@ -11,7 +11,7 @@ pub const SECTOR_SIZE: u64 = 512;
 /// The most bytes of data of one request: a run of 64 window pages. A channel has at least as many.
 pub const DATA_SIZE_MAX: u64 = 64 * WINDOW_PAGE_SIZE;
 /// The same where data is granted and not copied.
-pub const GRANT_SIZE_MAX: u64 = 1 << 20;
+pub const GRANT_SIZE_MAX: u64 = 4 << 20;
 /// VIRTIO_BLK_ID_BYTES: the length of the answer to a request for the device's identity.
 const IDENTITY_SIZE: usize = 20;
 /// The identity: what `/sys/block/vda/serial` shows.
@@ -149,10 +149,7 @@ fn range(
 /// Puts `status` where the chain has room for it: in its last writable byte.
 #[inline]
 pub fn put_status(chain: &Chain, memory: &impl GuestMemory, status: u8) -> Result<(), GuestFault> {
-    match chain.writable_bytes().checked_sub(1) {
-        Some(last) => chain.write(memory, last, &[status]),
-        None => Ok(()),
-    }
+    chain.write_last(memory, status)
 }
 
 fn answer(chain: &Chain, memory: &impl GuestMemory, status: u8) -> Result<Plan, GuestFault> {

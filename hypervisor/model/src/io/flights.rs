@@ -47,6 +47,10 @@ impl Flight {
     }
 }
 
+/// No place is long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
 /// A place for a request.
 #[derive(Clone, Copy)]
 struct Place {
@@ -61,6 +65,7 @@ pub struct Flights {
     used: u128,
     /// Grows with every request; its low bits are replaced by the place.
     round: u64,
+    /// In order of the room that they have.
     chains: Box<[Chain]>,
     /// Places of `chains` in use, a bit each.
     chains_used: u128,
@@ -70,12 +75,15 @@ const PLACE_BITS: u32 = 7;
 const _: () = assert!(FLIGHTS_MAX == 1 << PLACE_BITS, "a sequence number carries its place");
 
 impl Flights {
-    /// Nothing out; at most `depth` requests at a time, whether anybody still waits for them or not, and at most `chains`
-    /// chains that are kept.
-    pub fn new(depth: usize, chains: usize) -> Self {
+    /// Nothing out; at most `depth` requests at a time, whether anybody still waits for them or not. `chains` says how many
+    /// chains can be kept that have how many segments at most, the shortest first.
+    pub fn new(depth: usize, chains: &[(usize, usize)]) -> Self {
         let none = Place { sequence: 0, flight: None };
         let mut pool = Vec::new();
-        pool.resize_with(chains.min(FLIGHTS_MAX), Chain::new);
+        for (count, segments) in chains {
+            pool.extend((0..*count).map(|_| Chain::with_room(*segments)));
+        }
+        pool.truncate(FLIGHTS_MAX);
         let used = u128::MAX.checked_shl(depth as u32).unwrap_or(0);
         Self { flights: [none; FLIGHTS_MAX], used, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
     }
@@ -95,7 +103,29 @@ impl Flights {
     /// Takes a place for a chain.
     #[inline]
     pub fn take_chain(&mut self) -> Option<u8> {
-        let place = (!self.chains_used).trailing_zeros();
+        self.take_chain_from(0)
+    }
+
+    /// Takes a place for a chain that is too long for `place`. `None` where all of them are taken.
+    ///
+    /// # Errors
+    /// [`TooLong`] if there is no such place.
+    pub fn take_longer_chain(&mut self, place: u8) -> Result<Option<u8>, TooLong> {
+        let room = |chain: &Chain| chain.room();
+        let too_short = self.chain(place).map_or(0, room);
+        let first = self.chains.iter().position(|chain| chain.room() > too_short).ok_or(TooLong)?;
+        Ok(self.take_chain_from(first as u32))
+    }
+
+    /// Takes a place for a chain that may be as long as there are.
+    pub fn take_longest_chain(&mut self) -> Option<u8> {
+        self.take_chain_from(self.chains.len().checked_sub(1)? as u32)
+    }
+
+    #[inline]
+    fn take_chain_from(&mut self, first: u32) -> Option<u8> {
+        let free = !self.chains_used & u128::MAX.checked_shl(first)?;
+        let place = free.trailing_zeros();
         if place as usize >= self.chains.len() {
             return None;
         }
@@ -180,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_request_lands_once() {
-        let mut flights = Flights::new(FLIGHTS_MAX, 4);
+        let mut flights = Flights::new(FLIGHTS_MAX, &[(4, 3)]);
         let sequence = flights.depart(flight(Waiter::Nobody)).unwrap();
         assert_eq!(flights.land(sequence), Some(flight(Waiter::Nobody)));
         assert_eq!(flights.land(sequence), None);
@@ -188,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_number_of_an_earlier_request_in_the_same_place_is_forged() {
-        let mut flights = Flights::new(FLIGHTS_MAX, 4);
+        let mut flights = Flights::new(FLIGHTS_MAX, &[(4, 3)]);
         let first = flights.depart(flight(Waiter::Nobody)).unwrap();
         flights.land(first);
         let second = flights.depart(flight(Waiter::Nobody)).unwrap();
@@ -199,7 +229,7 @@ mod tests {
 
     #[test]
     fn no_more_go_out_than_the_ring_holds() {
-        let mut flights = Flights::new(FLIGHTS_MAX, 0);
+        let mut flights = Flights::new(FLIGHTS_MAX, &[]);
         let all: Vec<_> = core::iter::from_fn(|| flights.depart(flight(Waiter::Nobody))).collect();
         assert_eq!(all.len(), FLIGHTS_MAX);
         assert!(!flights.has_room());
@@ -210,7 +240,7 @@ mod tests {
 
     #[test]
     fn no_more_go_out_than_the_channel_is_deep_whoever_waits() {
-        let mut flights = Flights::new(2, 2);
+        let mut flights = Flights::new(2, &[(2, 3)]);
         let mut depart = || {
             let place = flights.take_chain().unwrap();
             let sequence = flights.depart(flight(Waiter::Chain { queue: 0, place }));
@@ -227,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_is_out_is_found_in_the_order_in_which_it_went() {
-        let mut flights = Flights::new(FLIGHTS_MAX, 0);
+        let mut flights = Flights::new(FLIGHTS_MAX, &[]);
         let numbers: Vec<_> = (0..3).filter_map(|_| flights.depart(flight(Waiter::Nobody))).collect();
         flights.land(numbers[0]);
         // Takes the place of the first, and is the last all the same.
@@ -243,7 +273,7 @@ mod tests {
 
     #[test]
     fn chains_of_a_queue_that_is_gone_are_free_again_and_its_requests_still_land() {
-        let mut flights = Flights::new(FLIGHTS_MAX, 2);
+        let mut flights = Flights::new(FLIGHTS_MAX, &[(2, 3)]);
         let places = [flights.take_chain().unwrap(), flights.take_chain().unwrap()];
         assert_eq!(flights.take_chain(), None);
         let first = flights.depart(flight(Waiter::Chain { queue: 0, place: places[0] })).unwrap();
@@ -252,5 +282,22 @@ mod tests {
         assert_eq!(flights.take_chain(), Some(places[1]));
         assert_eq!(flights.land(second).unwrap().waiter, Waiter::Nobody);
         assert_eq!(flights.land(first).unwrap().waiter, Waiter::Chain { queue: 0, place: places[0] });
+    }
+
+    #[test]
+    fn a_chain_that_is_too_long_finds_a_longer_place_and_short_ones_take_what_is_free() {
+        let mut flights = Flights::new(FLIGHTS_MAX, &[(2, 3), (1, 9), (1, 20)]);
+        let room = |flights: &Flights, place| flights.chain(place).unwrap().room();
+        let short = flights.take_chain().unwrap();
+        let longer = flights.take_longer_chain(short).unwrap().unwrap();
+        let longest = flights.take_longer_chain(longer).unwrap().unwrap();
+        assert_eq!([short, longer, longest].map(|place| room(&flights, place)), [3, 9, 20]);
+        assert_eq!(flights.take_longer_chain(longest), Err(TooLong));
+        assert_eq!(flights.take_longer_chain(short), Ok(None));
+        flights.free_chain(longest);
+        assert_eq!(flights.take_longer_chain(short), Ok(Some(longest)));
+        flights.free_chain(longest);
+        let rest: Vec<_> = core::iter::from_fn(|| flights.take_chain()).collect();
+        assert_eq!(rest, [1, longest]);
     }
 }

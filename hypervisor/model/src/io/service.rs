@@ -14,7 +14,7 @@ use super::channel::{Channel, Forged};
 use super::counters::{Counters, add};
 use super::flights::{FLIGHTS_MAX, Flights};
 use super::window::{Run, Window};
-use crate::virtqueue::{Features, QueueError, Virtqueue};
+use crate::virtqueue::{Features, QueueError, SEGMENTS_MAX, Virtqueue};
 use abi::io::{self, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
 use outage::Provider;
 use vdev::{GuestMemory, QueueLayout};
@@ -27,9 +27,16 @@ const BYTES_MAX: u32 = 256 << 10;
 /// The most completions that are taken at one go, and receptions.
 const COMPLETIONS_MAX: u32 = 64;
 const RECEPTIONS_MAX: u32 = 64;
-/// How many block requests are out at a time: each keeps its chain, and so many chains fill 32 KiB. Those that the client
-/// has forgotten count: however often it resets its device, it keeps no more of the disk busy, or of its memory granted.
+/// The most descriptors that are looked at at one go, and listed for devices, but for those of the last chain.
+const DESCRIPTORS_MAX: u32 = 768;
+/// How many block requests are out at a time. Those that the client has forgotten count: however often it resets its
+/// device, it keeps no more of the disk busy, or of its memory granted.
 const BLOCK_DEPTH: usize = 30;
+/// The chains that are kept for them, and of how many segments: most requests have a few pages, and some a MiB of them. They
+/// fill 32 KiB.
+const BLOCK_CHAINS: [(usize, usize); 3] = [(16, 10), (8, 34), (6, SEGMENTS_MAX)];
+/// The most segments of a chain of any other device.
+const OTHER_SEGMENTS_MAX: usize = 66;
 /// How many requests for random bytes do.
 const ENTROPY_DEPTH: usize = 4;
 /// The most bytes of one entropy request: a device may give less than it is asked for.
@@ -127,6 +134,8 @@ pub struct Service {
     flights: Flights,
     /// Requests that are out with the client's own memory, which devices may write to.
     grants_out: u16,
+    /// Descriptors that were looked at or listed, modulo 2³².
+    descriptors: u32,
     queues: [Option<Virtqueue>; QUEUES_MAX],
     /// Queues that wait for a request to land, or for the driver domain, a bit each.
     stalled: u8,
@@ -153,10 +162,10 @@ impl Service {
     pub fn new(kind: ServiceKind, base: u64, size: u64) -> Self {
         let pages = size.saturating_sub(REQUEST_WINDOW) / WINDOW_PAGE_SIZE;
         let (depth, chains) = match kind {
-            ServiceKind::Block => (BLOCK_DEPTH, BLOCK_DEPTH),
-            ServiceKind::Entropy => (ENTROPY_DEPTH, ENTROPY_DEPTH),
+            ServiceKind::Block => (BLOCK_DEPTH, BLOCK_CHAINS.as_slice()),
+            ServiceKind::Entropy => (ENTROPY_DEPTH, [(ENTROPY_DEPTH, OTHER_SEGMENTS_MAX)].as_slice()),
             // One chain, to look at it before it goes back; receiving takes several.
-            ServiceKind::Network | ServiceKind::Console => (FLIGHTS_MAX, MERGED_MAX),
+            ServiceKind::Network | ServiceKind::Console => (FLIGHTS_MAX, [(MERGED_MAX, OTHER_SEGMENTS_MAX)].as_slice()),
         };
         Self {
             kind,
@@ -165,6 +174,7 @@ impl Service {
             text_size_max: pages.min(64).wrapping_mul(WINDOW_PAGE_SIZE),
             flights: Flights::new(depth, chains),
             grants_out: 0,
+            descriptors: 0,
             queues: [const { None }; QUEUES_MAX],
             stalled: 0,
             used: 0,

@@ -83,6 +83,12 @@ impl Stage {
                 | u128::from(index + 1) << 112;
             self.client.write(GuestAddr(base + u64::from(index) * 16), &descriptor.to_le_bytes()).unwrap();
         }
+        self.publish(queue, head);
+    }
+
+    /// Puts a head into the available ring.
+    fn publish(&mut self, queue: u16, head: u16) {
+        let base = MEMORY_BASE.0 + u64::from(queue) * QUEUE_STRIDE * 2;
         let available = &mut self.available[usize::from(queue)];
         let slot = base + 0x804 + u64::from(*available % QUEUE_SIZE) * 2;
         self.client.store_u16(GuestAddr(slot), head).unwrap();

@@ -1,12 +1,14 @@
 //! A chain of buffers that a driver handed to its device, as a private copy.
 
 use super::{QueueError, descriptor::Descriptor};
+use alloc::boxed::Box;
+use alloc::vec;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
-/// The longest chain that is taken, in descriptors: 64 of data, a header and a status. A device tells its driver (for a
+/// The longest chain that is taken, in descriptors: 254 of data, a header and a status. A device tells its driver (for a
 /// block device, with `seg_max`). What a driver may not exceed anyway, the queue's size, does not bound it further: drivers
 /// with indirect tables disregard that rule when a queue is short, and a loop meets this bound as well as that.
-pub const SEGMENTS_MAX: usize = 66;
+pub const SEGMENTS_MAX: usize = 256;
 
 /// The most bytes a chain may have (VIRTIO 1.2, 2.7.5.2).
 const BYTES_MAX: u64 = 1 << 32;
@@ -33,18 +35,26 @@ impl Segment {
 pub struct Chain {
     /// The index of the chain's first descriptor, by which the driver knows it.
     pub head: u16,
+    /// How many descriptors it took to find it, or that it has no room for all.
+    looked_at: u16,
+    extent: Extent,
+    segments: Box<[Segment]>,
+}
+
+/// How far a chain goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extent {
     /// How many of the segments the device may read; those behind it may write.
-    readable: u8,
+    readable: u16,
     /// How many segments there are.
-    count: u8,
+    count: u16,
     /// Whether a writable descriptor has been seen, if only an empty one.
     writes: bool,
     readable_bytes: u64,
     writable_bytes: u64,
-    segments: [Segment; SEGMENTS_MAX],
 }
 
-const _: () = assert!(SEGMENTS_MAX <= u8::MAX as usize, "segments are counted in eight bits");
+const _: () = assert!(SEGMENTS_MAX <= u16::MAX as usize, "segments are counted in sixteen bits");
 
 impl Default for Chain {
     fn default() -> Self {
@@ -53,42 +63,63 @@ impl Default for Chain {
 }
 
 impl Chain {
-    /// A chain without buffers.
+    /// A chain without buffers, and with room for the longest there is.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            head: 0,
-            readable: 0,
-            count: 0,
-            writes: false,
-            readable_bytes: 0,
-            writable_bytes: 0,
-            segments: [Segment::EMPTY; SEGMENTS_MAX],
-        }
+    pub fn new() -> Self {
+        Self::with_room(SEGMENTS_MAX)
+    }
+
+    /// A chain without buffers, and with room for `segments` of them, at most [`SEGMENTS_MAX`].
+    #[must_use]
+    #[inline]
+    pub fn with_room(segments: usize) -> Self {
+        let segments = vec![Segment::EMPTY; segments.min(SEGMENTS_MAX)].into_boxed_slice();
+        Self { head: 0, looked_at: 0, extent: Extent::default(), segments }
+    }
+
+    /// How many buffers it has room for.
+    #[must_use]
+    #[inline]
+    pub const fn room(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// How many descriptors it took to find it, empty ones included; also after an error.
+    #[must_use]
+    #[inline]
+    pub fn looked_at(&self) -> u32 {
+        u32::from(self.looked_at)
+    }
+
+    /// How many buffers it has.
+    #[must_use]
+    #[inline]
+    pub fn segments(&self) -> u32 {
+        u32::from(self.extent.count)
     }
 
     /// The buffers that the device may read, in order.
     #[must_use]
     pub fn readable(&self) -> &[Segment] {
-        self.segments.get(..usize::from(self.readable)).unwrap_or_default()
+        self.segments.get(..usize::from(self.extent.readable)).unwrap_or_default()
     }
 
     /// The buffers that the device may write, in order.
     #[must_use]
     pub fn writable(&self) -> &[Segment] {
-        self.segments.get(usize::from(self.readable)..usize::from(self.count)).unwrap_or_default()
+        self.segments.get(usize::from(self.extent.readable)..usize::from(self.extent.count)).unwrap_or_default()
     }
 
     /// How many bytes the device may read.
     #[must_use]
     pub const fn readable_bytes(&self) -> u64 {
-        self.readable_bytes
+        self.extent.readable_bytes
     }
 
     /// How many bytes the device may write.
     #[must_use]
     pub const fn writable_bytes(&self) -> u64 {
-        self.writable_bytes
+        self.extent.writable_bytes
     }
 
     /// Copies from the readable part, from byte `offset` on, across buffers.
@@ -98,7 +129,7 @@ impl Chain {
     /// of the guest's memory (what lies before it is copied).
     pub fn read(&self, memory: &impl GuestMemory, offset: u64, buffer: &mut [u8]) -> Result<(), GuestFault> {
         let mut rest = buffer;
-        for piece in within(self.readable(), self.readable_bytes, offset, rest.len())? {
+        for piece in within(self.readable(), self.extent.readable_bytes, offset, rest.len())? {
             let (now, later) = rest.split_at_mut_checked(piece.length as usize).ok_or(GuestFault::BadAddress)?;
             memory.read(piece.address, now)?;
             rest = later;
@@ -113,7 +144,7 @@ impl Chain {
     /// of the guest's memory (what lies before it is copied).
     pub fn write(&self, memory: &impl GuestMemory, offset: u64, bytes: &[u8]) -> Result<(), GuestFault> {
         let mut rest = bytes;
-        for piece in within(self.writable(), self.writable_bytes, offset, rest.len())? {
+        for piece in within(self.writable(), self.extent.writable_bytes, offset, rest.len())? {
             let (now, later) = rest.split_at_checked(piece.length as usize).ok_or(GuestFault::BadAddress)?;
             memory.write(piece.address, now)?;
             rest = later;
@@ -131,20 +162,38 @@ impl Chain {
         Pieces { segments: self.writable().iter(), skip: offset, left: length }
     }
 
-    /// Forgets the buffers.
-    #[inline]
-    pub(super) const fn begin(&mut self, head: u16) {
-        self.head = head;
-        self.readable = 0;
-        self.count = 0;
-        self.writes = false;
-        self.readable_bytes = 0;
-        self.writable_bytes = 0;
+    /// Puts `byte` into the last byte of the writable part; where there is none, nothing happens.
+    ///
+    /// # Errors
+    /// [`GuestFault::BadAddress`] if it is not in the guest's memory.
+    #[inline(never)]
+    pub fn write_last(&self, memory: &impl GuestMemory, byte: u8) -> Result<(), GuestFault> {
+        let Some(Segment { address, length }) = self.writable().last() else { return Ok(()) };
+        // No segment is empty, or ends above the address space.
+        let last = address.0.wrapping_add(u64::from(*length)).wrapping_sub(1);
+        memory.write(GuestAddr(last), &[byte])
     }
 
-    /// Adds the buffer of `descriptor`.
+    /// Forgets the buffers, and lends the room for others. [`Chain::keep`] says how far they go.
     #[inline]
-    pub(super) fn add(&mut self, descriptor: Descriptor) -> Result<(), QueueError> {
+    pub(super) fn begin(&mut self, head: u16) -> &mut [Segment] {
+        self.head = head;
+        self.extent = Extent::default();
+        &mut self.segments
+    }
+
+    /// The buffers go as far as `extent` says, and so many descriptors were looked at.
+    #[inline]
+    pub(super) const fn keep(&mut self, extent: Extent, looked_at: usize) {
+        self.extent = extent;
+        self.looked_at = looked_at as u16;
+    }
+}
+
+impl Extent {
+    /// Adds the buffer of `descriptor` to `segments`, which go so far.
+    #[inline]
+    pub(super) fn add(&mut self, segments: &mut [Segment], descriptor: Descriptor) -> Result<(), QueueError> {
         let Descriptor { address, length, .. } = descriptor;
         if address.0.checked_add(u64::from(length)).is_none() {
             return Err(QueueError::AddressWraps);
@@ -156,17 +205,17 @@ impl Chain {
         if length == 0 {
             return Ok(());
         }
-        let place = self.segments.get_mut(usize::from(self.count)).ok_or(QueueError::ChainTooLong)?;
+        let place = segments.get_mut(usize::from(self.count)).ok_or(QueueError::ChainTooLong)?;
         *place = Segment { address, length };
         // Neither the counts nor the sums of at most SEGMENTS_MAX lengths can overflow.
-        self.count = self.count.saturating_add(1);
+        self.count = self.count.wrapping_add(1);
         if self.writes {
-            self.writable_bytes = self.writable_bytes.saturating_add(u64::from(length));
+            self.writable_bytes = self.writable_bytes.wrapping_add(u64::from(length));
         } else {
             self.readable = self.count;
-            self.readable_bytes = self.readable_bytes.saturating_add(u64::from(length));
+            self.readable_bytes = self.readable_bytes.wrapping_add(u64::from(length));
         }
-        if self.readable_bytes.saturating_add(self.writable_bytes) > BYTES_MAX {
+        if self.readable_bytes.wrapping_add(self.writable_bytes) > BYTES_MAX {
             return Err(QueueError::TooManyBytes);
         }
         Ok(())

@@ -20,19 +20,16 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Copies the descriptor at `address`, once: the driver may change it at any moment.
+    /// Copies the descriptor at `address`, a multiple of 8, once: the driver may change it at any moment.
     #[inline]
     pub(super) fn load(memory: &impl GuestMemory, address: GuestAddr) -> Result<Self, GuestFault> {
-        let [low, high] = if address.0.is_multiple_of(8) {
-            memory.load_u64_pair(address)?
-        } else {
-            // Only a table of indirect descriptors can lie so: 2.7.5.3 asks for no alignment.
-            let mut bytes = [0; DESCRIPTOR_SIZE as usize];
-            memory.read(address, &mut bytes)?;
-            let number = u128::from_le_bytes(bytes);
-            [number as u64, (number >> 64) as u64]
-        };
-        Ok(Self { address: GuestAddr(low), length: high as u32, flags: (high >> 32) as u16, next: (high >> 48) as u16 })
+        Ok(Self::of(memory.load_u64_pair(address)?))
+    }
+
+    /// The descriptor in two words.
+    #[inline]
+    pub(super) const fn of([low, high]: [u64; 2]) -> Self {
+        Self { address: GuestAddr(low), length: high as u32, flags: (high >> 32) as u16, next: (high >> 48) as u16 }
     }
 
     /// Whether the chain goes on.

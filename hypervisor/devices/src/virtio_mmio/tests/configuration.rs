@@ -8,6 +8,7 @@ fn able_disk(read_only: bool) -> Configuration {
         capacity_sectors: 0x1_2345_6789,
         block_size: 4096,
         segment_size_max: BLOCK_SEGMENT_SIZE,
+        segments_max: BLOCK_SEGMENTS_MAX,
         read_only,
         flush: true,
         discard: true,

@@ -10,6 +10,7 @@ use super::{Broken, Service, Wires, offset_of};
 use crate::virtqueue::QueueError;
 use crate::virtqueue::SEGMENTS_MAX;
 use abi::io::{self, Operation, SEGMENT_NEXT, SEGMENT_SIZE, SEGMENT_WRITE, WINDOW_PAGE_SIZE};
+use arrayvec::ArrayVec;
 use vdev::{GuestAddr, GuestMemory};
 
 /// From this length on, a request is granted rather than copied, in bytes. A grant costs about as many instructions as two
@@ -19,6 +20,10 @@ pub const GRANT_SIZE_MIN: u32 = 16 << 10;
 
 /// The largest segment of a block request where it is granted, in bytes.
 const GRANTED_SEGMENT_SIZE_MAX: u32 = 16 << 10;
+/// The most segments of one where it is copied.
+const COPIED_SEGMENTS_MAX: u32 = 64;
+/// So many segments are written to the window at a time.
+const BATCH: usize = 16;
 
 impl Service {
     /// Whether devices of the driver domain may still reach into the client's memory: until they may not, what was
@@ -27,10 +32,14 @@ impl Service {
         self.grants_out != 0
     }
 
-    /// The largest segment of a block request in bytes. With [`SEGMENTS_MAX`] of them, all but two for data, no request is
-    /// larger than it may be: what is copied has to find room in the window.
-    pub const fn segment_size_max(&self) -> u32 {
-        if self.disk.takes_grants() { GRANTED_SEGMENT_SIZE_MAX } else { WINDOW_PAGE_SIZE as u32 }
+    /// The most segments of a block request, and the most bytes of each. No request that keeps to both is longer than it may
+    /// be: drivers know of no other limit.
+    pub const fn segment_limits(&self) -> (u32, u32) {
+        if self.disk.takes_grants() {
+            (io::SEGMENTS_MAX as u32, GRANTED_SEGMENT_SIZE_MAX)
+        } else {
+            (COPIED_SEGMENTS_MAX, WINDOW_PAGE_SIZE as u32)
+        }
     }
 
     /// The devices of the driver domain have been reset: none of them does anything any more.
@@ -61,7 +70,7 @@ impl Service {
         } else {
             (chain.readable_range(skip, length), SEGMENT_NEXT)
         };
-        let mut list = List { at: self.channel.at(offset_of(flight.run)), flags, count: 0 };
+        let mut list = List { at: self.channel.at(offset_of(flight.run)), flags, count: 0, batch: ArrayVec::new() };
         let mut last: Option<(u64, u64)> = None;
         for piece in pieces {
             let start = wires.client.bus_address(piece.address, piece.length).map_err(QueueError::from)?;
@@ -80,16 +89,19 @@ impl Service {
         if let Some(done) = last {
             list.put(wires.provider, done)?;
         }
+        list.write(wires.provider)?;
+        self.descriptors = self.descriptors.wrapping_add(chain.segments());
         Ok(list.count)
     }
 }
 
 /// A list of segments in the window, while it is written.
 struct List {
-    /// Where the entry before the next segment is.
+    /// Where the entry before the next batch is.
     at: GuestAddr,
     flags: u16,
     count: u16,
+    batch: ArrayVec<[u64; 2], BATCH>,
 }
 
 impl List {
@@ -99,15 +111,28 @@ impl List {
         if self.count >= io::SEGMENTS_MAX {
             return Err(QueueError::ChainTooLong.into());
         }
-        self.at = GuestAddr(self.at.0.wrapping_add(SEGMENT_SIZE));
         self.count = self.count.wrapping_add(1);
         let next = self.count.wrapping_add(1);
         let (address, length) = segment;
         let rest = length | u64::from(self.flags) << 32 | u64::from(next) << 48;
+        if self.batch.try_push([address, rest]).is_err() {
+            self.write(provider)?;
+            self.batch.clear();
+            // There is room.
+            let _ = self.batch.try_push([address, rest]);
+        }
+        Ok(())
+    }
+
+    /// Writes the batch.
+    fn write<M: GuestMemory>(&mut self, provider: &M) -> Result<(), Broken> {
+        let start = GuestAddr(self.at.0.wrapping_add(SEGMENT_SIZE));
+        self.at = GuestAddr(self.at.0.wrapping_add((self.batch.len() as u64).wrapping_mul(SEGMENT_SIZE)));
         // A channel lies in its driver domain's memory, as was checked.
-        provider.store_u64_pair(self.at, [address, rest]).map_err(|_| Broken::Provider)
+        provider.store_u64_pairs(start, &self.batch).map_err(|_| Broken::Provider)
     }
 }
 
-const _: () = assert!((SEGMENTS_MAX as u64 - 2) * GRANTED_SEGMENT_SIZE_MAX as u64 <= block::GRANT_SIZE_MAX);
-const _: () = assert!((SEGMENTS_MAX as u64 - 2) * WINDOW_PAGE_SIZE <= block::DATA_SIZE_MAX);
+const _: () = assert!(SEGMENTS_MAX == io::SEGMENTS_MAX as usize + 2, "as many for data, a header and a status");
+const _: () = assert!(io::SEGMENTS_MAX as u64 * GRANTED_SEGMENT_SIZE_MAX as u64 <= block::GRANT_SIZE_MAX);
+const _: () = assert!(COPIED_SEGMENTS_MAX as u64 * WINDOW_PAGE_SIZE <= block::DATA_SIZE_MAX);

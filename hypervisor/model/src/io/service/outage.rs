@@ -8,7 +8,7 @@ use super::super::channel::Forged;
 use super::super::counters::add;
 use super::super::flights::{Flight, Waiter};
 use super::super::watch::Sight;
-use super::{BYTES_MAX, Broken, CHAINS_MAX, Outcome, Service, ServiceKind, Wires, bit};
+use super::{BYTES_MAX, Broken, CHAINS_MAX, DESCRIPTORS_MAX, Outcome, Service, ServiceKind, Wires, bit};
 use crate::virtqueue::QueueError;
 use vdev::GuestMemory;
 
@@ -165,14 +165,16 @@ impl Service {
     #[cold]
     #[inline(never)]
     fn replay<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<bool, Broken> {
-        let copied = self.counters.copied;
+        let (copied, descriptors) = (self.counters.copied, self.descriptors);
         for _ in 0..CHAINS_MAX {
             let Provider::Replaying { after } = self.provider else { return Ok(true) };
             let Some((sequence, flight)) = self.flights.next_after(after) else {
                 self.provider = Provider::Serving;
                 return Ok(true);
             };
-            if self.counters.copied.wrapping_sub(copied) >= u64::from(BYTES_MAX) {
+            if self.counters.copied.wrapping_sub(copied) >= u64::from(BYTES_MAX)
+                || self.descriptors.wrapping_sub(descriptors) >= DESCRIPTORS_MAX
+            {
                 break;
             }
             // First, so that one that cannot be posted does not come again.
@@ -216,9 +218,13 @@ impl Service {
 
     /// Gives the chains of queue `index` back with an error, some of them. Returns whether these were all.
     fn refuse<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<bool, Broken> {
+        let descriptors = self.descriptors;
         for _ in 0..CHAINS_MAX {
-            // Nothing is out, so there is a place.
-            let Some(place) = self.flights.take_chain() else { return Ok(true) };
+            if self.descriptors.wrapping_sub(descriptors) >= DESCRIPTORS_MAX {
+                break;
+            }
+            // Nothing is out, so there is a place, and one for the longest chain.
+            let Some(place) = self.flights.take_longest_chain() else { return Ok(true) };
             let result = self.refuse_one(index, place, wires);
             self.flights.free_chain(place);
             if !result? {
@@ -236,6 +242,7 @@ impl Service {
         if !queue.pop(wires.client, chain)? {
             return Ok(queue.enable_notifications(wires.client)?);
         }
+        self.descriptors = self.descriptors.wrapping_add(chain.looked_at());
         if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
             self.counters.count(index, |queue| add(&mut queue.dropped, 1));
         }

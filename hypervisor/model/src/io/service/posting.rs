@@ -3,10 +3,13 @@
 use super::super::block::{self, Plan};
 use super::super::channel::Forged;
 use super::super::counters::add;
-use super::super::flights::{Flight, Waiter};
+use super::super::flights::{Flight, TooLong, Waiter};
 use super::super::network;
 use super::outage::Provider;
-use super::{BYTES_MAX, Broken, CHAINS_MAX, Outcome, RANDOM_SIZE_MAX, Service, ServiceKind, Wires, bit, offset_of};
+use super::{
+    BYTES_MAX, Broken, CHAINS_MAX, DESCRIPTORS_MAX, Outcome, RANDOM_SIZE_MAX, Service, ServiceKind, Wires, bit,
+    offset_of,
+};
 use crate::virtqueue::QueueError;
 use abi::io::{Operation, Request, WINDOW_PAGE_SIZE};
 use vdev::{GuestAddr, GuestMemory};
@@ -46,10 +49,11 @@ impl Service {
         if self.provider != Provider::Serving && !self.catch_up(index, wires, &mut outcome)? {
             return Ok(outcome);
         }
-        let (mut chains, copied_before) = (0, self.counters.copied);
+        let (mut chains, copied_before, descriptors_before) = (0, self.counters.copied, self.descriptors);
         loop {
             let copied = self.counters.copied.wrapping_sub(copied_before);
-            if chains == CHAINS_MAX || copied >= u64::from(BYTES_MAX) {
+            let descriptors = self.descriptors.wrapping_sub(descriptors_before);
+            if chains == CHAINS_MAX || copied >= u64::from(BYTES_MAX) || descriptors >= DESCRIPTORS_MAX {
                 self.stall(index);
                 outcome.again = true;
                 break;
@@ -82,20 +86,34 @@ impl Service {
         if !self.flights.has_room() {
             return Ok(Step::Stalled);
         }
-        let Some(place) = self.flights.take_chain() else { return Ok(Step::Stalled) };
-        let Some(chain) = self.flights.chain_mut(place) else { return Ok(Step::Stalled) };
-        match queue.pop(wires.client, chain) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.flights.free_chain(place);
-                return Ok(Step::Empty);
+        let Some(mut place) = self.flights.take_chain() else { return Ok(Step::Stalled) };
+        let head = loop {
+            let Some(chain) = self.flights.chain_mut(place) else { return Ok(Step::Stalled) };
+            match queue.pop(wires.client, chain) {
+                Ok(true) => {
+                    self.descriptors = self.descriptors.wrapping_add(chain.looked_at());
+                    break chain.head;
+                }
+                Ok(false) => {
+                    self.flights.free_chain(place);
+                    return Ok(Step::Empty);
+                }
+                Err(QueueError::ChainTooLong) => {
+                    // Nothing was taken. Each turn ends in a longer place, of which there are few kinds.
+                    self.descriptors = self.descriptors.wrapping_add(chain.looked_at());
+                    self.flights.free_chain(place);
+                    match self.flights.take_longer_chain(place) {
+                        Ok(Some(longer)) => place = longer,
+                        Ok(None) => return Ok(Step::Stalled),
+                        Err(TooLong) => return Err(QueueError::ChainTooLong.into()),
+                    }
+                }
+                Err(error) => {
+                    self.flights.free_chain(place);
+                    return Err(error.into());
+                }
             }
-            Err(error) => {
-                self.flights.free_chain(place);
-                return Err(error.into());
-            }
-        }
-        let head = chain.head;
+        };
         let step = self.dispatch(index, place, wires);
         match step {
             Ok(Next::Post) => Ok(Step::Posted),

@@ -2,6 +2,7 @@
 
 use super::block::{DATA, IN, OUT, STATUS, disk};
 use super::*;
+use crate::virtqueue::QueueError;
 use abi::io::{FEATURE_GRANTS, Segment};
 use std::vec;
 use vdev::testkit::BUS_OFFSET;
@@ -223,9 +224,13 @@ fn a_reset_of_the_devices_ends_what_was_granted_to_them() {
 #[test]
 fn a_granted_request_may_be_larger_than_the_window_and_no_larger_than_it_says() {
     const PIECES: u32 = 32;
-    for (features, piece, is_done) in
-        [(FEATURE_GRANTS, LARGE, true), (FEATURE_GRANTS, LARGE + 512, false), (0, 8192, true), (0, 8192 + 512, false)]
-    {
+    const LARGEST: u32 = 128 << 10;
+    for (features, piece, is_done) in [
+        (FEATURE_GRANTS, LARGEST, true),
+        (FEATURE_GRANTS, LARGEST + 512, false),
+        (0, 8192, true),
+        (0, 8192 + 512, false),
+    ] {
         let mut stage = disk(features);
         stage.service.attach_disk(1 << 20, features);
         stage.ask(0, IN, 0, 512);
@@ -242,6 +247,91 @@ fn a_granted_request_may_be_larger_than_the_window_and_no_larger_than_it_says() 
         let request = stage.request();
         assert_eq!(request.is_some(), is_done, "{features} {piece}");
         assert_eq!(request.map_or(piece * PIECES, |request| request.length), piece * PIECES);
-        assert_eq!(stage.service.segment_size_max(), if features == FEATURE_GRANTS { 16 << 10 } else { 4096 });
+        assert_eq!(
+            stage.service.segment_limits(),
+            if features == FEATURE_GRANTS { (254, 16 << 10) } else { (64, 4096) }
+        );
     }
+}
+
+impl Stage {
+    /// Offers a read of `pages` pages, scattered, with a table of its own; `head` is its one descriptor.
+    fn ask_scattered(&mut self, head: u16, pages: u16) -> Vec<(u64, u32)> {
+        const TABLE: u64 = BUFFERS + 0x8_0000;
+        let at = |page: u16| DATA + u64::from(page) * 512 + u64::from(page % 2) * 0x4_0000;
+        let pieces: Vec<_> = (0..pages).map(|page| (at(page), 512)).collect();
+        let mut buffers = vec![(BUFFERS, 16, false)];
+        buffers.extend(pieces.iter().map(|(address, length)| (*address, *length, true)));
+        buffers.push((STATUS, 1, true));
+        let table = TABLE + u64::from(head) * 0x2000;
+        for (next, (address, length, is_written)) in (1u16..).zip(&buffers) {
+            let flags = u16::from(usize::from(next) < buffers.len()) | u16::from(*is_written) << 1;
+            let descriptor =
+                u128::from(*address) | u128::from(*length) << 64 | u128::from(flags) << 96 | u128::from(next) << 112;
+            self.client.write(GuestAddr(table + u64::from(next - 1) * 16), &descriptor.to_le_bytes()).unwrap();
+        }
+        let indirect = u128::from(table) | (buffers.len() as u128 * 16) << 64 | 4 << 96;
+        self.client.write(GuestAddr(MEMORY_BASE.0 + u64::from(head) * 16), &indirect.to_le_bytes()).unwrap();
+        self.publish(0, head);
+        pieces
+    }
+}
+
+#[test]
+fn as_many_pages_as_a_disk_takes_are_one_request_and_its_list_fills_a_page() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    stage.request().unwrap();
+    let pieces = stage.ask_scattered(10, abi::io::SEGMENTS_MAX);
+    stage.notify(0).unwrap();
+    let request = stage.request().unwrap();
+    let segments = stage.segments(&request);
+    assert_eq!((request.segments, request.length), (254, 254 * 512));
+    assert_eq!(segments.iter().map(|it| (it.address - BUS_OFFSET, it.length)).collect::<Vec<_>>(), pieces);
+    assert!((2..).zip(&segments).all(|(next, segment)| (segment.next, segment.flags) == (next, 3)));
+    stage.reply(&completion_of(&request, request.length));
+    stage.complete().unwrap();
+    assert_eq!((stage.used(0), stage.status()), (Some((10, 254 * 512 + 1)), 0));
+}
+
+#[test]
+fn one_page_too_many_is_refused() {
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    stage.ask_scattered(10, abi::io::SEGMENTS_MAX + 1);
+    assert_eq!(stage.notify(0), Err(Broken::Client(QueueError::ChainTooLong)));
+    assert!(!stage.service.has_grants());
+}
+
+#[test]
+fn large_requests_wait_for_room_for_their_chains_and_are_so_many_at_one_go() {
+    const REQUESTS: u16 = 9;
+    let mut stage = disk(FEATURE_GRANTS);
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    let small = stage.request().unwrap();
+    for head in 10..10 + REQUESTS {
+        stage.ask_scattered(head, 254);
+    }
+    let mut out = std::collections::VecDeque::new();
+    let mut outcome = stage.notify(0).unwrap();
+    let mut goes = 1;
+    while outcome.again {
+        outcome = stage.service.resume(&Wires { client: &stage.client, provider: &stage.provider }).unwrap();
+        goes += 1;
+    }
+    out.extend(core::iter::from_fn(|| stage.request()));
+    assert_eq!((out.len(), goes), (6, 4));
+    // A small one is not held up by them, once it is its turn.
+    stage.finish(&small, &[0; 512]);
+    let mut done = 0;
+    while let Some(request) = out.pop_front() {
+        stage.reply(&completion_of(&request, request.length));
+        stage.complete().unwrap();
+        out.extend(core::iter::from_fn(|| stage.request()));
+        done += 1;
+    }
+    assert_eq!((done, stage.service.out()), (REQUESTS, 0));
 }

@@ -3,6 +3,7 @@
 use super::driver::*;
 use crate::virtqueue::{Chain, QueueError, SEGMENTS_MAX};
 use std::vec::Vec;
+use vdev::testkit::MEMORY_BASE;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
 /// A read of a disk: header, two buffers, status.
@@ -64,10 +65,53 @@ fn an_empty_buffer_is_no_part_of_a_chain_but_keeps_the_order() {
 
 #[test]
 fn the_longest_chain_is_taken() {
-    let mut driver = Driver::new(128);
+    let mut driver = Driver::new(4);
     let buffers: Vec<_> = (0..SEGMENTS_MAX as u64).map(|index| (BUFFERS + 16 * index, 16, 0)).collect();
-    driver.offer_chain(0, &buffers);
-    assert_eq!(pop(&driver).unwrap().unwrap().readable().len(), SEGMENTS_MAX);
+    driver.describe_chain(TABLE, 0, &buffers);
+    driver.describe(0, (TABLE, 16 * SEGMENTS_MAX as u32), INDIRECT, 0);
+    driver.offer(0);
+    let expected: Vec<_> = buffers.iter().map(|(address, length, _)| (*address, *length)).collect();
+    assert_eq!(pop(&driver).unwrap().unwrap().readable(), segments(&expected));
+}
+
+#[test]
+fn a_table_may_lead_anywhere_within_itself_and_lie_at_any_address() {
+    for at in [TABLE, TABLE + 4] {
+        let mut driver = Driver::new(4);
+        // Every third of 40 descriptors, then back through others; each is a byte at its own place.
+        let order: Vec<u16> = (0..40).step_by(3).chain((1..40).step_by(3).rev()).collect();
+        for (position, index) in order.iter().enumerate() {
+            let next = order.get(position + 1);
+            let flags = if next.is_some() { NEXT } else { 0 };
+            driver.describe_at(at, *index, (BUFFERS + u64::from(*index), 1), flags, next.copied().unwrap_or(0));
+        }
+        driver.describe(0, (at, 16 * 40), INDIRECT, 0);
+        driver.offer(0);
+        let expected: Vec<_> = order.iter().map(|index| (BUFFERS + u64::from(*index), 1)).collect();
+        assert_eq!(pop(&driver).unwrap().unwrap().readable(), segments(&expected));
+    }
+}
+
+#[test]
+fn what_a_table_does_not_lead_to_need_not_be_memory() {
+    let mut driver = Driver::new(4);
+    let at = MEMORY_BASE.0 + MEMORY_SIZE as u64 - 32;
+    driver.describe_chain(at, 0, &[(BUFFERS, 1, 0), (BUFFERS + 1, 1, WRITE)]);
+    driver.describe(0, (at, 16 * 16), INDIRECT, 0);
+    driver.offer(0);
+    let chain = pop(&driver).unwrap().unwrap();
+    assert_eq!((chain.readable_bytes(), chain.writable_bytes()), (1, 1));
+}
+
+#[test]
+fn a_chain_that_has_no_room_is_left_in_the_ring() {
+    let mut driver = Driver::new(8);
+    let mut device = driver.device(ALL_FEATURES);
+    driver.offer_chain(0, &[(BUFFERS, 16, 0), (BUFFERS + 16, 16, 0), (BUFFERS + 32, 1, WRITE)]);
+    assert_eq!(device.pop(&driver.memory, &mut Chain::with_room(2)), Err(QueueError::ChainTooLong));
+    let mut chain = Chain::with_room(3);
+    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+    assert_eq!((chain.segments(), chain.room()), (3, 3));
 }
 
 #[test]

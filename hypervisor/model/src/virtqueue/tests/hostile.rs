@@ -54,12 +54,16 @@ fn a_loop_in_an_indirect_table_is_refused() {
 #[test]
 fn a_chain_of_one_too_many_is_refused() {
     let buffers = [(BUFFERS, 1, 0); SEGMENTS_MAX + 1];
-    let error = refusal(128, |driver| driver.describe_chain(driver.layout.descriptors.0, 0, &buffers));
+    let bytes = 16 * buffers.len() as u32;
+    let error = refusal(128, |driver| {
+        driver.describe_chain(TABLE, 0, &buffers);
+        driver.describe(0, (TABLE, bytes), INDIRECT, 0);
+    });
     assert_eq!(error, QueueError::ChainTooLong);
     let error = refusal(128, |driver| {
         driver.describe_chain(TABLE, 0, &buffers[1..]);
         driver.describe(0, (BUFFERS, 1), NEXT, 1);
-        driver.describe(1, (TABLE, 16 * SEGMENTS_MAX as u32), INDIRECT, 0);
+        driver.describe(1, (TABLE, bytes - 16), INDIRECT, 0);
     });
     assert_eq!(error, QueueError::ChainTooLong);
 }
