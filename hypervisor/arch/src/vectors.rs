@@ -74,8 +74,8 @@ global_asm!(
     .org    el2_vectors + \offset
 .endm
 
-// EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another, the core's emergency
-// stack. SP_EL0 is the scratch register: a guest's value in it is lost.
+// EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another, the
+// core's emergency stack. SP_EL0 is the scratch register: a guest's value in it is lost.
 .macro own name, number
 \name:
     msr     sp_el0, x0
