@@ -44,14 +44,16 @@ pub struct Chain {
 /// How far a chain goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extent {
-    /// How many of the segments the device may read; those behind it may write.
-    readable: u16,
     /// How many segments there are.
-    count: u16,
+    count: usize,
+    /// How many of them the device may read, once a writable descriptor has been seen; those behind it may write.
+    readable: usize,
     /// Whether a writable descriptor has been seen, if only an empty one.
     writes: bool,
+    /// The bytes in all segments.
+    bytes: u64,
+    /// Those in what the device may read, once a writable descriptor has been seen.
     readable_bytes: u64,
-    writable_bytes: u64,
 }
 
 const _: () = assert!(SEGMENTS_MAX <= u16::MAX as usize, "segments are counted in sixteen bits");
@@ -95,19 +97,19 @@ impl Chain {
     #[must_use]
     #[inline]
     pub fn segments(&self) -> u32 {
-        u32::from(self.extent.count)
+        self.extent.count as u32
     }
 
     /// The buffers that the device may read, in order.
     #[must_use]
     pub fn readable(&self) -> &[Segment] {
-        self.segments.get(..usize::from(self.extent.readable)).unwrap_or_default()
+        self.segments.get(..self.extent.readable).unwrap_or_default()
     }
 
     /// The buffers that the device may write, in order.
     #[must_use]
     pub fn writable(&self) -> &[Segment] {
-        self.segments.get(usize::from(self.extent.readable)..usize::from(self.extent.count)).unwrap_or_default()
+        self.segments.get(self.extent.readable..self.extent.count).unwrap_or_default()
     }
 
     /// How many bytes the device may read.
@@ -119,7 +121,7 @@ impl Chain {
     /// How many bytes the device may write.
     #[must_use]
     pub const fn writable_bytes(&self) -> u64 {
-        self.extent.writable_bytes
+        self.extent.writable_bytes()
     }
 
     /// Copies from the readable part, from byte `offset` on, across buffers.
@@ -144,7 +146,7 @@ impl Chain {
     /// of the guest's memory (what lies before it is copied).
     pub fn write(&self, memory: &impl GuestMemory, offset: u64, bytes: &[u8]) -> Result<(), GuestFault> {
         let mut rest = bytes;
-        for piece in within(self.writable(), self.extent.writable_bytes, offset, rest.len())? {
+        for piece in within(self.writable(), self.writable_bytes(), offset, rest.len())? {
             let (now, later) = rest.split_at_checked(piece.length as usize).ok_or(GuestFault::BadAddress)?;
             memory.write(piece.address, now)?;
             rest = later;
@@ -185,7 +187,7 @@ impl Chain {
     /// The buffers go as far as `extent` says, and so many descriptors were looked at.
     #[inline]
     pub(super) const fn keep(&mut self, extent: Extent, looked_at: usize) {
-        self.extent = extent;
+        self.extent = if extent.writes { extent } else { extent.turn() };
         self.looked_at = looked_at as u16;
     }
 }
@@ -198,27 +200,35 @@ impl Extent {
         if address.0.checked_add(u64::from(length)).is_none() {
             return Err(QueueError::AddressWraps);
         }
-        if self.writes && !descriptor.is_writable() {
-            return Err(QueueError::ReadableAfterWritable);
+        if descriptor.is_writable() != self.writes {
+            if self.writes {
+                return Err(QueueError::ReadableAfterWritable);
+            }
+            *self = Self { writes: true, ..self.turn() };
         }
-        self.writes = descriptor.is_writable();
         if length == 0 {
             return Ok(());
         }
-        let place = segments.get_mut(usize::from(self.count)).ok_or(QueueError::ChainTooLong)?;
+        let place = segments.get_mut(self.count).ok_or(QueueError::ChainTooLong)?;
         *place = Segment { address, length };
-        // Neither the counts nor the sums of at most SEGMENTS_MAX lengths can overflow.
+        // Neither the count nor the sum of at most SEGMENTS_MAX lengths can overflow.
         self.count = self.count.wrapping_add(1);
-        if self.writes {
-            self.writable_bytes = self.writable_bytes.wrapping_add(u64::from(length));
-        } else {
-            self.readable = self.count;
-            self.readable_bytes = self.readable_bytes.wrapping_add(u64::from(length));
-        }
-        if self.readable_bytes.wrapping_add(self.writable_bytes) > BYTES_MAX {
+        self.bytes = self.bytes.wrapping_add(u64::from(length));
+        if self.bytes > BYTES_MAX {
             return Err(QueueError::TooManyBytes);
         }
         Ok(())
+    }
+
+    /// All that there is so far is to be read.
+    #[inline]
+    const fn turn(self) -> Self {
+        Self { readable: self.count, readable_bytes: self.bytes, ..self }
+    }
+
+    #[inline]
+    const fn writable_bytes(&self) -> u64 {
+        self.bytes.wrapping_sub(self.readable_bytes)
     }
 }
 

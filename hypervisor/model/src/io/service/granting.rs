@@ -11,7 +11,7 @@ use crate::virtqueue::QueueError;
 use crate::virtqueue::SEGMENTS_MAX;
 use abi::io::{self, Operation, SEGMENT_NEXT, SEGMENT_SIZE, SEGMENT_WRITE, WINDOW_PAGE_SIZE};
 use arrayvec::ArrayVec;
-use vdev::{GuestAddr, GuestMemory};
+use vdev::{GuestAddr, GuestFault, GuestMemory};
 
 /// From this length on, a request is granted rather than copied, in bytes. A grant costs about as many instructions as two
 /// copied pages, EL2's and the driver domain's; what is more, a client that resets its device waits for the grants that are
@@ -70,28 +70,37 @@ impl Service {
         } else {
             (chain.readable_range(skip, length), SEGMENT_NEXT)
         };
-        let mut list = List { at: self.channel.at(offset_of(flight.run)), flags, count: 0, batch: ArrayVec::new() };
-        let mut last: Option<(u64, u64)> = None;
-        for piece in pieces {
-            let start = wires.client.bus_address(piece.address, piece.length).map_err(QueueError::from)?;
-            let bytes = u64::from(piece.length);
-            last = match last {
-                Some((begun, so_far)) if begun.wrapping_add(so_far) == start => {
-                    Some((begun, so_far.wrapping_add(bytes)))
+        let mut list = List { at: self.channel.at(offset_of(flight.run)), batch: ArrayVec::new() };
+        let mut count = 0;
+        let mut put = |(address, length): (u64, u64)| {
+            if count == u64::from(io::SEGMENTS_MAX) {
+                return Err(QueueError::ChainTooLong.into());
+            }
+            count = count.wrapping_add(1);
+            // Its own entry is number `count`, behind the one in front.
+            let next = count.wrapping_add(1);
+            list.put(wires.provider, [address, length | u64::from(flags) << 32 | next << 48])
+        };
+        let mut pieces = pieces.map(|piece| {
+            let start = wires.client.bus_address(piece.address, piece.length)?;
+            Ok((start, u64::from(piece.length)))
+        });
+        if let Some(first) = pieces.next() {
+            let (mut start, mut bytes) = first.map_err(|fault: GuestFault| QueueError::from(fault))?;
+            for piece in pieces {
+                let (address, length) = piece.map_err(QueueError::from)?;
+                if start.wrapping_add(bytes) == address {
+                    bytes = bytes.wrapping_add(length);
+                } else {
+                    put((start, bytes))?;
+                    (start, bytes) = (address, length);
                 }
-                Some(done) => {
-                    list.put(wires.provider, done)?;
-                    Some((start, bytes))
-                }
-                None => Some((start, bytes)),
-            };
-        }
-        if let Some(done) = last {
-            list.put(wires.provider, done)?;
+            }
+            put((start, bytes))?;
         }
         list.write(wires.provider)?;
         self.descriptors = self.descriptors.wrapping_add(chain.segments());
-        Ok(list.count)
+        Ok(count as u16)
     }
 }
 
@@ -99,37 +108,30 @@ impl Service {
 struct List {
     /// Where the entry before the next batch is.
     at: GuestAddr,
-    flags: u16,
-    count: u16,
     batch: ArrayVec<[u64; 2], BATCH>,
 }
 
 impl List {
-    /// Adds a segment.
+    /// Adds an entry.
     #[inline]
-    fn put<M: GuestMemory>(&mut self, provider: &M, segment: (u64, u64)) -> Result<(), Broken> {
-        if self.count >= io::SEGMENTS_MAX {
-            return Err(QueueError::ChainTooLong.into());
-        }
-        self.count = self.count.wrapping_add(1);
-        let next = self.count.wrapping_add(1);
-        let (address, length) = segment;
-        let rest = length | u64::from(self.flags) << 32 | u64::from(next) << 48;
-        if self.batch.try_push([address, rest]).is_err() {
+    fn put<M: GuestMemory>(&mut self, provider: &M, entry: [u64; 2]) -> Result<(), Broken> {
+        if self.batch.try_push(entry).is_err() {
             self.write(provider)?;
-            self.batch.clear();
             // There is room.
-            let _ = self.batch.try_push([address, rest]);
+            let _ = self.batch.try_push(entry);
         }
         Ok(())
     }
 
     /// Writes the batch.
+    #[inline(never)]
     fn write<M: GuestMemory>(&mut self, provider: &M) -> Result<(), Broken> {
         let start = GuestAddr(self.at.0.wrapping_add(SEGMENT_SIZE));
         self.at = GuestAddr(self.at.0.wrapping_add((self.batch.len() as u64).wrapping_mul(SEGMENT_SIZE)));
         // A channel lies in its driver domain's memory, as was checked.
-        provider.store_u64_pairs(start, &self.batch).map_err(|_| Broken::Provider)
+        let result = provider.store_u64_pairs(start, &self.batch).map_err(|_| Broken::Provider);
+        self.batch.clear();
+        result
     }
 }
 
