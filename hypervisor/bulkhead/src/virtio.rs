@@ -87,8 +87,9 @@ struct Reaction {
     doorbell: bool,
     /// There is more to do.
     again: bool,
-    /// The store ended something that devices of the driver domain may still be at: it has to come again.
-    is_early: bool,
+    /// The client's part is not done. A store of its own, that ended what devices of the driver domain may still be at, has to
+    /// come again; a call of the driver domain's has left more to do than it is for.
+    is_clients: bool,
     breach: Option<Broken>,
 }
 
@@ -209,7 +210,7 @@ impl VirtioDevice {
             if matches!(effect, Effect::Acknowledged) { state.lower(self.interrupt, client) } else { Kicks::NONE };
         let mut reaction = state.react(outcome, self.interrupt, client);
         reaction.client |= fallen;
-        reaction.is_early = matches!(effect, Effect::QueueStopped(_) | Effect::Reset) && state.service.has_grants();
+        reaction.is_clients = matches!(effect, Effect::QueueStopped(_) | Effect::Reset) && state.service.has_grants();
         Some(reaction)
     }
 
@@ -240,6 +241,7 @@ impl VirtioDevice {
         let mut state = self.state.lock();
         let outcome = state.service.complete(&Wires { client: &client.ram, provider: &provider.ram });
         let mut reaction = state.react(outcome, self.interrupt, client);
+        reaction.is_clients = state.service.take_late();
         // The client's mistake ended the call, and what else was completed is still in the ring: it has to be taken, or its
         // pages are lost to whoever uses the device next.
         reaction.again |= matches!(reaction.breach, Some(Broken::Client(_)));
@@ -310,7 +312,7 @@ impl State {
     #[inline]
     fn react(&mut self, outcome: Result<Outcome, Broken>, interrupt: IntId, client: &Vm) -> Reaction {
         let mut reaction =
-            Reaction { client: Kicks::NONE, doorbell: false, again: false, is_early: false, breach: None };
+            Reaction { client: Kicks::NONE, doorbell: false, again: false, is_clients: false, breach: None };
         match outcome {
             Ok(outcome) => {
                 if outcome.interrupt {
@@ -349,7 +351,7 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict>
     let device = guest.vm.virtio.get(index)?;
     let provider = guest.machine.vms.get(device.provider)?;
     let reaction = device.store(offset, transfer.width, value, guest.vm, provider)?;
-    if reaction.is_early {
+    if reaction.is_clients {
         // When this store is done, the driver's buffers are its own again, and a driver need not ask (Linux does not). A device
         // that was granted some of them is not done yet. So the store is not done either: the guest makes it again, after its
         // interrupts and its neighbours on the core, until the last grant has landed or the devices were reset.
@@ -431,7 +433,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         return leave(vcpu, Left::Reschedule);
     }
     let channel = usize::try_from(channel).ok().and_then(|channel| machine.channel(provider, channel));
-    let Some(Channel { client, device, .. }) = channel else {
+    let Some(Channel { client, index, device }) = channel else {
         vcpu.context.x[0] = io::INVALID_PARAMETER;
         return Verdict::Resume;
     };
@@ -455,6 +457,11 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     {
         let kicks = provider.vgic.inject(doorbell, 0);
         is_core_concerned |= !kicks.is_empty() && guest.deliver(kicks);
+    }
+    if reaction.is_clients {
+        machine.hand_over(client, 1 << index, guest.core);
+        // One of its virtual CPUs may be this core's.
+        is_core_concerned = true;
     }
     vcpu.context.x[0] = if reaction.again { io::COMPLETE_AGAIN } else { psci::SUCCESS };
     if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }

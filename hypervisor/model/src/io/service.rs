@@ -1,7 +1,8 @@
 //! One para-virtual device between its client's queues and its channel.
 //!
-//! Work at one go is bounded: so many chains, so many bytes. What is left over is reported in [`Outcome::again`], and
-//! whoever called calls again, in the time of the virtual CPU that asked for it.
+//! Work at one go is bounded: so many chains, so many bytes. What is left over is reported in
+//! [`Outcome::again`], and whoever called calls again. What a client asks for beyond that is done in its own time, whoever
+//! comes across it ([`Service::take_late`]).
 
 mod granting;
 mod landing;
@@ -137,6 +138,10 @@ pub struct Service {
     queues: [Option<Virtqueue>; QUEUES_MAX],
     /// Queues that wait for a request to land, or for the driver domain, a bit each.
     stalled: u8,
+    /// Queues that the last go had no time for, a bit each: the client comes back to them.
+    late: u8,
+    /// The client does not know yet that it has to come back to some.
+    is_news: bool,
     /// Queues with used chains of which the client has not been told, a bit each. They outlive a call that ends early.
     used: u8,
     /// The client's driver is ready.
@@ -173,6 +178,8 @@ impl Service {
             descriptors: 0,
             queues: [const { None }; QUEUES_MAX],
             stalled: 0,
+            late: 0,
+            is_news: false,
             used: 0,
             is_live: false,
             is_attached: false,
@@ -229,6 +236,7 @@ impl Service {
     pub fn reset(&mut self) {
         self.queues = [const { None }; QUEUES_MAX];
         self.stalled = 0;
+        self.late = 0;
         self.used = 0;
         self.is_live = false;
         self.flights.orphan(None);
@@ -285,12 +293,23 @@ impl Service {
         self.go_on(outcome, wires)
     }
 
-    /// Goes on where the last call left off.
+    /// Goes on where the last call left off, in the client's time.
     ///
     /// # Errors
     /// As for [`Service::notify`].
     pub fn resume<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
-        self.go_on(Outcome::default(), wires)
+        self.stalled |= core::mem::take(&mut self.late);
+        let mut outcome = self.go_on(Outcome::default(), wires)?;
+        outcome.again |= self.take_late();
+        Ok(outcome)
+    }
+
+    /// After a call of the driver domain's: whether the client has to [`resume`](Service::resume), since there is more to do for
+    /// it than its driver domain should have to.
+    #[inline]
+    pub fn take_late(&mut self) -> bool {
+        // A plain load first: it is nearly always false.
+        self.is_news && core::mem::take(&mut self.is_news)
     }
 
     #[inline]
@@ -301,7 +320,7 @@ impl Service {
             return self.conclude(outcome, wires);
         }
         if self.stalled != 0 {
-            outcome.add(self.serve_stalled(wires)?);
+            self.serve_stalled(wires)?;
         }
         if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
             outcome.add(self.receive(wires)?);
@@ -309,15 +328,35 @@ impl Service {
         self.conclude(outcome, wires)
     }
 
-    fn serve_stalled<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
-        let mut outcome = Outcome::default();
+    /// Looks into the queues that wait for room, until they have had one go together; what is left then is late.
+    fn serve_stalled<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<(), Broken> {
+        let mut chains = 0u64;
+        let (copied, descriptors) = (self.counters.copied, self.descriptors);
         for index in bits(core::mem::take(&mut self.stalled)) {
-            outcome.add(self.serve(index, wires)?);
+            if chains >= u64::from(CHAINS_MAX)
+                || self.counters.copied.wrapping_sub(copied) >= u64::from(BYTES_MAX)
+                || self.descriptors.wrapping_sub(descriptors) >= DESCRIPTORS_MAX
+            {
+                self.late |= bit(index);
+                self.is_news = true;
+                continue;
+            }
+            let before = self.counters.queue(index).chains;
+            self.is_news |= self.serve(index, wires)?.again;
+            chains = chains.wrapping_add(self.counters.queue(index).chains.wrapping_sub(before));
         }
-        Ok(outcome)
+        Ok(())
     }
 
-    /// Remembers to look into queue `index` when there is room, or time, again.
+    /// Remembers to look into queue `index` when there is time again.
+    #[cold]
+    #[inline(never)]
+    fn put_off(&mut self, index: u16) -> Outcome {
+        self.late |= bit(index);
+        Outcome { again: true, ..Outcome::default() }
+    }
+
+    /// Remembers to look into queue `index` when there is room again.
     fn stall(&mut self, index: u16) {
         self.stalled |= bit(index);
     }

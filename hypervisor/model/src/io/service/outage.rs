@@ -30,6 +30,9 @@ pub(super) enum Provider {
     Gone,
 }
 
+/// To the watch, the number of all that waits to go out where nothing is: lower than those of requests.
+const WAITING: u64 = 1;
+
 impl Service {
     /// The driver domain is away: what is out stays so, and what comes waits.
     pub fn suspend(&mut self) {
@@ -60,8 +63,8 @@ impl Service {
     /// Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and characters that
     /// may have been sent are not sent again.
     ///
-    /// A channel that it has not attached it does not serve in this life: then all that is as in [`Service::abandon`], whose
-    /// result this gives.
+    /// A channel that it has not attached it does not serve in this life: then all that is as in [`Service::abandon`]. Returns,
+    /// as that does, whether the client has to [`resume`](Service::resume).
     #[must_use]
     pub fn serve_again(&mut self) -> bool {
         if self.provider != Provider::Away {
@@ -71,7 +74,7 @@ impl Service {
         self.watched = (0, 0);
         if self.is_attached {
             self.provider = Provider::Replaying { after: 0 };
-            return false;
+            return self.late != 0;
         }
         self.provider = Provider::Absent;
         self.is_owing()
@@ -88,16 +91,22 @@ impl Service {
 
     /// Whether something is out, or waits.
     fn is_owing(&self) -> bool {
-        self.stalled != 0 || self.flights.count() != 0
+        self.stalled != 0 || self.late != 0 || self.flights.count() != 0
     }
 
     /// The watch looks. Gives the driver domain's heartbeat word, and in how many looks in a row the same request was
-    /// the oldest that is out: of a disk or a source of random numbers, whose clients wait. A channel that the driver domain
+    /// the oldest that is out: of a disk or a source of random numbers, whose clients wait. Queues that wait although nothing
+    /// is out count as one request. A channel that the driver domain
     /// does not serve is not held against it.
     pub fn look(&mut self, provider: &impl GuestMemory) -> Sight {
         let is_served = !matches!(self.provider, Provider::Absent | Provider::Gone);
         let waits = is_served && matches!(self.kind, ServiceKind::Block | ServiceKind::Entropy);
-        let oldest = if waits { self.flights.next_after(0).map_or(0, |(sequence, _)| sequence) } else { 0 };
+        let oldest = match self.flights.next_after(0) {
+            Some((sequence, _)) if waits => sequence,
+            // For these the driver domain has only to call, and a good one does so.
+            None if waits && self.stalled != 0 => WAITING,
+            Some(_) | None => 0,
+        };
         let (watched, looks) = self.watched;
         let looks = match oldest {
             0 => 0,
@@ -144,7 +153,7 @@ impl Service {
             Provider::Absent | Provider::Gone => self.fail_flights(wires)? && self.refuse(index, wires)?,
         };
         if !is_done {
-            self.stall(index);
+            self.late |= bit(index);
             outcome.again = true;
         }
         Ok(false)

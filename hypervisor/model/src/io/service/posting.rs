@@ -54,9 +54,7 @@ impl Service {
             let copied = self.counters.copied.wrapping_sub(copied_before);
             let descriptors = self.descriptors.wrapping_sub(descriptors_before);
             if chains == CHAINS_MAX || copied >= u64::from(BYTES_MAX) || descriptors >= DESCRIPTORS_MAX {
-                self.stall(index);
-                outcome.again = true;
-                break;
+                return Ok(self.put_off(index));
             }
             chains = chains.wrapping_add(1);
             match self.serve_one(index, wires)? {

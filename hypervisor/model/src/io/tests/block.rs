@@ -47,7 +47,7 @@ impl Stage {
 fn a_read_goes_out_and_its_data_comes_in() {
     let mut stage = disk(0);
     stage.ask(0, IN, 7, 1024);
-    assert_eq!(stage.notify(0), Ok(Outcome { doorbell: true, interrupt: false, again: false }));
+    assert_eq!(stage.notify(0), Ok(Outcome { doorbell: true, ..Outcome::default() }));
     let request = stage.request().unwrap();
     assert_eq!((request.operation, request.sector, request.length), (Operation::Read as u16, 7, 1024));
     assert!(stage.request().is_none());
@@ -224,6 +224,38 @@ fn what_finds_no_room_waits_and_goes_out_when_there_is_some() {
 }
 
 #[test]
+fn what_a_client_asks_for_beyond_one_go_is_not_done_in_its_driver_domains_time() {
+    let mut stage = disk(0);
+    stage.start(1);
+    // Either queue waits for room, and behind that is what is answered at once, which no room bounds.
+    for head in [0, 3, 6] {
+        stage.ask(head, IN, 0, 32 * 4096);
+    }
+    stage.notify(0).unwrap();
+    stage.offer(1, 0, &[(HEADER, 16, false), (DATA, 32 * 4096, true), (STATUS, 1, true)]);
+    stage.notify(1).unwrap();
+    for head in (10..QUEUE_SIZE).step_by(2) {
+        for queue in [0, 1] {
+            stage.offer(queue, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
+        }
+    }
+    let given = |stage: &mut Stage| {
+        core::iter::from_fn(|| stage.used(0)).count() + core::iter::from_fn(|| stage.used(1)).count()
+    };
+    assert_eq!(given(&mut stage), 0);
+    let [first, second] = [stage.request().unwrap(), stage.request().unwrap()];
+    stage.reply(&completion_of(&first, 0));
+    stage.reply(&completion_of(&second, 0));
+    let outcome = stage.complete().unwrap();
+    assert!(!outcome.again && stage.service.take_late() && !stage.service.take_late());
+    // Two that have landed, and 24 taken of the first queue, of which one has gone out.
+    assert_eq!((given(&mut stage), stage.service.out()), (2 + 23, 1));
+    assert_eq!((stage.complete(), given(&mut stage)), (Ok(Outcome::default()), 0));
+    while stage.resume().unwrap().again {}
+    assert_eq!((given(&mut stage), stage.service.out()), (2 * 27 - 23, 2));
+}
+
+#[test]
 fn a_buffer_outside_memory_breaks_the_device() {
     let mut stage = disk(0);
     stage.ask(0, OUT, 0, 512);
@@ -314,7 +346,8 @@ fn as_many_requests_as_there_can_be_are_posted_again_in_rounds() {
     for head in (0..QUEUE_SIZE).step_by(2) {
         stage.ask(head, FLUSH, 0, 0);
     }
-    while stage.notify(0).unwrap().again {}
+    stage.notify(0).unwrap();
+    while stage.resume().unwrap().again {}
     assert_eq!(stage.service.out(), 30);
     restart(&mut stage);
     assert!(stage.request().is_none(), "\"ready\" itself posts nothing");
@@ -441,6 +474,23 @@ fn a_driver_domain_that_comes_back_without_the_disk_gives_errors_and_is_not_held
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
     assert!(stage.request().is_some());
+}
+
+#[test]
+fn a_driver_domain_that_never_calls_for_what_waited_for_it_is_found() {
+    let mut stage = disk(0);
+    stage.service.suspend();
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    restart(&mut stage);
+    let looks = |stage: &mut Stage| stage.service.look(&stage.provider).looks;
+    assert_eq!([looks(&mut stage), looks(&mut stage), looks(&mut stage)], [1, 2, 3]);
+    stage.complete().unwrap();
+    let request = stage.request().unwrap();
+    assert_eq!(looks(&mut stage), 1, "it has called, and has got the request");
+    stage.finish(&request, &[0; 512]);
+    stage.complete().unwrap();
+    assert_eq!(looks(&mut stage), 0);
 }
 
 #[test]
