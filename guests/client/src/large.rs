@@ -6,8 +6,8 @@ use rt::shared::Shared;
 use rt::virtio::{Access, Block, Granted, Slot};
 use rt::{Failure, Outcome, ensure, report, timer};
 
-/// How many pages a request has: as many pieces as the device takes.
-const PAGES: usize = 64;
+/// The most pages of a request; a disk that takes fewer pieces gets fewer.
+const PAGES: usize = 254;
 const REQUEST: usize = PAGES * PAGE;
 /// How often a device is reset in the middle.
 const RESETS: u64 = 48;
@@ -37,18 +37,28 @@ fn area() -> Result<(Shared, Shared), Failure> {
     halves.ok_or_else(|| Failure::new(format_args!("there is no room for large requests")))
 }
 
-/// The pages of request `index` in `area`; every other one first, so that no two neighbours follow each other.
-fn pieces(area: &Shared, index: usize) -> [Shared; PAGES] {
-    core::array::from_fn(|page| {
+/// How many pages a request to `disk` has.
+fn pages(disk: &Disk) -> usize {
+    PAGES.min(disk.segments_max() as usize)
+}
+
+/// The first `count` pages of request `index` in `area`; every other one first, so that no two neighbours follow each other.
+fn pieces(area: &Shared, index: usize, count: usize) -> impl Iterator<Item = Shared> {
+    (0..count).map(move |page| {
         let place = index * PAGES + page * 2 % PAGES + page * 2 / PAGES;
         area.piece((place * PAGE) as u64, PAGE as u64).unwrap_or(*area)
     })
 }
 
 /// The list of `pieces`, kept in place `index` of `lists`.
-fn list(lists: &Shared, index: usize, access: Access, pieces: &[Shared; PAGES]) -> Result<Granted, Failure> {
+fn list(
+    lists: &Shared,
+    index: usize,
+    access: Access,
+    pieces: impl Iterator<Item = Shared>,
+) -> Result<Granted, Failure> {
     let memory = lists.piece((index * LIST) as u64, LIST as u64);
-    let pieces = pieces.iter().map(|piece| (piece.address(), PAGE as u32));
+    let pieces = pieces.map(|piece| (piece.address(), PAGE as u32));
     let list = memory.and_then(|memory| Granted::fill(memory, access, pieces));
     list.ok_or_else(|| Failure::new(format_args!("there is no room for a list")))
 }
@@ -78,21 +88,22 @@ fn scattered(slot: &mut Slot) -> Outcome {
     const SEED: u64 = 300;
     let (area, lists) = area()?;
     in_block(slot, |disk| {
-        let (from, to) = (pieces(&area, 0), pieces(&area, 1));
-        for (page, piece) in from.iter().enumerate() {
+        let count = pages(disk);
+        let (from, to) = (|| pieces(&area, 0, count), || pieces(&area, 1, count));
+        for (page, piece) in from().enumerate() {
             piece.write(&pattern(SEED, page));
         }
-        let (from, into) = (list(&lists, 0, Access::Reads, &from)?, list(&lists, 1, Access::Writes, &to)?);
-        ensure!(disk.write_granted(0, from, (0, 0)).is_ok(), "a large write is not taken");
+        let (source, target) = (list(&lists, 0, Access::Reads, from())?, list(&lists, 1, Access::Writes, to())?);
+        ensure!(disk.write_granted(0, source, (0, 0)).is_ok(), "a large write is not taken");
         wait(disk)?;
-        ensure!(disk.read_granted(0, into, (0, 0)).is_ok(), "a large read is not taken");
+        ensure!(disk.read_granted(0, target, (0, 0)).is_ok(), "a large read is not taken");
         wait(disk)?;
-        to.iter().enumerate().try_for_each(|(page, piece)| same(SEED, page, piece))?;
+        to().enumerate().try_for_each(|(page, piece)| same(SEED, page, &piece))?;
         // The same in one piece.
-        let Some(whole) = area.piece((2 * REQUEST) as u64, REQUEST as u64) else { return Ok(()) };
+        let Some(whole) = area.piece((2 * REQUEST) as u64, (count * PAGE) as u64) else { return Ok(()) };
         ensure!(disk.read(0, whole, (0, 0)).is_ok(), "a large read in one piece is not taken");
         wait(disk)?;
-        for page in 0..PAGES {
+        for page in 0..count {
             let piece = whole.piece((page * PAGE) as u64, PAGE as u64);
             same(SEED, page, &piece.unwrap_or(whole))?;
         }
@@ -108,7 +119,7 @@ fn resets(slot: &mut Slot) -> Outcome {
     for round in 0..RESETS {
         in_block(slot, |disk| {
             for index in 0..DEPTH {
-                let into = list(&lists, index, Access::Writes, &pieces(&area, index))?;
+                let into = list(&lists, index, Access::Writes, pieces(&area, index, pages(disk)))?;
                 let taken = disk.read_granted((index * SECTORS_PER_PAGE) as u64, into, (index, 0));
                 ensure!(taken.is_ok(), "read {index} of round {round} was not taken");
             }
