@@ -115,10 +115,10 @@ pub fn judge(machine: &Machine, vm: &Vm) -> Judgement {
         return Judgement::Restart;
     }
     let mut watch = vm.watch();
-    let judgement = watch.end(timer::now());
+    let (judgement, limits) = (watch.end(timer::now()), *watch.limits());
+    // Lines take their time: nobody waits for the watch meanwhile.
+    drop(watch);
     if judgement == Judgement::GiveUp {
-        let limits = *watch.limits();
-        drop(watch);
         log::error!(
             "vm {} has restarted {} times within {} s, and stays off: its clients get I/O errors from now on. Look for the \
              reason above, or raise its restart_limit; then start the system again",
