@@ -4,6 +4,7 @@ mod block;
 mod counters;
 mod grants;
 mod network;
+mod outage;
 
 use super::service::{Broken, Outcome, Service, ServiceKind, Wires};
 use crate::virtqueue::Features;
