@@ -164,8 +164,11 @@ impl Queue {
         let index = usize::from(chain) % ENTRIES;
         write(&self.rings.descriptors[index], [address, u64::from(bytes) | u64::from(INDIRECT) << 32]);
         self.rings.available[usize::from(self.available) % ENTRIES].store(index as u16, Ordering::Relaxed);
+        // Whoever took the last chain back and has not looked for another is told when this one is done.
+        self.event = self.used;
+        self.rings.used_event.store(self.event, Ordering::Relaxed);
         self.available = self.available.wrapping_add(1);
-        // Table, descriptor and slot before the index that covers them (2.7.13.3).
+        // Table, descriptor, slot and event before the index that covers them (2.7.13.3).
         self.rings.available_index.store(self.available, Ordering::Release);
     }
 
@@ -188,7 +191,7 @@ impl Queue {
     }
 
     /// The number of the next chain that the device gives back: its claim. Where there is none, the device interrupts when
-    /// there is one again.
+    /// there is one again; so whoever sleeps with chains in flight looks until there is none.
     #[inline]
     pub(super) fn next_used(&mut self) -> Option<usize> {
         loop {
