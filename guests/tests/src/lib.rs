@@ -3,5 +3,6 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod beside;
 pub mod device;
 pub mod ring;

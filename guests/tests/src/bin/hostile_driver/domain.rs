@@ -193,7 +193,7 @@ impl Domain {
         }
     }
 
-    /// Ends an attack that takes as long as `rounds` requests of each kind.
+    /// Catches a request of each kind in turn, `rounds` times, and has `twist` do with it what it likes.
     pub(crate) fn each_kind(
         &mut self,
         rounds: usize,

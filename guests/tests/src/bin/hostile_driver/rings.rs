@@ -7,10 +7,10 @@ use abi::io::{
     COMPLETION_RING, Completion, Operation, RECEIVE_RING, RECEIVE_SLOT_SIZE, REQUEST_RING, Receive, Request, control,
 };
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use bulkhead_guest_tests::beside::{GoesOn, beside};
 use rt::random::Random;
 use rt::shared::Shared;
-use rt::{Failure, Outcome, cpu, ensure, timer};
+use rt::{Failure, Outcome, cpu, timer};
 use spin::Mutex;
 
 /// How many requests of each kind one attack is made with.
@@ -178,15 +178,12 @@ fn receptions(domain: &mut Domain) -> Outcome {
 
 /// What the other CPU spoils.
 static SPOILT: Mutex<ArrayVec<Shared, { crate::port::PORTS_MAX }>> = Mutex::new(ArrayVec::new_const());
-static SPOILING: AtomicBool = AtomicBool::new(false);
-static AT_WORK: AtomicBool = AtomicBool::new(false);
 
 /// Writes garbage, near to what is right and far from it, to all that Bulkhead reads.
-fn spoil(_: usize) {
-    AT_WORK.store(true, Ordering::Release);
+fn spoil(goes_on: GoesOn) {
     let ports = SPOILT.lock().clone();
     let mut random = Random::new(20);
-    while SPOILING.load(Ordering::Acquire) {
+    while goes_on() {
         for memory in &ports {
             let word = random.word();
             for counter in [control::COMPLETIONS_PRODUCED, control::RECEPTIONS_PRODUCED] {
@@ -201,24 +198,20 @@ fn spoil(_: usize) {
             }
         }
     }
-    AT_WORK.store(false, Ordering::Release);
 }
 
 fn flips(domain: &mut Domain) -> Outcome {
     *SPOILT.lock() = domain.ports.iter().map(|port| port.memory).collect();
-    SPOILING.store(true, Ordering::Release);
-    cpu::start(1, spoil)?;
-    ensure!(timer::wait_until(1_000_000, || AT_WORK.load(Ordering::Acquire)), "the other CPU has not started");
-    for _ in 0..FLIPS {
-        for port in &domain.ports {
-            let _ = port.tell();
+    let outcome = beside(spoil, || {
+        for _ in 0..FLIPS {
+            for port in &domain.ports {
+                let _ = port.tell();
+            }
         }
-    }
-    SPOILING.store(false, Ordering::Release);
-    let ended = timer::wait_until(1_000_000, || !AT_WORK.load(Ordering::Acquire));
+        Ok(())
+    });
     domain.ports.iter_mut().for_each(Port::mend);
-    ensure!(ended, "the other CPU has not come to its end");
-    Ok(())
+    outcome
 }
 
 /// Keeps whatever is asked for until its client has given up, and completes it then.

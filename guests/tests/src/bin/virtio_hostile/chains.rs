@@ -62,7 +62,7 @@ fn cycle(target: &mut Target<'_>, length: u16) -> Outcome {
     refused(target, "a circle of empty buffers")
 }
 
-/// One descriptor that names the table, of `entries` descriptors.
+/// One descriptor that names the table, of `bytes` bytes.
 fn offer_table(target: &mut Target<'_>, bytes: u32) {
     target.ring.set_descriptor(0, Descriptor::new(target.ring.table(), bytes, INDIRECT, 0));
     target.ring.offer(0);

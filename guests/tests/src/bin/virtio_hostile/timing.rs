@@ -3,9 +3,9 @@
 use crate::attack::{Fate, Field, Target, write_block_header, write_request};
 use crate::registers::outside;
 use arrayvec::ArrayVec;
+use bulkhead_guest_tests::beside::{GoesOn, beside};
 use bulkhead_guest_tests::device::{self, Kind, register};
 use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, INDIRECT, NEXT, Ring, WRITE};
-use core::sync::atomic::{AtomicBool, Ordering};
 use rt::{Outcome, cpu, ensure, report, timer};
 use spin::Mutex;
 
@@ -22,8 +22,6 @@ const QUIET_MICROSECONDS: u64 = 3_000;
 
 /// What the other CPU spoils.
 static RACE: Mutex<Option<Ring>> = Mutex::new(None);
-static RACING: AtomicBool = AtomicBool::new(false);
-static AT_WORK: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(field: &mut Field) {
     let name = "12: descriptors that change behind the device's back do nothing that they could not say themselves";
@@ -54,13 +52,12 @@ pub(crate) fn run(field: &mut Field) {
 }
 
 /// Flips the first descriptors between what is in order and what is not, as long as the race goes on.
-fn spoil(_: usize) {
-    AT_WORK.store(true, Ordering::Release);
+fn spoil(goes_on: GoesOn) {
     let ring = *RACE.lock();
     let Some(ring) = ring else { return };
     let places: ArrayVec<u64, 64> = outside().collect();
     let mut places = places.iter().cycle();
-    while RACING.load(Ordering::Acquire) {
+    while goes_on() {
         let address = places.next().copied().unwrap_or(0);
         for index in 0..3 {
             let flags = if index == 0 { NEXT } else { NEXT | WRITE };
@@ -68,18 +65,16 @@ fn spoil(_: usize) {
             ring.set_descriptor(index, Descriptor::new(ring.data(0), 16, flags, 0xffff));
         }
     }
-    AT_WORK.store(false, Ordering::Release);
 }
 
 /// As [`spoil`], for the table of indirect descriptors and for the one that names it.
-fn spoil_table(_: usize) {
-    AT_WORK.store(true, Ordering::Release);
+fn spoil_table(goes_on: GoesOn) {
     let ring = *RACE.lock();
     let Some(ring) = ring else { return };
     let places: ArrayVec<u64, 64> = outside().collect();
     let mut places = places.iter().cycle();
     let mut lengths = [48, 16, 0, 15, u32::MAX - 15, 1 << 20, 32].into_iter().cycle();
-    while RACING.load(Ordering::Acquire) {
+    while goes_on() {
         let address = places.next().copied().unwrap_or(0);
         for index in 0..3 {
             let flags = if index == 0 { NEXT } else { NEXT | WRITE };
@@ -90,22 +85,12 @@ fn spoil_table(_: usize) {
         ring.set_descriptor(0, Descriptor::new(address, 48, INDIRECT, 0));
         ring.set_descriptor(0, Descriptor::new(ring.table(), lengths.next().unwrap_or(0), INDIRECT, 0));
     }
-    AT_WORK.store(false, Ordering::Release);
 }
 
-fn race(field: &mut Field, spoil: fn(usize), lose: fn(&mut Target<'_>) -> Outcome) -> Outcome {
+fn race(field: &mut Field, spoil: fn(GoesOn), lose: fn(&mut Target<'_>) -> Outcome) -> Outcome {
     field.each(|target| {
         *RACE.lock() = Some(*target.ring);
-        RACING.store(true, Ordering::Release);
-        cpu::start(1, spoil)?;
-        ensure!(timer::wait_until(1_000_000, || AT_WORK.load(Ordering::Acquire)), "the other CPU has not started");
-        let outcome = lose(target);
-        RACING.store(false, Ordering::Release);
-        let ended = timer::wait_until(1_000_000, || !AT_WORK.load(Ordering::Acquire));
-        // It turns itself off at once.
-        timer::spin(2_000);
-        ensure!(ended, "the other CPU has not come to its end");
-        outcome
+        beside(spoil, || lose(target))
     })
 }
 
