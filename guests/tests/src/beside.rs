@@ -47,9 +47,6 @@ pub fn beside(work: fn(GoesOn), test: impl FnOnce() -> Outcome) -> Outcome {
 
 fn started() -> Outcome {
     cpu::start(1, run)?;
-    ensure!(
-        timer::wait_until(LIMIT_MICROSECONDS, || AT_WORK.load(Ordering::Acquire)),
-        "the other CPU has not started"
-    );
+    ensure!(timer::wait_until(LIMIT_MICROSECONDS, || AT_WORK.load(Ordering::Acquire)), "the other CPU has not started");
     Ok(())
 }

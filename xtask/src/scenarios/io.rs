@@ -114,7 +114,40 @@ fn client_ends_first(source: &Source, outcome: &Outcome) -> Result<(), String> {
         .filter(|((vm, _), _)| vm == "client")
         .filter_map(|(_, device)| device.shared.get("forged"))
         .sum();
-    if forged > 0 { Ok(()) } else { Err("Bulkhead has found nothing forged".to_owned()) }
+    if forged == 0 {
+        return Err("Bulkhead has found nothing forged".to_owned());
+    }
+    let replays: u64 = devices
+        .iter()
+        .filter(|((vm, _), _)| vm == "client")
+        .flat_map(|(_, device)| &device.queues)
+        .filter_map(|queue| queue.get("replays"))
+        .sum();
+    if replays == 0 {
+        return Err("no request of the client has survived a restart".to_owned());
+    }
+    restarts_as_stated(&outcome.lines)
+}
+
+/// The client says after each restart what must have led to it, and Bulkhead has said just that, and nothing else.
+fn restarts_as_stated(lines: &[String]) -> Result<(), String> {
+    let warning = format!("[bulkhead] warning: vm {HOSTILE_DRIVER_DOMAIN} ");
+    let (mut reasons, mut count) = (Vec::new(), 0);
+    for line in lines {
+        if let Some(reason) = line.strip_prefix(&warning) {
+            reasons.push(reason);
+        } else if let Some(stated) = line.strip_prefix("[client] restarted: ") {
+            if reasons != [stated] {
+                return Err(format!("a restart for which the reason is `{stated}` was made because it {reasons:?}"));
+            }
+            reasons.clear();
+            count += 1;
+        }
+    }
+    if count == 0 || !reasons.is_empty() {
+        return Err(format!("the client knows of {count} restarts, and Bulkhead of these beside: {reasons:?}"));
+    }
+    Ok(())
 }
 
 /// The others have looked once more after all that `first` did, or saw done.
@@ -219,4 +252,23 @@ fn copy(disk: &Path, directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let _ = fs::remove_file(&copy);
     fs::copy(disk, &copy)?;
     Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(lines: &[&str]) -> Result<(), String> {
+        restarts_as_stated(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_restart_has_the_reason_that_was_stated() {
+        let warning = "[bulkhead] warning: vm hostile shows no sign of life";
+        judge(&[warning, "[client] restarted: shows no sign of life"]).expect("as stated");
+        judge(&[warning, "[client] restarted: asks to start again"]).expect_err("another reason");
+        judge(&["[client] restarted: shows no sign of life"]).expect_err("Bulkhead has not said so");
+        judge(&[warning]).expect_err("nobody has expected it");
+        judge(&[]).expect_err("no restart at all");
+    }
 }

@@ -8,6 +8,8 @@ use rt::{Outcome, ensure, gic, hypercall, machine, probe, psci, timer};
 
 /// Calls of a storm, for each channel.
 const STORM: usize = 5_000;
+/// How many of them there are for each time that requests are served.
+const STORM_SERVES: usize = 1_000;
 /// How often a disk is attached anew.
 const ATTACHMENTS: u64 = 40;
 /// How long nobody listens.
@@ -24,9 +26,13 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         Attack::ReadyAgain => ready_again(domain),
         Attack::Unknown => unknown(domain),
         Attack::Storm => {
-            for port in &domain.ports {
-                for _ in 0..STORM {
+            for call in 0..STORM {
+                for port in &domain.ports {
                     let _ = port.tell();
+                }
+                // What is kept for too long has its own test.
+                if call % STORM_SERVES == 0 {
+                    domain.behave();
                 }
             }
             Ok(())
@@ -51,6 +57,11 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         | Attack::ReceptionCounter
         | Attack::Flips
         | Attack::Silent
+        | Attack::Kept
+        | Attack::Beats
+        | Attack::NoBeat
+        | Attack::LongWait
+        | Attack::LastBeat
         | Attack::Overwritten => return None,
     })
 }

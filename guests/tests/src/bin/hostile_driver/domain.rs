@@ -4,7 +4,8 @@ use crate::port::{self, Kind, PORTS_MAX, Port, completion};
 use crate::protocol::{Attack, COMMAND, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, SECTORS, State, pattern};
 use crate::{calls, rings};
 use abi::io::{
-    FUNCTION_ATTACH, FUNCTION_READY, HEARTBEAT_WAITING, Operation, RECEIVE_SLOT_SIZE, Receive, Request, control,
+    COMPLETE_AGAIN, FUNCTION_ATTACH, FUNCTION_READY, HEARTBEAT_WAITING, Operation, RECEIVE_SLOT_SIZE, Receive, Request,
+    control,
 };
 use arrayvec::{ArrayString, ArrayVec};
 use core::fmt::Write;
@@ -31,6 +32,9 @@ pub(crate) struct Domain {
     pub(crate) random: Random,
     /// What "complete" said of each channel before the domain was ready.
     pub(crate) early: ArrayVec<u64, PORTS_MAX>,
+    /// Whether the heartbeat word is left alone, for an attack that says what is in it.
+    pub(crate) is_heart_still: bool,
+    beats: u32,
     report: Option<Report>,
     command: Option<u32>,
     /// Writes whose data was not what the client should have written.
@@ -46,17 +50,27 @@ pub(crate) fn run() -> ! {
     };
     gic::set_trigger(doorbell, Trigger::Edge);
     gic::enable(doorbell);
-    if let Some(first) = ports.first() {
-        // It never sleeps, but does not count either: requests that it keeps are what it may be blamed for.
-        first.memory.store(control::HEARTBEAT, HEARTBEAT_WAITING | 1);
-    }
     let early = ports.iter().map(Port::tell).collect();
     for port in &ports {
         attach(port);
     }
+    let mut domain = Domain {
+        ports,
+        doorbell,
+        random: Random::from_parameter(),
+        early,
+        is_heart_still: false,
+        beats: 0,
+        report: None,
+        command: None,
+        spoilt: 0,
+    };
+    domain.live();
     hypercall::call(FUNCTION_READY, [0; 4]);
-    let mut domain =
-        Domain { ports, doorbell, random: Random::from_parameter(), early, report: None, command: None, spoilt: 0 };
+    // What was out when the one before this came to its end.
+    for port in &domain.ports {
+        while port.tell() == COMPLETE_AGAIN {}
+    }
     loop {
         domain.behave();
         if let Some(number) = domain.command.take() {
@@ -96,8 +110,25 @@ impl Domain {
         self.report = Some(Report { attack: number, state, reason });
     }
 
+    /// Sets the heartbeat word.
+    pub(crate) fn beat(&self, word: u32) {
+        if let Some(first) = self.ports.first() {
+            first.memory.store(control::HEARTBEAT, word);
+        }
+    }
+
+    /// Shows that it lives: a count, and that it may be waiting for a device, so that only what takes as long as a request may
+    /// be out is taken for silence.
+    pub(crate) fn live(&mut self) {
+        if !self.is_heart_still {
+            self.beats = self.beats.wrapping_add(1);
+            self.beat(HEARTBEAT_WAITING | self.beats);
+        }
+    }
+
     /// Does what there is to do, well.
     pub(crate) fn behave(&mut self) {
+        self.live();
         for place in 0..self.ports.len() {
             while let Some(request) = self.take(place) {
                 self.serve(place, &request);
@@ -112,19 +143,33 @@ impl Domain {
 
     /// Waits for a request to a device of this kind that means nothing special, and behaves meanwhile.
     pub(crate) fn catch(&mut self, kind: Kind) -> Result<(usize, Request), Failure> {
+        let [caught] = self.catch_each([kind])?;
+        Ok(caught)
+    }
+
+    /// As [`Self::catch`], for one request of each kind, which are out at the same time.
+    pub(crate) fn catch_each<const N: usize>(&mut self, kinds: [Kind; N]) -> Result<[(usize, Request); N], Failure> {
         let end = timer::now() + timer::ticks(PATIENCE_MICROSECONDS);
+        let mut caught = [None; N];
         while timer::now() < end {
+            self.live();
             for place in 0..self.ports.len() {
                 while let Some(request) = self.take(place) {
-                    if self.ports[place].kind == kind && !is_special(kind, &request) {
-                        return Ok((place, request));
+                    let kind = self.ports[place].kind;
+                    let wanted = kinds.iter().position(|other| *other == kind).filter(|_| !is_special(kind, &request));
+                    match wanted.and_then(|index| caught.get_mut(index)) {
+                        Some(free @ None) => *free = Some((place, request)),
+                        Some(Some(_)) | None => self.serve(place, &request),
                     }
-                    self.serve(place, &request);
                 }
+            }
+            let all: ArrayVec<_, N> = caught.iter().flatten().copied().collect();
+            if let Ok(all) = all.into_inner() {
+                return Ok(all);
             }
             cpu::relax();
         }
-        Err(Failure::new(format_args!("the client asks its {kind:?} device for nothing any more")))
+        Err(Failure::new(format_args!("the client does not ask its devices for {kinds:?} any more")))
     }
 
     /// Serves a request well.

@@ -51,6 +51,14 @@ impl Port {
         Some(request)
     }
 
+    /// Whether a request with this number is in the ring, and has not been taken.
+    pub(crate) fn is_out(&self, sequence: u64) -> bool {
+        let count = self.memory.load(control::REQUESTS_PRODUCED).wrapping_sub(self.taken).min(RING_ENTRIES);
+        let request =
+            |index| wire::request(self.memory.load_words(entry(REQUEST_RING, self.taken.wrapping_add(index))));
+        (0..count).any(|index| request(index).sequence == sequence)
+    }
+
     /// The request's data.
     pub(crate) fn data(&self, request: &Request) -> Option<Shared> {
         self.memory.piece(request.offset.into(), request.length.into())

@@ -39,12 +39,18 @@ pub(crate) enum Harm {
     Errors,
     /// Anything, as long as it stays within the buffers of its requests.
     Data,
-    /// The driver domain may be started anew.
-    Restart,
+    /// The driver domain is started anew, and what Bulkhead says of it is this.
+    Restart(&'static str),
 }
 
+/// What Bulkhead says of a driver domain that it starts anew.
+const DAMAGED: &str = "has damaged the rings of a channel";
+const ASKS: &str = "asks to start again";
+const SILENT: &str = "shows no sign of life";
+const STUCK: &str = "keeps a request for too long";
+
 macro_rules! attacks {
-    ($($attack:ident, $harm:ident, $name:literal;)*) => {
+    ($($attack:ident, $harm:ident $(($reason:ident))?, $name:literal;)*) => {
         /// What the driver domain does.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Attack { $($attack),* }
@@ -60,7 +66,7 @@ macro_rules! attacks {
 
             /// The most that its client may see of it.
             pub(crate) const fn harm(self) -> Harm {
-                match self { $(Self::$attack => Harm::$harm),* }
+                match self { $(Self::$attack => Harm::$harm $(($reason))?),* }
             }
         }
     };
@@ -68,16 +74,16 @@ macro_rules! attacks {
 
 attacks! {
     Forged, None, "sequence numbers that nobody gave out complete nothing";
-    Foreign, Data, "the sequence number of another channel completes nothing of it";
+    Foreign, None, "the sequence number of another channel completes nothing of it";
     Twice, None, "a request that is completed again and again is completed once";
     Stale, None, "a completion of another generation completes nothing";
     Lengths, Errors, "a completion longer than its request brings no byte more, and a shorter one is an error";
     Statuses, Errors, "a status that nobody knows is an I/O error";
-    Completions, Restart, "a completion counter that jumps ahead or goes back is refused";
+    Completions, Restart(DAMAGED), "a completion counter that jumps ahead or goes back is refused";
     Events, None, "an event word of garbage costs doorbells and nothing else";
     Receptions, Data, "receptions of any length and with any flags stay in the buffers for them";
-    ReceptionCounter, Restart, "a reception counter that jumps ahead or goes back is refused";
-    Flips, Restart, "rings that another CPU writes to while Bulkhead reads them do no harm";
+    ReceptionCounter, Restart(DAMAGED), "a reception counter that jumps ahead or goes back is refused";
+    Flips, Restart(DAMAGED), "rings that another CPU writes to while Bulkhead reads them do no harm but to the domain";
     Attachments, None, "what no device is cannot be attached";
     AttachedAgain, Errors, "a disk that is attached anew during requests, of another size and with other features, harms nobody";
     Absent, None, "channels that there are not have nothing to attach or complete";
@@ -87,8 +93,13 @@ attacks! {
     Deaf, Errors, "a doorbell that is disabled rings for nobody";
     Silent, Data, "requests that are completed after their client has given up are nobody's";
     Overwritten, Errors, "what is written over requests that are out does not change what they were";
+    Beats, None, "a heartbeat of garbage is a sign of life, as long as it changes";
+    NoBeat, Restart(SILENT), "a heartbeat of 0 is no sign of life, whatever else is done";
+    LongWait, Restart(SILENT), "a heartbeat that says that it waits for a device says so once too often";
+    LastBeat, Restart(SILENT), "a heartbeat that stands still, and serves nobody, is the last";
+    Kept, Restart(STUCK), "a request that is kept costs a restart, after which it is done";
     Neighbours, None, "memory beside its own is out of its reach";
-    Reset, Restart, "a domain that asks for its own reset in the midst of requests is started anew";
+    Reset, Restart(ASKS), "a domain that asks for its own reset in the midst of requests is started anew";
 }
 
 impl Attack {

@@ -4,13 +4,14 @@ use crate::domain::Domain;
 use crate::port::{Kind, Port, completion};
 use crate::protocol::Attack;
 use abi::io::{
-    COMPLETION_RING, Completion, Operation, RECEIVE_RING, RECEIVE_SLOT_SIZE, REQUEST_RING, Receive, Request, control,
+    COMPLETION_RING, Completion, HEARTBEAT_WAITING, Operation, RECEIVE_RING, RECEIVE_SLOT_SIZE, REQUEST_RING, Receive,
+    Request, control,
 };
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::beside::{GoesOn, beside};
 use rt::random::Random;
 use rt::shared::Shared;
-use rt::{Failure, Outcome, cpu, timer};
+use rt::{Failure, Outcome, cpu, ensure, timer};
 use spin::Mutex;
 
 /// How many requests of each kind one attack is made with.
@@ -19,6 +20,10 @@ const ROUNDS: usize = 4;
 const FLIPS: usize = 2000;
 /// How long requests are kept: longer than the client waits for them.
 const SILENCE_MICROSECONDS: u64 = 150_000;
+/// How long one waits to be started anew.
+const DOOM_MICROSECONDS: u64 = 2_000_000;
+/// How long the heartbeat is garbage: several periods.
+const BEATS_MICROSECONDS: u64 = 600_000;
 /// The most requests that are kept.
 const KEPT_MAX: usize = 64;
 
@@ -28,7 +33,8 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         Attack::Forged => domain.each_kind(ROUNDS, |domain, place, request, _| {
             let sequence = request.sequence;
             let others = [0, 1, u64::MAX, sequence ^ 1, sequence ^ 128, sequence + 128, sequence - 128, sequence << 32];
-            falsely(domain, place, request, others.map(|sequence| Completion { sequence, ..completion(request, 512) }))
+            let others = others.map(|sequence| Completion { sequence, ..completion(request, 512) });
+            falsely(domain, place, request, &others)
         }),
         Attack::Foreign => foreign(domain),
         Attack::Twice => domain.each_kind(ROUNDS, |domain, place, request, _| {
@@ -46,7 +52,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
             let generation = request.generation;
             let others = [0, generation.wrapping_sub(1), generation.wrapping_add(1), u32::MAX, !generation];
             let others = others.map(|generation| Completion { generation, ..completion(request, request.length) });
-            falsely(domain, place, request, others)
+            falsely(domain, place, request, &others)
         }),
         Attack::Lengths => domain.each_kind(ROUNDS, |domain, place, request, round| {
             let length = request.length;
@@ -76,12 +82,44 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         Attack::Receptions => receptions(domain),
         Attack::Flips => flips(domain),
         Attack::Silent => silent(domain),
+        Attack::Kept => {
+            let end = timer::now() + timer::ticks(DOOM_MICROSECONDS);
+            while timer::now() < end {
+                domain.live();
+                for port in &mut domain.ports {
+                    let _ = port.next();
+                }
+                cpu::relax();
+            }
+            Ok(())
+        }
+        Attack::Beats => {
+            domain.is_heart_still = true;
+            let end = timer::now() + timer::ticks(BEATS_MICROSECONDS);
+            while timer::now() < end {
+                let word = domain.random.word() as u32;
+                domain.beat(word);
+                domain.behave();
+            }
+            domain.is_heart_still = false;
+            Ok(())
+        }
+        Attack::NoBeat => still_heart(domain, 0),
+        Attack::LongWait => still_heart(domain, HEARTBEAT_WAITING | 1),
+        Attack::LastBeat => {
+            domain.beat(7);
+            timer::spin(DOOM_MICROSECONDS);
+            Ok(())
+        }
         Attack::Overwritten => domain.each_kind(ROUNDS, |domain, place, request, _| {
-            let port = &domain.ports[place];
+            let port = &mut domain.ports[place];
+            // What nobody has read is lost with its ring.
+            let others: ArrayVec<Request, KEPT_MAX> = core::iter::from_fn(|| port.next()).take(KEPT_MAX).collect();
             for offset in (0..0x1000).step_by(32) {
                 port.memory.store_words(REQUEST_RING + offset, core::array::from_fn(|_| domain.random.word()));
             }
             domain.serve(place, request);
+            others.iter().for_each(|other| domain.serve(place, other));
             Ok(())
         }),
         Attack::Attachments
@@ -97,7 +135,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
 }
 
 /// Completes what nobody asked for, and then what somebody did. Only the last may have an effect.
-fn falsely<const N: usize>(domain: &mut Domain, place: usize, request: &Request, all: [Completion; N]) -> Outcome {
+fn falsely(domain: &mut Domain, place: usize, request: &Request, all: &[Completion]) -> Outcome {
     let port = &mut domain.ports[place];
     if Operation::from_number(request.operation).is_some_and(Operation::fills_window) {
         // What the client must not get.
@@ -117,17 +155,24 @@ fn garble(port: &Port, request: &Request) {
     }
 }
 
+/// Serves every request, with one and the same word for a heartbeat.
+fn still_heart(domain: &mut Domain, word: u32) -> Outcome {
+    domain.is_heart_still = true;
+    domain.beat(word);
+    domain.behave_for(DOOM_MICROSECONDS);
+    Ok(())
+}
+
 fn foreign(domain: &mut Domain) -> Outcome {
     for _ in 0..ROUNDS {
-        let (disk, read) = domain.catch(Kind::Block)?;
-        let (source, random) = domain.catch(Kind::Entropy)?;
-        let (card, frame) = domain.catch(Kind::Network)?;
-        for (place, other) in [(disk, &random), (disk, &frame), (source, &read), (source, &frame), (card, &read)] {
-            domain.ports[place].complete(&completion(other, u32::MAX));
-            let _ = domain.ports[place].tell();
-        }
-        for (place, request) in [(disk, &read), (source, &random), (card, &frame)] {
-            domain.serve(place, request);
+        let caught = domain.catch_each([Kind::Block, Kind::Entropy, Kind::Network])?;
+        for (place, request) in &caught {
+            // Each channel counts for itself, so that numbers may be the same.
+            let is_out = |sequence| sequence == request.sequence || domain.ports[*place].is_out(sequence);
+            let others = caught.iter().map(|(_, other)| other).filter(|other| !is_out(other.sequence));
+            let others: ArrayVec<_, 3> = others.map(|other| completion(other, u32::MAX)).collect();
+            ensure!(!others.is_empty(), "all channels count alike");
+            falsely(domain, *place, request, &others)?;
         }
     }
     Ok(())
