@@ -208,7 +208,7 @@ impl VirtioDevice {
         };
         let fallen =
             if matches!(effect, Effect::Acknowledged) { state.lower(self.interrupt, client) } else { Kicks::NONE };
-        let mut reaction = state.react(outcome, self.interrupt, client);
+        let mut reaction = state.react(outcome, self.interrupt, client, provider);
         reaction.client |= fallen;
         reaction.is_clients = matches!(effect, Effect::QueueStopped(_) | Effect::Reset) && state.service.has_grants();
         Some(reaction)
@@ -218,7 +218,7 @@ impl VirtioDevice {
     fn resume(&self, client: &Vm, provider: &Vm) -> Reaction {
         let mut state = self.state.lock();
         let outcome = state.service.resume(&Wires { client: &client.ram, provider: &provider.ram });
-        state.react(outcome, self.interrupt, client)
+        state.react(outcome, self.interrupt, client, provider)
     }
 
     /// The watch looks: see [`Service::look`].
@@ -240,7 +240,7 @@ impl VirtioDevice {
     fn complete(&self, client: &Vm, provider: &Vm) -> Reaction {
         let mut state = self.state.lock();
         let outcome = state.service.complete(&Wires { client: &client.ram, provider: &provider.ram });
-        let mut reaction = state.react(outcome, self.interrupt, client);
+        let mut reaction = state.react(outcome, self.interrupt, client, provider);
         reaction.is_clients = state.service.take_late();
         // The client's mistake ended the call, and what else was completed is still in the ring: it has to be taken, or its
         // pages are lost to whoever uses the device next.
@@ -249,7 +249,7 @@ impl VirtioDevice {
     }
 
     /// The driver domain says what stands behind the device. `None` if that cannot be.
-    fn attach(&self, size: u64, features: u64, block_size: u64, client: &Vm) -> Option<Reaction> {
+    fn attach(&self, size: u64, features: u64, block_size: u64, client: &Vm, provider: &Vm) -> Option<Reaction> {
         let mut state = self.state.lock();
         let State { registers, service, page, .. } = &mut *state;
         let configuration = match (Backing::read(service.kind(), size, features, block_size)?, registers.kind()) {
@@ -273,7 +273,7 @@ impl VirtioDevice {
         };
         registers.configure(configuration, page);
         service.attach();
-        Some(state.react(Ok(Outcome::default()), self.interrupt, client))
+        Some(state.react(Ok(Outcome::default()), self.interrupt, client, provider))
     }
 }
 
@@ -310,7 +310,7 @@ impl State {
 
     /// Turns what the service says into interrupts: the registers first, then the line.
     #[inline]
-    fn react(&mut self, outcome: Result<Outcome, Broken>, interrupt: IntId, client: &Vm) -> Reaction {
+    fn react(&mut self, outcome: Result<Outcome, Broken>, interrupt: IntId, client: &Vm, provider: &Vm) -> Reaction {
         let mut reaction =
             Reaction { client: Kicks::NONE, doorbell: false, again: false, is_clients: false, breach: None };
         match outcome {
@@ -322,7 +322,7 @@ impl State {
                 reaction.again = outcome.again;
             }
             Err(breach) => {
-                self.service.breach(breach);
+                reaction.doorbell = self.service.breach(breach, &provider.ram);
                 if let Broken::Client(_) = breach {
                     self.registers.need_reset(&mut self.page);
                 }
@@ -442,7 +442,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     } else {
         // A grant that nobody could end would be for ever.
         let withheld = if !provider.assigned.reaches_memory() { io::FEATURE_GRANTS } else { 0 };
-        device.attach(first, second & !withheld, third, client)
+        device.attach(first, second & !withheld, third, client, provider)
     };
     let Some(reaction) = reaction else {
         vcpu.context.x[0] = io::INVALID_PARAMETER;

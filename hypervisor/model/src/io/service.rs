@@ -243,15 +243,23 @@ impl Service {
     }
 
     /// The client, or the driver domain, has broken the protocol. The client's device needs a reset then; a driver domain's
-    /// claim is disregarded.
+    /// claim is disregarded. Returns whether the driver domain wants its doorbell rung.
     #[cold]
-    pub fn breach(&mut self, breach: Broken) {
+    pub fn breach(&mut self, breach: Broken, provider: &impl GuestMemory) -> bool {
         match breach {
             Broken::Client(error) => {
                 self.counters.refuse(error);
                 self.reset();
+                // What was posted before the client's mistake is out. A driver domain that does not hear of it would be blamed
+                // for keeping it.
+                let doorbell = self.channel.publish(provider).unwrap_or(false);
+                add(&mut self.counters.doorbells, u64::from(doorbell));
+                doorbell
             }
-            Broken::Provider => add(&mut self.counters.forged, 1),
+            Broken::Provider => {
+                add(&mut self.counters.forged, 1);
+                false
+            }
         }
     }
 

@@ -47,7 +47,7 @@ fn mistakes_are_counted_by_their_reasons() {
     stage.offer(0, QUEUE_SIZE, &[]);
     let breach = stage.notify(0).unwrap_err();
     assert_eq!(breach, Broken::Client(QueueError::Head));
-    stage.service.breach(breach);
+    stage.service.breach(breach, &stage.provider);
     let counters = stage.service.counters();
     let refused = QueueError::ALL.map(|error| counters.refused(error));
     assert_eq!((counters.refused(QueueError::Head), refused.iter().sum::<u32>()), (1, 1));
@@ -59,7 +59,7 @@ fn a_counter_beyond_its_ring_is_forged_and_costs_the_client_nothing() {
     let mut stage = Stage::new(ServiceKind::Entropy);
     stage.provider.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), io::RING_ENTRIES + 1).unwrap();
     let breach = stage.complete().unwrap_err();
-    stage.service.breach(breach);
+    stage.service.breach(breach, &stage.provider);
     assert_eq!((breach, stage.service.counters().forged), (Broken::Provider, 1));
     stage.provider.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), 0).unwrap();
     stage.offer(0, 0, &[(BUFFER, 64, true)]);

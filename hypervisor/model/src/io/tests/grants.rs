@@ -335,3 +335,18 @@ fn large_requests_wait_for_room_for_their_chains_and_are_so_many_at_one_go() {
     }
     assert_eq!((done, stage.service.out()), (REQUESTS, 0));
 }
+
+#[test]
+fn what_was_posted_before_a_mistake_is_shown_to_the_driver_domain() {
+    let mut stage = disk(0);
+    stage.ask(0, IN, 7, 4096);
+    // The same once more, in one go.
+    stage.ask(0, IN, 7, 4096);
+    let breach = stage.notify(0).unwrap_err();
+    assert!(matches!(breach, Broken::Client(_)));
+    assert!(stage.service.breach(breach, &stage.provider), "the driver domain sleeps, and has to be told");
+    let request = stage.request().unwrap();
+    stage.reply(&completion_of(&request, 4096));
+    stage.complete().unwrap();
+    assert_eq!((stage.request(), stage.used(0), stage.service.counters().forged), (None, None, 0));
+}
