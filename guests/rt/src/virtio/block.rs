@@ -327,6 +327,12 @@ impl<T> Block<T> {
         }
     }
 
+    /// Resets the device in the middle of whatever is in flight, by one store to Status, as Linux does. It does nothing more
+    /// until it is brought up anew.
+    pub fn reset(&mut self) {
+        self.transport.set_status(virtio_drivers::transport::DeviceStatus::empty());
+    }
+
     /// The next request that has finished, if there is one.
     #[inline]
     pub fn poll(&mut self) -> Option<(T, Result<(), Failed>)> {
