@@ -7,6 +7,7 @@
 //! [bulkhead] vm alpha virtio 0 queue 0: requests=40 bytes=163840 …
 //! ```
 
+use crate::session::Outcome;
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Numbers by name.
@@ -52,6 +53,13 @@ const COLUMNS: [(&str, &str, Option<&str>); 11] = [
 ];
 /// What the names of refusals begin with.
 const REFUSED: &str = "refused-";
+
+/// What the queues of `vm` have counted as `name` in a run, together.
+pub(crate) fn counted(outcome: &Outcome, vm: &str, name: &str) -> u64 {
+    let devices = collect(&outcome.lines);
+    let own = devices.iter().filter(|((owner, _), _)| owner == vm);
+    own.flat_map(|(_, device)| &device.queues).filter_map(|queue| queue.get(name)).sum()
+}
 
 /// The devices that Bulkhead's `lines` tell of.
 pub(crate) fn collect(lines: &[String]) -> Devices {

@@ -11,6 +11,9 @@ const PAUSE: &str = " serves again after ";
 /// The phases of a request in which a driver domain can end itself.
 pub(crate) const PHASES: [&str; 3] = ["posted", "submitted", "done"];
 
+/// The ways in which one can end itself.
+pub(crate) const ENDS: [&str; 4] = ["panic", "reset", "off", "hang"];
+
 /// The ends and restarts of driver domains in a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restarts {

@@ -2,7 +2,8 @@
 
 use super::{Damage, Scenario};
 use crate::{
-    restarts::{PHASES, Restarts},
+    counters,
+    restarts::{ENDS, PHASES, Restarts},
     session::Outcome,
     setup,
     system::Source,
@@ -112,6 +113,17 @@ fn written_despite_restarts(source: &Source, outcome: &Outcome) -> Result<(), St
     }
     if let Some(phase) = PHASES.iter().find(|phase| !restarts.phases.contains_key(**phase)) {
         return Err(format!("the driver domain has never ended itself while a request was {phase}"));
+    }
+    if let Some(end) = ENDS.iter().find(|end| !restarts.ends.contains_key(**end)) {
+        return Err(format!("the driver domain has never ended by {end}"));
+    }
+    // Small writes are copied and large ones are granted; either kind has to survive.
+    for (name, what) in [("grants", "granted to a device"), ("replays", "posted again after a restart")] {
+        for vm in source.vms().iter().filter(|vm| verdict::checks_itself(vm)) {
+            if counters::counted(outcome, vm.name(), name) == 0 {
+                return Err(format!("no request of vm {} was {what}", vm.name()));
+            }
+        }
     }
     verdict::written(source, outcome, verdict::WRITTEN_BYTES)
 }
