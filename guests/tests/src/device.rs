@@ -87,6 +87,9 @@ pub struct Device {
     pub base: u64,
     /// What it is.
     pub kind: Kind,
+    /// The INTID of its interrupt.
+    pub interrupt: u32,
+    queues: u16,
 }
 
 impl fmt::Display for Device {
@@ -112,7 +115,16 @@ pub fn all() -> ArrayVec<Device, DEVICES_MAX> {
             4 => Kind::Entropy,
             _ => continue,
         };
-        if devices.try_push(Device { base, kind }).is_err() {
+        let cell = |bytes: &[u8]| bytes.first_chunk().map_or(0, |cell| u32::from_be_bytes(*cell));
+        // An SPI: its type, its number, its trigger.
+        let number = node.property("interrupts").and_then(|cells| cells.value.get(4..)).map_or(0, cell);
+        let queues = match kind {
+            Kind::Network | Kind::Console => 2,
+            // `num_queues` (VIRTIO 1.2, 5.2.4).
+            Kind::Block => (read(register::CONFIGURATION + 32) >> 16).max(1) as u16,
+            Kind::Entropy => 1,
+        };
+        if devices.try_push(Device { base, kind, interrupt: number + 32, queues }).is_err() {
             break;
         }
     }
@@ -122,10 +134,7 @@ pub fn all() -> ArrayVec<Device, DEVICES_MAX> {
 impl Device {
     /// How many queues the device has.
     pub const fn queues(self) -> u16 {
-        match self.kind {
-            Kind::Network | Kind::Console => 2,
-            Kind::Block | Kind::Entropy => 1,
-        }
+        self.queues
     }
 
     /// Whether the device fills the buffers of `queue` when it pleases.

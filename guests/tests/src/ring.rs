@@ -120,6 +120,11 @@ impl Ring {
         [DESCRIPTORS, AVAILABLE, USED].map(|offset| self.memory.address() + offset)
     }
 
+    /// The memory of one of [`Self::places`], by its index.
+    pub fn part(&self, index: usize) -> Option<Shared> {
+        self.memory.piece(*[DESCRIPTORS, AVAILABLE, USED].get(index)?, PAGE)
+    }
+
     /// The address of byte `offset` of the data, of which there are 4096.
     pub fn data(&self, offset: u64) -> u64 {
         self.memory.address() + DATA + offset

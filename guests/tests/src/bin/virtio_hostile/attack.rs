@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{self, Device, Kind, register};
 use bulkhead_guest_tests::ring::{Descriptor, NEXT, Ring, WRITE};
-use rt::{Failure, Outcome, ensure, timer};
+use rt::{Failure, Outcome, ensure, machine, timer};
 
 /// How long a request may take.
 const REQUEST_MICROSECONDS: u64 = 5_000_000;
@@ -61,10 +61,32 @@ impl Field {
     }
 
     /// As [`Self::each`], with a device that was just reset.
-    pub(crate) fn each_raw(&mut self, mut attack: impl FnMut(&mut Target<'_>) -> Outcome) -> Outcome {
+    pub(crate) fn each_raw(&mut self, attack: impl FnMut(&mut Target<'_>) -> Outcome) -> Outcome {
+        self.each_of(|_, _| true, attack)
+    }
+
+    /// As [`Self::each`], for the queues in which a driver asks for something, of devices of `kind`, or of all.
+    pub(crate) fn each_asking(
+        &mut self,
+        kind: Option<Kind>,
+        mut attack: impl FnMut(&mut Target<'_>) -> Outcome,
+    ) -> Outcome {
+        let is_meant =
+            |device: Device, queue| kind.is_none_or(|kind| kind == device.kind) && !device.receives_in(queue);
+        self.each_of(is_meant, |target| {
+            target.start()?;
+            attack(target)
+        })
+    }
+
+    fn each_of(
+        &mut self,
+        is_meant: impl Fn(Device, u16) -> bool,
+        mut attack: impl FnMut(&mut Target<'_>) -> Outcome,
+    ) -> Outcome {
         let [ring, other] = &mut self.rings;
         for &device in &self.devices {
-            for queue in 0..device.queues() {
+            for queue in (0..device.queues()).filter(|queue| is_meant(device, *queue)) {
                 ring.clear();
                 other.clear();
                 device.reset()?;
@@ -77,6 +99,15 @@ impl Field {
         }
         Ok(())
     }
+}
+
+/// Where the first region of memory ends and the second begins.
+pub(crate) fn boundary() -> Result<u64, Failure> {
+    let [first, second, ..] = machine().memory.as_slice() else {
+        return Err(Failure::new(format_args!("there is one region of memory")));
+    };
+    ensure!(first.end() == second.start, "the regions of memory are not neighbours");
+    Ok(second.start)
 }
 
 impl Target<'_> {

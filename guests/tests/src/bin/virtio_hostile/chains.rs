@@ -6,6 +6,9 @@ use bulkhead_guest_tests::device::{self, Kind};
 use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, INDIRECT, NEXT, WRITE};
 use rt::{Failure, Outcome, ensure, machine, report};
 
+/// How long a queue full of requests may take.
+const LIMIT_MICROSECONDS: u64 = 5_000_000;
+
 pub(crate) fn run(field: &mut Field) {
     report::test("5: a descriptor that follows itself is refused", || field.each(|target| cycle(target, 1)));
     report::test("5: two descriptors that follow each other are refused", || field.each(|target| cycle(target, 2)));
@@ -15,6 +18,7 @@ pub(crate) fn run(field: &mut Field) {
     report::test("6: a next that is no descriptor is refused", || field.each(nexts));
     report::test("7: a buffer that wraps around the address space is refused", || field.each(wrapping));
     report::test("8: a buffer that leaves memory is refused", || field.each(straddling));
+    report::test("8: a buffer across two regions of memory is refused", || field.each(across));
     report::test("8: a buffer outside of memory is refused", || field.each(foreign));
     report::test("8: a buffer to read behind one to write is refused", || field.each(disordered));
     report::test("9: a table in a table is refused", || field.each(nested));
@@ -149,14 +153,24 @@ fn wrapping(target: &mut Target<'_>) -> Outcome {
 }
 
 fn straddling(target: &mut Target<'_>) -> Outcome {
-    let Some(memory) = machine().memory.first().copied() else { return Ok(()) };
-    for (address, length) in [(memory.end() - 1, 512), (memory.end() - 511, 512), (memory.end() - 16, 1536)] {
+    let [Some(first), Some(last)] = [machine().memory.first(), machine().memory.last()] else { return Ok(()) };
+    for (address, length) in [(last.end() - 1, 512), (last.end() - 511, 512), (last.end() - 16, 1536)] {
         with_buffer(target, address, length)?;
         refused_or_unused(target, address)?;
     }
     // From before the first byte into memory. What the buffer would reach of it is Bulkhead's to refuse.
-    with_buffer(target, memory.start - 1, 512)?;
-    refused_or_unused(target, memory.start - 1)
+    with_buffer(target, first.start - 1, 512)?;
+    refused_or_unused(target, first.start - 1)
+}
+
+/// What follows the first region is this guest's too, and not what follows it on the board.
+fn across(target: &mut Target<'_>) -> Outcome {
+    let boundary = crate::attack::boundary()?;
+    for before in [1, 256, 511] {
+        with_buffer(target, boundary - before, 512)?;
+        refused_or_unused(target, boundary - before)?;
+    }
+    Ok(())
 }
 
 fn foreign(target: &mut Target<'_>) -> Outcome {
@@ -220,7 +234,7 @@ fn lengths(target: &mut Target<'_>) -> Outcome {
 }
 
 fn foreign_tables(target: &mut Target<'_>) -> Outcome {
-    let end = machine().memory.first().map_or(0, |memory| memory.end());
+    let end = machine().memory.last().map_or(0, |memory| memory.end());
     for address in outside().chain([end - 8, u64::MAX - 8]) {
         anew(target)?;
         target.ring.set_descriptor(0, Descriptor::new(address, 64, INDIRECT, 0));
@@ -261,26 +275,26 @@ fn index(target: &mut Target<'_>, indices: &[u16]) -> Outcome {
 }
 
 fn twice(target: &mut Target<'_>) -> Outcome {
-    target.write_request(0);
-    target.ring.offer(0);
-    target.ring.offer(0);
-    let fate = target.kick()?;
-    let is_idle = target.device.kind == Kind::Console && target.device.receives_in(target.queue);
-    // Where a chain comes back before the next is looked at, nothing is in flight twice.
-    let is_at_once = matches!(target.device.kind, Kind::Network | Kind::Console);
-    let is_right = match fate {
-        Fate::NeedsReset => true,
-        Fate::Used(_) => is_at_once,
-        Fate::Nothing => is_idle,
-    };
-    ensure!(is_right, "it ended with {fate:?}");
-    Ok(())
+    repeated(target, 2)
 }
 
 fn many_times(target: &mut Target<'_>) -> Outcome {
+    repeated(target, ENTRIES)
+}
+
+/// The same head, so many times at once.
+fn repeated(target: &mut Target<'_>, times: u16) -> Outcome {
     target.write_request(0);
-    for _ in 0..ENTRIES {
-        target.ring.offer(0);
-    }
-    target.kick().map(drop)
+    (0..times).for_each(|_| target.ring.offer(0));
+    let fate = target.kick()?;
+    let receives = target.device.receives_in(target.queue);
+    // Where a chain comes back before the next is looked at, nothing is in flight twice.
+    let is_at_once = matches!(target.device.kind, Kind::Network | Kind::Console);
+    let is_right = match fate {
+        Fate::NeedsReset => !is_at_once || receives,
+        Fate::Used(_) => is_at_once,
+        Fate::Nothing => target.device.kind == Kind::Console && receives,
+    };
+    ensure!(is_right, "it ended with {fate:?}");
+    if is_at_once && !receives { target.ring.wait_used(times, LIMIT_MICROSECONDS) } else { Ok(()) }
 }

@@ -3,7 +3,8 @@
 //!
 //! The tests have the numbers of the cases in their order: queues that there are not, sizes, places, loops, indices,
 //! lengths, resets, features, notifications, requests, accesses, interrupts. Each is made against every queue of every
-//! device; memory beside the buffers is watched. Parameters: `seed=` (1) and `operations=` (20000) of the random part.
+//! device; memory beside the buffers is watched. Parameters: `seed=` (1) and `operations=` (20000) of the random
+//! part; `storm=` (0): so many seconds of notifications, and nothing else.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -11,14 +12,17 @@
 mod accesses;
 mod attack;
 mod chains;
+mod granted;
+mod interrupts;
 mod random;
 mod registers;
 mod requests;
+mod storm;
 mod timing;
 
 use attack::Field;
 use rt::random::Random;
-use rt::{ensure, gic, memory, report};
+use rt::{ensure, gic, machine, memory, report};
 
 rt::entry!(main);
 
@@ -40,11 +44,18 @@ fn main() -> ! {
         ensure!(count.is_some_and(|count| count > 0), "there are {count:?}");
         Ok(())
     });
+    let storm_seconds = machine().number("storm", 0);
     if let Some(mut field) = field {
+        if storm_seconds > 0 {
+            storm::run(&mut field, storm_seconds);
+            report::finish()
+        }
         registers::run(&mut field);
         chains::run(&mut field);
         requests::run(&mut field);
         timing::run(&mut field);
+        granted::run(&mut field);
+        interrupts::run(&mut field);
         accesses::run(&mut field);
         random::run(&mut field, &mut random);
     }

@@ -3,7 +3,13 @@
 use crate::attack::{Fate, Field, Target};
 use bulkhead_guest_tests::device::{self, Device, Kind, register, status};
 use bulkhead_guest_tests::ring::ENTRIES;
-use rt::{Outcome, ensure, machine, report};
+use rt::shared::Shared;
+use rt::{Failure, Outcome, ensure, machine, report, timer};
+
+/// The size of the last page of memory.
+const EDGE_BYTES: u64 = 4096;
+/// How long a request may take there.
+const EDGE_MICROSECONDS: u64 = 5_000_000;
 
 pub(crate) fn run(field: &mut Field) {
     report::test("1: a queue that there is not can be selected and notified, and nothing comes of it", || {
@@ -14,7 +20,15 @@ pub(crate) fn run(field: &mut Field) {
         field.each(changed_when_ready)
     });
     report::test("3: rings outside of memory are refused", || field.each_raw(places_outside));
-    report::test("3: rings at the end of memory are refused where they leave it", || field.each_raw(places_at_the_end));
+    report::test(
+        "3: rings at the end of memory are served where they end with it, and refused where they leave it",
+        || {
+            let Some(edge) = edge() else {
+                return Err(Failure::new(format_args!("the last page of memory is in use")));
+            };
+            field.each_raw(|target| places_at_the_end(target, &edge))
+        },
+    );
     report::test("3: rings that are not aligned are not taken", || field.each_raw(places_misaligned));
     report::test("4: a queue without places is not taken", || field.each_raw(without_places));
     report::test("14: a driver that is ready without settled features is not served", || {
@@ -29,9 +43,8 @@ pub(crate) fn run(field: &mut Field) {
 /// Addresses that are nobody's memory, or somebody else's: devices, the rest of the board's RAM where other machines,
 /// driver domain, Bulkhead and channels are, and numbers of every length.
 pub(crate) fn outside() -> impl Iterator<Item = u64> {
-    let memory = machine().memory.first().copied();
-    let end = memory.map_or(0, |memory| memory.end());
-    let start = memory.map_or(0, |memory| memory.start);
+    let end = machine().memory.last().map_or(0, |memory| memory.end());
+    let start = machine().memory.first().map_or(0, |memory| memory.start);
     let devices = [0x0800_0000, 0x080a_0000, 0x0900_0000, 0x0a00_0000, 0x0a00_1000];
     let board = [0x0400_0000, 0x2000_0000, 0x600_0000, 0x800_0000, 0xe00_0000, 0x1c00_0000, 0x1fff_f000];
     let large = [1 << 32, 1 << 36, 1 << 39, 1 << 40, 1 << 48, 1 << 52, 1 << 63, !0xfff, !0xf];
@@ -60,7 +73,7 @@ fn absent_queues(target: &mut Target<'_>) -> Outcome {
 }
 
 /// The request that was offered is served.
-fn in_order(target: &mut Target<'_>) -> Outcome {
+pub(crate) fn in_order(target: &mut Target<'_>) -> Outcome {
     let fate = target.kick()?;
     let is_idle = target.device.kind == Kind::Console && target.queue == 0;
     ensure!(matches!(fate, Fate::Used(_)) || is_idle, "a request in order ended with {fate:?}");
@@ -105,7 +118,7 @@ fn each_part(target: &mut Target<'_>, place: u64, mut judge: impl FnMut(&mut Tar
         target.write_request(0);
         target.ring.offer(0);
         let taken = target.start_at(device::VERSION_1 | device::INDIRECT, places)?;
-        judge(target, taken).map_err(|reason| rt::Failure::new(format_args!("part {part} at {place:#x}: {reason}")))?;
+        judge(target, taken).map_err(|reason| Failure::new(format_args!("part {part} at {place:#x}: {reason}")))?;
     }
     Ok(())
 }
@@ -118,12 +131,59 @@ fn places_outside(target: &mut Target<'_>) -> Outcome {
     Ok(())
 }
 
-fn places_at_the_end(target: &mut Target<'_>) -> Outcome {
-    let Some(end) = machine().memory.last().map(|memory| memory.end()) else { return Ok(()) };
-    // The last pages are nobody's. What a part in them that fits is good for is not asked; it must not be Bulkhead's end.
-    for place in [end - 16, end - 4, end - 2, end - 32, end - 64] {
-        each_part(target, place, |target, _| target.kick_in_vain().map(drop))?;
+/// The last page of memory.
+fn edge() -> Option<Shared> {
+    let end = machine().memory.last()?.end();
+    Shared::claim(end - EDGE_BYTES, EDGE_BYTES)
+}
+
+/// Puts the part of a queue so many bytes before the end of memory, with what it should hold as far as there is room.
+fn at_the_end(target: &mut Target<'_>, edge: &Shared, part: usize, bytes: u64) -> Result<bool, Failure> {
+    target.ring.clear();
+    target.other.clear();
+    // The last descriptors of the table.
+    let head = ENTRIES - if target.device.kind == Kind::Block { 3 } else { 1 };
+    target.write_request(head);
+    target.ring.offer(head);
+    let mut places = target.ring.places();
+    let moved = edge.piece(EDGE_BYTES - bytes, bytes);
+    if let (Some(from), Some(to)) = (target.ring.part(part), &moved) {
+        from.copy_to(to);
+        places[part] = to.address();
     }
+    target.start_at(device::VERSION_1, places)
+}
+
+fn places_at_the_end(target: &mut Target<'_>, edge: &Shared) -> Outcome {
+    let entries = u64::from(ENTRIES);
+    // The whole part; and one that ends where its last entry, its first, or its index should be.
+    let (table, available, used) = (16 * entries, 6 + 2 * entries, 8 + 8 * entries);
+    for (part, whole, cut) in [(0, table, [table - 16, 16]), (1, available, [4, 2]), (2, used, [8, 4])] {
+        let name =
+            |bytes: u64, reason| Failure::new(format_args!("part {part}, {bytes} bytes before the end: {reason}"));
+        ensure!(at_the_end(target, edge, part, whole)?, "part {part} is not taken where it ends with memory");
+        served_at_the_end(target, edge, part, whole).map_err(|reason| name(whole, reason))?;
+        for bytes in cut {
+            if at_the_end(target, edge, part, bytes)? {
+                target.expect_needs_reset().map_err(|reason| name(bytes, reason))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The request that was offered is served, with one part of the queue at the end of memory.
+fn served_at_the_end(target: &mut Target<'_>, edge: &Shared, part: usize, bytes: u64) -> Outcome {
+    if part != 2 {
+        return in_order(target);
+    }
+    if target.device.receives_in(target.queue) {
+        return Ok(());
+    }
+    target.device.notify(target.queue.into())?;
+    let index = || edge.load(EDGE_BYTES - bytes) >> 16;
+    ensure!(timer::wait_until(EDGE_MICROSECONDS, || index() == 1), "the used index is {}", index());
+    ensure!(!target.device.needs_reset()?, "the device needs a reset");
     Ok(())
 }
 

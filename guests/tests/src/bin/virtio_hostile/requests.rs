@@ -11,12 +11,7 @@ const STORE: u32 = 1;
 
 pub(crate) fn run(field: &mut Field) {
     let mut each = |name: &str, kind: Kind, attack: fn(&mut Target<'_>) -> Outcome| {
-        report::test(name, || {
-            field.each(|target| {
-                let is_asked_here = target.device.kind == kind && !target.device.receives_in(target.queue);
-                if is_asked_here { attack(target) } else { Ok(()) }
-            })
-        });
+        report::test(name, || field.each_asking(Some(kind), attack));
     };
     each("16: a sector beyond the end, or one that overflows, is an I/O error", Kind::Block, sectors);
     each("16: an operation that nobody knows is unsupported", Kind::Block, operations);
