@@ -294,7 +294,9 @@ impl State {
                 }
             }
             Effect::QueueStopped(index) => service.stop_queue(index),
-            Effect::Live => service.negotiated(features & feature::NET_GUEST_CSUM != 0),
+            Effect::Live => {
+                service.negotiated(features & feature::NET_GUEST_CSUM != 0, features & feature::NET_MRG_RXBUF != 0)
+            }
             Effect::Reset => service.reset(),
             Effect::None | Effect::Notify(_) | Effect::Acknowledged => {}
         }

@@ -216,7 +216,20 @@ impl Virtqueue {
     /// [`QueueError::Memory`], [`QueueError::AvailableIndex`].
     #[inline]
     pub fn enable_notifications(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
-        let index = self.next_available;
+        self.notify_from(memory, self.next_available)
+    }
+
+    /// As [`Virtqueue::enable_notifications`], for a device that has put chains back because it needs more than there are:
+    /// only what [`Virtqueue::pop`] has not seen counts.
+    ///
+    /// # Errors
+    /// As for [`Virtqueue::enable_notifications`].
+    pub fn ask_for_more(&mut self, memory: &impl GuestMemory) -> Result<bool, QueueError> {
+        self.notify_from(memory, self.seen_available)
+    }
+
+    #[inline]
+    fn notify_from(&mut self, memory: &impl GuestMemory, index: u16) -> Result<bool, QueueError> {
         if self.features.event_index {
             let entries = u64::from(self.layout.size) << 3;
             memory.store_u16(offset(self.layout.used, entries.wrapping_add(4)), index)?;

@@ -160,6 +160,8 @@ pub mod feature {
     pub const NET_MTU: u64 = 1 << 3;
     /// Network: `mac` is valid.
     pub const NET_MAC: u64 = 1 << 5;
+    /// Network: a packet may be spread over several buffers.
+    pub const NET_MRG_RXBUF: u64 = 1 << 15;
     /// Network: `status` is valid.
     pub const NET_STATUS: u64 = 1 << 16;
 
@@ -217,12 +219,11 @@ impl Configuration {
                     | optional(BLOCK_DISCARD, discard)
                     | optional(BLOCK_WRITE_ZEROES, write_zeroes)
             }
-            // Packets are not merged (MRG_RXBUF): there are no large ones, and a driver takes them from whole buffers with less
-            // effort.
             Self::Network { mac, mtu, .. } => {
                 NET_CSUM
                     | NET_GUEST_CSUM
                     | NET_STATUS
+                    | NET_MRG_RXBUF
                     | optional(NET_MAC, mac != [0; 6])
                     | optional(NET_MTU, mtu >= MTU_MIN)
             }

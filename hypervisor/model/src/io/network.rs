@@ -54,9 +54,9 @@ fn fits(start: u16, offset: u16, length: u64) -> bool {
     u64::from(start).saturating_add(u64::from(offset)).saturating_add(2) <= length
 }
 
-/// The header of a received frame: one buffer holds it. `takes_partial` says whether the client negotiated
+/// The header of a received frame that fills `buffers` chains. `takes_partial` says whether the client negotiated
 /// VIRTIO_NET_F_GUEST_CSUM.
-pub fn header(receive: &Receive, takes_partial: bool) -> [u8; HEADER_SIZE as usize] {
+pub fn header(receive: &Receive, buffers: u16, takes_partial: bool) -> [u8; HEADER_SIZE as usize] {
     let is_partial = is_partial(receive) && takes_partial;
     let flags = match is_partial {
         true => NEEDS_CHECKSUM,
@@ -65,7 +65,8 @@ pub fn header(receive: &Receive, takes_partial: bool) -> [u8; HEADER_SIZE as usi
     };
     let (start, offset) = if is_partial { (receive.checksum_start, receive.checksum_offset) } else { (0, 0) };
     let ([start_low, start_high], [offset_low, offset_high]) = (start.to_le_bytes(), offset.to_le_bytes());
-    [flags, 0, 0, 0, 0, 0, start_low, start_high, offset_low, offset_high, 1, 0]
+    let [buffers_low, buffers_high] = buffers.to_le_bytes();
+    [flags, 0, 0, 0, 0, 0, start_low, start_high, offset_low, offset_high, buffers_low, buffers_high]
 }
 
 /// Whether the frame's checksum is still to be completed.
@@ -122,10 +123,10 @@ mod tests {
     fn a_client_that_takes_partial_checksums_is_told_where_they_are() {
         let receive =
             Receive { length: 100, flags: RECEIVE_PARTIAL, checksum_start: 34, checksum_offset: 16, reserved: [0; 5] };
-        assert_eq!(header(&receive, true), [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 1, 0]);
-        assert_eq!(header(&receive, false), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        assert_eq!(header(&receive, 1, true), [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 1, 0]);
+        assert_eq!(header(&receive, 2, false), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
         let checked = Receive { flags: RECEIVE_CHECKED, ..receive };
-        assert_eq!(header(&checked, true), [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        assert_eq!(header(&checked, 1, true), [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
         let beyond = Receive { checksum_start: 90, ..receive };
         assert!(!is_partial(&beyond));
     }

@@ -44,6 +44,8 @@ const ENTROPY_DEPTH: usize = 4;
 const RANDOM_SIZE_MAX: u64 = WINDOW_PAGE_SIZE;
 /// The queue that a device with two receives in (VIRTIO 1.2, 5.1.2, 5.3.2).
 const RECEIVE_QUEUE: u16 = 0;
+/// The most chains that one frame is spread over.
+const MERGED_MAX: usize = 4;
 /// The queue that a network card sends from (VIRTIO 1.2, 5.1.2).
 const TRANSMIT_QUEUE: u16 = 1;
 /// How many frames that were sent a client need not hear of at once.
@@ -155,6 +157,8 @@ pub struct Service {
     disk: Disk,
     /// The client takes frames with partial checksums.
     takes_partial: bool,
+    /// The client merges receive buffers.
+    merges: bool,
     counters: Counters,
 }
 
@@ -165,8 +169,8 @@ impl Service {
         let (depth, chains) = match kind {
             ServiceKind::Block => (BLOCK_DEPTH, BLOCK_CHAINS.as_slice()),
             ServiceKind::Entropy => (ENTROPY_DEPTH, [(ENTROPY_DEPTH, OTHER_SEGMENTS_MAX)].as_slice()),
-            // One chain, to look at it before it goes back.
-            ServiceKind::Network | ServiceKind::Console => (FLIGHTS_MAX, [(1, OTHER_SEGMENTS_MAX)].as_slice()),
+            // One chain, to look at it before it goes back; receiving takes several.
+            ServiceKind::Network | ServiceKind::Console => (FLIGHTS_MAX, [(MERGED_MAX, OTHER_SEGMENTS_MAX)].as_slice()),
         };
         Self {
             kind,
@@ -187,6 +191,7 @@ impl Service {
             watched: (0, 0),
             disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },
             takes_partial: false,
+            merges: false,
             counters: Counters::NONE,
         }
     }
@@ -212,9 +217,10 @@ impl Service {
     }
 
     /// The client's driver is ready, and has chosen features: how network frames reach it.
-    pub fn negotiated(&mut self, takes_partial: bool) {
+    pub fn negotiated(&mut self, takes_partial: bool, merges: bool) {
         self.is_live = true;
         self.takes_partial = takes_partial;
+        self.merges = merges;
     }
 
     /// Queue `index` is ready.

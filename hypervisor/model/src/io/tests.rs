@@ -57,7 +57,7 @@ impl Stage {
         if matches!(kind, ServiceKind::Network | ServiceKind::Console) {
             stage.start(1);
         }
-        stage.service.negotiated(false);
+        stage.service.negotiated(false, false);
         stage
     }
 

@@ -78,7 +78,12 @@ fn a_network_card_describes_itself() {
     assert_eq!(guest.offered() & (feature::NET_MAC | feature::NET_MTU), 0);
     assert_eq!(guest.load_u16(CONFIG + 6), 0, "no cable");
     guest.configure(card(true));
-    let own = feature::NET_CSUM | feature::NET_GUEST_CSUM | feature::NET_MTU | feature::NET_MAC | feature::NET_STATUS;
+    let own = feature::NET_CSUM
+        | feature::NET_GUEST_CSUM
+        | feature::NET_MTU
+        | feature::NET_MAC
+        | feature::NET_MRG_RXBUF
+        | feature::NET_STATUS;
     assert_eq!(guest.offered() & 0xff_ffff, own);
     let mac: [u8; 6] = core::array::from_fn(|index| guest.load_u8(CONFIG + index as u64));
     assert_eq!(mac, [0x52, 0x54, 0x00, 0x12, 0x34, 0x56]);

@@ -1,10 +1,11 @@
 //! What the client did not ask for: frames and characters that the driver domain has received for it.
 
 use super::super::counters::add;
+use super::super::flights::Flights;
 use super::super::network;
 use super::outage::Provider;
-use super::{Broken, Outcome, RECEIVE_QUEUE, RECEPTIONS_MAX, Service, ServiceKind, Wires, bit};
-use crate::virtqueue::{Chain, QueueError, Virtqueue};
+use super::{Broken, MERGED_MAX, Outcome, RECEIVE_QUEUE, RECEPTIONS_MAX, Service, ServiceKind, Wires, bit};
+use crate::virtqueue::{QueueError, Virtqueue};
 use abi::io;
 use vdev::{GuestAddr, GuestMemory};
 
@@ -40,7 +41,7 @@ impl Service {
                 Received::Dropped => self.counters.count(RECEIVE_QUEUE, |queue| add(&mut queue.dropped, 1)),
                 Received::NoBuffer => {
                     let Some(queue) = self.queue(RECEIVE_QUEUE) else { break };
-                    if !queue.enable_notifications(wires.client)? {
+                    if !queue.ask_for_more(wires.client)? {
                         break;
                     }
                     continue;
@@ -70,24 +71,56 @@ impl Service {
         let (true, Some(Some(queue))) = (self.is_live, self.queues.get_mut(usize::from(RECEIVE_QUEUE))) else {
             return Ok(Received::Dropped);
         };
-        let Some(place) = self.flights.take_chain() else { return Ok(Received::Dropped) };
-        let Some(chain) = self.flights.chain_mut(place) else { return Ok(Received::Dropped) };
-        let parcel = Parcel { receive, slot: self.channel.at(offset), header_size, takes_partial: self.takes_partial };
-        let result = match queue.pop(wires.client, chain) {
-            Ok(false) => Ok(Received::NoBuffer),
-            Ok(true) => {
-                self.used |= bit(RECEIVE_QUEUE);
-                self.counters.count(RECEIVE_QUEUE, |queue| add(&mut queue.chains, 1));
-                // A buffer that cannot hold it goes back empty, and the frame is lost.
-                if chain.writable_bytes() < total {
-                    queue.push_used(wires.client, chain.head, 0).map(|()| Received::Dropped)
-                } else {
-                    put(queue, chain, &parcel, wires).map(|()| Received::Delivered)
+
+        let mut places = [0; MERGED_MAX];
+        let mut room = 0u64;
+        let mut count = 0usize;
+        while room < total {
+            if count != 0 && !self.merges {
+                break;
+            }
+            let Some(place) = self.flights.take_chain() else { break };
+            let Some(chain) = self.flights.chain_mut(place) else { break };
+            match queue.pop(wires.client, chain) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.flights.free_chain(place);
+                    for place in places.iter().take(count).rev() {
+                        if let Some(chain) = self.flights.chain(*place) {
+                            queue.put_back(chain.head);
+                        }
+                        self.flights.free_chain(*place);
+                    }
+                    return Ok(Received::NoBuffer);
+                }
+                Err(error) => {
+                    self.flights.free_chain(place);
+                    for place in places.iter().take(count) {
+                        self.flights.free_chain(*place);
+                    }
+                    return Err(error.into());
                 }
             }
-            Err(error) => Err(error),
+            room = room.saturating_add(chain.writable_bytes());
+            if let Some(entry) = places.get_mut(count) {
+                *entry = place;
+            }
+            count = count.wrapping_add(1);
+        }
+        let places = places.get(..count).unwrap_or(&[]);
+        self.used |= bit(RECEIVE_QUEUE);
+        let result = if room < total {
+            // Buffers that cannot hold it: they go back empty, and the frame is lost.
+            give_back_empty(queue, &self.flights, places, wires.client).map(|()| Received::Dropped)
+        } else {
+            let slot = self.channel.at(offset);
+            let parcel = Parcel { receive, slot, header_size, takes_partial: self.takes_partial };
+            spread(queue, &self.flights, places, &parcel, wires).map(|()| Received::Delivered)
         };
-        self.flights.free_chain(place);
+        for place in places {
+            self.flights.free_chain(*place);
+        }
+        self.counters.count(RECEIVE_QUEUE, |queue| add(&mut queue.chains, count as u64));
         if matches!(result, Ok(Received::Delivered)) {
             self.counters.count_copy(RECEIVE_QUEUE, length);
         }
@@ -95,29 +128,59 @@ impl Service {
     }
 }
 
-/// Writes header and contents into `chain`, which has room for them, and gives it back.
-#[inline]
-fn put<M: GuestMemory>(
+fn give_back_empty<M: GuestMemory>(
     queue: &mut Virtqueue,
-    chain: &Chain,
+    flights: &Flights,
+    places: &[u8],
+    client: &M,
+) -> Result<(), QueueError> {
+    for chain in places.iter().filter_map(|place| flights.chain(*place)) {
+        queue.push_used(client, chain.head, 0)?;
+    }
+    Ok(())
+}
+
+/// Writes header and contents over the chains in `places`, which have room for them.
+fn spread<M: GuestMemory>(
+    queue: &mut Virtqueue,
+    flights: &Flights,
+    places: &[u8],
     parcel: &Parcel<'_>,
     wires: &Wires<'_, M>,
 ) -> Result<(), QueueError> {
-    let Parcel { receive, slot, header_size, takes_partial } = *parcel;
-    if header_size != 0 {
-        chain.write(wires.client, 0, &network::header(receive, takes_partial))?;
-    }
-    let mut from = slot;
-    for segment in chain.writable_range(header_size, u64::from(receive.length)) {
-        wires.provider.copy_to(from, wires.client, segment.address, segment.length)?;
-        from = GuestAddr(from.0.wrapping_add(u64::from(segment.length)));
-    }
-    if header_size != 0 && !takes_partial && network::is_partial(receive) {
+    let receive = parcel.receive;
+    let total = parcel.header_size.saturating_add(u64::from(receive.length));
+    let patch = if network::is_partial(receive) && !parcel.takes_partial && parcel.header_size != 0 {
         let start = u32::from(receive.checksum_start);
-        let checked = GuestAddr(slot.0.wrapping_add(u64::from(start)));
-        let sum = network::checksum(wires.provider, checked, receive.length.saturating_sub(start))?;
+        let from = GuestAddr(parcel.slot.0.wrapping_add(u64::from(start)));
+        let sum = network::checksum(wires.provider, from, receive.length.saturating_sub(start))?;
         let at = u64::from(start).saturating_add(u64::from(receive.checksum_offset));
-        chain.write(wires.client, header_size.saturating_add(at), &sum)?;
+        Some((parcel.header_size.saturating_add(at), sum))
+    } else {
+        None
+    };
+    let mut done = 0u64;
+    for chain in places.iter().filter_map(|place| flights.chain(*place)) {
+        let here = chain.writable_bytes().min(total.saturating_sub(done));
+        let header_here = if done == 0 { parcel.header_size } else { 0 };
+        if header_here != 0 {
+            let header = network::header(receive, places.len() as u16, parcel.takes_partial);
+            chain.write(wires.client, 0, &header)?;
+        }
+        let mut from = done.saturating_add(header_here).saturating_sub(parcel.header_size);
+        for segment in chain.writable_range(header_here, here.saturating_sub(header_here)) {
+            let at = GuestAddr(parcel.slot.0.wrapping_add(from));
+            wires.provider.copy_to(at, wires.client, segment.address, segment.length)?;
+            from = from.saturating_add(u64::from(segment.length));
+        }
+        if let Some((at, sum)) = patch
+            && let Some(offset) = at.checked_sub(done)
+            && offset.saturating_add(2) <= here
+        {
+            chain.write(wires.client, offset, &sum)?;
+        }
+        queue.push_used(wires.client, chain.head, here as u32)?;
+        done = done.saturating_add(here);
     }
-    queue.push_used(wires.client, chain.head, header_size.saturating_add(u64::from(receive.length)) as u32)
+    Ok(())
 }

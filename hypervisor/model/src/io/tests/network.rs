@@ -101,27 +101,24 @@ fn what_is_received_waits_for_a_buffer() {
 }
 
 #[test]
-fn a_frame_is_spread_over_the_segments_of_one_buffer() {
+fn a_frame_is_spread_over_buffers_that_are_merged() {
     let mut stage = Stage::new(ServiceKind::Network);
-    stage.service.negotiated(true);
+    stage.service.negotiated(true, true);
     let frame: Vec<u8> = (0..100).collect();
-    stage.deliver(&frame, RECEIVE_PARTIAL, (34, 16));
-    stage.offer(RECEIVE, 0, &[(FRAME, 64, true), (FRAME + 0x100, 64, true)]);
-    assert!(stage.complete().unwrap().interrupt);
-    assert_eq!(stage.used(RECEIVE), Some((0, 112)));
-    assert_eq!(stage.get(FRAME, 12), [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 1, 0]);
-    assert_eq!([stage.get(FRAME + 12, 52), stage.get(FRAME + 0x100, 48)].concat(), frame);
-    // A second buffer does not help a first that is too small.
     stage.deliver(&frame, 0, (0, 0));
-    for head in [4, 8] {
-        stage.offer(RECEIVE, head, &[(FRAME, 64, true)]);
-    }
-    stage.complete().unwrap();
-    assert_eq!((stage.used(RECEIVE), stage.used(RECEIVE)), (Some((4, 0)), None));
+    stage.offer(RECEIVE, 0, &[(FRAME, 64, true)]);
+    // One is not enough, and stays where it is.
+    assert_eq!(stage.complete(), Ok(Outcome::default()));
+    assert_eq!(stage.used(RECEIVE), None);
+    stage.offer(RECEIVE, 1, &[(FRAME + 0x100, 64, true)]);
+    assert!(stage.notify(RECEIVE).unwrap().interrupt);
+    assert_eq!((stage.used(RECEIVE), stage.used(RECEIVE)), (Some((0, 64)), Some((1, 48))));
+    assert_eq!(stage.get(FRAME, 12)[10..], [2, 0]);
+    assert_eq!([stage.get(FRAME + 12, 52), stage.get(FRAME + 0x100, 48)].concat(), frame);
 }
 
 #[test]
-fn a_buffer_that_is_too_small_loses_the_frame() {
+fn a_buffer_that_is_too_small_and_cannot_be_merged_loses_the_frame() {
     let mut stage = Stage::new(ServiceKind::Network);
     stage.deliver(&[1; 100], 0, (0, 0));
     stage.offer(RECEIVE, 0, &[(FRAME, 64, true)]);
@@ -155,7 +152,7 @@ fn nothing_is_received_before_the_driver_is_ready() {
     stage.offer(RECEIVE, 0, &[(HEADER, 12, true), (FRAME, 1514, true)]);
     stage.deliver(&[1; 100], 0, (0, 0));
     assert_eq!((stage.complete(), stage.used(RECEIVE)), (Ok(Outcome::default()), None));
-    stage.service.negotiated(false);
+    stage.service.negotiated(false, false);
     stage.deliver(&[2; 100], 0, (0, 0));
     assert!(stage.complete().unwrap().interrupt);
     assert_eq!((stage.used(RECEIVE), stage.get(FRAME, 1)), (Some((0, 112)), vec![2]));
@@ -184,7 +181,7 @@ fn a_client_hears_of_its_buffers_when_the_driver_domain_has_broken_down_and_is_b
 #[test]
 fn a_client_that_wants_whole_checksums_gets_them() {
     let mut stage = Stage::new(ServiceKind::Network);
-    stage.service.negotiated(false);
+    stage.service.negotiated(false, false);
     let mut frame = vec![0; 64];
     // RFC 1071's example as the checksummed part, its checksum at its start.
     frame[34..44].copy_from_slice(&[0, 0, 0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
