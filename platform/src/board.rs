@@ -25,7 +25,8 @@ pub struct Board {
     pub memory_max: u64,
     /// The address of the first byte of RAM.
     pub ram_base: u64,
-    /// How far above [`Board::ram_base`] the boot loader puts `bulkhead.bin`: a multiple of 2 MiB (Linux boot protocol).
+    /// How far above [`Board::ram_base`] the boot loader puts `bulkhead.bin`: a multiple of 2 MiB (Linux boot
+    /// protocol).
     pub image_load_offset: u64,
     /// How much RAM stays Bulkhead's own: image, heap, tables, stacks. The rest is the virtual machines' to share.
     pub reserved_for_hypervisor: u64,
@@ -43,8 +44,8 @@ pub struct Board {
     pub regions: &'static [Region],
 }
 
-/// A device of the board that a virtual machine can own, at its physical address: one instance, or several equal ones side
-/// by side. Stage 2 maps whole pages, so those that share one have one owner.
+/// A device of the board that a virtual machine can own, at its physical address: one instance, or several equal ones
+/// side by side. Stage 2 maps whole pages, so those that share one have one owner.
 #[derive(Clone, Copy, Debug)]
 pub struct PhysicalDevice {
     /// The name in a system's TOML file.
@@ -61,8 +62,8 @@ pub struct PhysicalDevice {
     pub instances: u32,
     /// Whether it reads and writes memory by itself.
     pub dma: Dma,
-    /// The stores of 32 bits, as offset and value, after which an instance does nothing any more: neither to memory nor to
-    /// its interrupt.
+    /// The stores of 32 bits, as offset and value, after which an instance does nothing any more: neither to memory nor
+    /// to its interrupt.
     pub silence: &'static [(u32, u32)],
     /// How the owner's device tree describes each instance.
     pub node: InstanceNode,

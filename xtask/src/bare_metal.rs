@@ -13,8 +13,8 @@ pub(crate) const TARGET: &str = "aarch64-unknown-none-softfloat";
 /// The package of the EL2 binary.
 const HYPERVISOR: &str = "bulkhead";
 
-/// How Bulkhead, and no guest, is compiled: all of it lies within 1 MiB (a limit that `bench` keeps), so that one instruction
-/// names any address in it. The linker refuses a larger one.
+/// How Bulkhead, and no guest, is compiled: all of it lies within 1 MiB (a limit that `bench` keeps), so that one
+/// instruction names any address in it. The linker refuses a larger one.
 const HYPERVISOR_CODE: &[&str] = &["-Ccode-model=tiny"];
 
 /// A built program.

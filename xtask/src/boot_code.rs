@@ -1,8 +1,8 @@
 //! Bulkhead's boot code is unmapped once every core is in its run loop: nothing that runs later may refer to it.
 //!
-//! Which functions are boot code says the linker script, by name (`.init.text`). This module reads the linked program and
-//! looks at every branch and every address that is computed in `.text`, and at every address in data. What it cannot see is
-//! a pointer to boot code that boot code itself leaves for later.
+//! Which functions are boot code says the linker script, by name (`.init.text`). This module reads the linked program
+//! and looks at every branch and every address that is computed in `.text`, and at every address in data. What it
+//! cannot see is a pointer to boot code that boot code itself leaves for later.
 
 use anyhow::{Context, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
@@ -127,8 +127,8 @@ impl Code {
         references
     }
 
-    /// The functions of `text` that may run after the boot: Bulkhead's own that are not in the other section, those that
-    /// assembly or data refers to, and whatever these refer to.
+    /// The functions of `text` that may run after the boot: Bulkhead's own that are not in the other section, those
+    /// that assembly or data refers to, and whatever these refer to.
     fn live(&self, references: &[(u64, u64)]) -> BTreeSet<usize> {
         let in_text = |index: &usize| self.text.contains(&self.functions[*index].addresses.start);
         let own = (0..self.functions.len()).filter(|index| self.functions[*index].name.contains(OWN));
@@ -171,8 +171,8 @@ enum Reference {
     Offset { register: usize, offset: u64 },
 }
 
-/// The reference of the instruction `word` at `address`: B and BL, ADR, ADRP, ADD of a constant (Arm ARM C4.1). Conditional
-/// branches, which reach 1 MiB, and tables of jumps stay within their functions.
+/// The reference of the instruction `word` at `address`: B and BL, ADR, ADRP, ADD of a constant (Arm ARM C4.1).
+/// Conditional branches, which reach 1 MiB, and tables of jumps stay within their functions.
 fn decode(address: u64, word: u32) -> Option<Reference> {
     let register = |at: u32| (word >> at & 31) as usize;
     let signed = |value: u32, bits: u32| i64::from((value << (32 - bits)).cast_signed() >> (32 - bits));

@@ -25,8 +25,8 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// The exits of client and driver domain that its requests have cost: notifications and doorbells, the driver domain's
-    /// calls, and for each interrupt its arrival and its acknowledgement.
+    /// The exits of client and driver domain that its requests have cost: notifications and doorbells, the driver
+    /// domain's calls, and for each interrupt its arrival and its acknowledgement.
     pub(crate) fn exits(&self) -> u64 {
         let shared = |name: &str| self.shared.get(name).copied().unwrap_or(0);
         let all = |name: &str| self.queues.iter().filter_map(|queue| queue.get(name)).sum::<u64>();
@@ -97,8 +97,8 @@ fn parse(line: &str) -> Option<((String, usize), Option<usize>, &str)> {
     Some((((*vm).to_owned(), device.parse().ok()?), queue, words))
 }
 
-/// A table of `devices`, a row for each queue; nothing where there are none. Columns of zeroes are left out. A number in
-/// brackets says how many more there would have been, had nothing been done in batches.
+/// A table of `devices`, a row for each queue; nothing where there are none. Columns of zeroes are left out. A number
+/// in brackets says how many more there would have been, had nothing been done in batches.
 pub(crate) fn table(devices: &Devices) -> String {
     let mut rows = Vec::new();
     for ((vm, place), device) in devices {

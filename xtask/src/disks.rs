@@ -1,7 +1,7 @@
 //! The images of a system's disks: made once, kept between runs.
 //!
-//! An image is made anew when it is asked for, and when the system describes the disk differently than when it was made:
-//! a text beside the image says how it was. What a fresh partition holds comes from elsewhere ([`Fill`]).
+//! An image is made anew when it is asked for, and when the system describes the disk differently than when it was
+//! made: a text beside the image says how it was. What a fresh partition holds comes from elsewhere ([`Fill`]).
 
 use crate::{
     linux,
@@ -59,7 +59,8 @@ pub(crate) fn provide(workspace: &Workspace, source: &Source, age: Age) -> anyho
     source.disks().iter().map(one).collect()
 }
 
-/// A number that changes with the scripts that go into a Linux guest's root: an old root has no place under new scripts.
+/// A number that changes with the scripts that go into a Linux guest's root: an old root has no place under new
+/// scripts.
 fn scripts_version(workspace: &Workspace) -> anyhow::Result<u32> {
     let directory = workspace.root().join("guests/linux");
     let entries = fs::read_dir(&directory).with_context(|| format!("{} cannot be read", directory.display()))?;

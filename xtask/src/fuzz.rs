@@ -1,7 +1,8 @@
-//! The virtqueue beside its reference (`hypervisor/model/tests/virtqueue_reference.rs`), on steps that nobody thought of.
+//! The virtqueue beside its reference (`hypervisor/model/tests/virtqueue_reference.rs`), on steps that nobody thought
+//! of.
 //!
-//! Where cargo-fuzz and a nightly toolchain are there, libFuzzer looks for steps that reach new code. Without them, and in
-//! `ci`, chance changes the committed corpus: cargo-fuzz takes longer to install than such a run lasts.
+//! Where cargo-fuzz and a nightly toolchain are there, libFuzzer looks for steps that reach new code. Without them, and
+//! in `ci`, chance changes the committed corpus: cargo-fuzz takes longer to install than such a run lasts.
 
 use crate::{bare_metal::cargo, host_tests, tally::Tally, workspace::Workspace};
 use anyhow::Context;
@@ -32,8 +33,8 @@ pub(crate) fn is_guidance_there(workspace: &Workspace) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// Lets libFuzzer look for `seconds`, beginning with the committed corpus. What it keeps goes below `target`, what fails
-/// into `hypervisor/model/fuzz/artifacts`. Whether nothing failed.
+/// Lets libFuzzer look for `seconds`, beginning with the committed corpus. What it keeps goes below `target`, what
+/// fails into `hypervisor/model/fuzz/artifacts`. Whether nothing failed.
 ///
 /// # Errors
 /// When cargo-fuzz cannot be started.

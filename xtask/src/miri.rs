@@ -14,7 +14,8 @@ use std::{
 const PACKAGES: &[&str] =
     &["bulkhead-abi", "bulkhead-devices", "bulkhead-manifest", "bulkhead-model", "bulkhead-platform", "bulkhead-vdev"];
 
-/// Runs the tests, or says how to get Miri where there is none: it needs the nightly toolchain, which not everybody has.
+/// Runs the tests, or says how to get Miri where there is none: it needs the nightly toolchain, which not everybody
+/// has.
 ///
 /// # Errors
 /// When Miri cannot be started.
@@ -64,7 +65,8 @@ fn names(workspace: &Workspace) -> anyhow::Result<Option<BTreeSet<String>>> {
     Ok(Some(names))
 }
 
-/// Deals `names` out to `hands`, one by one: slow tests stand together in the alphabet, because their names begin alike.
+/// Deals `names` out to `hands`, one by one: slow tests stand together in the alphabet, because their names begin
+/// alike.
 fn deal(names: BTreeSet<String>, hands: usize) -> Vec<Vec<String>> {
     let mut dealt = vec![Vec::new(); hands.clamp(1, names.len().max(1))];
     let count = dealt.len();

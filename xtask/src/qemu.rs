@@ -1,4 +1,5 @@
-//! The command line of QEMU: a board from `platform`, with Bulkhead as the kernel and the bundle as the initial RAM disk.
+//! The command line of QEMU: a board from `platform`, with Bulkhead as the kernel and the bundle as the initial RAM
+//! disk.
 
 mod virtio;
 

@@ -1,11 +1,11 @@
 //! System descriptions: TOML in, bundle out.
 //!
-//! [`load`] reads and validates a file of `guests/systems`, [`bundle()`] reads the images, places them in guest RAM, writes
-//! each guest's device tree and packs it all, and [`report()`] says who owns what. Whatever is wrong is a [`Problem`]: a
-//! sentence with file and line.
+//! [`load`] reads and validates a file of `guests/systems`, [`bundle()`] reads the images, places them in guest RAM,
+//! writes each guest's device tree and packs it all, and [`report()`] says who owns what. Whatever is wrong is a
+//! [`Problem`]: a sentence with file and line.
 //!
-//! What must hold of a system is decided in the `manifest` crate, with the very code that EL2 runs; this module finds the
-//! line. What it leaves out: building and downloading images (behind [`Images`]), and starting anything.
+//! What must hold of a system is decided in the `manifest` crate, with the very code that EL2 runs; this module finds
+//! the line. What it leaves out: building and downloading images (behind [`Images`]), and starting anything.
 
 mod ad_hoc;
 mod archive;

@@ -93,8 +93,8 @@ fn nobody() {
     });
 }
 
-/// The first load from each of many pages, then a second one: a hypervisor that gives memory out only when it is touched
-/// shows here.
+/// The first load from each of many pages, then a second one: a hypervisor that gives memory out only when it is
+/// touched shows here.
 fn fresh_pages() {
     let words = PAGE / size_of::<u64>();
     let Some(memory) = memory::take(FRESH_PAGES * words) else {

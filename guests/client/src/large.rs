@@ -42,7 +42,8 @@ fn pages(disk: &Disk) -> usize {
     PAGES.min(disk.segments_max() as usize)
 }
 
-/// The first `count` pages of request `index` in `area`; every other one first, so that no two neighbours follow each other.
+/// The first `count` pages of request `index` in `area`; every other one first, so that no two neighbours follow each
+/// other.
 fn pieces(area: &Shared, index: usize, count: usize) -> impl Iterator<Item = Shared> {
     (0..count).map(move |page| {
         let place = index * PAGES + page * 2 % PAGES + page * 2 / PAGES;
@@ -123,8 +124,8 @@ fn resets(slot: &mut Slot) -> Outcome {
             }
             disk.kick();
             timer::spin(round * 10);
-            // Here it is the store to Status that waits for the requests; otherwise the driver stops the queue first when it
-            // is dropped, and that is what waits.
+            // Here it is the store to Status that waits for the requests; otherwise the driver stops the queue first
+            // when it is dropped, and that is what waits.
             if round % 2 == 1 {
                 disk.reset();
                 untouched(&area, round)?;

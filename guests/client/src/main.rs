@@ -6,11 +6,11 @@
 //!
 //! Parameters: `mode=` is `check` (all of the above, the default), `load` (a neighbour that verifies what it reads for
 //! `seconds=`, and so notices whoever disturbs it; no request to a disk may take more than `longest=` microseconds),
-//! `reads` (nothing but `requests=` reads of `size=` KiB, 4 if not given, at `depth=`, 1 to 16, from disk `disk=`, driven
-//! by interrupts, so that what they cost can be told from Bulkhead's counters), `errors` (every disk fails at sector
-//! `bad=`), `abandoned` (the driver domain is lost for good after a while), `nothing` (there is nothing behind any disk),
-//! or `resets` (it resets itself with reads under way). `address=` and `peer=` are the last byte of this guest's address
-//! in 10.0.2.0/24 and of the other client's, `marker=` a number that both know.
+//! `reads` (nothing but `requests=` reads of `size=` KiB, 4 if not given, at `depth=`, 1 to 16, from disk `disk=`,
+//! driven by interrupts, so that what they cost can be told from Bulkhead's counters), `errors` (every disk fails at
+//! sector `bad=`), `abandoned` (the driver domain is lost for good after a while), `nothing` (there is nothing behind
+//! any disk), or `resets` (it resets itself with reads under way). `address=` and `peer=` are the last byte of this
+//! guest's address in 10.0.2.0/24 and of the other client's, `marker=` a number that both know.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]

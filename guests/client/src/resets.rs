@@ -1,5 +1,5 @@
-//! Resets itself while large reads are under way, again and again. Their memory is a real device's until they are done, so
-//! the next start has to wait for that.
+//! Resets itself while large reads are under way, again and again. Their memory is a real device's until they are done,
+//! so the next start has to wait for that.
 //!
 //! Parameter: `until=` (3), in seconds since the board started, since nothing of the guest survives a reset.
 

@@ -1,7 +1,7 @@
 //! One channel: the rings and the window that this domain shares with EL2 for one client's device.
 //!
-//! Each side believes its own counters alone. What EL2 writes is checked here again, although EL2 is trusted: a fault of
-//! one side must not become a fault of the other.
+//! Each side believes its own counters alone. What EL2 writes is checked here again, although EL2 is trusted: a fault
+//! of one side must not become a fault of the other.
 
 use abi::io::{
     COMPLETE_AGAIN, COMPLETION_RING, Completion, ENTRY_SIZE, FUNCTION_COMPLETE, RECEIVE_RING, RECEIVE_SLOT_SIZE,
@@ -108,8 +108,8 @@ impl Channel {
         self.is_dirty = true;
     }
 
-    /// Completes a request that was taken, and that nobody waits for. EL2 is told with whatever comes next, or when there are
-    /// many, or when [`Self::hasten`] says so.
+    /// Completes a request that was taken, and that nobody waits for. EL2 is told with whatever comes next, or when
+    /// there are many, or when [`Self::hasten`] says so.
     #[inline]
     pub fn complete_quietly(&mut self, ticket: Ticket, status: Status) {
         let was_dirty = self.is_dirty;
@@ -162,8 +162,8 @@ impl Channel {
         self.is_dirty
     }
 
-    /// Asks for the doorbell at the next request. The caller passes a full barrier and looks once more before it sleeps.
-    /// Says whether there was anything to ask.
+    /// Asks for the doorbell at the next request. The caller passes a full barrier and looks once more before it
+    /// sleeps. Says whether there was anything to ask.
     #[inline]
     pub fn announce(&mut self) -> bool {
         let is_news = self.announced != self.taken;

@@ -1,5 +1,5 @@
-//! The console service: the clients' consoles share the real ones. Each line says whose it is; what is typed goes to one
-//! client at a time, and Ctrl-O chooses the next.
+//! The console service: the clients' consoles share the real ones. Each line says whose it is; what is typed goes to
+//! one client at a time, and Ctrl-O chooses the next.
 
 use crate::client::{Client, Service};
 use abi::io::{RECEIVE_SLOT_SIZE, Receive, Status};

@@ -20,8 +20,8 @@ const REQUESTS_PER_ROUND: usize = 16;
 /// How many interrupts are acknowledged at one go.
 const INTERRUPTS_PER_ROUND: usize = 64;
 
-/// How long EL2 may not hear of a frame that was sent, in microseconds. A TCP that bounds what lies in its card's queue allows
-/// for a millisecond.
+/// How long EL2 may not hear of a frame that was sent, in microseconds. A TCP that bounds what lies in its card's queue
+/// allows for a millisecond.
 const QUIET_MICROSECONDS: u64 = 1000;
 
 /// What came of a round.

@@ -1,7 +1,7 @@
 //! The board's PL031 real-time clock (Arm DDI0224), as a device with an interrupt: its alarm.
 //!
-//! The alarm is due in the second that it is set to, the present one included. From then on its interrupt is raised for as long
-//! as it is not masked, so [`Clock::raise`] and [`Clock::lower`] take effect at once.
+//! The alarm is due in the second that it is set to, the present one included. From then on its interrupt is raised for
+//! as long as it is not masked, so [`Clock::raise`] and [`Clock::lower`] take effect at once.
 
 use crate::machine::{self, machine};
 use crate::register::Register;

@@ -1,7 +1,8 @@
-//! Memory that devices may access: one arena in the image's BSS, behind the global allocator and behind `virtio-drivers`.
+//! Memory that devices may access: one arena in the image's BSS, behind the global allocator and behind
+//! `virtio-drivers`.
 //!
-//! A guest with a device has its RAM at the physical addresses it sees, so an address is a bus address. The arena is all
-//! there is: whatever does not fit is refused, and nobody else's memory is ever lent.
+//! A guest with a device has its RAM at the physical addresses it sees, so an address is a bus address. The arena is
+//! all there is: whatever does not fit is refused, and nobody else's memory is ever lent.
 //!
 //! What this module leaves out: being called from an interrupt handler while the interrupted code allocates.
 
@@ -15,8 +16,8 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 /// The size of the arena in bytes: rings and buffers of a handful of devices.
 const ARENA_BYTES: usize = 1 << 20;
-/// A block of this size in bytes serves every smaller request. Lists of indirect descriptors of the crate's, one for each
-/// request, fit; they come and go so often that they are kept apart from the heap.
+/// A block of this size in bytes serves every smaller request. Lists of indirect descriptors of the crate's, one for
+/// each request, fit; they come and go so often that they are kept apart from the heap.
 const SMALL_BYTES: usize = 64;
 
 #[repr(C, align(4096))]

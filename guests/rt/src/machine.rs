@@ -45,7 +45,8 @@ pub enum Conduit {
 pub enum UartKind {
     /// An Arm PL011 (DDI0183).
     Pl011,
-    /// The part of it that a server must have (SBSA DEN0029, "Generic UART"): data, flags and interrupts; it is set up already.
+    /// The part of it that a server must have (SBSA DEN0029, "Generic UART"): data, flags and interrupts; it is set up
+    /// already.
     Sbsa,
 }
 

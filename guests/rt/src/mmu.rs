@@ -1,8 +1,8 @@
 //! EL1 stage 1: one identity map of the whole 39-bit address space.
 //!
 //! The guest's own RAM is normal write-back memory, everything else Device-nGnRE, so that only what the guest asks for
-//! is accessed. Above it lies an *alias* of the first 4 GiB as normal, executable memory: through it a hostile guest can
-//! fetch instructions from, or do cache maintenance on, addresses that hold no memory.
+//! is accessed. Above it lies an *alias* of the first 4 GiB as normal, executable memory: through it a hostile guest
+//! can fetch instructions from, or do cache maintenance on, addresses that hold no memory.
 //!
 //! What this module leaves out: permissions. A test guest's RAM is readable, writable and executable.
 

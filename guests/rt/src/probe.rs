@@ -1,8 +1,8 @@
 //! Accesses that may fault: each gives the exception back as a value.
 //!
 //! All of these are safe functions, although they can touch any address. Reads cannot break Rust's rules: they are
-//! volatile, and a value is just bits. Writes could, if they hit this guest's own RAM; [`write()`] and the other storing
-//! probes therefore refuse an address in RAM with a panic. What lies outside is contained by the machine: under
+//! volatile, and a value is just bits. Writes could, if they hit this guest's own RAM; [`write()`] and the other
+//! storing probes therefore refuse an address in RAM with a panic. What lies outside is contained by the machine: under
 //! Bulkhead stage 2 decides, natively the board belongs to the guest.
 //!
 //! While a probe runs, this CPU's block names the instruction behind it; the synchronous vector records ESR, FAR and

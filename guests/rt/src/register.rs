@@ -1,4 +1,5 @@
-//! One register of a device, at a known address: each access is one instruction and nothing else, so that it can be timed.
+//! One register of a device, at a known address: each access is one instruction and nothing else, so that it can be
+//! timed.
 
 use crate::machine::machine;
 use crate::{mmio, mmu};

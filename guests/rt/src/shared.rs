@@ -1,7 +1,7 @@
 //! RAM that somebody else writes too: a hypervisor at EL2, or a device.
 //!
-//! No reference to such memory ever exists. It is loaded, stored and copied by instructions that the compiler cannot see
-//! through, so whatever the other side does meanwhile gives strange bytes and never a strange program.
+//! No reference to such memory ever exists. It is loaded, stored and copied by instructions that the compiler cannot
+//! see through, so whatever the other side does meanwhile gives strange bytes and never a strange program.
 
 use crate::memory;
 use core::arch::asm;
@@ -186,15 +186,15 @@ impl Shared {
     }
 }
 
-/// Copies `bytes` bytes, 128 at a time through the FP registers: a copy is much of what a request costs, and the compiler's
-/// own, without those registers, moves one word at a time. Nothing else uses them. Interrupts stay out meanwhile, or a
-/// handler that copies too would change them.
+/// Copies `bytes` bytes, 128 at a time through the FP registers: a copy is much of what a request costs, and the
+/// compiler's own, without those registers, moves one word at a time. Nothing else uses them. Interrupts stay out
+/// meanwhile, or a handler that copies too would change them.
 ///
 /// # Safety
 /// `to` must be valid for writes and `from` for reads of `bytes` bytes; they do not overlap unless they are equal.
 unsafe fn copy(to: u64, from: u64, bytes: u64) {
-    // SAFETY: the caller's promise; all registers used are operands, and the block clobbers memory. q0 to q7 hold nothing:
-    // the compiler does not use them, and the mask keeps other copies out.
+    // SAFETY: the caller's promise; all registers used are operands, and the block clobbers memory. q0 to q7 hold
+    // nothing: the compiler does not use them, and the mask keeps other copies out.
     unsafe {
         asm!(
             ".arch_extension fp", ".arch_extension simd",

@@ -69,8 +69,8 @@ conduit!(
 #[inline(always)]
 pub fn bare_hvc(function: u64) -> u64 {
     let result;
-    // SAFETY: a function without arguments has no address to write to; SMCCC 1.1 (DEN0028 2.6) lets it change `x0` to `x3`
-    // alone.
+    // SAFETY: a function without arguments has no address to write to; SMCCC 1.1 (DEN0028 2.6) lets it change `x0` to
+    // `x3` alone.
     unsafe {
         asm!(
             "hvc #0",

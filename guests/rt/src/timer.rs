@@ -102,8 +102,8 @@ pub fn spin(microseconds: u64) {
     wait_until(microseconds, || false);
 }
 
-/// Waits for `microseconds` without using the core, interrupts masked. The CPU's GIC interface must be set up; its virtual
-/// timer's interrupt is left disabled.
+/// Waits for `microseconds` without using the core, interrupts masked. The CPU's GIC interface must be set up; its
+/// virtual timer's interrupt is left disabled.
 pub fn sleep(microseconds: u64) {
     let end = now().saturating_add(ticks(microseconds));
     interrupts::without(|| {

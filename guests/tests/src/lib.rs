@@ -1,5 +1,5 @@
-//! What the guests that misbehave towards virtio devices, and those that watch for it, have in common: registers and queues
-//! without a driver in between.
+//! What the guests that misbehave towards virtio devices, and those that watch for it, have in common: registers and
+//! queues without a driver in between.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -168,9 +168,9 @@ pub struct Request {
     pub segments: u16,
 }
 
-/// A piece of memory that is granted to the device that serves a request, and to nobody else: a descriptor as a table of
-/// virtio has them (VIRTIO 1.2, 2.7.5), so that a list of them goes to a virtio disk as it is. The driver domain puts its
-/// header in front of the list and its status behind.
+/// A piece of memory that is granted to the device that serves a request, and to nobody else: a descriptor as a table
+/// of virtio has them (VIRTIO 1.2, 2.7.5), so that a list of them goes to a virtio disk as it is. The driver domain
+/// puts its header in front of the list and its status behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Segment {

@@ -66,7 +66,8 @@ pub struct Description {
     pub memory: Ranges,
     /// RAM that the device tree reserves.
     pub reserved: Ranges,
-    /// Those reservations that must not even be mapped as memory (`no-map`): a speculative read of them may be an error.
+    /// Those reservations that must not even be mapped as memory (`no-map`): a speculative read of them may be an
+    /// error.
     pub no_map: Ranges,
     /// The device tree itself.
     pub device_tree: Range,
@@ -159,8 +160,8 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
                 Ok(())
             }
             b"reserved-memory" => self.take_reservations(node),
-            // None of these is EL2's, QEMU's `virt` has 32 of them, and to see what they are compatible with is the most of
-            // the work.
+            // None of these is EL2's, QEMU's `virt` has 32 of them, and to see what they are compatible with is the
+            // most of the work.
             name if name.starts_with(b"virtio_mmio@") => Ok(()),
             _ => {
                 self.take_device(node);
@@ -189,8 +190,8 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
         Ok(())
     }
 
-    /// Notes where `node` is, if it begins a page. Its name says it (Devicetree Specification 2.2.1.1), and is quicker to read
-    /// than its properties.
+    /// Notes where `node` is, if it begins a page. Its name says it (Devicetree Specification 2.2.1.1), and is quicker
+    /// to read than its properties.
     fn take_place(&mut self, node: FdtNode<'b, 'a>) {
         // A page's address ends in twelve zeroes: most names need no closer look.
         let [.., b'0', b'0', b'0'] = node.name.as_bytes() else { return };

@@ -57,9 +57,9 @@ pub(crate) struct SecondaryStart {
 //
 // HCR_EL2 comes first: E2H and TGE clear, or the other EL2 registers have VHE's format; RW set.
 //
-// What this core writes before its caches are on, from the image's data to its own stack, is cleaned and invalidated first,
-// so that no stale cache line covers it then. CTR_EL0.DminLine is the log2 of the smallest line in words. The lines go four
-// at a time; up to three more at the end lie in the next core's stack, where there is nothing yet.
+// What this core writes before its caches are on, from the image's data to its own stack, is cleaned and invalidated
+// first, so that no stale cache line covers it then. CTR_EL0.DminLine is the log2 of the smallest line in words. The
+// lines go four at a time; up to three more at the end lie in the next core's stack, where there is nothing yet.
 //
 // Relocation: the image is linked at 0, so `_start`'s run-time address is the displacement, and every entry of
 // .rela.dyn is R_AARCH64_RELATIVE (1027): *(base + offset) = base + addend.
@@ -192,8 +192,8 @@ secondary_entry:
     secondary = sym secondary,
 );
 
-/// The address that the boot loader passed. There is one, made by the primary core's first instructions, so that whoever
-/// has it can trust it.
+/// The address that the boot loader passed. There is one, made by the primary core's first instructions, so that
+/// whoever has it can trust it.
 pub struct DeviceTree(pub(crate) usize);
 
 unsafe extern "Rust" {

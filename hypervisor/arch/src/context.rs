@@ -15,8 +15,8 @@ pub enum Verdict {
     Resume = 0,
     /// The run loop must see it.
     Leave = 1,
-    /// As `Resume`, after a trap that changed no general register of the guest's: a store. Then they need not all be loaded
-    /// again.
+    /// As `Resume`, after a trap that changed no general register of the guest's: a store. Then they need not all be
+    /// loaded again.
     ResumeUnchanged = 2,
 }
 
@@ -159,8 +159,8 @@ const RESET_SCTLR: u64 = 0x30d0_0800;
 
 macro_rules! el1_state {
     ($($field:ident = $register:literal, $other_field:ident = $other_register:literal;)*) => {
-        /// The EL1 system registers that a guest can change, timers included. They come in pairs, as the instructions do that
-        /// load and store them.
+        /// The EL1 system registers that a guest can change, timers included. They come in pairs, as the instructions
+        /// do that load and store them.
         #[repr(C)]
         pub(crate) struct El1State {
             $(pub(crate) $field: u64, pub(crate) $other_field: u64,)*
@@ -232,7 +232,8 @@ impl FpState {
 
     #[inline(always)]
     pub(crate) fn save(&mut self) {
-        // SAFETY: stores within `self`, as laid out above; CPTR_EL2.TFP is clear, so FP instructions do not trap at EL2.
+        // SAFETY: stores within `self`, as laid out above; CPTR_EL2.TFP is clear, so FP instructions do not trap at
+        // EL2.
         unsafe {
             asm!(
                 ".arch_extension fp", ".arch_extension simd",

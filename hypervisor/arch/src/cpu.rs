@@ -71,8 +71,8 @@ pub fn configure() {
     instruction_barrier();
 }
 
-/// Traps what extensions after Armv8.5 would otherwise let through. The registers of FEAT_FGT and FEAT_HCX are UNKNOWN at
-/// reset; zero traps the features with an inverted bit (TPIDR2_EL0, SMPRI_EL1, GCS, PIE, BRBE …) and nothing else.
+/// Traps what extensions after Armv8.5 would otherwise let through. The registers of FEAT_FGT and FEAT_HCX are UNKNOWN
+/// at reset; zero traps the features with an inverted bit (TPIDR2_EL0, SMPRI_EL1, GCS, PIE, BRBE …) and nothing else.
 fn close_later_extensions() {
     let mmfr0 = ID_AA64MMFR0_EL1.get();
     if (mmfr0 >> 56) & 0xf != 0 {
@@ -155,8 +155,8 @@ impl<G: Guest> Vcpu<G> {
     /// Saves what [`Vcpu::load`] loaded, and stops this core's EL1 timers so that they raise nothing for the next one.
     ///
     /// Returns the syndrome (ESR_EL2) of an SError, if one became pending while this virtual CPU was loaded and was not
-    /// taken as its exit. It is this virtual CPU's, as [`Guest::system_error`] would have said, and its VM is to answer for
-    /// it: left pending, it would be blamed on the next one, or on EL2.
+    /// taken as its exit. It is this virtual CPU's, as [`Guest::system_error`] would have said, and its VM is to answer
+    /// for it: left pending, it would be blamed on the next one, or on EL2.
     ///
     /// # Panics
     /// If the virtual CPU is not loaded on this core.
@@ -226,7 +226,8 @@ fn instruction_size(pstate: u64) -> u64 {
     if pstate & PSTATE_AARCH32 == 0 || ESR_EL2.get() & (1 << 25) != 0 { 4 } else { 2 }
 }
 
-/// PSTATE behind the instruction that trapped: the next one of an IT block, if it was in one (Arm ARM, AArch32.ITAdvance).
+/// PSTATE behind the instruction that trapped: the next one of an IT block, if it was in one (Arm ARM,
+/// AArch32.ITAdvance).
 #[inline(always)]
 fn pstate_after(pstate: u64) -> u64 {
     if pstate & PSTATE_AARCH32 == 0 {
@@ -327,7 +328,8 @@ pub fn set_monitor_debug_control(value: u64) {
     MDSCR_EL1.set(value & SS_TDCC_KDE_MDE);
 }
 
-// The ID space `op0=3, op1=0, CRn=0`, CRm from 1: eight functions for each CRm, one for each op2, of two instructions each.
+// The ID space `op0=3, op1=0, CRn=0`, CRm from 1: eight functions for each CRm, one for each op2, of two instructions
+// each.
 global_asm!(
     r#"
 .section .text.id_registers, "ax"
@@ -342,15 +344,16 @@ id_registers:
 "#
 );
 
-/// Reads a register of the ID space `op0=3, op1=0, CRn=0`, by CRm (1 to 7) and op2 (0 to 7); what is not in it reads as zero.
+/// Reads a register of the ID space `op0=3, op1=0, CRn=0`, by CRm (1 to 7) and op2 (0 to 7); what is not in it reads as
+/// zero.
 pub fn id_register(crm: u8, op2: u8) -> u64 {
     if !(1..=7).contains(&crm) || op2 > 7 {
         return 0;
     }
     let index = u64::from(crm - 1) * 8 + u64::from(op2);
     let value: u64;
-    // SAFETY: calls the function for the register, which changes X0 alone; `index` is that of one. The ID space is readable at
-    // EL2; unallocated encodings in it read as zero.
+    // SAFETY: calls the function for the register, which changes X0 alone; `index` is that of one. The ID space is
+    // readable at EL2; unallocated encodings in it read as zero.
     unsafe {
         asm!("adrp {0}, id_registers", "add {0}, {0}, :lo12:id_registers", "add {0}, {0}, {1}, lsl #3", "blr {0}",
             out(reg) _, in(reg) index, lateout("x0") value, out("x30") _, options(nomem, nostack));
@@ -382,8 +385,8 @@ fn refuse_system_error() {
     }
 }
 
-/// How a core waits for a lock: with YIELD, which costs a core nothing, and lets an emulator that runs one core at a time turn to
-/// the one that has the lock.
+/// How a core waits for a lock: with YIELD, which costs a core nothing, and lets an emulator that runs one core at a
+/// time turn to the one that has the lock.
 #[derive(Debug)]
 pub struct InTurn;
 

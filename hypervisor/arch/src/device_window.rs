@@ -33,8 +33,8 @@ impl DeviceWindow {
         Ok(Self(range))
     }
 
-    /// Whether a device of the board begins with each page of these registers, as its device tree has it. Where nothing is, a
-    /// board may answer a load or a store with an abort.
+    /// Whether a device of the board begins with each page of these registers, as its device tree has it. Where nothing
+    /// is, a board may answer a load or a store with an abort.
     pub fn is_there(&self, board: &Board) -> bool {
         let Self(Range { start, size }) = *self;
         (start..start + size).step_by(TABLE_SIZE as usize).all(|page| board.devices.contains(&page))
@@ -50,8 +50,8 @@ impl DeviceWindow {
     pub fn store(&self, offset: u64, value: u32) {
         let Self(Range { start, size }) = *self;
         if offset.is_multiple_of(4) && offset < size {
-            // SAFETY: within registers that EL2 maps as device memory (`new`), and that are no register of EL2's own and no
-            // memory: whatever a store does there, it does to the devices of the guest that owns them.
+            // SAFETY: within registers that EL2 maps as device memory (`new`), and that are no register of EL2's own
+            // and no memory: whatever a store does there, it does to the devices of the guest that owns them.
             unsafe { ((start + offset) as *mut u32).write_volatile(value) };
         }
     }

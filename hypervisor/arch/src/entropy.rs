@@ -7,8 +7,8 @@ use tock_registers::interfaces::Readable;
 /// How often the generator is asked for one word.
 const TRIES_MAX: u32 = 8;
 
-/// A random word from the core's own generator (Arm ARM, RNDR, FEAT_RNG). `None` where there is no such generator, or it
-/// has no entropy for the time being.
+/// A random word from the core's own generator (Arm ARM, RNDR, FEAT_RNG). `None` where there is no such generator, or
+/// it has no entropy for the time being.
 pub fn random_word() -> Option<u64> {
     // ID_AA64ISAR0_EL1.RNDR.
     let has_generator = ID_AA64ISAR0_EL1.get() >> 60 != 0;

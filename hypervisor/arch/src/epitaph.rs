@@ -37,8 +37,8 @@ struct RawConsole(Option<Uart>);
 impl RawConsole {
     fn new() -> Self {
         let base = UART.load(Ordering::Acquire);
-        // SAFETY: `set_uart` stores only the base of the board's UART; sharing it with a core that is printing garbles a
-        // line at worst.
+        // SAFETY: `set_uart` stores only the base of the board's UART; sharing it with a core that is printing garbles
+        // a line at worst.
         Self((base != 0).then(|| unsafe { Uart::new(base) }))
     }
 }
@@ -100,8 +100,8 @@ fn stop() -> ! {
 fn fail(reason: fmt::Arguments<'_>, frame: Option<&OwnFrame>) -> ! {
     let core = this_core();
     match FAILED.load(Ordering::Acquire) {
-        // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5). Two cores that fail in
-        // the same moment may both write, and garble each other's lines.
+        // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5). Two cores that fail
+        // in the same moment may both write, and garble each other's lines.
         NOBODY => FAILED.store(core, Ordering::Release),
         // Writing the epitaph failed too; what there is of it must do.
         first if first == core => stop(),
@@ -160,8 +160,8 @@ fn write_frame(out: &mut RawConsole, number: usize, address: u64) -> fmt::Result
     writeln!(out, "  frame {number}: bulkhead+{:#x}", address.wrapping_sub(boot::image().start))
 }
 
-/// Follows the frame records (AAPCS64 6.4.6: previous frame pointer, return address) as long as they are on one stack of
-/// EL2's. The first pointer may be a guest's: the fast tier begins with the guest's X29.
+/// Follows the frame records (AAPCS64 6.4.6: previous frame pointer, return address) as long as they are on one stack
+/// of EL2's. The first pointer may be a guest's: the fast tier begins with the guest's X29.
 fn write_backtrace(out: &mut RawConsole, mut frame_pointer: u64) -> fmt::Result {
     let Some(stack) = boot::stack_around(frame_pointer) else { return Ok(()) };
     for number in 1..32 {

@@ -88,7 +88,8 @@ pub(crate) fn find_panic_device(board: &Board) {
     let Range { start: window, .. } = panic_device_registers(&pcie);
     for device in 0..32u64 {
         let function = pcie.configuration.start + (device << 15);
-        // SAFETY: configuration space of bus 0; with the MMU off all memory is device memory; reads of absent functions give all ones.
+        // SAFETY: configuration space of bus 0; with the MMU off all memory is device memory; reads of absent functions
+        // give all ones.
         if unsafe { (function as *const u32).read_volatile() } != PVPANIC_ID {
             continue;
         }

@@ -1,7 +1,7 @@
 //! The physical GICv3: distributor, redistributors and the CPU interface as EL2 uses it.
 //!
-//! Every interrupt that EL2 takes is Group 1. Priority drop and deactivation are split (EOImode 1), so that an interrupt
-//! handed on to a guest stays active until the guest's own EOI ends it (list registers with the HW bit).
+//! Every interrupt that EL2 takes is Group 1. Priority drop and deactivation are split (EOImode 1), so that an
+//! interrupt handed on to a guest stays active until the guest's own EOI ends it (list registers with the HW bit).
 //!
 //! Leaves out what guests see (`model::vgic`) and the list registers ([`crate::list_registers`]).
 
@@ -114,7 +114,8 @@ impl Gic {
     /// The controller at `distributor` with `redistributors_size` bytes of redistributor frames at `redistributors`.
     ///
     /// # Safety
-    /// Both must be the physical addresses of a GICv3's frames, mapped as device memory at EL2, and used by nothing else.
+    /// Both must be the physical addresses of a GICv3's frames, mapped as device memory at EL2, and used by nothing
+    /// else.
     pub(crate) unsafe fn new(distributor: u64, redistributors: u64, redistributors_size: u64) -> Self {
         // SAFETY: the caller vouches for the address; the registers live as long as the board.
         let distributor = unsafe { &*(distributor as *const Distributor) };
@@ -189,8 +190,9 @@ impl Gic {
         let enabled = [KICK, STOP, SUMMON, MAINTENANCE, HYP_TIMER, VIRTUAL_TIMER, PHYSICAL_TIMER];
         frame.isenabler0.set(enabled.iter().fold(0, |bits, intid| bits | 1 << intid));
 
-        // SRE, DFB and DIB for EL2 and, banked apart, for EL1 (IHI 0069 12.2.22, 12.2.23). Enable stays clear: a guest's
-        // access to ICC_SRE_EL1 traps, or it could turn the system registers off for the next guest of this core.
+        // SRE, DFB and DIB for EL2 and, banked apart, for EL1 (IHI 0069 12.2.22, 12.2.23). Enable stays clear: a
+        // guest's access to ICC_SRE_EL1 traps, or it could turn the system registers off for the next guest of this
+        // core.
         ICC_SRE_EL2.set(0b0111);
         barrier();
         ICC_SRE_EL1.set(0b111);
@@ -227,8 +229,8 @@ impl Gic {
         (address != 0).then(|| unsafe { &*(address as *const Redistributor) })
     }
 
-    /// Sets whether SPI `intid`, which is disabled, is edge-triggered or level-sensitive. Numbers beyond the controller's are
-    /// ignored. For one core while nobody else is there: sixteen interrupts share a register.
+    /// Sets whether SPI `intid`, which is disabled, is edge-triggered or level-sensitive. Numbers beyond the
+    /// controller's are ignored. For one core while nobody else is there: sixteen interrupts share a register.
     pub fn configure_spi(&self, intid: u32, is_edge: bool) {
         let Some(register) = self.distributor.icfgr.get((intid / 16) as usize) else { return };
         // The upper of an interrupt's two bits (IHI 0069, GICD_ICFGR<n>).
@@ -261,7 +263,8 @@ impl Gic {
         register.set(affinity);
     }
 
-    /// Takes SPI `intid` out of play: disabled, neither pending nor active. Numbers beyond the controller's are ignored.
+    /// Takes SPI `intid` out of play: disabled, neither pending nor active. Numbers beyond the controller's are
+    /// ignored.
     pub fn quiesce_spi(&self, intid: u32) {
         if !(32..SPECIAL).contains(&intid) {
             return;

@@ -1,8 +1,8 @@
 //! AArch64 EL2 and real hardware: the one hypervisor crate that may use `unsafe`.
 //!
 //! It offers safe types whose contracts the rest of Bulkhead cannot break: memory has one owner, a guest's bytes are
-//! reached by copy, a virtual CPU runs only through [`context::Vcpu::enter`]. It decides nothing: policy is in `bulkhead`,
-//! logic in `model`.
+//! reached by copy, a virtual CPU runs only through [`context::Vcpu::enter`]. It decides nothing: policy is in
+//! `bulkhead`, logic in `model`.
 //!
 //! Reading order: [`boot`], `vectors`, [`context`], [`cpu`], [`mmu`], [`memory`], [`gic`], [`list_registers`],
 //! [`epitaph`].

@@ -193,8 +193,9 @@ impl GuestRam {
         })
     }
 
-    /// Clears `size` bytes at `offset`, counted through all regions, and cleans them from the caches, since a guest starts
-    /// with its caches off. Both must be multiples of 4 KiB. Returns the bytes cleared, fewer at the end of a region.
+    /// Clears `size` bytes at `offset`, counted through all regions, and cleans them from the caches, since a guest
+    /// starts with its caches off. Both must be multiples of 4 KiB. Returns the bytes cleared, fewer at the end of a
+    /// region.
     pub fn clear(&self, mut offset: u64, size: u64) -> u64 {
         assert!(offset.is_multiple_of(TABLE_SIZE) && size.is_multiple_of(TABLE_SIZE), "memory is cleared in pages");
         for region in &self.regions {
@@ -211,8 +212,8 @@ impl GuestRam {
         0
     }
 
-    /// Copies `bytes` to guest address `address` and cleans them from the caches, as for code that a guest will run with
-    /// its caches off.
+    /// Copies `bytes` to guest address `address` and cleans them from the caches, as for code that a guest will run
+    /// with its caches off.
     ///
     /// # Errors
     /// As for [`GuestMemory::write`].
@@ -329,15 +330,15 @@ impl GuestMemory for GuestRam {
     }
 }
 
-/// Copies `length` bytes from `source` to `target`, which others may read and write at the same time, guests among them.
-/// Assembly, because to Rust a race is undefined, and because a copy is much of what a request costs: from 256 bytes on it
-/// moves 128 a round through the FP registers, which hold the loaded guest's values and get them back. (Their upper parts,
-/// of SVE, no guest has.) Unaligned accesses to Normal memory are allowed (SCTLR_EL2.A is clear) and no access is wider
-/// than a guest's own. If the ranges overlap, what arrives is unspecified.
+/// Copies `length` bytes from `source` to `target`, which others may read and write at the same time, guests among
+/// them. Assembly, because to Rust a race is undefined, and because a copy is much of what a request costs: from 256
+/// bytes on it moves 128 a round through the FP registers, which hold the loaded guest's values and get them back.
+/// (Their upper parts, of SVE, no guest has.) Unaligned accesses to Normal memory are allowed (SCTLR_EL2.A is clear)
+/// and no access is wider than a guest's own. If the ranges overlap, what arrives is unspecified.
 ///
 /// # Safety
-/// Both ranges must be RAM that EL2 maps; no Rust reference to guest memory exists, and a buffer of EL2's own is borrowed
-/// by the caller for the time of the call.
+/// Both ranges must be RAM that EL2 maps; no Rust reference to guest memory exists, and a buffer of EL2's own is
+/// borrowed by the caller for the time of the call.
 // Once in the image: a call costs next to nothing beside what is copied.
 #[inline(never)]
 unsafe fn copy(source: *const u8, target: *mut u8, length: usize) {

@@ -121,8 +121,8 @@ pub struct HypMap {
 }
 
 impl HypMap {
-    /// The one stage-1 map: the image (code RX, constants R, data RW, a guard page below each stack), the board's RAM, and
-    /// the devices that EL2 drives itself.
+    /// The one stage-1 map: the image (code RX, constants R, data RW, a guard page below each stack), the board's RAM,
+    /// and the devices that EL2 drives itself.
     ///
     /// # Errors
     /// What the device tree describes that cannot be mapped, and why.
@@ -284,7 +284,8 @@ pub(crate) fn configure_stage2() {
         (1 << 31) | (size << 16) | (0b11 << 12) | (0b01 << 10) | (0b01 << 8) | (0b01 << 6) | (64 - INPUT_ADDRESS_BITS),
     );
     VTTBR_EL2.set(0);
-    // SAFETY: TLB maintenance changes no mapping. What ran here before may have left entries of VMIDs that are ours now.
+    // SAFETY: TLB maintenance changes no mapping. What ran here before may have left entries of VMIDs that are ours
+    // now.
     unsafe { asm!("isb", "tlbi alle1", "dsb nsh", "isb", options(nostack)) };
 }
 
@@ -301,8 +302,8 @@ pub struct Windows<'a> {
 pub struct Stage2(u64);
 
 impl Stage2 {
-    /// Builds a stage 2 in `tables` that gives a guest its `ram`, its `windows`, and nothing else; its TLB entries carry
-    /// `vmid`, which no other guest may have.
+    /// Builds a stage 2 in `tables` that gives a guest its `ram`, its `windows`, and nothing else; its TLB entries
+    /// carry `vmid`, which no other guest may have.
     ///
     /// # Errors
     /// `tables` is too small, or two parts overlap or lie above the guest's address space.

@@ -34,7 +34,8 @@ macro_rules! system_registers {
 
                     #[inline(always)]
                     fn set(&self, value: u64) {
-                        // SAFETY: EL2 may write this register; it configures interrupts, traps or EL1, not EL2's memory.
+                        // SAFETY: EL2 may write this register; it configures interrupts, traps or EL1, not EL2's
+                        // memory.
                         unsafe { asm!(concat!("msr ", $assembly, ", {0}"), in(reg) value, options(nostack)) }
                     }
                 }

@@ -1,7 +1,7 @@
 //! Pages that EL2 writes and a guest reads: the registers of a virtio device, which so cost no exit to read.
 //!
-//! The guest maps such a page as device memory and does not look into caches; EL2 has it as cacheable RAM. So EL2 cleans
-//! what it writes to the point of coherency (Arm ARM B2.8, mismatched memory attributes).
+//! The guest maps such a page as device memory and does not look into caches; EL2 has it as cacheable RAM. So EL2
+//! cleans what it writes to the point of coherency (Arm ARM B2.8, mismatched memory attributes).
 
 use crate::memory::{MemoryBlock, clean_and_invalidate};
 use crate::mmu::TABLE_SIZE;
@@ -39,8 +39,8 @@ impl ShadowPage {
     pub fn set(&mut self, offset: u16, value: u32) {
         if offset.is_multiple_of(4) && offset / 4 < WORDS {
             let word = self.word(offset / 4);
-            // SAFETY: inside the page, which is RAM with one owner. DC CVAC changes no data; DSB is a barrier: whoever is
-            // told of the new value, by an interrupt say, finds it.
+            // SAFETY: inside the page, which is RAM with one owner. DC CVAC changes no data; DSB is a barrier: whoever
+            // is told of the new value, by an interrupt say, finds it.
             unsafe {
                 word.write_volatile(value);
                 asm!("dc cvac, {0}", "dsb sy", in(reg) word, options(nostack));

@@ -72,8 +72,8 @@ impl Uart {
         self.0.imsc.write(INTERRUPT::RX::SET + INTERRUPT::RT::SET);
     }
 
-    /// Sends one byte; waits for room in the transmit FIFO, which the hardware empties. A UART that stands still, held by
-    /// hardware flow control or without its clock, loses the byte: EL2 does not wait for ever.
+    /// Sends one byte; waits for room in the transmit FIFO, which the hardware empties. A UART that stands still, held
+    /// by hardware flow control or without its clock, loses the byte: EL2 does not wait for ever.
     pub fn put(&self, byte: u8) {
         for _ in 0..POLLS_MAX {
             if !self.0.fr.is_set(FR::TXFF) {
@@ -87,7 +87,8 @@ impl Uart {
     /// Takes one received byte, if there is one.
     ///
     /// Reading is what clears the receive interrupts (ARM DDI 0183 2.8.1, 2.8.2): RX below the FIFO's trigger level, RT
-    /// when it is empty. UARTICR would clear them for a byte that has just come, too, and nobody would ever take that one.
+    /// when it is empty. UARTICR would clear them for a byte that has just come, too, and nobody would ever take that
+    /// one.
     pub fn take(&self) -> Option<u8> {
         (!self.0.fr.is_set(FR::RXFE)).then(|| self.0.dr.get() as u8)
     }

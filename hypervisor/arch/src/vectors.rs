@@ -2,8 +2,8 @@
 //!
 //! Two tiers (see `ARCHITECTURE.md`): an exit saves the caller-saved registers and calls a *fast handler*, a plain
 //! function. If that answers, the registers are loaded again and ERET follows. If not, the callee-saved registers are
-//! saved too and [`enter`] returns to the run loop. HVC, WFI and interrupts need no more than the caller-saved registers;
-//! every other trap may name any register of the guest, so it saves them all before it calls.
+//! saved too and [`enter`] returns to the run loop. HVC, WFI and interrupts need no more than the caller-saved
+//! registers; every other trap may name any register of the guest, so it saves them all before it calls.
 //!
 //! While a guest runs, EL2's stack holds, from `sp` up: 16 bytes of scratch, the context's address, padding, and the
 //! callee-saved registers of [`enter`]'s caller.
@@ -68,14 +68,15 @@ global_asm!(
 
 .section .text.vectors, "ax"
 
-// A vector has room for 32 instructions, and most of what they lead to is in that room: the common ways without a branch
-// where they fit, the others wherever there was room left. `.org` refuses to go back: a vector too long does not assemble.
+// A vector has room for 32 instructions, and most of what they lead to is in that room: the common ways without a
+// branch where they fit, the others wherever there was room left. `.org` refuses to go back: a vector too long does not
+// assemble.
 .macro vector offset
     .org    el2_vectors + \offset
 .endm
 
-// EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another, the
-// core's emergency stack. SP_EL0 is the scratch register: a guest's value in it is lost.
+// EL2's own exceptions are bugs: they end in an epitaph. Its own stack may be what is broken, so they run on another,
+// the core's emergency stack. SP_EL0 is the scratch register: a guest's value in it is lost.
 .macro own name, number
 \name:
     msr     sp_el0, x0
@@ -142,8 +143,8 @@ exit_wait:
     ldr     x2, [x0, #{wait}]
     blr     x2
     tbz     x0, #0, return_to_guest
-// Handlers keep the callee-saved registers, as AAPCS64 asks, so they still hold the guest's values at `leave`. A trap has
-// saved them before its handler, which may have changed the copies.
+// Handlers keep the callee-saved registers, as AAPCS64 asks, so they still hold the guest's values at `leave`. A trap
+// has saved them before its handler, which may have changed the copies.
 leave:
     ldr     x0, [sp, #16]
     save_callee_saved
@@ -167,8 +168,8 @@ leave_trap:
 vector 0x200
     own     own_sync, 0
 
-// The DSB completes what was written so far, so that an SError it causes is pending. ISR_EL1.A is bit 8. An SError that is
-// pending and unmasked is taken at the ISB (Arm ARM D1.3.5); `own_exception` goes on at `system_error_taken`.
+// The DSB completes what was written so far, so that an SError it causes is pending. ISR_EL1.A is bit 8. An SError that
+// is pending and unmasked is taken at the ISB (Arm ARM D1.3.5); `own_exception` goes on at `system_error_taken`.
 .global absorb_system_error
 .global system_error_expected
 .global system_error_taken

@@ -1,11 +1,12 @@
 //! The board's devices that belong to one virtual machine: its drivers use their registers without an exit, and their
 //! interrupts reach it linked, so that it ends them without one.
 //!
-//! What EL2 does for them: it takes each interrupt once, on the core of the virtual CPU that the guest has routed it to, and
-//! it silences the devices before their owner starts and after it has stopped.
+//! What EL2 does for them: it takes each interrupt once, on the core of the virtual CPU that the guest has routed it
+//! to, and it silences the devices before their owner starts and after it has stopped.
 //!
-//! On a core that the owner shares with others, an interrupt may come in their time, to wake the owner: once, and then not
-//! before the owner's next turn. Else a device that its owner leaves unserved could interrupt its neighbours at will.
+//! On a core that the owner shares with others, an interrupt may come in their time, to wake the owner: once, and then
+//! not before the owner's next turn. Else a device that its owner leaves unserved could interrupt its neighbours at
+//! will.
 
 use crate::vm::Vm;
 use alloc::vec::Vec;
@@ -155,8 +156,8 @@ impl Assigned {
         was_displaced
     }
 
-    /// Has them do nothing any more: what a request of the past would write to memory that is being cleared, or would be
-    /// heard of by an owner that knows nothing of it.
+    /// Has them do nothing any more: what a request of the past would write to memory that is being cleared, or would
+    /// be heard of by an owner that knows nothing of it.
     #[inline(never)]
     pub fn stop(&self, gic: &Gic) {
         self.devices.iter().for_each(AssignedDevices::silence);
@@ -166,11 +167,11 @@ impl Assigned {
     }
 }
 
-/// Has the physical interrupt `intid`, if it is one of `vm`'s, come where its guest has just routed the virtual one: to the
-/// core of that virtual CPU. One that goes nowhere stays where it is, and waits in the vGIC.
+/// Has the physical interrupt `intid`, if it is one of `vm`'s, come where its guest has just routed the virtual one: to
+/// the core of that virtual CPU. One that goes nowhere stays where it is, and waits in the vGIC.
 ///
-/// Two virtual CPUs that route it at the same moment may leave it at the core of one and the vGIC with the other. It then
-/// takes a detour over the first.
+/// Two virtual CPUs that route it at the same moment may leave it at the core of one and the vGIC with the other. It
+/// then takes a detour over the first.
 #[inline(never)]
 pub fn reroute(gic: &Gic, vm: &Vm, intid: u32) {
     if vm.assigned.has(intid) {
@@ -178,8 +179,8 @@ pub fn reroute(gic: &Gic, vm: &Vm, intid: u32) {
     }
 }
 
-/// The physical interrupt `intid` of `vm` has come to a core where `vm` does not run: it does not come there again before
-/// its virtual CPU has had a turn.
+/// The physical interrupt `intid` of `vm` has come to a core where `vm` does not run: it does not come there again
+/// before its virtual CPU has had a turn.
 #[cold]
 #[inline(never)]
 pub fn hold_back(gic: &Gic, vm: &Vm, intid: u32) {

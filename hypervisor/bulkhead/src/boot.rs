@@ -1,5 +1,5 @@
-//! The steps of the boot story that need more than a line. All of this is boot code: nobody runs it after the last core has
-//! entered its run loop.
+//! The steps of the boot story that need more than a line. All of this is boot code: nobody runs it after the last core
+//! has entered its run loop.
 
 use crate::machine::Machine;
 use crate::run;

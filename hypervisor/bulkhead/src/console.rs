@@ -21,8 +21,8 @@ impl Sink for Output {
     }
 }
 
-/// Never held while a device or another lock is taken. First come, first served: a guest that prints without end cannot keep
-/// the others out.
+/// Never held while a device or another lock is taken. First come, first served: a guest that prints without end cannot
+/// keep the others out.
 static CONSOLE: TicketMutex<SystemConsole> =
     TicketMutex::new(SystemConsole { multiplexer: Console::new(), uart: None });
 

@@ -1,7 +1,7 @@
 //! The fast tier: what is answered on the exit path itself. See `ARCHITECTURE.md`, "Trap story".
 //!
-//! Nothing here logs or allocates, and nothing waits but for a lock (see `ARCHITECTURE.md`, invariant 6). What it cannot
-//! answer it leaves to [`crate::run`], with the reason in [`GuestCpu::left`].
+//! Nothing here logs or allocates, and nothing waits but for a lock (see `ARCHITECTURE.md`, invariant 6). What it
+//! cannot answer it leaves to [`crate::run`], with the reason in [`GuestCpu::left`].
 
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::{hypercall, interrupt, mmio, system_register, virtio};
@@ -72,8 +72,8 @@ impl Guest for GuestCpu {
     }
 }
 
-/// Sends the SGI that a store of `register` to ICC_SGI1R_EL1 asks for, if it is for one virtual CPU with another core to
-/// itself. If not, nothing has happened.
+/// Sends the SGI that a store of `register` to ICC_SGI1R_EL1 asks for, if it is for one virtual CPU with another core
+/// to itself. If not, nothing has happened.
 #[inline(always)]
 fn quick_sgi(vcpu: &Vcpu<GuestCpu>, register: u8) -> Option<()> {
     let value = vcpu.register(register);
@@ -130,7 +130,8 @@ pub fn undefined(vcpu: &mut Vcpu<GuestCpu>, exit: Exit) -> Verdict {
     refused(vcpu, Left::Refused(exit))
 }
 
-/// Tells the virtual CPUs in `kicks`, and resumes the guest unless another virtual CPU of this core has to be looked at.
+/// Tells the virtual CPUs in `kicks`, and resumes the guest unless another virtual CPU of this core has to be looked
+/// at.
 #[inline(always)]
 fn deliver(vcpu: &mut Vcpu<GuestCpu>, kicks: Kicks) -> Verdict {
     if kicks.is_empty() || !vcpu.guest.deliver(kicks) {

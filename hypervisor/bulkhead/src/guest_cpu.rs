@@ -91,7 +91,8 @@ impl GuestCpu {
         !others.is_empty() && self.tell(others)
     }
 
-    /// Kicks the cores of the virtual CPUs in `kicks`. Returns whether another virtual CPU of *this* core is among them.
+    /// Kicks the cores of the virtual CPUs in `kicks`. Returns whether another virtual CPU of *this* core is among
+    /// them.
     #[inline(never)]
     pub fn tell(&self, kicks: Kicks) -> bool {
         let mut is_own_core_concerned = false;
@@ -105,8 +106,8 @@ impl GuestCpu {
         is_own_core_concerned
     }
 
-    /// Refills this virtual CPU's list registers, which must be loaded; returns what [`GuestCpu::deliver`] does. In line, for
-    /// the exits that count.
+    /// Refills this virtual CPU's list registers, which must be loaded; returns what [`GuestCpu::deliver`] does. In
+    /// line, for the exits that count.
     #[inline(always)]
     pub fn refill(&mut self) -> bool {
         let lrs = &mut CoreListRegisters::of_this_core();

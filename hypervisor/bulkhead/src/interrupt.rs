@@ -60,8 +60,8 @@ fn take_shared(guest: &mut GuestCpu, intid: u32) -> Verdict {
     if !kicks.is_empty() && guest.tell(kicks) { reschedule(guest) } else { Verdict::Resume }
 }
 
-/// Hands the interrupt of an assigned device to its owner, who is not on this core at the moment. It stays active until the
-/// owner has ended it, which it may do from another core: this one is not to be interrupted by it each time.
+/// Hands the interrupt of an assigned device to its owner, who is not on this core at the moment. It stays active until
+/// the owner has ended it, which it may do from another core: this one is not to be interrupted by it each time.
 pub fn take_for_absent(machine: &Machine, owner: &Vm, intid: u32, this_core: usize) {
     assigned::hold_back(&machine.gic, owner, intid);
     let kicks = owner.vgic.inject(IntId::new(intid), 0);

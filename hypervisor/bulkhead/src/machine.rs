@@ -106,13 +106,14 @@ impl Machine {
         }
     }
 
-    /// Leaves what there is to do at the devices `set` of `vm`, a bit each, to the time of its own virtual CPUs: the first that
-    /// is on.
+    /// Leaves what there is to do at the devices `set` of `vm`, a bit each, to the time of its own virtual CPUs: the
+    /// first that is on.
     #[cold]
     #[inline(never)]
     pub fn hand_over(&self, vm: &Vm, set: u64, this_core: usize) {
         vm.left_over.fetch_or(set, Ordering::Relaxed);
-        // Pairs with the one where a core looks for it: either this sees that the virtual CPU is on, or that one sees this.
+        // Pairs with the one where a core looks for it: either this sees that the virtual CPU is on, or that one sees
+        // this.
         fence(Ordering::SeqCst);
         if let Some(vcpu) = vm.power.iter().position(Power::is_on)
             && let Some(core) = vm.core_of(vcpu)

@@ -1,6 +1,7 @@
 //! Loads and stores to the guest's device windows: the vGIC's frames first, then the bus.
 //!
-//! What is marked `inline(always)` is the exit path of a device register, whose instructions are counted (`xtask bench`).
+//! What is marked `inline(always)` is the exit path of a device register, whose instructions are counted
+//! (`xtask bench`).
 
 use crate::assigned;
 use crate::guest_cpu::GuestCpu;
@@ -68,8 +69,8 @@ fn load_device(guest: &GuestCpu, slot: &Slot, offset: u64, width: Width) -> Resu
     value.map(|value| (value, kicks)).map_err(|_| Refusal)
 }
 
-/// Loads a word from the vGIC or from the device that was used last, if it takes no more than a look. Nothing here calls a
-/// function.
+/// Loads a word from the vGIC or from the device that was used last, if it takes no more than a look. Nothing here
+/// calls a function.
 #[inline(always)]
 pub fn quick_load(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<()> {
     let address = cpu::fault_address(access)?;
@@ -120,8 +121,8 @@ fn distributor_offset(address: GuestAddr) -> Option<u64> {
     (offset < GICD_SIZE).then_some(offset)
 }
 
-/// The virtual CPU whose redistributor is at `address`, and the offset into its frames. The vGIC refuses one that does not
-/// exist.
+/// The virtual CPU whose redistributor is at `address`, and the offset into its frames. The vGIC refuses one that does
+/// not exist.
 #[inline(always)]
 fn redistributor_offset(address: GuestAddr) -> Option<(usize, u64)> {
     let offset = address.0.wrapping_sub(GICR_BASE);

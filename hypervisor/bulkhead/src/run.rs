@@ -42,7 +42,8 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
     }
 }
 
-// Apart from the loop, as everything that is not the way from one virtual CPU to the next: its instructions are counted.
+// Apart from the loop, as everything that is not the way from one virtual CPU to the next: its instructions are
+// counted.
 #[inline(never)]
 fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
     let left = core::mem::replace(&mut vcpu.guest.left, Left::Reschedule);

@@ -202,8 +202,8 @@ impl Core {
         changed
     }
 
-    /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or by another
-    /// one that is on.
+    /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or by
+    /// another one that is on.
     #[cold]
     #[inline(never)]
     fn take_over(&mut self, index: usize, may_run: bool) {

@@ -1,7 +1,7 @@
 //! Para-virtual devices: a register file and a queue walker on one side, a driver domain's channel on the other.
 //!
-//! Loads cost nothing: the registers are a page that the guest may read. A store ends up in [`store`]. What a device asks
-//! of others comes back as [`Reaction`], and is carried out when its lock is free again.
+//! Loads cost nothing: the registers are a page that the guest may read. A store ends up in [`store`]. What a device
+//! asks of others comes back as [`Reaction`], and is carried out when its lock is free again.
 //!
 //! Leaves out what a request means (`model::io`) and what the registers do (`devices::virtio_mmio`).
 
@@ -49,8 +49,8 @@ impl Shadow for Page {
 
 /// A para-virtual device in its place.
 pub struct VirtioDevice {
-    /// In turn: or all CPUs of a client that notifies without end could keep the driver domain, and so its other clients,
-    /// waiting.
+    /// In turn: or all CPUs of a client that notifies without end could keep the driver domain, and so its other
+    /// clients, waiting.
     state: TicketMutex<State, InTurn>,
     interrupt: IntId,
     /// The driver domain: its place among the virtual machines.
@@ -87,8 +87,8 @@ struct Reaction {
     doorbell: bool,
     /// There is more to do.
     again: bool,
-    /// The client's part is not done. A store of its own, that ended what devices of the driver domain may still be at, has to
-    /// come again; a call of the driver domain's has left more to do than it is for.
+    /// The client's part is not done. A store of its own, that ended what devices of the driver domain may still be at,
+    /// has to come again; a call of the driver domain's has left more to do than it is for.
     is_clients: bool,
     breach: Option<Broken>,
 }
@@ -153,8 +153,8 @@ impl VirtioDevice {
         let _ = self.state.lock().service.restart_channel(memory);
     }
 
-    /// Logs what happened so far; `vm` is the client, whose device `index` this is. One line for the device and one for each
-    /// of its queues, which `cargo xtask run` turns into a table.
+    /// Logs what happened so far; `vm` is the client, whose device `index` this is. One line for the device and one for
+    /// each of its queues, which `cargo xtask run` turns into a table.
     pub fn report(&self, vm: &str, index: usize) {
         // A log line takes its time: nobody waits for the device meanwhile.
         let (kind, queues, counters) = {
@@ -242,8 +242,8 @@ impl VirtioDevice {
         let outcome = state.service.complete(&Wires { client: &client.ram, provider: &provider.ram });
         let mut reaction = state.react(outcome, self.interrupt, client, provider);
         reaction.is_clients = state.service.take_late();
-        // The client's mistake ended the call, and what else was completed is still in the ring: it has to be taken, or its
-        // pages are lost to whoever uses the device next.
+        // The client's mistake ended the call, and what else was completed is still in the ring: it has to be taken, or
+        // its pages are lost to whoever uses the device next.
         reaction.again |= matches!(reaction.breach, Some(Broken::Client(_)));
         reaction
     }
@@ -302,8 +302,8 @@ impl State {
         }
     }
 
-    /// The driver has acknowledged interrupts. If others are left, the line falls and rises again, since a driver that counts
-    /// on edges would not hear of them.
+    /// The driver has acknowledged interrupts. If others are left, the line falls and rises again, since a driver that
+    /// counts on edges would not hear of them.
     #[inline]
     fn lower(&mut self, interrupt: IntId, client: &Vm) -> Kicks {
         self.line = false;
@@ -354,9 +354,10 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict>
     let provider = guest.machine.vms.get(device.provider)?;
     let reaction = device.store(offset, transfer.width, value, guest.vm, provider)?;
     if reaction.is_clients {
-        // When this store is done, the driver's buffers are its own again, and a driver need not ask (Linux does not). A device
-        // that was granted some of them is not done yet. So the store is not done either: the guest makes it again, after its
-        // interrupts and its neighbours on the core, until the last grant has landed or the devices were reset.
+        // When this store is done, the driver's buffers are its own again, and a driver need not ask (Linux does not).
+        // A device that was granted some of them is not done yet. So the store is not done either: the guest makes it
+        // again, after its interrupts and its neighbours on the core, until the last grant has landed or the devices
+        // were reset.
         let _ = after_store(vcpu, index, provider, reaction);
         return Some(leave(vcpu, Left::Serve));
     }
@@ -392,7 +393,8 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
     }
     if reaction.doorbell {
         is_core_concerned |= ring(guest.machine, provider, guest.core);
-        // A board runs the driver domain's core from here on, beside this one. An emulator that runs one core at a time should.
+        // A board runs the driver domain's core from here on, beside this one. An emulator that runs one core at a time
+        // should.
         cpu::let_others_run();
     }
     if reaction.again {
@@ -469,8 +471,8 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
 }
 
-/// Says who broke the protocol. A client's device needs a reset then, and is told so already; a driver domain starts again:
-/// what its rings say from then on means nothing. Returns whether this core has to look at what it runs.
+/// Says who broke the protocol. A client's device needs a reset then, and is told so already; a driver domain starts
+/// again: what its rings say from then on means nothing. Returns whether this core has to look at what it runs.
 #[cold]
 #[inline(never)]
 fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: Broken, this_core: usize) -> bool {

@@ -71,7 +71,8 @@ impl Slot {
         Self { occupant: Mutex::new(Occupant { device, line: false }), interrupt }
     }
 
-    /// The value of a load that changes nothing, if the device can tell at once: nobody else uses it at this moment either.
+    /// The value of a load that changes nothing, if the device can tell at once: nobody else uses it at this moment
+    /// either.
     #[inline(always)]
     pub fn peek(&self, offset: u64, width: Width) -> Option<u64> {
         self.occupant.try_lock()?.device.peek(offset, width)
@@ -174,8 +175,8 @@ pub struct Vm {
     pub slots: Vec<Slot>,
     /// Its para-virtual devices; the bus names them by [`FIRST_NUMBER`](crate::virtio::FIRST_NUMBER) and their index.
     pub virtio: Vec<VirtioDevice>,
-    /// What it serves, if it is a driver domain: by channel, the client's place among the virtual machines and the index of
-    /// the client's device.
+    /// What it serves, if it is a driver domain: by channel, the client's place among the virtual machines and the
+    /// index of the client's device.
     pub channels: Vec<(usize, usize)>,
     /// The interrupt by which a driver domain hears of requests.
     pub doorbell: Option<IntId>,
@@ -214,13 +215,13 @@ pub struct Vm {
     pub faults: AtomicU32,
     /// Starts so far.
     pub starts: AtomicU32,
-    /// Bits 15:0: virtual CPUs that are not loaded on their core. Bits 31:16: those of them that could run, so that their core
-    /// will come to them and nobody needs to kick it.
+    /// Bits 15:0: virtual CPUs that are not loaded on their core. Bits 31:16: those of them that could run, so that
+    /// their core will come to them and nobody needs to kick it.
     away: AtomicU32,
     /// Virtual CPUs whose core is shared.
     pub sharing: AtomicU32,
-    /// The phase, from bit 16 up; below it, while the phase is a stopping one, the virtual CPUs that have stopped. One word,
-    /// so that nobody can park for a stop that is over.
+    /// The phase, from bit 16 up; below it, while the phase is a stopping one, the virtual CPUs that have stopped. One
+    /// word, so that nobody can park for a stop that is over.
     life: AtomicU32,
 }
 
@@ -341,7 +342,8 @@ impl Vm {
         self.cores.get(vcpu).map(|core| usize::from(*core))
     }
 
-    /// The core of virtual CPU `vcpu`, if it has it to itself: an interrupt for it is told to that core, whatever it does.
+    /// The core of virtual CPU `vcpu`, if it has it to itself: an interrupt for it is told to that core, whatever it
+    /// does.
     #[inline(always)]
     pub fn undivided_core_of(&self, vcpu: usize) -> Option<usize> {
         let is_shared = self.sharing.load(Ordering::Relaxed) >> (vcpu % VCPUS_MAX) & 1 != 0;
@@ -371,8 +373,8 @@ impl Vm {
     #[inline(always)]
     pub fn set_loaded(&self, vcpu: usize) {
         self.away.fetch_and(!((1 << QUEUED_SHIFT | 1) << vcpu), Ordering::SeqCst);
-        // Pairs with the one in `needs_kick`: who makes an interrupt pending and finds the virtual CPU away has been seen by
-        // its next flush.
+        // Pairs with the one in `needs_kick`: who makes an interrupt pending and finds the virtual CPU away has been
+        // seen by its next flush.
         fence(Ordering::SeqCst);
     }
 
@@ -382,9 +384,9 @@ impl Vm {
         self.away.fetch_or((u32::from(is_queued) << QUEUED_SHIFT | 1) << vcpu, Ordering::SeqCst);
     }
 
-    /// Whether the core of virtual CPU `vcpu` must be told of an interrupt. One that has its core alone, or is on it, must;
-    /// one that is queued will look at its interrupts when its turn comes; one that waits is woken only by what it can take.
-    /// So a guest cannot have the neighbours of its sleeping virtual CPUs interrupted for nothing.
+    /// Whether the core of virtual CPU `vcpu` must be told of an interrupt. One that has its core alone, or is on it,
+    /// must; one that is queued will look at its interrupts when its turn comes; one that waits is woken only by what
+    /// it can take. So a guest cannot have the neighbours of its sleeping virtual CPUs interrupted for nothing.
     #[inline]
     pub fn needs_kick(&self, vcpu: usize) -> bool {
         self.sharing.load(Ordering::Relaxed) & 1 << vcpu == 0 || self.needs_wake(vcpu)
@@ -411,8 +413,8 @@ impl Vm {
         !Phase::from_bits(life).is_stopping() || life & 1 << vcpu != 0
     }
 
-    /// Parks virtual CPU `vcpu`, if the machine is stopping and it is not parked yet. Says which stop it is, once all are
-    /// parked by this.
+    /// Parks virtual CPU `vcpu`, if the machine is stopping and it is not parked yet. Says which stop it is, once all
+    /// are parked by this.
     pub fn park(&self, vcpu: usize) -> Parked {
         let step =
             |life: u32| (Phase::from_bits(life).is_stopping() && life & 1 << vcpu == 0).then_some(life | 1 << vcpu);

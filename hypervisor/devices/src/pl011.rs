@@ -3,11 +3,11 @@
 //! What a guest transmits goes to its end of the system console at once, so the transmit FIFO is always empty. What is
 //! typed for it stays with the console until the receive FIFO has room, so no input is lost and nothing overruns.
 //!
-//! As in QEMU, transmitter and receiver work whatever the enable bits of UARTCR say: small guests made for QEMU's `virt`
-//! board rely on it.
+//! As in QEMU, transmitter and receiver work whatever the enable bits of UARTCR say: small guests made for QEMU's
+//! `virt` board rely on it.
 //!
-//! What this model leaves out: line speed and format, DMA, infrared and hardware flow control. Their registers keep what
-//! is stored and do nothing else.
+//! What this model leaves out: line speed and format, DMA, infrared and hardware flow control. Their registers keep
+//! what is stored and do nothing else.
 
 mod fifo;
 mod registers;
@@ -197,8 +197,8 @@ impl Model for Pl011 {
 
 /// The register at `offset`, if an access of `width` can reach it.
 ///
-/// Registers are at most 16 bits wide and 4 bytes apart; drivers reach them in 8, 16 and 32 bits. Narrow stores reach the
-/// whole register, as the peripheral bus has no byte lanes.
+/// Registers are at most 16 bits wide and 4 bytes apart; drivers reach them in 8, 16 and 32 bits. Narrow stores reach
+/// the whole register, as the peripheral bus has no byte lanes.
 fn decode(offset: u64, width: Width) -> Result<Register, GuestFault> {
     if offset >= guest_map::PL011_SIZE {
         return Err(GuestFault::NoRegister);

@@ -45,8 +45,8 @@ impl Kind {
             node: DeviceNode {
                 name: "virtio_mmio",
                 compatible: &["virtio,mmio"],
-                // The driver acknowledges before it looks into its rings, so that each rise of InterruptStatus is enough. A
-                // line whose level counts would have to be looked at whenever it falls.
+                // The driver acknowledges before it looks into its rings, so that each rise of InterruptStatus is
+                // enough. A line whose level counts would have to be looked at whenever it falls.
                 trigger: Some(Trigger::EdgeRising),
                 clocks: &[],
                 // The "device" that touches the rings is EL2, through the caches.

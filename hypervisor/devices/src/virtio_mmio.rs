@@ -1,9 +1,9 @@
 //! The register file of a virtio-mmio device, version 2 (VIRTIO 1.2, 4.2): negotiation, queues, interrupts and
 //! configuration, for each [`Kind`] of device.
 //!
-//! Loads do not come here. What they return is *published*: whatever changes it is written to a [`Shadow`] page at once,
-//! and EL2 maps that page read-only where the guest expects its device. Stores trap, and arrive at [`VirtioMmio::write`];
-//! the [`Effect`] says what they ask of whoever walks the queues.
+//! Loads do not come here. What they return is *published*: whatever changes it is written to a [`Shadow`] page at
+//! once, and EL2 maps that page read-only where the guest expects its device. Stores trap, and arrive at
+//! [`VirtioMmio::write`]; the [`Effect`] says what they ask of whoever walks the queues.
 //!
 //! What this module leaves out: the rings (`model`), the requests in them, and the memory that they are in.
 
@@ -123,8 +123,8 @@ impl VirtioMmio {
     /// Says what stands behind the device; a `configuration` of another kind says nothing. Returns whether the line
     /// changed.
     ///
-    /// What a driver has negotiated stays as it is until the next reset: a change that comes later shows in the capacity,
-    /// the state of the link or the size of the console alone, and the driver is told.
+    /// What a driver has negotiated stays as it is until the next reset: a change that comes later shows in the
+    /// capacity, the state of the link or the size of the console alone, and the driver is told.
     pub fn configure(&mut self, configuration: Configuration, shadow: &mut impl Shadow) -> bool {
         if configuration.kind() != self.kind {
             return false;

@@ -28,8 +28,8 @@ const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 /// Writes `system` in binary form.
 ///
 /// # Errors
-/// [`Damage::WrongLength`] if it would be longer than [`MANIFEST_SIZE_MAX`]; [`Damage::NotASystem`] if a list or a text in it
-/// is longer than any that is possible.
+/// [`Damage::WrongLength`] if it would be longer than [`MANIFEST_SIZE_MAX`]; [`Damage::NotASystem`] if a list or a text
+/// in it is longer than any that is possible.
 pub fn encode(system: &System) -> Result<Vec<u8>, Error<'static>> {
     let mut payload = Vec::new();
     system.write(&mut payload);

@@ -323,8 +323,8 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A name that a system gives to something. It may be anything until its rule has been checked, so `Debug` quotes it and
-/// shows what a console would act on as its number.
+/// A name that a system gives to something. It may be anything until its rule has been checked, so `Debug` quotes it
+/// and shows what a console would act on as its number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a>(pub &'a str);
 

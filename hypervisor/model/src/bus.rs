@@ -49,8 +49,8 @@ impl Recent {
         Self(Window { start: u64::MAX, last: 0, id: 0 })
     }
 
-    /// The device and the offset into its window, if `address` is in that window. As for [`Bus::find_again`], the caller has
-    /// checked that the access is aligned.
+    /// The device and the offset into its window, if `address` is in that window. As for [`Bus::find_again`], the
+    /// caller has checked that the access is aligned.
     #[inline(always)]
     #[must_use]
     pub const fn find(&self, address: GuestAddr) -> Option<(u16, u64)> {
@@ -90,7 +90,8 @@ impl<const N: usize> Bus<N> {
         self.windows.try_insert(place, Window { start: start.0, last, id }).map_err(|_| InsertError::Full)
     }
 
-    /// The device at `address` and the offset into its window, looked for in `recent` first, which then holds the window.
+    /// The device at `address` and the offset into its window, looked for in `recent` first, which then holds the
+    /// window.
     ///
     /// The caller has checked that the access is aligned to its width: since windows start and end at pages, one whose
     /// first byte is inside is wholly inside.

@@ -184,7 +184,8 @@ impl Console {
     pub fn log_line(&mut self, message: fmt::Arguments<'_>, sink: &mut impl Sink) {
         self.break_off(sink);
         put_prefix(OWN_NAME.as_bytes(), sink);
-        // The writer takes everything; an error could only come from a value's own Display, and the line then ends there.
+        // The writer takes everything; an error could only come from a value's own Display, and the line then ends
+        // there.
         let _ = fmt::Write::write_fmt(&mut OwnLines { sink }, message);
         put_newline(sink);
     }

@@ -110,15 +110,16 @@ pub fn decode(syndrome: &Syndrome) -> Exit {
     }
 }
 
-/// Whether `esr` is that of a data abort from EL0 or EL1: for the exit path, which looks for it before it decodes anything.
+/// Whether `esr` is that of a data abort from EL0 or EL1: for the exit path, which looks for it before it decodes
+/// anything.
 #[inline(always)]
 #[must_use]
 pub const fn is_data_abort(esr: u64) -> bool {
     esr as u32 >> 26 == class::DATA_ABORT as u32
 }
 
-/// Whether `esr`, that of a trapped WFI, WFE, WFIT or WFET, is that of a WFI or WFIT: for the exit path, which does without
-/// decoding.
+/// Whether `esr`, that of a trapped WFI, WFE, WFIT or WFET, is that of a WFI or WFIT: for the exit path, which does
+/// without decoding.
 #[inline(always)]
 #[must_use]
 pub const fn waits_for_interrupt(esr: u64) -> bool {

@@ -11,10 +11,10 @@
 //! | `window` | which pages of the request window are free? |
 //! | `block`, `network` | what does a chain of this kind of device ask for? |
 //!
-//! Both sides are guests, and neither is believed. A client's chain is copied once and the copy is checked (`virtqueue`);
-//! of a completion only its sequence number is used, to find what EL2 itself wrote down. So a hostile driver domain can
-//! give a client wrong data or none, which is in the nature of a back end, but cannot reach a byte outside the buffers
-//! that the client offered for that very request.
+//! Both sides are guests, and neither is believed. A client's chain is copied once and the copy is checked
+//! (`virtqueue`); of a completion only its sequence number is used, to find what EL2 itself wrote down. So a hostile
+//! driver domain can give a client wrong data or none, which is in the nature of a back end, but cannot reach a byte
+//! outside the buffers that the client offered for that very request.
 //!
 //! What this module leaves out: registers and interrupts lines (`devices::virtio_mmio`), and whose memory is whose
 //! (`bulkhead`).

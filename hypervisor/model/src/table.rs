@@ -5,9 +5,9 @@
 //! both; only the [`Attributes`] differ.
 //!
 //! Table memory is behind [`TableMemory`], so building runs on the host. Descriptors only ever change from invalid to
-//! valid, which needs no TLB maintenance and no break-before-make (Arm ARM D8, "Using break-before-make"), or back, once and
-//! for good ([`unmap_pages`]); the barriers and the TLB maintenance belong to `arch`. A virtual machine's map is fixed when
-//! it is built.
+//! valid, which needs no TLB maintenance and no break-before-make (Arm ARM D8, "Using break-before-make"), or back,
+//! once and for good ([`unmap_pages`]); the barriers and the TLB maintenance belong to `arch`. A virtual machine's map
+//! is fixed when it is built.
 
 mod attributes;
 
@@ -172,8 +172,8 @@ fn descend(memory: &impl TableMemory, root: PhysAddr, input: u64) -> (PhysAddr, 
     (table, LEVEL_LAST)
 }
 
-/// Whether a descriptor in a table at `level` maps a block or page. At level 3 one without [`TABLE_OR_PAGE`] is reserved,
-/// and faults.
+/// Whether a descriptor in a table at `level` maps a block or page. At level 3 one without [`TABLE_OR_PAGE`] is
+/// reserved, and faults.
 fn is_leaf(descriptor: u64, level: u8) -> bool {
     let kind = if level == LEVEL_LAST { VALID | TABLE_OR_PAGE } else { VALID };
     descriptor & (VALID | TABLE_OR_PAGE) == kind

@@ -10,9 +10,9 @@
 //! (New interrupts of the private bank need no mark: every flush looks there.)
 //! The caller sees to it that the core of each virtual CPU in there runs [`CpuInterface::flush`], by a physical
 //! interrupt if it is another core. The core of the virtual CPU that acts is treated no differently: its caller flushes
-//! before it returns to the guest. Between a change and the flush that its kick brings about there must be a barrier, as
-//! there is between any message and its doorbell: so a flush may read without order what others have changed, and fears
-//! only what they change meanwhile.
+//! before it returns to the guest. Between a change and the flush that its kick brings about there must be a barrier,
+//! as there is between any message and its doorbell: so a flush may read without order what others have changed, and
+//! fears only what they change meanwhile.
 //!
 //! An interrupt that a list register holds is *in flight*, and its bit in the word's `inflight` bitmap is taken with an
 //! atomic operation: so no interrupt is ever in two list registers. Every party publishes its own change first and

@@ -2,16 +2,17 @@
 //! used ring, and says when to interrupt the driver.
 //!
 //! Everything in the rings is the driver's claim, and the driver may change it at any moment. So each index and each
-//! descriptor is loaded once, checked, and used as it was loaded: what [`Virtqueue::pop`] gives is a private copy. The walk
-//! is bounded by [`SEGMENTS_MAX`], whatever the rings say.
+//! descriptor is loaded once, checked, and used as it was loaded: what [`Virtqueue::pop`] gives is a private copy. The
+//! walk is bounded by [`SEGMENTS_MAX`], whatever the rings say.
 //!
-//! A driver that breaks a rule gets a [`QueueError`], and its device then has to ask for a reset (DEVICE_NEEDS_RESET): the
-//! queue itself remembers no error. The rules that are kept more strictly than some other devices do: buffers to read come
-//! before buffers to write; a head is in flight once; `addr + len` does not wrap; INDIRECT needs its feature. More laxly:
-//! a chain of indirect descriptors may be longer than the queue, up to [`SEGMENTS_MAX`]; an empty buffer is no error.
+//! A driver that breaks a rule gets a [`QueueError`], and its device then has to ask for a reset (DEVICE_NEEDS_RESET):
+//! the queue itself remembers no error. The rules that are kept more strictly than some other devices do: buffers to
+//! read come before buffers to write; a head is in flight once; `addr + len` does not wrap; INDIRECT needs its feature.
+//! More laxly: a chain of indirect descriptors may be longer than the queue, up to [`SEGMENTS_MAX`]; an empty buffer is
+//! no error.
 //!
-//! What this module leaves out: registers (`devices`), what the bytes of a chain mean (the device), and whether its buffers
-//! lie in the guest's memory, which [`GuestMemory`] decides at each copy.
+//! What this module leaves out: registers (`devices`), what the bytes of a chain mean (the device), and whether its
+//! buffers lie in the guest's memory, which [`GuestMemory`] decides at each copy.
 
 mod chain;
 mod descriptor;
@@ -71,8 +72,8 @@ struct Table {
 const BATCH: usize = 8;
 
 impl Virtqueue {
-    /// A queue whose driver has just made it ready. A size that is no power of two or above [`QUEUE_SIZE_MAX`] makes a queue
-    /// that refuses every chain.
+    /// A queue whose driver has just made it ready. A size that is no power of two or above [`QUEUE_SIZE_MAX`] makes a
+    /// queue that refuses every chain.
     #[must_use]
     pub const fn new(layout: QueueLayout, features: Features) -> Self {
         let good = layout.size.is_power_of_two() && layout.size <= QUEUE_SIZE_MAX;
@@ -88,7 +89,8 @@ impl Virtqueue {
         }
     }
 
-    /// Takes the next available chain into `chain`. `Ok(false)`: there is none. The work is bounded by [`SEGMENTS_MAX`].
+    /// Takes the next available chain into `chain`. `Ok(false)`: there is none. The work is bounded by
+    /// [`SEGMENTS_MAX`].
     ///
     /// # Errors
     /// The rule that the driver broke. Nothing was taken, and `chain` is of no use.
@@ -99,8 +101,8 @@ impl Virtqueue {
             if self.next_available == self.seen_available {
                 return Ok(false);
             }
-            // The driver wrote the slots and their descriptors before the index that covers them (2.7.13.3); they must not
-            // be loaded before it either.
+            // The driver wrote the slots and their descriptors before the index that covers them (2.7.13.3); they must
+            // not be loaded before it either.
             fence(Ordering::Acquire);
         }
         let head = memory.load_u16(self.available_slot(self.next_available))?;
@@ -117,8 +119,8 @@ impl Virtqueue {
         Ok(true)
     }
 
-    /// Puts the last popped chain back, because there is no room for it now: the next pop gives it again. It works once for
-    /// each pop, and not for a chain that has been pushed.
+    /// Puts the last popped chain back, because there is no room for it now: the next pop gives it again. It works once
+    /// for each pop, and not for a chain that has been pushed.
     pub fn unpop(&mut self) {
         if let Some(head) = self.last_popped.take() {
             self.set_in_flight(head, false);
@@ -126,8 +128,8 @@ impl Virtqueue {
         }
     }
 
-    /// Puts back the chain with this head, as [`Virtqueue::unpop`] does, for several chains: the one that was popped last
-    /// comes first, and all that were popped after the first of them are put back.
+    /// Puts back the chain with this head, as [`Virtqueue::unpop`] does, for several chains: the one that was popped
+    /// last comes first, and all that were popped after the first of them are put back.
     pub fn put_back(&mut self, head: u16) {
         if self.is_in_flight(head) {
             self.last_popped = None;
@@ -153,8 +155,8 @@ impl Virtqueue {
         Ok(self.next_available != self.seen_available || self.available_index(memory)? != self.next_available)
     }
 
-    /// Gives the chain with this head back to the driver: the device has written the first `written` bytes of its writable
-    /// part, and no others.
+    /// Gives the chain with this head back to the driver: the device has written the first `written` bytes of its
+    /// writable part, and no others.
     ///
     /// # Errors
     /// [`QueueError::Memory`]; [`QueueError::NotInFlight`] if the device does not have the chain (nothing is written).
@@ -184,8 +186,8 @@ impl Virtqueue {
         self.next_used.wrapping_sub(self.told_used)
     }
 
-    /// Whether the driver wants an interrupt for what was pushed since the last call. Ask after each batch: with EVENT_IDX,
-    /// 2¹⁶ chains between two calls look like none.
+    /// Whether the driver wants an interrupt for what was pushed since the last call. Ask after each batch: with
+    /// EVENT_IDX, 2¹⁶ chains between two calls look like none.
     ///
     /// # Errors
     /// [`QueueError::Memory`].
@@ -196,8 +198,8 @@ impl Virtqueue {
             return Ok(false);
         }
         self.told_used = self.next_used;
-        // Store of the used index, then load of what the driver wants; the driver does the reverse. Without a full barrier
-        // both may miss the other's store, and nobody wakes (2.7.7.2).
+        // Store of the used index, then load of what the driver wants; the driver does the reverse. Without a full
+        // barrier both may miss the other's store, and nobody wakes (2.7.7.2).
         fence(Ordering::SeqCst);
         if self.features.event_index {
             // With EVENT_IDX the flags are ignored (2.7.7.2).
@@ -209,8 +211,8 @@ impl Virtqueue {
         Ok(memory.load_u16(self.layout.available)? & NO_INTERRUPT == 0)
     }
 
-    /// Asks the driver to notify of the next chain, and says whether one came meanwhile: then it may have seen no reason to
-    /// notify, and the device must look itself.
+    /// Asks the driver to notify of the next chain, and says whether one came meanwhile: then it may have seen no
+    /// reason to notify, and the device must look itself.
     ///
     /// # Errors
     /// [`QueueError::Memory`], [`QueueError::AvailableIndex`].
@@ -219,8 +221,8 @@ impl Virtqueue {
         self.notify_from(memory, self.next_available)
     }
 
-    /// As [`Virtqueue::enable_notifications`], for a device that has put chains back because it needs more than there are:
-    /// only what [`Virtqueue::pop`] has not seen counts.
+    /// As [`Virtqueue::enable_notifications`], for a device that has put chains back because it needs more than there
+    /// are: only what [`Virtqueue::pop`] has not seen counts.
     ///
     /// # Errors
     /// As for [`Virtqueue::enable_notifications`].
@@ -289,7 +291,8 @@ impl Virtqueue {
         result
     }
 
-    /// Follows a chain from descriptor `head` on, for at most `left` descriptors, of which it leaves what it did not need.
+    /// Follows a chain from descriptor `head` on, for at most `left` descriptors, of which it leaves what it did not
+    /// need.
     #[inline]
     fn walk_from(
         &self,
@@ -338,8 +341,8 @@ impl Virtqueue {
         Ok(Table { address, entries: entries as u16 })
     }
 
-    /// What turns an index into a slot. The size is a power of two wherever a slot is used: with none, no chain is in flight
-    /// and no index is in reach.
+    /// What turns an index into a slot. The size is a power of two wherever a slot is used: with none, no chain is in
+    /// flight and no index is in reach.
     #[inline]
     const fn mask(&self) -> u16 {
         self.layout.size.wrapping_sub(1)
@@ -419,8 +422,8 @@ const fn bit(head: u16) -> u64 {
     1 << (head & 63)
 }
 
-/// `address + bytes`. A ring that wraps around the address space is found out where it is used: each address is judged by
-/// [`GuestMemory`], on its own.
+/// `address + bytes`. A ring that wraps around the address space is found out where it is used: each address is judged
+/// by [`GuestMemory`], on its own.
 #[inline]
 const fn offset(address: GuestAddr, bytes: u64) -> GuestAddr {
     GuestAddr(address.0.wrapping_add(bytes))

@@ -6,8 +6,8 @@
 //! tested, on the development host.
 //!
 //! A model that is ready for use also implements [`Model`]: it says what it is called, where guests expect it and what
-//! its device-tree node looks like. `testkit` (a feature) plays the guest in its tests, and [`guest_map`] is the address
-//! map that all guests see.
+//! its device-tree node looks like. `testkit` (a feature) plays the guest in its tests, and [`guest_map`] is the
+//! address map that all guests see.
 //!
 //! What this crate leaves out: address decoding (the bus of `model`), interrupts (the vGIC of `model`), and placement
 //! (the manifest).
@@ -207,11 +207,12 @@ pub trait GuestMemory {
         Ok(())
     }
 
-    /// Where a device that moves data itself finds the `length` bytes at `address`: a physical address. Whoever hands it to a
-    /// device sees to it that the memory stays this guest's until that device is done.
+    /// Where a device that moves data itself finds the `length` bytes at `address`: a physical address. Whoever hands
+    /// it to a device sees to it that the memory stays this guest's until that device is done.
     ///
     /// # Errors
-    /// [`GuestFault::BadAddress`] unless the whole range lies in one memory region of this guest, where devices reach it.
+    /// [`GuestFault::BadAddress`] unless the whole range lies in one memory region of this guest, where devices reach
+    /// it.
     fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {
         let _ = (address, length);
         Err(GuestFault::BadAddress)
@@ -220,7 +221,8 @@ pub trait GuestMemory {
     /// Copies `length` bytes at `from` to `to` in `target`, the memory of this or another guest.
     ///
     /// # Errors
-    /// [`GuestFault::BadAddress`] unless each range lies in one memory region of its guest. Nothing outside them changes.
+    /// [`GuestFault::BadAddress`] unless each range lies in one memory region of its guest. Nothing outside them
+    /// changes.
     fn copy_to(&self, from: GuestAddr, target: &Self, to: GuestAddr, length: u32) -> Result<(), GuestFault>
     where
         Self: Sized,
@@ -265,8 +267,8 @@ pub trait Device: Send {
     /// A [`GuestFault`] makes the load end in a synchronous external abort.
     fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<u64, GuestFault>;
 
-    /// Answers a load as [`Device::read`] would, if it changes nothing and needs no [`Host`]; otherwise `None`. A shortcut:
-    /// the hypervisor asks here first, and neither prepares a `Host` nor samples the line.
+    /// Answers a load as [`Device::read`] would, if it changes nothing and needs no [`Host`]; otherwise `None`. A
+    /// shortcut: the hypervisor asks here first, and neither prepares a `Host` nor samples the line.
     #[inline]
     fn peek(&self, offset: u64, width: Width) -> Option<u64> {
         let _ = (offset, width);

@@ -3,8 +3,8 @@
 //! Every device states its own node, so a new device needs no change where device trees are written. The writer (on the
 //! host) adds what depends on the placement: the unit address, `reg`, `interrupts` and the phandles of clocks.
 //!
-//! What this module leaves out: the flattened form (the host's job) and the nodes that belong to no virtual device, such
-//! as CPUs, timer and interrupt controller.
+//! What this module leaves out: the flattened form (the host's job) and the nodes that belong to no virtual device,
+//! such as CPUs, timer and interrupt controller.
 
 use crate::Device;
 

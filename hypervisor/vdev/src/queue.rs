@@ -2,8 +2,8 @@
 
 use crate::GuestAddr;
 
-/// A split virtqueue (VIRTIO 1.2, 2.7), as its driver has set it up. Nothing is promised about the addresses; the register
-/// file has checked the size (a power of two, not above the maximum) and the alignment of the three parts.
+/// A split virtqueue (VIRTIO 1.2, 2.7), as its driver has set it up. Nothing is promised about the addresses; the
+/// register file has checked the size (a power of two, not above the maximum) and the alignment of the three parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLayout {
     /// How many descriptors it has (QueueNum).

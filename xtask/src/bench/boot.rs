@@ -1,8 +1,8 @@
-//! What Bulkhead takes from its first instruction to the guest's, without what every loader takes: clearing the guest's RAM
-//! and copying its images.
+//! What Bulkhead takes from its first instruction to the guest's, without what every loader takes: clearing the guest's
+//! RAM and copying its images.
 //!
-//! A guest can tell when it was started: that is where its virtual counter stood at zero. Two more starts, one with more RAM
-//! and one with a larger image, say what clearing and copying take for each byte, and that is taken off.
+//! A guest can tell when it was started: that is where its virtual counter stood at zero. Two more starts, one with
+//! more RAM and one with a larger image, say what clearing and copying take for each byte, and that is taken off.
 
 use super::{Figure, Figures, platforms::board};
 use crate::{

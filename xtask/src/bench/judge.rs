@@ -9,7 +9,8 @@ use std::fmt;
 
 /// How much dearer than before a row may be: room for a change that is worth it elsewhere.
 const SLACK: f64 = 1.02;
-/// What the coarsest counter cannot tell: two ticks of 16 instructions over a thousand rounds, and the digits that are kept.
+/// What the coarsest counter cannot tell: two ticks of 16 instructions over a thousand rounds, and the digits that are
+/// kept.
 const ROUNDING: f64 = 0.05;
 
 /// What there is to say about a row.

@@ -1,9 +1,10 @@
-//! Bulkhead's share of a Linux start: what Debian's kernel executes until it has run its first program, and what its exits
-//! cost beside that.
+//! Bulkhead's share of a Linux start: what Debian's kernel executes until it has run its first program, and what its
+//! exits cost beside that.
 //!
-//! The start is timed on the bare board, with the device tree that Bulkhead gives its guest, so that the kernel has the same
-//! to do. As a guest its exits are counted, by reason, and each counts what a row of the table says that one costs. Two times
-//! could not be compared so finely: a kernel that waits for its next tick hides what it has lost before.
+//! The start is timed on the bare board, with the device tree that Bulkhead gives its guest, so that the kernel has the
+//! same to do. As a guest its exits are counted, by reason, and each counts what a row of the table says that one
+//! costs. Two times could not be compared so finely: a kernel that waits for its next tick hides what it has lost
+//! before.
 
 use super::{
     Figure, Measured, Platform,
@@ -127,7 +128,8 @@ impl Exits {
         self.calls + self.reads + self.writes + self.interrupts + self.others
     }
 
-    /// What they cost, by the rows that measure one of each: a start's reads and writes of devices are those of its console.
+    /// What they cost, by the rows that measure one of each: a start's reads and writes of devices are those of its
+    /// console.
     fn cost(&self, measured: &Measured) -> Option<u64> {
         let above = |row| {
             let bulkhead = measured.average(Platform::Bulkhead, row)?;

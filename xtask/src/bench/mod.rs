@@ -1,5 +1,5 @@
-//! `bench`: measures what a guest pays for its hypervisor, compares it with what it has paid before and with what it may pay
-//! at most, and shows it beside a board without a hypervisor and beside another one.
+//! `bench`: measures what a guest pays for its hypervisor, compares it with what it has paid before and with what it
+//! may pay at most, and shows it beside a board without a hypervisor and beside another one.
 //!
 //! What Linux guests pay for their devices is measured apart, in `io`.
 //!
@@ -71,8 +71,8 @@ pub(crate) fn measure(workspace: &Workspace, cpu: &str, xen: Option<&Path>) -> a
 
 /// Measures until [`RUNS`] runs in a row have given the same figures.
 ///
-/// Instructions are the clock, but QEMU's own threads still end a core's turn early now and then, and an interrupt between
-/// two cores then comes some instructions sooner or later: such a run is said and not counted.
+/// Instructions are the clock, but QEMU's own threads still end a core's turn early now and then, and an interrupt
+/// between two cores then comes some instructions sooner or later: such a run is said and not counted.
 fn measure_alike(platforms: &platforms::Platforms, cpu: &str) -> anyhow::Result<Measured> {
     let mut measured = platforms.measure()?;
     let mut alike = 1;
@@ -98,8 +98,9 @@ fn measure_alike(platforms: &platforms::Platforms, cpu: &str) -> anyhow::Result<
     Ok(measured)
 }
 
-/// Measures on every model in [`CPUS`] and holds it against the limits and the kept figures: one test for each row. A row
-/// that has never met its limit is no failure as long as it gets no dearer; `cargo xtask bench` says that it is open.
+/// Measures on every model in [`CPUS`] and holds it against the limits and the kept figures: one test for each row. A
+/// row that has never met its limit is no failure as long as it gets no dearer; `cargo xtask bench` says that it is
+/// open.
 ///
 /// # Errors
 /// When something is wrong with this machine, or a run fails.

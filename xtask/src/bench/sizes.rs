@@ -28,8 +28,8 @@ pub(super) fn measure(workspace: &Workspace, figures: &mut Figures) -> anyhow::R
     {
         figures.insert(row, Figure::once(size));
     }
-    // From the first byte of the image to the last of BSS, heap and stacks. What is built beside it at boot is the virtual
-    // machines' own: their stage-2 tables.
+    // From the first byte of the image to the last of BSS, heap and stacks. What is built beside it at boot is the
+    // virtual machines' own: their stage-2 tables.
     let starts = file.segments().map(|segment| segment.address());
     let ends = file.segments().map(|segment| segment.address() + segment.size());
     let ram = ends.max().zip(starts.min()).map_or(0, |(end, start)| end - start);

@@ -2,7 +2,8 @@
 
 use super::{Finding, Measured, Platform, Rows, rows::Unit};
 
-/// Prints every row: what it takes on each platform, Bulkhead beside native and beside Xen, its limit, and what was found.
+/// Prints every row: what it takes on each platform, Bulkhead beside native and beside Xen, its limit, and what was
+/// found.
 pub(crate) fn print(cpu: &str, rows: &Rows, measured: &Measured, findings: &[Finding]) {
     let lines: Vec<[String; 8]> = std::iter::once(head(measured))
         .chain(rows.all().map(|row| {

@@ -1,7 +1,7 @@
 //! Debian's Xen as the peer: the measuring guest as its only domain, started by Xen itself ("dom0less").
 //!
-//! Xen finds its domains in the board's device tree (docs/misc/arm/device-tree/booting.txt in Xen's source): QEMU's own tree
-//! gets a node for the domain, and QEMU's loader puts the guest's image where that node says.
+//! Xen finds its domains in the board's device tree (docs/misc/arm/device-tree/booting.txt in Xen's source): QEMU's own
+//! tree gets a node for the domain, and QEMU's loader puts the guest's image where that node says.
 
 use super::platforms::reproducible;
 use crate::{qemu, workspace::Workspace};
@@ -17,8 +17,8 @@ const GUEST_KIB: u64 = 64 << 10;
 /// What Xen puts before each line of its first domain.
 const GUEST_PREFIX: &str = "(XEN) DOM1: ";
 
-/// One way to start Xen. Each has the setting that is fastest for it: a virtual CPU with a core of its own need not leave it
-/// in WFI, two on one core must.
+/// One way to start Xen. Each has the setting that is fastest for it: a virtual CPU with a core of its own need not
+/// leave it in WFI, two on one core must.
 struct Setting {
     name: &'static str,
     cores: u8,

@@ -1,4 +1,5 @@
-//! The program that measures a Linux guest's disk and network: built for Linux on arm64, with nothing that it needs at run time.
+//! The program that measures a Linux guest's disk and network: built for Linux on arm64, with nothing that it needs at
+//! run time.
 
 use super::root_file_system::{Entry, Node};
 use crate::{bare_metal::cargo, workspace::Workspace};

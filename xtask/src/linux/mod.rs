@@ -1,5 +1,5 @@
-//! What the Linux guests are made of: Debian's arm64 kernel and its modules, and a root file system of busybox and a few
-//! scripts, in an archive or on a partition.
+//! What the Linux guests are made of: Debian's arm64 kernel and its modules, and a root file system of busybox and a
+//! few scripts, in an archive or on a partition.
 
 pub(crate) mod initial_archive;
 pub(crate) mod io_bench;

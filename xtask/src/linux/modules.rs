@@ -11,20 +11,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a guest with devices loads, besides what these depend on. `crc32c_generic` is no dependency that a module names:
-/// ext4 asks for the algorithm `crc32c` by its name.
+/// What a guest with devices loads, besides what these depend on. `crc32c_generic` is no dependency that a module
+/// names: ext4 asks for the algorithm `crc32c` by its name.
 const WANTED: &[&str] =
     &["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtio_console", "virtio_rng"];
 /// More directories inside each other than a kernel package has.
 const DEPTH_MAX: u32 = 16;
 
-/// What ends a signed module (Linux: include/linux/module_signature.h). Before it stands a `struct module_signature` of 12
-/// bytes, whose last four are the size of the signature before that, big-endian.
+/// What ends a signed module (Linux: include/linux/module_signature.h). Before it stands a `struct module_signature` of
+/// 12 bytes, whose last four are the size of the signature before that, big-endian.
 const SIGNATURE_MARKER: &[u8] = b"~Module signature appended~\n";
 const SIGNATURE_HEADER_BYTES: usize = 12;
 
-/// `module` without its signature. Checking a dozen of them is most of what loading the modules takes an emulated guest,
-/// and Debian's kernel only notes that there is none.
+/// `module` without its signature. Checking a dozen of them is most of what loading the modules takes an emulated
+/// guest, and Debian's kernel only notes that there is none.
 pub(crate) fn without_signature(module: &[u8]) -> &[u8] {
     let stripped = || {
         let signed = module.strip_suffix(SIGNATURE_MARKER)?;
@@ -35,8 +35,8 @@ pub(crate) fn without_signature(module: &[u8]) -> &[u8] {
     stripped().unwrap_or(module)
 }
 
-/// The modules below `directory` in the order to load them, as pairs of name and file. A module that is not there counts
-/// as built into the kernel.
+/// The modules below `directory` in the order to load them, as pairs of name and file. A module that is not there
+/// counts as built into the kernel.
 ///
 /// # Errors
 /// When a file cannot be read or is no module, or modules depend on each other in a circle.

@@ -1,7 +1,7 @@
 //! The root partition of a Linux guest: an ext4 image with the root file system in it, made without the host's root.
 //!
-//! The image depends on the guest's name, the size and the files alone: identifiers come from the name, every time stamp
-//! is the same fixed second, and the host's users do not appear.
+//! The image depends on the guest's name, the size and the files alone: identifiers come from the name, every time
+//! stamp is the same fixed second, and the host's users do not appear.
 
 use super::root_file_system::{self, Entry, Node};
 use crate::{setup, workspace::Workspace};

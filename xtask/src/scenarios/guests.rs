@@ -6,7 +6,8 @@ use crate::{session::Outcome, system::Source, verdict};
 /// How often a guest must have reset itself beside its neighbour.
 const RESETS_MIN: usize = 10;
 
-/// The exits of a guest that raises interrupts beside those: it starts twice, sets its controller up, and prints some lines.
+/// The exits of a guest that raises interrupts beside those: it starts twice, sets its controller up, and prints some
+/// lines.
 const OTHER_EXITS_MAX: u64 = 4000;
 
 /// The exits of a guest that computes for three seconds: its output, and what Bulkhead itself does on its core.
@@ -96,8 +97,8 @@ pub(super) fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The guest says how often it has raised an interrupt; Bulkhead, how often its CPUs have come to EL2. An exit for the end of
-/// each would double that.
+/// The guest says how often it has raised an interrupt; Bulkhead, how often its CPUs have come to EL2. An exit for the
+/// end of each would double that.
 fn one_exit_each(source: &Source, outcome: &Outcome) -> Result<(), String> {
     every_guest_passes(source, outcome)?;
     let raised = number_after("[owner] raised ", outcome)?;
@@ -115,8 +116,8 @@ fn number_after(prefix: &str, outcome: &Outcome) -> Result<u64, String> {
     rest.and_then(|rest| rest.split(' ').next()?.parse().ok()).ok_or_else(|| format!("nobody has said `{prefix}`"))
 }
 
-/// A core is interrupted for an owner once in each of the owner's turns there, of which one that is off has none; and for
-/// Bulkhead's own deadlines.
+/// A core is interrupted for an owner once in each of the owner's turns there, of which one that is off has none; and
+/// for Bulkhead's own deadlines.
 fn neighbour_is_left_alone(source: &Source, outcome: &Outcome) -> Result<(), String> {
     every_guest_passes(source, outcome)?;
     let rounds = number_after("[attacker] rounds=", outcome)?;

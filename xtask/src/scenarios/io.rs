@@ -1,4 +1,5 @@
-//! Para-virtual devices, from their clients' side: kind ones and hostile ones, disks that fail, and what a request costs.
+//! Para-virtual devices, from their clients' side: kind ones and hostile ones, disks that fail, and what a request
+//! costs.
 
 use super::{Damage, Scenario, guests};
 use crate::{

@@ -12,8 +12,8 @@ use crate::{
 };
 use std::{path::Path, process::Command};
 
-/// The models of cores that Bulkhead promises to run on: without and with the virtualisation host extensions, with 8 and
-/// 16 bits of VMID, and everything that QEMU emulates.
+/// The models of cores that Bulkhead promises to run on: without and with the virtualisation host extensions, with 8
+/// and 16 bits of VMID, and everything that QEMU emulates.
 const CPUS: [&str; 6] = ["cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max"];
 
 pub(super) fn scenarios() -> Vec<Scenario> {

@@ -42,8 +42,8 @@ struct Scenario {
     damage: Damage,
     /// How long the run may take.
     limit_seconds: u64,
-    /// Where time is counted in instructions: how long one takes, as 2^n ns. A scenario that measures time does so, since
-    /// a busy host would otherwise look like a busy neighbour.
+    /// Where time is counted in instructions: how long one takes, as 2^n ns. A scenario that measures time does so,
+    /// since a busy host would otherwise look like a busy neighbour.
     icount: Option<u8>,
     /// Judges the run.
     verdict: fn(&Source, &Outcome) -> Result<(), String>,
@@ -60,8 +60,8 @@ enum Damage {
     Function(&'static str),
     /// The first of the two functions of Bulkhead's: it begins with a jump to the second.
     Jump(&'static str, &'static str),
-    /// Each of the system's disks: gives QEMU's name of what takes its place, if anything does. The second path is that of a
-    /// directory for files of one's own.
+    /// Each of the system's disks: gives QEMU's name of what takes its place, if anything does. The second path is that
+    /// of a directory for files of one's own.
     Disks(fn(&Path, &Path) -> anyhow::Result<Option<PathBuf>>),
 }
 

@@ -42,7 +42,8 @@ pub(crate) fn install(package: &str) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Whether apt-get is this machine's way to install programs, and this user may use it without being asked for a password.
+/// Whether apt-get is this machine's way to install programs, and this user may use it without being asked for a
+/// password.
 pub(crate) fn may_install() -> bool {
     exists("apt-get") && (is_root() || (exists("sudo") && succeeds(Command::new("sudo").args(["-n", "true"]))))
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 const PACKAGE: &str = "qemu-system-arm";
-/// From this version on, `-icount` shares its time fairly between cores that all run: earlier ones give each core slices of
-/// up to 100 ms, and what two cores do together cannot be measured.
+/// From this version on, `-icount` shares its time fairly between cores that all run: earlier ones give each core
+/// slices of up to 100 ms, and what two cores do together cannot be measured.
 pub(crate) const MEASURES: u32 = 9;
 /// The last Debian whose own QEMU is older than that; its backports have a newer one.
 const OLD_DEBIAN: u32 = 12;
@@ -87,8 +87,8 @@ fn major(text: &str) -> Option<u32> {
     version.split('.').next()?.parse().ok()
 }
 
-/// Installs a QEMU that can measure: the machine's own candidate if it is new enough, or else the one of Debian's backports.
-/// The machine's package sources stay as they are.
+/// Installs a QEMU that can measure: the machine's own candidate if it is new enough, or else the one of Debian's
+/// backports. The machine's package sources stay as they are.
 ///
 /// # Errors
 /// apt's own message, or a sentence that says why there is none.
@@ -116,8 +116,8 @@ fn from_backports(codename: &str, directory: &Path) -> anyhow::Result<()> {
     apt::privileged(&private.options, &["--target-release", &suite, "install", "--no-install-recommends", PACKAGE])
 }
 
-/// The machine's package sources and one more, for a single call of apt: lists, cache and the file that names the sources
-/// lie in a directory of our own.
+/// The machine's package sources and one more, for a single call of apt: lists, cache and the file that names the
+/// sources lie in a directory of our own.
 struct PrivateSources {
     options: Vec<String>,
 }

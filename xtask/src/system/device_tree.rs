@@ -1,8 +1,8 @@
 //! A guest's device tree: what it is told about itself.
 //!
 //! Devices describe their own nodes ([`vdev::DeviceNode`]); CPUs, timer, interrupt controller and PSCI are the same for
-//! every guest and described here, as QEMU's `virt` board does (Devicetree Specification 0.4; the bindings `arm,gic-v3`,
-//! `arm,armv8-timer`, `arm,psci`).
+//! every guest and described here, as QEMU's `virt` board does (Devicetree Specification 0.4; the bindings
+//! `arm,gic-v3`, `arm,armv8-timer`, `arm,psci`).
 
 mod driver_domain;
 mod physical;
@@ -61,7 +61,8 @@ const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 /// The first INTID of private peripheral interrupts (GICv3 specification IHI0069, 2.2).
 const PRIVATE_INTID: u32 = 16;
-/// The INTIDs that the timers of EL3 and of EL2 have on every board (Arm BSA DEN0094, 3.8.2); the binding wants them listed.
+/// The INTIDs that the timers of EL3 and of EL2 have on every board (Arm BSA DEN0094, 3.8.2); the binding wants them
+/// listed.
 const SECURE_TIMER_INTID: u32 = 29;
 const HYPERVISOR_TIMER_INTID: u32 = 26;
 

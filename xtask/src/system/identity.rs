@@ -16,8 +16,8 @@ const CLOCK: &str = "pl031";
 const SUBNET: &str = "10.0.2";
 const FIRST_HOST: usize = 101;
 
-/// The words for `vm`: its name, CPUs and memory; the size of its disk and whether its root is there; the address of its
-/// network card, its own, and that of the neighbour to talk to; whether it finds somebody to ask for an address, a
+/// The words for `vm`: its name, CPUs and memory; the size of its disk and whether its root is there; the address of
+/// its network card, its own, and that of the neighbour to talk to; whether it finds somebody to ask for an address, a
 /// console and a source of entropy. `guests/linux/init` says what each means.
 pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
     let mut words =

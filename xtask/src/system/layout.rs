@@ -17,8 +17,8 @@ pub(crate) fn place_initrd(ram: Span, kernel: &Kernel, size: u64) -> Result<Span
     fits(ram, span, "initrd")
 }
 
-/// Places a device tree of `size` bytes: at the start of RAM, where firmware and real-time kernels look for it, or after
-/// everything else where the kernel is in the way.
+/// Places a device tree of `size` bytes: at the start of RAM, where firmware and real-time kernels look for it, or
+/// after everything else where the kernel is in the way.
 ///
 /// # Errors
 /// The end of a sentence that starts with the device tree and its vm.

@@ -1,4 +1,5 @@
-//! Where a driver domain and what it serves go: memory that is the same for guest and board, and the channels at its end.
+//! Where a driver domain and what it serves go: memory that is the same for guest and board, and the channels at its
+//! end.
 //!
 //! ```text
 //! end of the board's RAM

@@ -1,7 +1,8 @@
 //! What is plugged into the board's real virtio slots, and so who drives it: whoever owns the slot.
 //!
 //! A disk or a card with an `owner` goes into the slots of that virtual machine. Everything else goes into those of the
-//! driver domain, the first one that owns some: the other disks, the card of the uplink, a console, a source of entropy.
+//! driver domain, the first one that owns some: the other disks, the card of the uplink, a console, a source of
+//! entropy.
 
 use super::{
     Problem, Source,

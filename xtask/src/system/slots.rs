@@ -27,7 +27,8 @@ impl Slots {
         Self { stated: Vec::new(), real: Vec::new(), next: 0 }
     }
 
-    /// Address and interrupt of the next free slot. Where there is none, the last one's: the rules refuse what overlaps.
+    /// Address and interrupt of the next free slot. Where there is none, the last one's: the rules refuse what
+    /// overlaps.
     pub(crate) fn next(&mut self) -> (u64, Option<u32>) {
         let is_real = |slot: u32, address: u64| {
             self.real.iter().any(|device| {

@@ -9,6 +9,9 @@ const LINES_WARNED: usize = 500;
 /// A source file of more lines is refused.
 const LINES_MAX: usize = 600;
 
+/// The columns that `rustfmt` keeps code to, which leaves comments as they are. Tables are as wide as they need be.
+const COLUMNS_MAX: usize = 120;
+
 /// Words that promise work instead of doing it. Written in two parts, so that this file may contain them.
 const PROMISES: &[(&str, &str)] = &[("TO", "DO"), ("FIX", "ME"), ("todo", "!("), ("unimplemented", "!(")];
 /// Places that only one person's machine has; in two parts, as above.
@@ -26,6 +29,9 @@ pub(super) fn check(name: &str, text: &str) -> Vec<Finding> {
                 let sentence = format!("`{first}{second}` promises work; do it, or write an issue");
                 find(index + 1, Severity::Refused, sentence);
             }
+        }
+        if name.ends_with(".rs") && is_wide_comment(line) {
+            find(index + 1, Severity::Refused, format!("a comment of more than {COLUMNS_MAX} columns; break the line"));
         }
         for (first, second) in HOST_PATHS {
             if line.contains(&format!("{first}{second}")) {
@@ -48,6 +54,13 @@ pub(super) fn check(name: &str, text: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether `line` is a comment, no row of a table, that is too wide.
+fn is_wide_comment(line: &str) -> bool {
+    let Some(words) = line.trim_start().strip_prefix("//") else { return false };
+    let words = words.trim_start_matches(['/', '!']).trim_start();
+    line.chars().count() > COLUMNS_MAX && !words.starts_with('|')
 }
 
 /// Whether `word` stands in `line` on its own: not as a part of a longer word.
@@ -125,6 +138,14 @@ mod tests {
     #[test]
     fn a_path_of_one_machine_is_refused() {
         assert_eq!(refused("README.md", &["cd /ho", "me/me/bulkhead"].concat()), [1]);
+    }
+
+    #[test]
+    fn a_comment_is_no_wider_than_code() {
+        let wide = "x".repeat(COLUMNS_MAX);
+        assert_eq!(refused("xtask/src/a.rs", &format!("fn f() {{}}\n    //! {wide}\n")), [2]);
+        assert!(refused("xtask/src/a.rs", &format!("//! | {wide} |\nlet a = \"{wide}\";\n")).is_empty());
+        assert!(refused("a.md", &wide).is_empty());
     }
 
     #[test]

@@ -20,8 +20,8 @@ fn sum(bytes: &[u8]) -> u16 {
     total as u16
 }
 
-/// Computes the checksum of `frame` from byte `start` on and puts it `offset` bytes from there, where the client left the
-/// sum of the pseudo-header. `false` where the frame has no such place; it is unchanged then.
+/// Computes the checksum of `frame` from byte `start` on and puts it `offset` bytes from there, where the client left
+/// the sum of the pseudo-header. `false` where the frame has no such place; it is unchanged then.
 #[must_use]
 pub fn complete(frame: &mut [u8], start: u16, offset: u16) -> bool {
     let Some(part) = frame.get_mut(usize::from(start)..) else { return false };

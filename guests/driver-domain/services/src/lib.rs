@@ -1,8 +1,8 @@
-//! What a driver domain decides: which sectors a client's request reaches, where a frame goes and whether it may, how the
-//! consoles of several clients share one.
+//! What a driver domain decides: which sectors a client's request reaches, where a frame goes and whether it may, how
+//! the consoles of several clients share one.
 //!
-//! What this crate leaves out: devices and memory. Time, sectors and frames are arguments, so all of it runs on the host
-//! under a test.
+//! What this crate leaves out: devices and memory. Time, sectors and frames are arguments, so all of it runs on the
+//! host under a test.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

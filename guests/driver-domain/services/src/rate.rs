@@ -16,8 +16,8 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket of `burst` tokens that fills with `rate` tokens a second, by a counter of `frequency` ticks a second
-    /// that says `now`.
+    /// A full bucket of `burst` tokens that fills with `rate` tokens a second, by a counter of `frequency` ticks a
+    /// second that says `now`.
     #[must_use]
     pub const fn new(rate: u64, burst: u64, frequency: u64, now: u64) -> Self {
         let capacity = burst.saturating_mul(frequency);

@@ -67,8 +67,8 @@ impl Slice {
         self.first
     }
 
-    /// Where on the disk the client's `bytes` bytes from `sector` on are. `None` where any of them is outside the slice,
-    /// where they are not whole sectors or none at all, and for a write to what is read-only.
+    /// Where on the disk the client's `bytes` bytes from `sector` on are. `None` where any of them is outside the
+    /// slice, where they are not whole sectors or none at all, and for a write to what is read-only.
     #[inline]
     #[must_use]
     pub const fn locate(&self, sector: u64, bytes: u64, access: Access) -> Option<u64> {

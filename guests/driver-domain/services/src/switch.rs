@@ -1,8 +1,8 @@
 //! The switch between the clients' network cards and the uplinks.
 //!
-//! A client's port has one address, which the manifest gives it, so there is nothing to learn about clients: a frame with
-//! another source address is dropped, and a client's frames are found by its address alone. What is learned is behind
-//! which uplink a station is. Frames never pass from one uplink to another, so uplinks cannot form a loop.
+//! A client's port has one address, which the manifest gives it, so there is nothing to learn about clients: a frame
+//! with another source address is dropped, and a client's frames are found by its address alone. What is learned is
+//! behind which uplink a station is. Frames never pass from one uplink to another, so uplinks cannot form a loop.
 //!
 //! What this module leaves out: the frames themselves. It says where one goes; the caller carries it there.
 
@@ -147,8 +147,8 @@ impl Switch {
         usize::from(a ^ b.rotate_left(3) ^ c)
     }
 
-    /// Where a frame of `length` bytes that begins with `header` and came in at `from` goes; nowhere if it is dropped, and
-    /// then it has been counted.
+    /// Where a frame of `length` bytes that begins with `header` and came in at `from` goes; nowhere if it is dropped,
+    /// and then it has been counted.
     #[must_use]
     pub fn route(&mut self, from: usize, header: &[u8], length: u32, now: u64) -> Ports {
         let Some(side) = self.ports.get(from).map(|port| port.side) else { return Ports(0) };

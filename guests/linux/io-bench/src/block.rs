@@ -1,4 +1,5 @@
-//! The disk, past the page cache: at random places in pieces of 4 KiB, and from one end to the other in pieces of 1 MiB.
+//! The disk, past the page cache: at random places in pieces of 4 KiB, and from one end to the other in pieces of 1
+//! MiB.
 
 use crate::{
     options::{Amount, repeat},

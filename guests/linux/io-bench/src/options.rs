@@ -101,8 +101,8 @@ pub enum Command {
     },
 }
 
-/// Reads the arguments: `serve PORT`, or any of `disk=FILE`, `server=ADDRESS:PORT`, `prefix=TEXT`, `stop` and `WORK=AMOUNT`.
-/// A prefix holds for the works after it.
+/// Reads the arguments: `serve PORT`, or any of `disk=FILE`, `server=ADDRESS:PORT`, `prefix=TEXT`, `stop` and
+/// `WORK=AMOUNT`. A prefix holds for the works after it.
 ///
 /// # Errors
 /// The argument that says nothing.

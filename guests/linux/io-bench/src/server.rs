@@ -1,5 +1,5 @@
-//! The other end of the network: one port for TCP and UDP. The first byte of a TCP connection says which service it wants;
-//! whatever comes over UDP goes back.
+//! The other end of the network: one port for TCP and UDP. The first byte of a TCP connection says which service it
+//! wants; whatever comes over UDP goes back.
 
 use crate::network;
 use std::{

@@ -111,8 +111,8 @@ enum Data {
     Granted(Granted),
 }
 
-/// A disk. Each request carries a tag of the owner's choice, which comes back when it has finished. Requests wait in the queue
-/// until [`Self::kick`].
+/// A disk. Each request carries a tag of the owner's choice, which comes back when it has finished. Requests wait in
+/// the queue until [`Self::kick`].
 pub struct Block<T> {
     queue: Queue,
     transport: Transport,
@@ -327,8 +327,8 @@ impl<T> Block<T> {
         }
     }
 
-    /// Resets the device in the middle of whatever is in flight, by one store to Status, as Linux does. It does nothing more
-    /// until it is brought up anew.
+    /// Resets the device in the middle of whatever is in flight, by one store to Status, as Linux does. It does nothing
+    /// more until it is brought up anew.
     pub fn reset(&mut self) {
         self.transport.set_status(virtio_drivers::transport::DeviceStatus::empty());
     }

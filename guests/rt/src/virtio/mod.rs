@@ -1,11 +1,11 @@
 //! Virtio devices behind virtio-mmio registers, driven by the `virtio-drivers` crate.
 //!
-//! That crate's calls that do not wait are `unsafe`, because the device goes on using the buffers after they return. The
-//! drivers here own those buffers, or take a [`Shared`](crate::shared::Shared) piece that no reference covers, and so
-//! offer the same without `unsafe`.
+//! That crate's calls that do not wait are `unsafe`, because the device goes on using the buffers after they return.
+//! The drivers here own those buffers, or take a [`Shared`](crate::shared::Shared) piece that no reference covers, and
+//! so offer the same without `unsafe`.
 //!
-//! Nothing here takes interrupts: a device's owner acknowledges them ([`Block::acknowledge_interrupt`] and its like) and
-//! polls.
+//! Nothing here takes interrupts: a device's owner acknowledges them ([`Block::acknowledge_interrupt`] and its like)
+//! and polls.
 
 mod block;
 mod console;

@@ -44,7 +44,8 @@ impl Network {
         let (Some(receive), Some(transmit)) = (buffers(), buffers()) else { return Err(Error::DmaError) };
         let mut card = Box::new(Self { driver, receive, transmit, free: u64::MAX, sent: [None; DEPTH] });
         for index in 0..DEPTH {
-            // SAFETY: a fresh queue gives its tokens in order (`begin_receive` checks that), so no buffer is posted twice.
+            // SAFETY: a fresh queue gives its tokens in order (`begin_receive` checks that), so no buffer is posted
+            // twice.
             unsafe { card.begin_receive(index)? };
         }
         Ok(card)
@@ -70,21 +71,21 @@ impl Network {
         let buffer = unsafe { &mut (*self.receive.as_ptr())[index] };
         // SAFETY: nobody touches the buffer until `receive` has its token back.
         let token = unsafe { self.driver.receive_begin(buffer)? };
-        // A queue gives the entry that was freed last first, so the token is the buffer's index. Were it not, buffer and
-        // token could not be matched again.
+        // A queue gives the entry that was freed last first, so the token is the buffer's index. Were it not, buffer
+        // and token could not be matched again.
         if usize::from(token) == index { Ok(()) } else { Err(Error::WrongToken) }
     }
 
-    /// Shows the next frame that has arrived to `handle`, and gives its buffer back to the device; `None` where there is
-    /// no frame.
+    /// Shows the next frame that has arrived to `handle`, and gives its buffer back to the device; `None` where there
+    /// is no frame.
     pub fn receive<R>(&mut self, handle: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         let token = self.driver.poll_receive()?;
         let index = usize::from(token);
         if index >= DEPTH {
             return None;
         }
-        // SAFETY: the device has given this buffer back: it was posted under this token, and `receive_complete` below fails
-        // unless that is the next used entry.
+        // SAFETY: the device has given this buffer back: it was posted under this token, and `receive_complete` below
+        // fails unless that is the next used entry.
         let buffer = unsafe { &mut (*self.receive.as_ptr())[index] };
         // SAFETY: the buffer is the one that was posted under this token.
         let (header, length) = unsafe { self.driver.receive_complete(token, buffer) }.ok()?;
@@ -101,8 +102,8 @@ impl Network {
         self.free.count_ones() as usize
     }
 
-    /// Sends the frame that `fill` puts at the start of the buffer it is given, as many bytes as it returns; `false` where
-    /// the queue is full, and then `fill` is not called.
+    /// Sends the frame that `fill` puts at the start of the buffer it is given, as many bytes as it returns; `false`
+    /// where the queue is full, and then `fill` is not called.
     pub fn send(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> bool {
         let index = self.free.trailing_zeros() as usize;
         if index >= DEPTH {

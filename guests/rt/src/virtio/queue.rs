@@ -1,7 +1,7 @@
 //! The driver's end of a split virtqueue in which every chain is one table of descriptors (VIRTIO 1.2, 2.7.5.3).
 //!
-//! `virtio-drivers` has a queue too, and makes a table of each request out of slices. What another guest has granted is no
-//! slice of this program's, and comes as a table already: here a table goes to the device as it is.
+//! `virtio-drivers` has a queue too, and makes a table of each request out of slices. What another guest has granted is
+//! no slice of this program's, and comes as a table already: here a table goes to the device as it is.
 //!
 //! What this module leaves out: what a chain means, and who owns its buffers.
 
@@ -143,7 +143,8 @@ impl Queue {
     /// Sets queue `number` up.
     ///
     /// # Errors
-    /// [`Error::AlreadyUsed`]; [`Error::InvalidParam`] for a queue that is too short; [`Error::DmaError`] without memory.
+    /// [`Error::AlreadyUsed`]; [`Error::InvalidParam`] for a queue that is too short; [`Error::DmaError`] without
+    /// memory.
     pub(super) fn new(transport: &mut Transport, number: u16, has_event_index: bool) -> Result<Self, Error> {
         if transport.queue_used(number) {
             return Err(Error::AlreadyUsed);
@@ -190,8 +191,8 @@ impl Queue {
         self.rings.used.flags.load(Ordering::Relaxed) & NO_NOTIFY == 0
     }
 
-    /// The number of the next chain that the device gives back: its claim. Where there is none, the device interrupts when
-    /// there is one again; so whoever sleeps with chains in flight looks until there is none.
+    /// The number of the next chain that the device gives back: its claim. Where there is none, the device interrupts
+    /// when there is one again; so whoever sleeps with chains in flight looks until there is none.
     #[inline]
     pub(super) fn next_used(&mut self) -> Option<usize> {
         loop {
@@ -203,7 +204,8 @@ impl Queue {
             if !self.has_event_index || self.event == self.used {
                 return None;
             }
-            // Once for all that came together. Then one more look: the device may have passed the index meanwhile (2.7.7.1).
+            // Once for all that came together. Then one more look: the device may have passed the index meanwhile
+            // (2.7.7.1).
             self.event = self.used;
             self.rings.used_event.store(self.event, Ordering::Relaxed);
             fence(Ordering::SeqCst);

@@ -103,8 +103,8 @@ impl Slot {
         Self { registers: self.registers, interrupt: self.interrupt, trigger: self.trigger }
     }
 
-    /// Lends the registers to a driver of `virtio-drivers`, to be brought up with [`Platform`](super::Platform) by its own
-    /// safe calls. The device is reset when the driver ends.
+    /// Lends the registers to a driver of `virtio-drivers`, to be brought up with [`Platform`](super::Platform) by its
+    /// own safe calls. The device is reset when the driver ends.
     ///
     /// # Errors
     /// [`Error::InvalidParam`] where there is no device that the crate knows.
@@ -119,9 +119,9 @@ impl Slot {
 
     fn open<'a>(&self) -> Result<MmioTransport<'a>, Error> {
         let header = NonNull::new(self.registers.start as *mut VirtIOHeader).ok_or(Error::InvalidParam)?;
-        // SAFETY: the device tree says that virtio-mmio registers of this size are here; they are outside RAM, so mapped
-        // as Device memory for good, and aligned. A driver begins with a reset, so were there two of them, the device would
-        // know the memory of the later one alone.
+        // SAFETY: the device tree says that virtio-mmio registers of this size are here; they are outside RAM, so
+        // mapped as Device memory for good, and aligned. A driver begins with a reset, so were there two of them, the
+        // device would know the memory of the later one alone.
         unsafe { MmioTransport::new(header, self.registers.size as usize) }.map_err(|_| Error::InvalidParam)
     }
 }

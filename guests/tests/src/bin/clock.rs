@@ -1,5 +1,5 @@
-//! The board's clock in the hands of a guest: each interrupt reaches the CPU that it is routed to, once, and nothing of one
-//! start reaches the next.
+//! The board's clock in the hands of a guest: each interrupt reaches the CPU that it is routed to, once, and nothing of
+//! one start reaches the next.
 //!
 //! Parameter: `raises=` (5000), how often the interrupt is raised for each CPU.
 #![no_std]

@@ -1,8 +1,8 @@
 //! Reads and writes every page that is not its own, and expects an abort for each.
 //!
-//! Parameters: `from=` (0) and `size=` (4 GiB) of the window, and `also=` the base of a second window of 16 MiB. Its own
-//! RAM and the windows of its own devices are left out. With `ready=1` it says first that it is a driver domain whose
-//! clients may start.
+//! Parameters: `from=` (0) and `size=` (4 GiB) of the window, and `also=` the base of a second window of 16 MiB. Its
+//! own RAM and the windows of its own devices are left out. With `ready=1` it says first that it is a driver domain
+//! whose clients may start.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]

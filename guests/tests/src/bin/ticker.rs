@@ -1,8 +1,8 @@
 //! The neighbour in all attack systems: it counts its own timer ticks on every CPU, and keeps a checksum of its memory.
 //!
-//! Parameters: `seconds=` (3) to count, `period=` (10000) microseconds between ticks, `share=` (98) percent of the ticks
-//! that must come on each CPU. A tick that comes later than the next is due stands for both, so lost time is lost ticks.
-//! An emulated board loses time also when its host is busy; a longer period forgives more of that.
+//! Parameters: `seconds=` (3) to count, `period=` (10000) microseconds between ticks, `share=` (98) percent of the
+//! ticks that must come on each CPU. A tick that comes later than the next is due stands for both, so lost time is lost
+//! ticks. An emulated board loses time also when its host is busy; a longer period forgives more of that.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]

@@ -66,7 +66,8 @@ impl Register {
 
 /// UARTPeriphID0 to 3, then UARTPCellID0 to 3 (DDI0183 3.3.15 to 3.3.22).
 ///
-/// Part 0x011, designer 0x41 (Arm), revision 3 (r1p5): Linux takes a PL011 for one with 32-byte FIFOs from revision 3 on.
+/// Part 0x011, designer 0x41 (Arm), revision 3 (r1p5): Linux takes a PL011 for one with 32-byte FIFOs from revision 3
+/// on.
 pub(super) const IDENTIFICATION: [u8; 8] = [0x11, 0x10, 0x34, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 
 bitflags! {

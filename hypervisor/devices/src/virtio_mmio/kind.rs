@@ -124,7 +124,8 @@ pub enum Configuration {
     Entropy,
 }
 
-/// The features of VIRTIO 1.2 that a device may offer, as bits of [`VirtioMmio::features`](super::VirtioMmio::features).
+/// The features of VIRTIO 1.2 that a device may offer, as bits of
+/// [`VirtioMmio::features`](super::VirtioMmio::features).
 pub mod feature {
     /// Descriptors may name tables of descriptors (VIRTIO 1.2, 6).
     pub const INDIRECT_DESC: u64 = 1 << 28;
@@ -250,7 +251,8 @@ impl Configuration {
                     segments_max,
                     0,
                     block_size,
-                    // A physical block is a logical one; whole segments are what costs least (`min_io_size`, in blocks).
+                    // A physical block is a logical one; whole segments are what costs least (`min_io_size`, in
+                    // blocks).
                     pair(0, (BLOCK_SEGMENT_SIZE >> block_size.trailing_zeros()) as u16),
                     0,
                     pair(0, queues),

@@ -1,5 +1,5 @@
-//! Physical devices: each lies apart from everything else and has one owner. Doorbells, and the memory of those who drive
-//! devices without an SMMU.
+//! Physical devices: each lies apart from everything else and has one owner. Doorbells, and the memory of those who
+//! drive devices without an SMMU.
 
 use super::{Check, VmChecker, broken, is_guest_span, is_size};
 use crate::{

@@ -166,8 +166,9 @@ impl MmioAccess {
     }
 }
 
-/// A load or store that a device model can answer, straight from the syndrome: a translation fault of the access itself,
-/// with a valid syndrome. Nearly every access to a device is one, so this is what the exit path looks for first.
+/// A load or store that a device model can answer, straight from the syndrome: a translation fault of the access
+/// itself, with a valid syndrome. Nearly every access to a device is one, so this is what the exit path looks for
+/// first.
 ///
 /// [`decode`](super::decode) tells the rest: why an access is none of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,8 +187,8 @@ impl DeviceAccess {
         if esr & Self::MASK == Self::VALUE { Some(Self(esr as u32)) } else { None }
     }
 
-    /// The access behind `esr`, if it is one that loads a word without extending its sign: what it loads is the register's
-    /// new value, upper half clear, whatever ISS.SF says.
+    /// The access behind `esr`, if it is one that loads a word without extending its sign: what it loads is the
+    /// register's new value, upper half clear, whatever ISS.SF says.
     #[inline(always)]
     #[must_use]
     pub const fn word_load_of(esr: u64) -> Option<Self> {
@@ -196,8 +197,8 @@ impl DeviceAccess {
         if esr & (Self::MASK | FORM) == Self::VALUE | 0b10 << 22 { Some(Self(esr as u32)) } else { None }
     }
 
-    /// The access behind `esr`, if it is a store to a page that may only be read: a permission fault. HPFAR_EL2 does not hold
-    /// its address.
+    /// The access behind `esr`, if it is a store to a page that may only be read: a permission fault. HPFAR_EL2 does
+    /// not hold its address.
     #[inline(always)]
     #[must_use]
     pub const fn permission_store_of(esr: u64) -> Option<Self> {

@@ -1,8 +1,8 @@
 //! What happened at a para-virtual device, in numbers: for each queue, and for the channel that they share.
 //!
 //! What is counted is what happens; what did *not* have to happen is the difference of two of these numbers. A
-//! notification is saved wherever one side finds more than one thing after being told once, so chains less kicks are the
-//! kicks that a client has saved, and likewise for doorbells and interrupts.
+//! notification is saved wherever one side finds more than one thing after being told once, so chains less kicks are
+//! the kicks that a client has saved, and likewise for doorbells and interrupts.
 
 use super::service::QUEUES_MAX;
 use crate::virtqueue::QueueError;

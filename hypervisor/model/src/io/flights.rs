@@ -75,8 +75,8 @@ const PLACE_BITS: u32 = 7;
 const _: () = assert!(FLIGHTS_MAX == 1 << PLACE_BITS, "a sequence number carries its place");
 
 impl Flights {
-    /// Nothing out; at most `depth` requests at a time, whether anybody still waits for them or not. `chains` says how many
-    /// chains can be kept that have how many segments at most, the shortest first.
+    /// Nothing out; at most `depth` requests at a time, whether anybody still waits for them or not. `chains` says how
+    /// many chains can be kept that have how many segments at most, the shortest first.
     pub fn new(depth: usize, chains: &[(usize, usize)]) -> Self {
         let none = Place { sequence: 0, flight: None };
         let mut pool = Vec::new();

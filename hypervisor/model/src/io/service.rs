@@ -1,8 +1,8 @@
 //! One para-virtual device between its client's queues and its channel.
 //!
 //! Work at one go is bounded: so many chains, so many bytes. What is left over is reported in
-//! [`Outcome::again`], and whoever called calls again. What a client asks for beyond that is done in its own time, whoever
-//! comes across it ([`Service::take_late`]).
+//! [`Outcome::again`], and whoever called calls again. What a client asks for beyond that is done in its own time,
+//! whoever comes across it ([`Service::take_late`]).
 
 mod granting;
 mod landing;
@@ -33,8 +33,8 @@ const DESCRIPTORS_MAX: u32 = 768;
 /// How many block requests are out at a time. Those that the client has forgotten count: however often it resets its
 /// device, it keeps no more of the disk busy, or of its memory granted.
 const BLOCK_DEPTH: usize = 30;
-/// The chains that are kept for them, and of how many segments: most requests have a few pages, and some a MiB of them. They
-/// fill 32 KiB.
+/// The chains that are kept for them, and of how many segments: most requests have a few pages, and some a MiB of them.
+/// They fill 32 KiB.
 const BLOCK_CHAINS: [(usize, usize); 3] = [(16, 10), (8, 34), (6, SEGMENTS_MAX)];
 /// The most segments of a chain of any other device.
 const OTHER_SEGMENTS_MAX: usize = 66;
@@ -65,7 +65,8 @@ pub enum ServiceKind {
 }
 
 impl ServiceKind {
-    /// The least size of a channel in bytes: its window has room for the largest request, which would else wait for ever.
+    /// The least size of a channel in bytes: its window has room for the largest request, which would else wait for
+    /// ever.
     #[must_use]
     pub const fn channel_size_min(self) -> u64 {
         let window = match self {
@@ -129,8 +130,8 @@ pub struct Service {
     kind: ServiceKind,
     channel: Channel,
     window: Window,
-    /// The most bytes of one console request: what the window has room for when it is empty, 64 pages at most. A console
-    /// has to take all that it is given.
+    /// The most bytes of one console request: what the window has room for when it is empty, 64 pages at most. A
+    /// console has to take all that it is given.
     text_size_max: u64,
     flights: Flights,
     /// Requests that are out with the client's own memory, which devices may write to.
@@ -248,16 +249,16 @@ impl Service {
         self.flights.orphan(None);
     }
 
-    /// The client, or the driver domain, has broken the protocol. The client's device needs a reset then; a driver domain's
-    /// claim is disregarded. Returns whether the driver domain wants its doorbell rung.
+    /// The client, or the driver domain, has broken the protocol. The client's device needs a reset then; a driver
+    /// domain's claim is disregarded. Returns whether the driver domain wants its doorbell rung.
     #[cold]
     pub fn breach(&mut self, breach: Broken, provider: &impl GuestMemory) -> bool {
         match breach {
             Broken::Client(error) => {
                 self.counters.refuse(error);
                 self.reset();
-                // What was posted before the client's mistake is out. A driver domain that does not hear of it would be blamed
-                // for keeping it.
+                // What was posted before the client's mistake is out. A driver domain that does not hear of it would be
+                // blamed for keeping it.
                 let doorbell = self.channel.publish(provider).unwrap_or(false);
                 add(&mut self.counters.doorbells, u64::from(doorbell));
                 doorbell
@@ -283,9 +284,9 @@ impl Service {
         self.conclude(outcome, wires)
     }
 
-    /// Whether the client has nothing to hear of but frames that it has sent, which it minds little: when it sends again it
-    /// looks by itself, and what it receives interrupts it for both. The driver domain calls soon after each frame, and
-    /// brings that about even if nothing comes.
+    /// Whether the client has nothing to hear of but frames that it has sent, which it minds little: when it sends
+    /// again it looks by itself, and what it receives interrupts it for both. The driver domain calls soon after each
+    /// frame, and brings that about even if nothing comes.
     fn may_tell_later(&mut self) -> bool {
         self.used == bit(TRANSMIT_QUEUE)
             && self.flights.is_any_out()
@@ -318,8 +319,8 @@ impl Service {
         Ok(outcome)
     }
 
-    /// After a call of the driver domain's: whether the client has to [`resume`](Service::resume), since there is more to do for
-    /// it than its driver domain should have to.
+    /// After a call of the driver domain's: whether the client has to [`resume`](Service::resume), since there is more
+    /// to do for it than its driver domain should have to.
     #[inline]
     pub fn take_late(&mut self) -> bool {
         // A plain load first: it is nearly always false.

@@ -36,8 +36,8 @@ impl Window {
         Self { free, words: pages.div_ceil(64) }
     }
 
-    /// Takes `count` pages in one run, at most 64. A run does not cross a multiple of 64 pages, which keeps the search to
-    /// one word at a time.
+    /// Takes `count` pages in one run, at most 64. A run does not cross a multiple of 64 pages, which keeps the search
+    /// to one word at a time.
     #[inline]
     pub fn take(&mut self, count: u16) -> Option<Run> {
         if count == 0 {
@@ -72,8 +72,8 @@ fn mask(count: u16) -> u64 {
     if count >= 64 { u64::MAX } else { !(u64::MAX << count) }
 }
 
-/// The bits of `word` from which on `count` bits are set, 1 to 64: each step doubles the length of run that a bit stands
-/// for.
+/// The bits of `word` from which on `count` bits are set, 1 to 64: each step doubles the length of run that a bit
+/// stands for.
 fn starts_of_runs(word: u64, count: u32) -> u64 {
     let mut starts = word;
     let mut length = 1;

@@ -6,8 +6,8 @@ use super::{LIST_REGISTERS_MAX, SPI_WORDS};
 /// What a flush has to look after beside the private interrupts that are pending, in one word, so that one load tells
 /// that there is nothing of the kind.
 ///
-/// Bits 11:0 are words whose interrupts wait for a free list register; bits 31:16 list registers that hold an SPI or ask
-/// for notice; what is between is below.
+/// Bits 11:0 are words whose interrupts wait for a free list register; bits 31:16 list registers that hold an SPI or
+/// ask for notice; what is between is below.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Detours(u32);
 

@@ -202,8 +202,8 @@ impl Vgic {
 
     fn write_bitmap(&self, word: Word<'_>, bitmap: Bitmap, value: u32) -> Kicks {
         let bank = word.bank;
-        // Who is to look again at what it holds; and interrupts whose holders or targets are to be told: in one place for
-        // those that are written seldom.
+        // Who is to look again at what it holds; and interrupts whose holders or targets are to be told: in one place
+        // for those that are written seldom.
         let (kicks, bits) = match bitmap {
             Bitmap::Group => {
                 let changed = bank.group.swap(value, SeqCst) ^ value;

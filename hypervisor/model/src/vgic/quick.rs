@@ -1,7 +1,7 @@
 //! Loads of the registers that running systems read, in as few instructions as there can be.
 //!
-//! What this answers it answers as [`Vgic::distributor_read`] and [`Vgic::redistributor_read`] do; what it does not answer
-//! is theirs. It calls nothing, so that the exit path can answer before it makes a stack frame.
+//! What this answers it answers as [`Vgic::distributor_read`] and [`Vgic::redistributor_read`] do; what it does not
+//! answer is theirs. It calls nothing, so that the exit path can answer before it makes a stack frame.
 
 use core::sync::atomic::Ordering::Relaxed;
 

@@ -61,8 +61,8 @@ impl CpuInterface {
         if self.unload_quick(vgic, vcpu, lrs) { (0, Kicks::NONE) } else { self.unload_at_length(vgic, vcpu, lrs) }
     }
 
-    /// As [`CpuInterface::unload_at_length`], for a virtual CPU that has ended its interrupts, if all were private ones.
-    /// Returns whether it was one; if not, what is at length does the rest.
+    /// As [`CpuInterface::unload_at_length`], for a virtual CPU that has ended its interrupts, if all were private
+    /// ones. Returns whether it was one; if not, what is at length does the rest.
     #[inline(always)]
     fn unload_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
         let Some(private) = vgic.own(vcpu) else { return false };
@@ -157,9 +157,10 @@ impl CpuInterface {
         self.held
     }
 
-    /// Empties the list registers of a virtual CPU that is turned off, and deactivates the physical interrupts that were
-    /// active on the guest's behalf. Interrupts that it has not acknowledged wait in the distributor, where it finds them
-    /// when it is turned on again. For a restart of the virtual machine, to be called before [`Vgic::reset`].
+    /// Empties the list registers of a virtual CPU that is turned off, and deactivates the physical interrupts that
+    /// were active on the guest's behalf. Interrupts that it has not acknowledged wait in the distributor, where it
+    /// finds them when it is turned on again. For a restart of the virtual machine, to be called before
+    /// [`Vgic::reset`].
     ///
     /// To be called on the virtual CPU's core. If it is not loaded, `lrs` is used for those physical interrupts alone.
     #[cold]

@@ -1,5 +1,5 @@
-//! The flushes that matter most: one private interrupt, such as an IPI or the timer, for a virtual CPU that has ended all
-//! others. Instructions are counted here (`xtask bench`).
+//! The flushes that matter most: one private interrupt, such as an IPI or the timer, for a virtual CPU that has ended
+//! all others. Instructions are counted here (`xtask bench`).
 //!
 //! What these functions do is what [`CpuInterface::flush`] and [`CpuInterface::inject_linked`] do at length; where they
 //! find more than they can do, they change nothing.
@@ -23,9 +23,9 @@ impl CpuInterface {
     /// Flushes, if it takes no more than to deliver one SGI or nothing at all. Returns whether it did; if it did not,
     /// [`CpuInterface::flush`] does. No other virtual CPU is to be told of this.
     ///
-    /// The order of its loads is of no concern: what others changed before their kick, it sees. Whoever takes the reason
-    /// away from an interrupt meanwhile looks at the latch first and at `inflight` second; as this does the reverse, the
-    /// interrupt is seen in one of them.
+    /// The order of its loads is of no concern: what others changed before their kick, it sees. Whoever takes the
+    /// reason away from an interrupt meanwhile looks at the latch first and at `inflight` second; as this does the
+    /// reverse, the interrupt is seen in one of them.
     #[inline(always)]
     #[must_use]
     pub fn flush_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
@@ -58,9 +58,9 @@ impl CpuInterface {
         true
     }
 
-    /// Flushes, if it takes no more than to deliver one edge-triggered SPI, as devices that EL2 presents raise, to a virtual
-    /// CPU that has ended all others. Returns whether it did; if it did not, [`CpuInterface::flush`] does. No other virtual CPU
-    /// is to be told of this.
+    /// Flushes, if it takes no more than to deliver one edge-triggered SPI, as devices that EL2 presents raise, to a
+    /// virtual CPU that has ended all others. Returns whether it did; if it did not, [`CpuInterface::flush`] does. No
+    /// other virtual CPU is to be told of this.
     #[inline(never)]
     #[must_use]
     pub fn flush_shared_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
@@ -120,7 +120,8 @@ impl CpuInterface {
         true
     }
 
-    /// Delivers the SPI `bits` of `word` to a virtual CPU without anything in flight but private interrupts that have ended.
+    /// Delivers the SPI `bits` of `word` to a virtual CPU without anything in flight but private interrupts that have
+    /// ended.
     #[inline(always)]
     fn deliver_alone(
         &mut self,
@@ -232,8 +233,8 @@ impl CpuInterface {
         if kicks.contains(vcpu) { kicks.without(vcpu) | self.flush_all(vgic, vcpu, lrs) } else { kicks }
     }
 
-    /// Lets go of the one interrupt in the list registers, if it has ended. Returns whether there is nothing but private
-    /// interrupts to look after.
+    /// Lets go of the one interrupt in the list registers, if it has ended. Returns whether there is nothing but
+    /// private interrupts to look after.
     #[inline(always)]
     fn forget_ended(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
         if self.detours.is_none() {
@@ -256,8 +257,8 @@ impl CpuInterface {
             && self.have_all_ended(lrs)
     }
 
-    /// A linked SPI that this virtual CPU is to have goes past the latch, if nothing is in its list registers; `is_held` says
-    /// that it was there itself, and is still in flight.
+    /// A linked SPI that this virtual CPU is to have goes past the latch, if nothing is in its list registers;
+    /// `is_held` says that it was there itself, and is still in flight.
     #[inline(always)]
     fn deliver_shared_quick(
         &mut self,

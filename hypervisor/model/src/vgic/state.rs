@@ -18,7 +18,8 @@ const EXISTING: u32 = mask(VCPUS_MAX as u32).wrapping_sub(1);
 
 /// ICC_SGI1R_EL1.IRM: to all but the sender.
 const ALL_BUT_SELF: u64 = 1 << 40;
-/// IRM, the affinity fields Aff1 to Aff3 and RS: the target list is not that of the virtual CPUs 0 to 15, if it is not zero.
+/// IRM, the affinity fields Aff1 to Aff3 and RS: the target list is not that of the virtual CPUs 0 to 15, if it is not
+/// zero.
 const SGI_ELSEWHERE: u64 = 0x00ff_f0ff_00ff_0000 | ALL_BUT_SELF;
 
 /// GICR_WAKER at power-on: ProcessorSleep and ChildrenAsleep.
@@ -184,8 +185,8 @@ impl Vgic {
         self.announce(word, raised & word.bank.enabled.load(SeqCst))
     }
 
-    /// The virtual CPU, below [`VCPUS_MAX`], that a write of `icc_sgi1r` to ICC_SGI1R_EL1 names, if it names one alone and
-    /// nothing else in the register is set. It need not exist.
+    /// The virtual CPU, below [`VCPUS_MAX`], that a write of `icc_sgi1r` to ICC_SGI1R_EL1 names, if it names one alone
+    /// and nothing else in the register is set. It need not exist.
     #[inline(always)]
     #[must_use]
     pub const fn sole_target(icc_sgi1r: u64) -> Option<usize> {
@@ -232,14 +233,15 @@ impl Vgic {
     fn send_private(&self, target: u32, bits: u32) -> bool {
         let Some(private) = self.own(target as usize) else { return false };
         let bank = &private.bank;
-        // If not, it is not for this one, or was announced by whoever made it pending, or will be by whoever unmasks it.
+        // If not, it is not for this one, or was announced by whoever made it pending, or will be by whoever unmasks
+        // it.
         bank.group.load(Relaxed) & bits != 0
             && bank.pending.fetch_or(bits, SeqCst) & bits == 0
             && bank.enabled.load(SeqCst) & bits != 0
     }
 
-    /// Whether the next flush of `vcpu` has an interrupt to deliver that no list register holds yet, those apart that it
-    /// has met before: one reason for a virtual CPU that waits for an interrupt to run. The other ones are in
+    /// Whether the next flush of `vcpu` has an interrupt to deliver that no list register holds yet, those apart that
+    /// it has met before: one reason for a virtual CPU that waits for an interrupt to run. The other ones are in
     /// [`CpuInterface::has_pending`](super::CpuInterface).
     ///
     /// It looks where the flush will look, at the private bank and the words that are ready: whoever makes an interrupt
@@ -266,7 +268,8 @@ impl Vgic {
         })
     }
 
-    /// Whether `intid`, if it becomes pending, is forwarded to `vcpu`: what a virtual CPU that waits for it can be woken by.
+    /// Whether `intid`, if it becomes pending, is forwarded to `vcpu`: what a virtual CPU that waits for it can be
+    /// woken by.
     #[must_use]
     pub fn is_forwarded(&self, vcpu: usize, intid: IntId) -> bool {
         self.word(vcpu, intid.word()).is_some_and(|word| {
@@ -313,7 +316,8 @@ impl Vgic {
         Some(Word { bank: &shared.bank, routes: Some(&shared.routes), home: vcpu, number })
     }
 
-    /// What a virtual CPU has for itself whose existence is not in question. As [`Vgic::private`], in fewer instructions.
+    /// What a virtual CPU has for itself whose existence is not in question. As [`Vgic::private`], in fewer
+    /// instructions.
     #[inline(always)]
     pub(super) fn own(&self, vcpu: usize) -> Option<&Private> {
         self.private.get(vcpu % VCPUS_MAX)

@@ -5,16 +5,16 @@ use alloc::boxed::Box;
 use alloc::vec;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
-/// The longest chain that is taken, in descriptors: 254 of data, a header and a status. A device tells its driver (for a
-/// block device, with `seg_max`). What a driver may not exceed anyway, the queue's size, does not bound it further: drivers
-/// with indirect tables disregard that rule when a queue is short, and a loop meets this bound as well as that.
+/// The longest chain that is taken, in descriptors: 254 of data, a header and a status. A device tells its driver (for
+/// a block device, with `seg_max`). What a driver may not exceed anyway, the queue's size, does not bound it further:
+/// drivers with indirect tables disregard that rule when a queue is short, and a loop meets this bound as well as that.
 pub const SEGMENTS_MAX: usize = 256;
 
 /// The most bytes a chain may have (VIRTIO 1.2, 2.7.5.2).
 const BYTES_MAX: u64 = 1 << 32;
 
-/// A buffer, or a piece of one. That it is the guest's own memory is still a claim; that it ends in the address space is
-/// not.
+/// A buffer, or a piece of one. That it is the guest's own memory is still a claim; that it ends in the address space
+/// is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Where it begins.
@@ -127,8 +127,8 @@ impl Chain {
     /// Copies from the readable part, from byte `offset` on, across buffers.
     ///
     /// # Errors
-    /// [`GuestFault::BadAddress`] if the readable part is too short (nothing is copied), or if a buffer is not in one region
-    /// of the guest's memory (what lies before it is copied).
+    /// [`GuestFault::BadAddress`] if the readable part is too short (nothing is copied), or if a buffer is not in one
+    /// region of the guest's memory (what lies before it is copied).
     pub fn read(&self, memory: &impl GuestMemory, offset: u64, buffer: &mut [u8]) -> Result<(), GuestFault> {
         let mut rest = buffer;
         for piece in within(self.readable(), self.extent.readable_bytes, offset, rest.len())? {
@@ -142,8 +142,8 @@ impl Chain {
     /// Copies `bytes` into the writable part, from its byte `offset` on, across buffers.
     ///
     /// # Errors
-    /// [`GuestFault::BadAddress`] if the writable part is too short (nothing is copied), or if a buffer is not in one region
-    /// of the guest's memory (what lies before it is copied).
+    /// [`GuestFault::BadAddress`] if the writable part is too short (nothing is copied), or if a buffer is not in one
+    /// region of the guest's memory (what lies before it is copied).
     pub fn write(&self, memory: &impl GuestMemory, offset: u64, bytes: &[u8]) -> Result<(), GuestFault> {
         let mut rest = bytes;
         for piece in within(self.writable(), self.writable_bytes(), offset, rest.len())? {
@@ -232,7 +232,8 @@ impl Extent {
     }
 }
 
-/// The pieces of `segments`, which have `total` bytes, that hold `length` bytes from `offset` on, if they all are there.
+/// The pieces of `segments`, which have `total` bytes, that hold `length` bytes from `offset` on, if they all are
+/// there.
 fn within(segments: &[Segment], total: u64, offset: u64, length: usize) -> Result<Pieces<'_>, GuestFault> {
     let left = length as u64;
     let end = offset.checked_add(left).ok_or(GuestFault::BadAddress)?;

@@ -147,8 +147,8 @@ impl World {
         self.describe(self.descriptors(), index, input.table(), flags, next);
     }
 
-    /// Whether the driver may move its index anywhere. An index that takes back what Bulkhead's device has seen already is
-    /// noticed later by it than by the reference, which looks each time.
+    /// Whether the driver may move its index anywhere. An index that takes back what Bulkhead's device has seen already
+    /// is noticed later by it than by the reference, which looks each time.
     fn is_drained(&self) -> bool {
         self.seen == self.their_queue.next_avail()
     }
@@ -243,8 +243,8 @@ impl World {
         }
     }
 
-    /// Both have taken the chain: it must be the same. The reference leaves out nothing but what lies behind an error, and
-    /// Bulkhead nothing but what is empty.
+    /// Both have taken the chain: it must be the same. The reference leaves out nothing but what lies behind an error,
+    /// and Bulkhead nothing but what is empty.
     fn compare_chains(&self, ours: &Chain, theirs: &[Descriptor]) {
         let bytes = ours.readable_bytes() + ours.writable_bytes();
         if bytes > u64::from(u32::MAX) {

@@ -1,9 +1,9 @@
 //! Instructions for a request or a frame, and exits.
 //!
-//! Under `-icount` time is the instructions of all cores, as long as one of them has something to do. That is so from the
-//! start of a request to its end where the disk is RAM in the driver domain, and for frames between two guests. A real disk
-//! makes all of them wait for the host, and QEMU then lets time jump to the next timer: there the disk is one that QEMU answers
-//! at once, and the median request counts, which no jump falls into.
+//! Under `-icount` time is the instructions of all cores, as long as one of them has something to do. That is so from
+//! the start of a request to its end where the disk is RAM in the driver domain, and for frames between two guests. A
+//! real disk makes all of them wait for the host, and QEMU then lets time jump to the next timer: there the disk is one
+//! that QEMU answers at once, and the median request counts, which no jump falls into.
 
 use super::{
     CPU, Effort,
@@ -156,8 +156,8 @@ fn requests(ram: &Hosted) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-/// The exits at one device, for each of `rounds`. What the kernel asks of a disk when it finds it is in them, as in every
-/// start, and is little beside the rest.
+/// The exits at one device, for each of `rounds`. What the kernel asks of a disk when it finds it is in them, as in
+/// every start, and is little beside the rest.
 fn exits(devices: &Devices, disk: usize, rounds: u64) -> anyhow::Result<Figure> {
     let device = devices.get(&(CLIENT.to_owned(), disk)).context("Bulkhead has not said what happened at a disk")?;
     Ok(Figure { rounds, total: device.exits(), empty: 0 })

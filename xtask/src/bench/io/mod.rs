@@ -1,11 +1,11 @@
 //! `bench io`: what a Linux guest gets out of its disk and its network card.
 //!
-//! Two ways of measuring, because one cannot say everything. [`counted`] takes instructions as the clock and disks and
-//! neighbours within the machine: it repeats, and guards against regressions. [`throughput`] takes the host's clock, a file
-//! and the host's network, and compares with the same kernel on the bare board, run by run.
+//! Two ways of measuring, because one cannot say everything. [`mod@counted`] takes instructions as the clock and disks
+//! and neighbours within the machine: it repeats, and guards against regressions. [`mod@throughput`] takes the host's
+//! clock, a file and the host's network, and compares with the same kernel on the bare board, run by run.
 //!
-//! Reading order: `works` (what is compared, and what others reached), `starts` (how a guest with the program is started),
-//! then the two, then `page`.
+//! Reading order: `works` (what is compared, and what others reached), `starts` (how a guest with the program is
+//! started), then the two, then `page`.
 
 mod counted;
 mod page;
@@ -59,7 +59,7 @@ pub(crate) fn rows(all: &Rows, effort: Effort) -> Rows {
 /// Counts once and judges: one test for each row, as [`super::check`] does.
 ///
 /// # Errors
-/// As [`counted`].
+/// As [`fn@counted`].
 pub(super) fn check(workspace: &Workspace, rows: &Rows, budgets: &Budgets) -> anyhow::Result<Tally> {
     let rows = self::rows(rows, Effort::Once);
     let measured = counted(workspace, Effort::Once)?;

@@ -69,7 +69,8 @@ impl Hosted {
     }
 }
 
-/// The same guest on the bare board, with the same devices in its first slots. Instructions are the clock where `icount` says so.
+/// The same guest on the bare board, with the same devices in its first slots. Instructions are the clock where
+/// `icount` says so.
 ///
 /// # Errors
 /// When the guest's images cannot be had.

@@ -1,5 +1,5 @@
-//! Requests and megabytes a second, with the host's clock: under Bulkhead and on the bare board by turns, so that whatever else
-//! this machine does falls on both. The middle of each work's ratios counts.
+//! Requests and megabytes a second, with the host's clock: under Bulkhead and on the bare board by turns, so that
+//! whatever else this machine does falls on both. The middle of each work's ratios counts.
 
 use super::{
     starts::{self, Hosted, Reports},

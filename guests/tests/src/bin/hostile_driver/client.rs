@@ -1,5 +1,5 @@
-//! The client: asks for something of every device all the time, gives up and begins anew where nothing comes, and watches
-//! its memory.
+//! The client: asks for something of every device all the time, gives up and begins anew where nothing comes, and
+//! watches its memory.
 
 use crate::lane::{DATA_BYTES, Lane, SLOTS};
 use crate::protocol::{Attack, COMMAND, Harm, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, State, pattern};

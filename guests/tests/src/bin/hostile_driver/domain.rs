@@ -117,8 +117,8 @@ impl Domain {
         }
     }
 
-    /// Shows that it lives: a count, and that it may be waiting for a device, so that only what takes as long as a request may
-    /// be out is taken for silence.
+    /// Shows that it lives: a count, and that it may be waiting for a device, so that only what takes as long as a
+    /// request may be out is taken for silence.
     pub(crate) fn live(&mut self) {
         if !self.is_heart_still {
             self.beats = self.beats.wrapping_add(1);

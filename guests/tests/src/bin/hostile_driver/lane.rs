@@ -1,4 +1,5 @@
-//! One queue of the client, with a copy of what its memory must hold: only a buffer that is out may change, and only once.
+//! One queue of the client, with a copy of what its memory must hold: only a buffer that is out may change, and only
+//! once.
 
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{Device, Kind};

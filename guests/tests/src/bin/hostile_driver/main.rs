@@ -1,8 +1,8 @@
-//! A driver domain that does what no driver domain should, and the client that it serves: whatever it does, the client sees
-//! errors, wrong data or silence at worst, and not a byte outside the buffers of its own requests changes.
+//! A driver domain that does what no driver domain should, and the client that it serves: whatever it does, the client
+//! sees errors, wrong data or silence at worst, and not a byte outside the buffers of its own requests changes.
 //!
-//! One program for both, since the client decides what comes next: its memory outlives a driver domain that is started anew.
-//! `role=driver` (the default) or `role=client`.
+//! One program for both, since the client decides what comes next: its memory outlives a driver domain that is started
+//! anew. `role=driver` (the default) or `role=client`.
 //!
 //! | module | its one question |
 //! | --- | --- |

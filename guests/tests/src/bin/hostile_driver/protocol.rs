@@ -1,4 +1,5 @@
-//! What client and driver domain agree on: a disk whose contents both know, and sectors of it with a meaning of their own.
+//! What client and driver domain agree on: a disk whose contents both know, and sectors of it with a meaning of their
+//! own.
 
 /// The disk's size in sectors.
 pub(crate) const SECTORS: u64 = 128;

@@ -1,10 +1,10 @@
 //! No attack but its victim: how much of its core's time a CPU gets that only computes.
 //!
-//! Parameters: `stolen=` (2), how much of the time in which it runs may go to others in small pieces, in percent; `share=`
-//! (0), the least that it must get of all time, in percent.
+//! Parameters: `stolen=` (2), how much of the time in which it runs may go to others in small pieces, in percent;
+//! `share=` (0), the least that it must get of all time, in percent.
 //!
-//! A long gap is a turn that somebody else had, a neighbour on the core or a program on the emulator's host. Small ones are
-//! interrupts that it did not ask for.
+//! A long gap is a turn that somebody else had, a neighbour on the core or a program on the emulator's host. Small ones
+//! are interrupts that it did not ask for.
 
 use rt::{cpu, ensure, machine, println, report, timer};
 

@@ -1,6 +1,6 @@
-//! Random operations from all CPUs at once, which a seed replays as far as the CPUs' interleaving lets it: device registers,
-//! SGIs, interrupts acknowledged and ended in any order, CPUs turned on and off, calls, waits, timers, system registers, and a
-//! console that is written to without regard for lines.
+//! Random operations from all CPUs at once, which a seed replays as far as the CPUs' interleaving lets it: device
+//! registers, SGIs, interrupts acknowledged and ended in any order, CPUs turned on and off, calls, waits, timers,
+//! system registers, and a console that is written to without regard for lines.
 //!
 //! CPU 0 never waits and is never turned off; at the end it must find everything in working order.
 
@@ -256,8 +256,8 @@ fn work(index: usize) {
     }
 }
 
-/// WFI, a suspend, or a moment with interrupts let in. The machine's interrupts are in disorder, so that only CPU 0 may end
-/// it.
+/// WFI, a suspend, or a moment with interrupts let in. The machine's interrupts are in disorder, so that only CPU 0 may
+/// end it.
 fn wait(random: &mut Random) {
     gic::init_cpu();
     [DOORBELL, timer::VIRTUAL_TIMER].into_iter().for_each(gic::enable);

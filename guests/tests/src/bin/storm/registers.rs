@@ -1,9 +1,9 @@
-//! Every encoding of system registers and system instructions, on a core that two machines share: one reads them all again and again, the
-//! other writes them all. What the reader sees change is what leaks.
+//! Every encoding of system registers and system instructions, on a core that two machines share: one reads them all
+//! again and again, the other writes them all. What the reader sees change is what leaks.
 //!
 //! CPU 1 runs machine code with its MMU off, so that no register it writes can lead it astray; CPU 0 looks at what it
-//! leaves in memory. Parameters: `role=` `write` or `watch`; the watcher writes all registers once, and then must find what
-//! it wrote. `sweeps=` (5) through all registers; the writer should make more, so that it is there to the end.
+//! leaves in memory. Parameters: `role=` `write` or `watch`; the watcher writes all registers once, and then must find
+//! what it wrote. `sweeps=` (5) through all registers; the writer should make more, so that it is there to the end.
 
 use crate::assembler::{
     DSB, ERET, Encoding, ISB, NOP, add, add_pages, add_register, branch, load_vector_next, mov, movk, movz, mrs, msr,
@@ -39,8 +39,8 @@ const SPARED: [Encoding; 6] = [
 /// Reading acknowledges an interrupt: ICC_IAR0_EL1, ICC_IAR1_EL1.
 const UNREAD: [Encoding; 2] = [Encoding(3, 0, 12, 8, 0), Encoding(3, 0, 12, 12, 0)];
 
-/// What changes by itself, or by the machine code's own doing: counters, timers, random numbers, flags, the registers of
-/// exceptions, and what says that an interrupt is pending.
+/// What changes by itself, or by the machine code's own doing: counters, timers, random numbers, flags, the registers
+/// of exceptions, and what says that an interrupt is pending.
 fn changes_by_itself(register: Encoding) -> bool {
     matches!(
         register,

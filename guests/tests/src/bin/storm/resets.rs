@@ -1,8 +1,8 @@
-//! Resets itself soon after each start, while its other CPUs write to memory and its interrupt controller is in disorder.
-//! Nothing of that may be left at the next start, and the neighbours on its cores keep their share.
+//! Resets itself soon after each start, while its other CPUs write to memory and its interrupt controller is in
+//! disorder. Nothing of that may be left at the next start, and the neighbours on its cores keep their share.
 //!
-//! Parameters: `until=` (5), in seconds since the board started, since nothing of the guest survives a reset; `look=0` to
-//! reset itself at once, and do nothing else.
+//! Parameters: `until=` (5), in seconds since the board started, since nothing of the guest survives a reset; `look=0`
+//! to reset itself at once, and do nothing else.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use rt::gic::{self, Target, Trigger, offset};

@@ -51,8 +51,8 @@ impl Field {
         Some(Self { devices: device::all(), rings: Ring::claim()? })
     }
 
-    /// Attacks every queue of every device, with the device live and the queue in good order, and sees each time that the
-    /// device works afterwards and that nothing else was touched.
+    /// Attacks every queue of every device, with the device live and the queue in good order, and sees each time that
+    /// the device works afterwards and that nothing else was touched.
     pub(crate) fn each(&mut self, mut attack: impl FnMut(&mut Target<'_>) -> Outcome) -> Outcome {
         self.each_raw(|target| {
             target.start()?;

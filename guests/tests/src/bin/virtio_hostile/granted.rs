@@ -1,5 +1,5 @@
-//! Large requests: between a client's memory and a real disk nobody copies them, so that whatever is let through here, a
-//! device does to the board's memory.
+//! Large requests: between a client's memory and a real disk nobody copies them, so that whatever is let through here,
+//! a device does to the board's memory.
 
 use crate::attack::{Fate, Field, Target, boundary, write_block_header};
 use crate::registers::outside;

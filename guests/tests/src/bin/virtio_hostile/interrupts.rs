@@ -1,4 +1,5 @@
-//! A device's interrupt, and a driver that treats it as none should: its device stays silent, or its own CPU is kept busy.
+//! A device's interrupt, and a driver that treats it as none should: its device stays silent, or its own CPU is kept
+//! busy.
 
 use crate::attack::{Field, Target};
 use crate::registers::in_order;

@@ -1,5 +1,5 @@
-//! A client of para-virtual devices that does what no driver should: whatever it puts into registers and rings, it harms
-//! itself alone, and its devices work again after a reset.
+//! A client of para-virtual devices that does what no driver should: whatever it puts into registers and rings, it
+//! harms itself alone, and its devices work again after a reset.
 //!
 //! The tests have the numbers of the cases in their order: queues that there are not, sizes, places, loops, indices,
 //! lengths, resets, features, notifications, requests, accesses, interrupts. Each is made against every queue of every

@@ -2,7 +2,8 @@
 //! and nobody copies it.
 //!
 //! From the moment at which a grant is posted until it lands, a device may write to the client's memory. So the client
-//! gets nothing back in between ([`Service::has_grants`]): neither by a reset of its device, nor by a restart of its own.
+//! gets nothing back in between ([`Service::has_grants`]): neither by a reset of its device, nor by a restart of its
+//! own.
 
 use super::super::block;
 use super::super::flights::Flight;
@@ -13,9 +14,9 @@ use abi::io::{self, Operation, SEGMENT_NEXT, SEGMENT_SIZE, SEGMENT_WRITE, WINDOW
 use arrayvec::ArrayVec;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
-/// From this length on, a request is granted rather than copied, in bytes. A grant costs about as many instructions as two
-/// copied pages, EL2's and the driver domain's; what is more, a client that resets its device waits for the grants that are
-/// out, so it should be rare for what is done a thousand times a second.
+/// From this length on, a request is granted rather than copied, in bytes. A grant costs about as many instructions as
+/// two copied pages, EL2's and the driver domain's; what is more, a client that resets its device waits for the grants
+/// that are out, so it should be rare for what is done a thousand times a second.
 pub const GRANT_SIZE_MIN: u32 = 16 << 10;
 
 /// The largest segment of a block request where it is granted, in bytes.
@@ -32,8 +33,8 @@ impl Service {
         self.grants_out != 0
     }
 
-    /// The most segments of a block request, and the most bytes of each. No request that keeps to both is longer than it may
-    /// be: drivers know of no other limit.
+    /// The most segments of a block request, and the most bytes of each. No request that keeps to both is longer than
+    /// it may be: drivers know of no other limit.
     pub const fn segment_limits(&self) -> (u32, u32) {
         if self.disk.takes_grants() {
             (io::SEGMENTS_MAX as u32, GRANTED_SEGMENT_SIZE_MAX)
@@ -53,8 +54,8 @@ impl Service {
         length >= GRANT_SIZE_MIN && matches!(operation, Operation::Read | Operation::Write) && self.disk.takes_grants()
     }
 
-    /// Writes the list of the memory that `flight` is about, whose chain is in `place`, into the window, and gives its length.
-    /// Every piece is the client's own, and what lies side by side becomes one.
+    /// Writes the list of the memory that `flight` is about, whose chain is in `place`, into the window, and gives its
+    /// length. Every piece is the client's own, and what lies side by side becomes one.
     #[inline(never)]
     pub(super) fn grant<M: GuestMemory>(
         &mut self,

@@ -60,11 +60,11 @@ impl Service {
 
     /// The driver domain is ready. What was out when its predecessor died is posted again, by and by, as it calls
     /// [`Service::complete`] or the client notifies: in the order in which it first went out, and before anything else.
-    /// Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and characters that
-    /// may have been sent are not sent again.
+    /// Reading and writing are idempotent, so nobody can tell whether a request was done twice; frames and characters
+    /// that may have been sent are not sent again.
     ///
-    /// A channel that it has not attached it does not serve in this life: then all that is as in [`Service::abandon`]. Returns,
-    /// as that does, whether the client has to [`resume`](Service::resume).
+    /// A channel that it has not attached it does not serve in this life: then all that is as in [`Service::abandon`].
+    /// Returns, as that does, whether the client has to [`resume`](Service::resume).
     #[must_use]
     pub fn serve_again(&mut self) -> bool {
         if self.provider != Provider::Away {
@@ -81,8 +81,8 @@ impl Service {
     }
 
     /// The driver domain does not come back. What is out, and what comes, fails from now on: I/O errors from a disk, no
-    /// random numbers, frames and characters dropped. Returns whether something is to fail now, for which the client has
-    /// to [`resume`](Service::resume): its own time is it, however often it asks for more.
+    /// random numbers, frames and characters dropped. Returns whether something is to fail now, for which the client
+    /// has to [`resume`](Service::resume): its own time is it, however often it asks for more.
     #[must_use]
     pub fn abandon(&mut self) -> bool {
         self.provider = Provider::Gone;
@@ -95,8 +95,8 @@ impl Service {
     }
 
     /// The watch looks. Gives the driver domain's heartbeat word, and in how many looks in a row the same request was
-    /// the oldest that is out: of a disk or a source of random numbers, whose clients wait. Queues that wait although nothing
-    /// is out count as one request. A channel that the driver domain
+    /// the oldest that is out: of a disk or a source of random numbers, whose clients wait. Queues that wait although
+    /// nothing is out count as one request. A channel that the driver domain
     /// does not serve is not held against it.
     pub fn look(&mut self, provider: &impl GuestMemory) -> Sight {
         let is_served = !matches!(self.provider, Provider::Absent | Provider::Gone);

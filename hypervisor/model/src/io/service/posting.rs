@@ -225,8 +225,8 @@ impl Service {
         Ok(if order.waiter == Waiter::Nobody { Next::GiveBack(0) } else { Next::Post })
     }
 
-    /// Prepares the window for a request whose chain is in `place`, with `skip` bytes of header before what goes out. Gives the
-    /// number of segments that were granted, 0 for none.
+    /// Prepares the window for a request whose chain is in `place`, with `skip` bytes of header before what goes out.
+    /// Gives the number of segments that were granted, 0 for none.
     #[inline]
     pub(super) fn lay_out<M: GuestMemory>(
         &mut self,
