@@ -20,12 +20,16 @@ impl Workspace {
     pub(crate) fn find() -> anyhow::Result<Self> {
         // Cargo sets the variable for `cargo xtask`; a copied xtask binary falls back to the current directory.
         let start = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
-        let metadata = MetadataCommand::new()
-            .current_dir(start)
-            .no_deps()
-            .exec()
-            .context("cargo cannot read the workspace; fix the Cargo.toml it names")?;
-        let root = metadata.workspace_root.clone().into_std_path_buf();
+        let metadata_in = |directory: PathBuf| {
+            MetadataCommand::new()
+                .current_dir(directory)
+                .no_deps()
+                .exec()
+                .context("cargo cannot read the workspace; fix the Cargo.toml it names")
+        };
+        let root = metadata_in(start)?.workspace_root.into_std_path_buf();
+        // Elsewhere than at the root, cargo takes the package of that directory for the workspace's default.
+        let metadata = metadata_in(root.clone())?;
         let target = metadata.target_directory.clone().into_std_path_buf();
         Ok(Self { metadata, root, target })
     }
