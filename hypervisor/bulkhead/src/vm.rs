@@ -301,7 +301,7 @@ impl Vm {
             counter_offset: AtomicU64::new(0),
             faults: AtomicU32::new(0),
             starts: AtomicU32::new(0),
-            away: AtomicU32::new(0),
+            away: AtomicU32::new((1 << QUEUED_SHIFT) - 1),
             sharing: AtomicU32::new(0),
             life: AtomicU32::new(Phase::Preparing.bits()),
         }
@@ -404,7 +404,9 @@ impl Vm {
         if away & 1 == 0 {
             return true;
         }
-        away & 1 << QUEUED_SHIFT == 0 && self.vgic.has_deliverable(vcpu)
+        // One that is off looks at its interrupts when it is turned on, which summons its core.
+        let is_on = || self.power.get(vcpu).is_some_and(Power::is_on);
+        away & 1 << QUEUED_SHIFT == 0 && is_on() && self.vgic.has_deliverable(vcpu)
     }
 
     /// Whether virtual CPU `vcpu` is parked, or there is no stop for which it should be.

@@ -11,7 +11,7 @@ const RESETS_MIN: usize = 10;
 const OTHER_EXITS_MAX: u64 = 4000;
 
 /// The exits of a guest that computes for three seconds: its output, and what Bulkhead itself does on its core.
-const NEIGHBOUR_EXITS_MAX: u64 = 5000;
+const NEIGHBOUR_EXITS_MAX: u64 = 1000;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &str, system, limit_seconds, icount, verdict| Scenario {
