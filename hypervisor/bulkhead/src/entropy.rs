@@ -5,7 +5,11 @@ use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 
 /// The system's random generator.
-pub struct Pool(ChaCha20Rng);
+pub struct Pool {
+    generator: ChaCha20Rng,
+    /// The board has given it something that nobody can know.
+    is_seeded: bool,
+}
 
 impl Pool {
     /// Seeds the generator with everything the board offers: the boot loader's `rng-seed`, and FEAT_RNG.
@@ -23,19 +27,19 @@ impl Pool {
         if sources == 0 {
             log::warn!(
                 "the board gives no entropy (no rng-seed in its device tree, no FEAT_RNG): the guests' seeds are the same at \
-                 every start"
+                 every start, and TRNG has none for them"
             );
         }
-        Self(ChaCha20Rng::from_seed(seed))
+        Self { generator: ChaCha20Rng::from_seed(seed), is_seeded: sources != 0 }
     }
 
     /// Fills `buffer` with random bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) {
-        self.0.fill_bytes(buffer);
+        self.generator.fill_bytes(buffer);
     }
 
-    /// A random word.
-    pub fn word(&mut self) -> u64 {
-        self.0.next_u64()
+    /// Three random words, for TRNG, which promises entropy (Arm DEN0098 1.2). `None` if the board gave none.
+    pub fn words(&mut self) -> Option<[u64; 3]> {
+        self.is_seeded.then(|| [(); 3].map(|()| self.generator.next_u64()))
     }
 }

@@ -95,13 +95,13 @@ fn suspend(vcpu: &mut Vcpu<GuestCpu>, _power_state: u32, _entry: u64, _context: 
 }
 
 fn random(vcpu: &mut Vcpu<GuestCpu>, bits: u64, wide: bool) -> Verdict {
-    // Not a wait: if another core draws at this moment, the guest is told to ask again.
-    let Some(mut pool) = vcpu.guest.machine.entropy.try_lock() else {
+    // Not a wait: if another core draws at this moment, the guest is told to ask again. A board without entropy tells
+    // it so each time.
+    let entropy = vcpu.guest.machine.entropy.try_lock().and_then(|mut pool| pool.words());
+    let Some(entropy) = entropy else {
         vcpu.context.x[0] = psci::NO_ENTROPY;
         return Verdict::Resume;
     };
-    let entropy = [pool.word(), pool.word(), pool.word()];
-    drop(pool);
     match psci::random_words(bits, wide, entropy) {
         Ok(words) => {
             vcpu.context.x[0] = psci::SUCCESS;

@@ -31,7 +31,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         expectations("a small guest says hello and turns itself off", "test-hello"),
         expectations("a guest finds its interrupt controller as the GICv3 specification has it", "test-gic"),
-        expectations("a guest finds PSCI as its specification has it", "test-psci"),
+        scenario("a guest finds PSCI as its specification has it", "test-psci", 60, None, |source, outcome| {
+            every_guest_passes(source, outcome)?;
+            says(outcome, "psci", "TRNG gives numbers")
+        }),
+        // Where instructions are counted, QEMU's device tree has no rng-seed, and the default core no FEAT_RNG.
+        scenario("a board without entropy gives its guests none", "test-psci", 60, Some(4), |source, outcome| {
+            every_guest_passes(source, outcome)?;
+            says(outcome, "psci", "TRNG has no entropy")
+        }),
         expectations("a guest finds its UART as the PL011's manual has it", "test-uart"),
         disturbance("every page outside a guest's memory refuses it", "test-prober", 0, attacker_ends_first),
         disturbance("a hostile guest is contained", "test-hostile", 4, every_guest_passes),
@@ -95,6 +103,14 @@ pub(super) fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
         return Err(format!("guest `{guest}` has not come to its end"));
     }
     Ok(())
+}
+
+/// The guest has printed `line`.
+fn says(outcome: &Outcome, guest: &str, line: &str) -> Result<(), String> {
+    if outcome.guest_lines(guest).any(|other| other == line) {
+        return Ok(());
+    }
+    Err(format!("guest `{guest}` has not said `{line}`"))
 }
 
 /// The guest says how often it has raised an interrupt; Bulkhead, how often its CPUs have come to EL2. An exit for the

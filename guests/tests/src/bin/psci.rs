@@ -199,6 +199,7 @@ fn conventions() {
         report::test("an SMC with an unknown number is answered NOT_SUPPORTED", || unknown_is_refused(Conduit::Smc));
         report::test("an SMC keeps the registers that it does not answer in", || preserved(Conduit::Smc));
         report::test("a call with a non-zero immediate does no harm", immediates);
+        report::test("TRNG never gives the same numbers twice", random_numbers);
     } else {
         report::skip("SMC and SMCCC discovery", "without a hypervisor there is nobody to answer");
     }
@@ -250,5 +251,21 @@ fn immediates() -> Outcome {
             ensure!(abort.is_undefined(), "it met another exception: {abort}");
         }
     }
+    Ok(())
+}
+
+fn random_numbers() -> Outcome {
+    const TRNG_RND64: u64 = 0xc400_0053;
+    const NO_ENTROPY: u64 = -3_i64 as u64;
+    let [first, second] = [smccc::firmware(TRNG_RND64, [192, 0, 0])?, smccc::firmware(TRNG_RND64, [192, 0, 0])?];
+    if first[0] == NO_ENTROPY {
+        // Another CPU is off, and so cannot be in the way: there is none at all.
+        ensure!(second[0] == NO_ENTROPY, "it has no entropy, and then answers {:#x}", second[0]);
+        println!("TRNG has no entropy");
+        return Ok(());
+    }
+    ensure!(first[0] == 0 && second[0] == 0, "it answers {:#x} and {:#x}", first[0], second[0]);
+    ensure!(first[1..] != second[1..], "they are {:x?}", &first[1..]);
+    println!("TRNG gives numbers");
     Ok(())
 }
