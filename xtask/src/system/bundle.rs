@@ -164,14 +164,16 @@ impl Builder<'_> {
             served: vm.doorbell.map(|doorbell| self.served(doorbell)),
         };
         let tree = device_tree(&description).map_err(|end| self.misfit("device tree", &end))?;
-        let span = place_device_tree(ram, &kernel, initrd, tree.bytes.len() as u64)
+        let places = place_device_tree(ram, &kernel, initrd, tree.bytes.len() as u64)
             .map_err(|end| self.misfit("device tree", &end))?;
         let file = self.archive.add(&format!("{}.dtb", vm.name), tree.bytes);
-        built.loads.push(Load { file, address: span.base });
-        built.device_tree = span.base;
-        let in_ram = |seed: Seed| Seed { address: seed.address.saturating_add(span.base), ..seed };
-        built.seeds = tree.seeds.into_iter().map(in_ram).collect();
-        self.note("device tree", "made from this description".to_string(), span);
+        built.device_tree = places.passed.base;
+        for span in [Some(places.passed), places.copy].into_iter().flatten() {
+            built.loads.push(Load { file: file.clone(), address: span.base });
+            let in_ram = |seed: &Seed| Seed { address: seed.address.saturating_add(span.base), ..*seed };
+            built.seeds.extend(tree.seeds.iter().map(in_ram));
+            self.note("device tree", "made from this description".to_string(), span);
+        }
         Ok(())
     }
 

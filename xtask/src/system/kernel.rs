@@ -2,12 +2,16 @@
 //!
 //! | kind | place | entry |
 //! | --- | --- | --- |
-//! | arm64 `Image` | 2 MiB above the start of RAM, and `text_offset` | its first byte |
+//! | arm64 `Image` | `text_offset` above the start of RAM; 2 MiB higher where that is less than 4 KiB | its first byte |
 //! | the same, compressed with gzip, or as an EFI `vmlinuz.efi` | as above, once it is uncompressed | its first byte |
 //! | ELF64 for AArch64 | each segment at its physical address; position-independent ones 2 MiB above the start of RAM | its entry |
-//! | anything else | 512 KiB above the start of RAM, as QEMU does | its first byte |
+//! | anything else | 512 KiB above the start of RAM | its first byte |
 //!
-//! Sources: Linux's "Booting AArch64 Linux" (the `Image` header); the ELF specification.
+//! These are the places that QEMU's `virt` board gives them, so that an image which was tried there finds itself and
+//! everything else in the same place here; of position-independent ELF files, QEMU knows nothing.
+//!
+//! Sources: Linux's "Booting AArch64 Linux" (the `Image` header); the ELF specification; QEMU's documentation of `virt`
+//! ("Hardware configuration information for bare-metal programming").
 
 use flate2::read::GzDecoder;
 use manifest::Span;
@@ -22,12 +26,25 @@ use std::io::Read;
 pub(crate) struct Kernel {
     /// What kind of file it was.
     pub(crate) kind: &'static str,
+    /// Where it looks for its device tree.
+    pub(crate) protocol: Protocol,
     /// Its parts in ascending order of address; at least one.
     pub(crate) segments: Vec<Segment>,
     /// The guest address at which it starts.
     pub(crate) entry: u64,
     /// The memory it needs, that which it clears by itself included.
     pub(crate) span: Span,
+}
+
+/// Where a kernel looks for its device tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Where `x0` says ("Booting AArch64 Linux", 4).
+    Linux,
+    /// At the start of RAM, where QEMU's `virt` board has it for everything but Linux.
+    BareMetal,
+    /// Either: nothing says which of the two a raw binary is.
+    Unknown,
 }
 
 /// Bytes and the guest address they go to.
@@ -40,6 +57,9 @@ pub(crate) struct Segment {
 const BLOCK_SIZE: u64 = 2 << 20;
 /// Where QEMU puts a file that it knows nothing about, above the start of RAM.
 const RAW_OFFSET: u64 = 0x8_0000;
+/// The start of RAM that QEMU keeps for its own first instructions. An `Image` that would lie there goes 2 MiB higher:
+/// `text_offset` counts from any multiple of 2 MiB.
+const LOADER_SIZE: u64 = 0x1000;
 /// `text_offset` of an `Image` whose header is too old to state its size ("Booting AArch64 Linux", 4).
 const OLD_TEXT_OFFSET: u64 = 0x8_0000;
 const IMAGE_MAGIC_OFFSET: usize = 0x38;
@@ -111,7 +131,8 @@ fn place_uncompressed(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
     }
     let address = offset_in(ram, RAW_OFFSET)?;
     let span = Span::new(address, bytes.len() as u64);
-    Ok(Kernel { kind: "raw binary", segments: vec![Segment { address, bytes }], entry: address, span })
+    let protocol = Protocol::Unknown;
+    Ok(Kernel { kind: "raw binary", protocol, segments: vec![Segment { address, bytes }], entry: address, span })
 }
 
 fn place_image(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
@@ -120,9 +141,12 @@ fn place_image(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
         (Some(text_offset), Some(size)) if size != 0 => (text_offset, size.max(length)),
         _ => (OLD_TEXT_OFFSET, length),
     };
-    let address = offset_in(ram, BLOCK_SIZE.saturating_add(text_offset))?;
+    let is_taken = text_offset < LOADER_SIZE;
+    let offset = if is_taken { text_offset.saturating_add(BLOCK_SIZE) } else { text_offset };
+    let address = offset_in(ram, offset)?;
     let span = Span::new(address, image_size);
-    Ok(Kernel { kind: "arm64 Image", segments: vec![Segment { address, bytes }], entry: address, span })
+    let protocol = Protocol::Linux;
+    Ok(Kernel { kind: "arm64 Image", protocol, segments: vec![Segment { address, bytes }], entry: address, span })
 }
 
 fn place_elf(bytes: &[u8], ram: Span) -> Result<Kernel, String> {
@@ -172,7 +196,8 @@ fn place_elf(bytes: &[u8], ram: Span) -> Result<Kernel, String> {
     let entry = entry.ok_or("is an ELF file whose entry point is in no segment; link it again")?;
     let low = low.wrapping_add(bias);
     let size = end.checked_sub(low).ok_or_else(wraps)?;
-    Ok(Kernel { kind: "ELF program", segments, entry, span: Span::new(low, size) })
+    let protocol = Protocol::BareMetal;
+    Ok(Kernel { kind: "ELF program", protocol, segments, entry, span: Span::new(low, size) })
 }
 
 /// The address `offset` above the start of RAM.

@@ -73,16 +73,23 @@ const AARCH64: u16 = 183;
 #[test]
 fn an_image_goes_where_its_header_says() {
     let kernel = place_kernel(image(0x8_0000, 0x100_0000, 100), RAM).unwrap();
-    assert_eq!((kernel.kind, kernel.entry), ("arm64 Image", 0x4028_0000));
-    assert_eq!(kernel.span, Span::new(0x4028_0000, 0x100_0000));
+    assert_eq!((kernel.kind, kernel.entry), ("arm64 Image", 0x4008_0000));
+    assert_eq!(kernel.span, Span::new(0x4008_0000, 0x100_0000));
     assert_eq!(kernel.segments.len(), 1);
     assert_eq!(kernel.segments[0].bytes.len(), 164);
 }
 
 #[test]
+fn an_image_at_the_very_start_of_ram_goes_a_block_higher_as_with_qemu() {
+    for (text_offset, entry) in [(0, 0x4020_0000), (0xfff, 0x4020_0fff), (0x1000, 0x4000_1000)] {
+        assert_eq!(place_kernel(image(text_offset, 1 << 20, 0), RAM).unwrap().entry, entry);
+    }
+}
+
+#[test]
 fn an_image_from_before_its_size_was_stated_is_as_large_as_its_file() {
     let kernel = place_kernel(image(0, 0, 100), RAM).unwrap();
-    assert_eq!(kernel.span, Span::new(0x4028_0000, 164));
+    assert_eq!(kernel.span, Span::new(0x4008_0000, 164));
 }
 
 #[test]
