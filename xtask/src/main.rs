@@ -32,13 +32,16 @@ mod verdict;
 mod workspace;
 
 use clap::Parser;
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 fn main() -> ExitCode {
     match commands::CommandLine::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            match error.downcast_ref::<system::Problems>() {
+                Some(problems) => eprint!("{}", problems.shown(std::io::stderr().is_terminal())),
+                None => eprintln!("error: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 
 mod assigned;
+mod each;
 mod services;
 
 use crate::{

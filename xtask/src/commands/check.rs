@@ -1,6 +1,11 @@
 //! `check`: validates a system and prints the partition report.
 
-use crate::{launch, system, systems, workspace::Workspace};
+use crate::{
+    launch,
+    system::{self, Bundle, Problems, Source},
+    systems,
+    workspace::Workspace,
+};
 use std::process::ExitCode;
 
 /// The options of `check`.
@@ -9,13 +14,31 @@ pub(super) struct Check {
     /// A system of guests/systems, or the path of a .toml file
     #[arg(default_value = super::DEFAULT_SYSTEM)]
     system: String,
+    /// Look at the description alone: builds and fetches nothing, and no image needs to be there
+    #[arg(long)]
+    quick: bool,
+    /// Print the report for programs; xtask/src/system/report/json.rs says what is in it
+    #[arg(long)]
+    json: bool,
 }
 
 impl Check {
     pub(super) fn run(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
-        let source = systems::find(workspace, &self.system)?;
-        let bundle = launch::bundle(workspace, &source, "")?;
-        print!("{}", system::report(&source, Some(&bundle)));
+        match (self.checked(workspace), self.json) {
+            (Ok((source, bundle)), true) => print!("{}", system::json(&source, bundle.as_ref())),
+            (Ok((source, bundle)), false) => print!("{}", system::report(&source, bundle.as_ref())),
+            (Err(error), true) if error.is::<Problems>() => {
+                print!("{}", system::json_of_problems(&error.downcast()?));
+                return Ok(ExitCode::FAILURE);
+            }
+            (Err(error), _) => return Err(error),
+        }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn checked(&self, workspace: &Workspace) -> anyhow::Result<(Source, Option<Bundle>)> {
+        let source = systems::find(workspace, &self.system)?;
+        let bundle = if self.quick { None } else { Some(launch::bundle(workspace, &source, "")?) };
+        Ok((source, bundle))
     }
 }

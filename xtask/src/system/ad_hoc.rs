@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use vdev::guest_map;
 
 use super::{
-    Problem,
+    Problem, Problems,
     backend::{Backend, Client, Slice},
     placement::{DOORBELL_INTID, VIRTIO_MMIO, complete, region_below},
     reader::all_of,
@@ -54,7 +54,7 @@ pub(crate) struct AdHoc {
 ///
 /// # Errors
 /// A [`Problem`] without file and line: a rule of the `manifest` crate is broken.
-pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
+pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problems> {
     let AdHoc { board, cores, memory_bytes, .. } = *options;
     let has_devices = options.network || !options.disks.is_empty();
     let driver_bytes = if has_devices { DRIVER_MEMORY } else { 0 };
@@ -68,7 +68,7 @@ pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
         vms.push(driver(board, region, cores.saturating_sub(1)));
     }
     let mut source = Source {
-        file: None,
+        text: None,
         name: GUEST_NAME.to_string(),
         description: format!("One guest: {}", options.kernel.display()),
         board,
@@ -80,8 +80,10 @@ pub(crate) fn ad_hoc(options: &AdHoc) -> Result<Source, Problem> {
         cards: Vec::new(),
         lines: SystemLines::default(),
     };
-    complete(&mut source)?;
-    source.validate(&source.skeleton())?;
+    let mut problems: Vec<Problem> = Vec::new();
+    complete(&mut source, |problem| problems.push(problem));
+    source.problems(&source.skeleton(), |problem| problems.push(problem));
+    Problems::check(problems)?;
     Ok(source)
 }
 
@@ -149,7 +151,8 @@ fn driver(board: &Board, region: MemoryRegion, core: u8) -> VmSource {
 fn device(kind: &devices::Kind, slots: &mut Slots) -> manifest::Device {
     let (address, interrupt) = match kind.make {
         devices::Make::Emulated(_) => (kind.default_address, kind.default_interrupt),
-        devices::Make::Virtio(_) => slots.next(),
+        // Beyond the last slot it lies over another: the rules refuse it.
+        devices::Make::Virtio(_) => slots.next().unwrap_or((kind.default_address, kind.default_interrupt)),
     };
     manifest::Device { kind: kind.name.to_string(), address, size: kind.window_size, interrupt, service: None }
 }

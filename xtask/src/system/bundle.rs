@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Problem, Source, VmSource,
+    Problem, Problems, Source, VmSource,
     archive::Archive,
     device_tree::{Description, Served, device_tree},
     identity::identity,
@@ -74,16 +74,17 @@ pub(crate) struct Image {
 /// Reads the images of `source`, places them, writes the device trees and packs it all.
 ///
 /// # Errors
-/// A [`Problem`]: an image is missing or does not fit, or what came out breaks a rule.
-pub(crate) fn bundle(source: &Source, images: &dyn Images, options: &BundleOptions) -> Result<Bundle, Problem> {
+/// [`Problems`]: images are missing or do not fit, or what came out breaks rules.
+pub(crate) fn bundle(source: &Source, images: &dyn Images, options: &BundleOptions) -> Result<Bundle, Problems> {
     let mut archive = Archive::default();
     let mut system = source.skeleton();
-    let mut notes = Vec::new();
+    let (mut notes, mut problems) = (Vec::new(), Vec::new());
     for (vm, built) in source.vms.iter().zip(&mut system.vms) {
         let mut builder = Builder { source, vm, images, archive: &mut archive, notes: Vec::new() };
-        builder.build(options, built)?;
+        problems.extend(builder.build(options, built).err());
         notes.push(builder.notes);
     }
+    Problems::check(problems)?;
     source.validate(&system)?;
 
     let whole = |error: &dyn std::fmt::Display| source.problem(None, error.to_string());

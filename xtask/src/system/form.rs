@@ -1,112 +1,131 @@
 //! The TOML form: what the file may say, with the place of each part. It says nothing about what is right.
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, value::SeqAccessDeserializer},
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
 };
-use std::fmt;
-use toml::Spanned;
 
-use super::size::Size;
+use super::{
+    decode::{Context, Decode, Keys, Value},
+    size::{Rate, Size},
+};
 
-/// A file of `guests/systems`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SystemForm {
-    pub(crate) description: Option<String>,
-    pub(crate) board: Spanned<String>,
-    pub(crate) cores: Option<Spanned<u64>>,
-    pub(crate) memory: Option<Spanned<Size>>,
-    #[serde(default)]
-    pub(crate) disk: Vec<Spanned<DiskForm>>,
-    pub(crate) network: Option<Spanned<NetworkForm>>,
-    #[serde(default)]
-    pub(crate) card: Vec<Spanned<CardForm>>,
-    #[serde(default)]
-    pub(crate) vm: Vec<Spanned<VmForm>>,
+/// Declares a form: each field is a key. What is an `Option` or a `Vec` may be left out.
+macro_rules! forms {
+    ($($(#[doc = $doc:literal])* $name:ident, called $called:expr => { $($key:ident: $kind:ty,)* })*) => {$(
+        $(#[doc = $doc])*
+        #[derive(Debug)]
+        pub(crate) struct $name {
+            $(pub(crate) $key: $kind,)*
+        }
+
+        impl Decode for $name {
+            const EXPECTED: &'static str = "a table";
+
+            fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
+                let mut keys = Keys::of(value, &[$(stringify!($key)),*], context, $called)?;
+                // All are read before one that is missing ends it, so that all mistakes are found.
+                $(let $key = keys.take(stringify!($key));)*
+                Some(Self { $($key: $key?,)* })
+            }
+        }
+    )*};
 }
 
-/// A `[[disk]]` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DiskForm {
-    pub(crate) name: Spanned<String>,
-    pub(crate) size: Spanned<Size>,
-    pub(crate) owner: Option<Spanned<String>>,
-    #[serde(default)]
-    pub(crate) partition: Vec<Spanned<PartitionForm>>,
+forms! {
+    /// A file of `guests/systems`.
+    SystemForm, called |_, _| "the system".to_string() => {
+        description: Option<String>,
+        board: Spanned<String>,
+        cores: Option<Spanned<u64>>,
+        memory: Option<Spanned<Size>>,
+        disk: Vec<Spanned<DiskForm>>,
+        network: Option<Spanned<NetworkForm>>,
+        card: Vec<Spanned<CardForm>>,
+        vm: Vec<Spanned<VmForm>>,
+    }
+
+    /// A `[[disk]]` section.
+    DiskForm, called |table, _| named("disk", "name", table) => {
+        name: Spanned<String>,
+        size: Spanned<Size>,
+        owner: Option<Spanned<String>>,
+        partition: Vec<Spanned<PartitionForm>>,
+    }
+
+    /// A `[[disk.partition]]` section.
+    PartitionForm, called |table, disk| format!("{} of {disk}", named("partition", "name", table)) => {
+        name: Spanned<String>,
+        size: Spanned<Size>,
+        content: Option<Spanned<String>>,
+    }
+
+    /// The `[network]` section.
+    NetworkForm, called |_, _| "the network".to_string() => {
+        uplink: Spanned<String>,
+    }
+
+    /// A `[[card]]` section.
+    CardForm, called |_, _| "the card".to_string() => {
+        owner: String,
+        mac: Option<Spanned<String>>,
+    }
+
+    /// A `[[vm]]` section.
+    VmForm, called |table, _| named("vm", "name", table) => {
+        name: Spanned<String>,
+        memory: Spanned<MemoryForm>,
+        cores: Spanned<Vec<Spanned<u64>>>,
+        kernel: Spanned<String>,
+        initrd: Option<Spanned<String>>,
+        command_line: Option<String>,
+        owns: Option<Spanned<Vec<Spanned<String>>>>,
+        driver_domain: Option<Spanned<bool>>,
+        heartbeat_ms: Option<Spanned<u32>>,
+        request_deadline_ms: Option<Spanned<u32>>,
+        startup_deadline_ms: Option<Spanned<u32>>,
+        restart_limit: Option<Spanned<u32>>,
+        restart_window_ms: Option<Spanned<u32>>,
+        device: Vec<Spanned<DeviceForm>>,
+    }
+
+    /// A `[[vm.device]]` section.
+    DeviceForm, called |table, vm| format!("{} of {vm}", named("device", "kind", table)) => {
+        kind: Spanned<String>,
+        address: Option<Spanned<u64>>,
+        interrupt: Option<Spanned<u32>>,
+        driver: Option<Spanned<String>>,
+        disk: Option<Spanned<String>>,
+        partition: Option<Spanned<String>>,
+        range: Option<Spanned<RangeForm>>,
+        ram_disk: Option<Spanned<Size>>,
+        read_only: Option<Spanned<bool>>,
+        shared: Option<Spanned<bool>>,
+        queues: Option<Spanned<u16>>,
+        mac: Option<Spanned<String>>,
+        rate_limit: Option<Spanned<Rate>>,
+    }
+
+    /// Bytes of a disk.
+    RangeForm, called |_, device| format!("the range of {device}") => {
+        at: Size,
+        size: Size,
+    }
+
+    /// A region of RAM with its addresses.
+    RegionForm, called |_, vm| format!("a region of memory of {vm}") => {
+        at: u64,
+        size: Size,
+        physical: Option<u64>,
+    }
 }
 
-/// A `[[disk.partition]]` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PartitionForm {
-    pub(crate) name: Spanned<String>,
-    pub(crate) size: Spanned<Size>,
-    pub(crate) content: Option<Spanned<String>>,
-}
-
-/// The `[network]` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NetworkForm {
-    pub(crate) uplink: Spanned<String>,
-}
-
-/// A `[[card]]` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CardForm {
-    pub(crate) owner: String,
-    pub(crate) mac: Option<Spanned<String>>,
-}
-
-/// A `[[vm]]` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct VmForm {
-    pub(crate) name: Spanned<String>,
-    pub(crate) memory: Spanned<MemoryForm>,
-    pub(crate) cores: Spanned<Vec<Spanned<u64>>>,
-    pub(crate) kernel: Spanned<String>,
-    pub(crate) initrd: Option<Spanned<String>>,
-    pub(crate) command_line: Option<String>,
-    pub(crate) owns: Option<Spanned<Vec<Spanned<String>>>>,
-    pub(crate) driver_domain: Option<Spanned<bool>>,
-    pub(crate) heartbeat_ms: Option<Spanned<u32>>,
-    pub(crate) request_deadline_ms: Option<Spanned<u32>>,
-    pub(crate) startup_deadline_ms: Option<Spanned<u32>>,
-    pub(crate) restart_limit: Option<Spanned<u32>>,
-    pub(crate) restart_window_ms: Option<Spanned<u32>>,
-    #[serde(default)]
-    pub(crate) device: Vec<Spanned<DeviceForm>>,
-}
-
-/// A `[[vm.device]]` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DeviceForm {
-    pub(crate) kind: Spanned<String>,
-    pub(crate) address: Option<Spanned<u64>>,
-    pub(crate) interrupt: Option<Spanned<u32>>,
-    pub(crate) driver: Option<Spanned<String>>,
-    pub(crate) disk: Option<Spanned<String>>,
-    pub(crate) partition: Option<Spanned<String>>,
-    pub(crate) range: Option<Spanned<RangeForm>>,
-    pub(crate) ram_disk: Option<Spanned<Size>>,
-    pub(crate) read_only: Option<Spanned<bool>>,
-    pub(crate) shared: Option<Spanned<bool>>,
-    pub(crate) queues: Option<Spanned<u16>>,
-    pub(crate) mac: Option<Spanned<String>>,
-    pub(crate) rate_limit: Option<Spanned<Size>>,
-}
-
-/// Bytes of a disk.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RangeForm {
-    pub(crate) at: Size,
-    pub(crate) size: Size,
+/// `vm "alpha"`, or `a vm` where it has no name.
+fn named(what: &str, key: &str, table: &DeTable<'_>) -> String {
+    match table.get(key).map(Spanned::get_ref) {
+        Some(DeValue::String(name)) => format!("{what} {name:?}"),
+        _ => format!("a {what}"),
+    }
 }
 
 /// A virtual machine's RAM: one size, or a list of regions.
@@ -118,40 +137,17 @@ pub(crate) enum MemoryForm {
     Regions(Vec<Spanned<RegionForm>>),
 }
 
-/// A region of RAM with its addresses.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RegionForm {
-    pub(crate) at: u64,
-    pub(crate) size: Size,
-    pub(crate) physical: Option<u64>,
-}
+impl Decode for MemoryForm {
+    const EXPECTED: &'static str = "a size such as \"256 MiB\", or a list of { at, size, physical }";
 
-// Written by hand because an untagged enum of serde's forgets the places inside it.
-impl<'de> Deserialize<'de> for MemoryForm {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(MemoryVisitor)
-    }
-}
-
-struct MemoryVisitor;
-
-impl<'de> de::Visitor<'de> for MemoryVisitor {
-    type Value = MemoryForm;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a size such as \"256 MiB\", or a list of { at, size, physical }")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<MemoryForm, E> {
-        Size::deserialize(de::value::StrDeserializer::new(text)).map(MemoryForm::Size)
-    }
-
-    fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<MemoryForm, E> {
-        Size::deserialize(de::value::I64Deserializer::new(bytes)).map(MemoryForm::Size)
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, regions: A) -> Result<MemoryForm, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(regions)).map(MemoryForm::Regions)
+    fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Array(_) => Vec::decode(value, context).map(Self::Regions),
+            DeValue::String(_) | DeValue::Integer(_) => Size::decode(value, context).map(Self::Size),
+            DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
+                context.mismatch(&value, Self::EXPECTED, "write one of these");
+                None
+            }
+        }
     }
 }

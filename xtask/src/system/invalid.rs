@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, path::PathBuf};
 
-use super::{BundleOptions, Contents, Images, Problem, VmSource, bundle, reader::parse, size::parse_size};
+use super::{BundleOptions, Contents, Images, Problems, VmSource, bundle, reader::parse, size::parse_size};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/invalid");
 
@@ -39,13 +39,13 @@ fn read(name: &str, extension: &str) -> String {
     fs::read_to_string(Path::new(FIXTURES).join(format!("{name}.{extension}"))).unwrap()
 }
 
-fn problem_of(name: &str) -> Problem {
+fn problems_of(name: &str) -> Problems {
     let file = format!("{name}.toml");
     let result = parse(Path::new(&file), &read(name, "toml"))
         .and_then(|source| bundle(&source, &FixtureImages, &BundleOptions::default()));
     match result {
         Ok(_) => panic!("{file} is accepted"),
-        Err(problem) => problem,
+        Err(problems) => problems,
     }
 }
 
@@ -59,7 +59,7 @@ fn every_invalid_system_is_refused_with_its_message() {
     let wrong: Vec<_> = names("toml")
         .iter()
         .filter_map(|name| {
-            let (found, expected) = (problem_of(name).to_string(), read(name, "message"));
+            let (found, expected) = (problems_of(name).to_string(), read(name, "message"));
             (found != expected.trim_end()).then(|| format!("expected: {}\n   found: {found}\n", expected.trim_end()))
         })
         .collect();

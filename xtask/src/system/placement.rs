@@ -43,15 +43,15 @@ pub(crate) const fn region_below(end: u64, size: u64) -> MemoryRegion {
 
 /// Finds the driver domain of each client, gives network cards their addresses, and places channels and RAM disks.
 ///
-/// # Errors
-/// A [`Problem`]: a client that nobody can serve, a slice with two owners, or a driver domain without room.
-pub(crate) fn complete(source: &mut Source) -> Result<(), Problem> {
-    check_plugs(source)?;
+/// Reports a client that nobody can serve, a slice with two owners, a driver domain without room; then not everything
+/// is placed.
+pub(crate) fn complete(source: &mut Source, mut report: impl FnMut(Problem)) {
+    let mut problems = check_plugs(source);
     let driver = source.driver().map(|driver| driver.name.clone());
     for disk in source.disks.iter_mut().filter(|disk| disk.owner.is_none()) {
         disk.owner.clone_from(&driver);
     }
-    check_overlaps(source)?;
+    problems.extend(check_overlaps(source));
     let mut plan = Plan {
         macs: source.vms.iter().flat_map(|vm| vm.clients.iter().flatten().filter_map(|client| client.mac)).collect(),
         rooms: source.vms.iter().map(|vm| Room { end: vm.memory_end(), channels: 0 }).collect(),
@@ -59,8 +59,16 @@ pub(crate) fn complete(source: &mut Source) -> Result<(), Problem> {
     let mut services = Vec::new();
     for (index, vm) in source.vms.iter().enumerate() {
         for (device, client) in vm.clients.iter().enumerate() {
-            services.push(client.as_ref().map(|client| plan.service(source, (index, device), client)).transpose()?);
+            let service = client.as_ref().map(|client| plan.service(source, (index, device), client));
+            services.push(service.transpose().unwrap_or_else(|problem| {
+                problems.push(problem);
+                None
+            }));
         }
+    }
+    if !problems.is_empty() {
+        problems.into_iter().for_each(report);
+        return;
     }
     let clients = source.vms.iter_mut().flat_map(|vm| vm.devices.iter_mut().zip(&mut vm.clients));
     for ((device, client), service) in clients.zip(services) {
@@ -72,7 +80,7 @@ pub(crate) fn complete(source: &mut Source) -> Result<(), Problem> {
     for (vm, room) in source.vms.iter_mut().zip(&plan.rooms) {
         vm.load_end = room.end;
     }
-    source.vms.iter().try_for_each(|vm| check_room(source, vm))
+    source.vms.iter().filter_map(|vm| check_room(source, vm).err()).for_each(&mut report);
 }
 
 /// What is given away so far.

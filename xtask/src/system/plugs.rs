@@ -8,6 +8,7 @@ use super::{
     Problem, Source,
     backend::Mac,
     placement::VIRTIO_MMIO,
+    problem::choice,
     source::{Line, VmSource},
     storage::Disk,
 };
@@ -98,30 +99,25 @@ fn plugs_of(source: &Source, vm: &VmSource) -> Vec<Plug> {
 }
 
 /// Refuses disks and cards that nobody drives, and owners with fewer slots than there is to plug in.
-///
-/// # Errors
-/// A [`Problem`].
-pub(super) fn check_plugs(source: &Source) -> Result<(), Problem> {
-    for disk in &source.disks {
-        check_owner(source, &format!("the disk {:?}", disk.name), disk.owner.as_deref(), disk.line)?;
-    }
-    for card in &source.cards {
-        check_owner(source, "the card", Some(&card.owner), card.line)?;
-    }
-    if source.uplink {
-        check_owner(source, "the network", None, source.lines.network)?;
-    }
+pub(super) fn check_plugs(source: &Source) -> Vec<Problem> {
+    let disks = source.disks.iter().map(|disk| (format!("the disk {:?}", disk.name), disk.owner.as_deref(), disk.line));
+    let cards = source.cards.iter().map(|card| ("the card".to_string(), Some(card.owner.as_str()), card.line));
+    let uplink = source.uplink.then(|| ("the network".to_string(), None, source.lines.network));
+    let all = disks.chain(cards).chain(uplink);
+    let mut problems: Vec<_> =
+        all.filter_map(|(what, owner, line)| check_owner(source, &what, owner, line).err()).collect();
     for vm in &source.vms {
         let (slots, plugs) = (slots_of(source, vm).len(), plugs_of(source, vm).len());
-        if plugs > slots {
+        // An owner without any is refused above.
+        if slots > 0 && plugs > slots {
             let sentence = format!(
                 "vm {:?} owns {slots} slots of {VIRTIO_MMIO:?}, but {plugs} devices are to be in them; let it own more",
                 vm.name
             );
-            return Err(source.problem(vm.lines.owns.or(vm.lines.vm), sentence));
+            problems.push(source.problem(vm.lines.owns.or(vm.lines.vm), sentence));
         }
     }
-    Ok(())
+    problems
 }
 
 fn check_owner(source: &Source, what: &str, owner: Option<&str>, line: Line) -> Result<(), Problem> {
@@ -134,8 +130,8 @@ fn check_owner(source: &Source, what: &str, owner: Option<&str>, line: Line) -> 
     };
     match source.vms.iter().find(|vm| vm.name == owner) {
         None => {
-            let known: Vec<_> = source.vms.iter().map(|vm| vm.name.as_str()).collect();
-            refused(format!("has the owner {owner:?}, which is no vm; choose one of these: {}", known.join(", ")))
+            let choice = choice(owner, source.vms.iter().map(VmSource::name));
+            refused(format!("has the owner {owner:?}, which is no vm; {choice}"))
         }
         Some(vm) if !vm.owns(VIRTIO_MMIO) => refused(format!(
             "has the owner {owner:?}, which owns no slot to plug it into; let it own some, as in owns = \

@@ -1,12 +1,16 @@
-//! Reads a system from its TOML file, part by part, and keeps the line of each.
+//! Reads a system from its TOML file, part by part, and keeps the place of each. After a mistake it goes on: what is
+//! left out is not judged, and everything else is.
 //!
 //! What must hold between the parts is not decided here: `placement` completes what comes out, and the `manifest` crate
 //! validates it.
 
 use manifest::MemoryRegion;
 use platform::Board;
-use std::{fs, ops::Range, path::Path};
-use toml::Spanned;
+use std::{fs, path::Path, sync::Arc};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 use vdev::guest_map;
 
 mod io;
@@ -16,108 +20,208 @@ mod watch;
 pub(super) use owned::{all_of, page_of};
 
 use super::{
-    Problem,
+    Problem, Problems,
+    decode::{Context, Decode, Findings},
     form::{DeviceForm, MemoryForm, SystemForm, VmForm},
     placement::{DOORBELL_INTID, complete, region_below},
+    problem::{Text, TextSpan, choice},
     slots::Slots,
-    source::{DeviceLines, ImageName, Line, Source, SystemLines, VmLines, VmSource},
+    source::{DeviceLines, ImageName, Source, SystemLines, VmLines, VmSource},
     storage::Disk,
 };
+
+/// A description is smaller than this; what is larger is another file.
+const FILE_SIZE_MAX: u64 = 4 << 20;
 
 /// Reads and validates the system in the TOML file `path`; the file's name is the system's.
 ///
 /// # Errors
-/// A [`Problem`] with file and line, as far as one line is to blame.
-pub(crate) fn load(path: &Path) -> Result<Source, Problem> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        Problem::new(Some(path), None, format!("the file cannot be read ({error}); check its name"))
-    })?;
-    parse(path, &text)
+/// All [`Problems`] of the file, each with its line, as far as one line is to blame.
+pub(crate) fn load(path: &Path) -> Result<Source, Problems> {
+    let text = read(path)?;
+    parse_text(&text)
 }
 
 /// As [`load`], with the file's contents given.
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Source, Problem> {
-    let reader = Reader { path, text };
-    let form: SystemForm = toml::from_str(text).map_err(|error| {
-        let line = error.span().and_then(|span| reader.line(&span));
-        Problem::new(Some(path), line, sentence_of(error.message()))
-    })?;
-    let mut source = reader.system(form)?;
-    complete(&mut source)?;
-    source.validate(&source.skeleton())?;
+#[cfg(test)]
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Source, Problems> {
+    parse_text(&Text::new(path, text))
+}
+
+/// Reads a file that may be anything.
+fn read(path: &Path) -> Result<Arc<Text>, Problem> {
+    let refused = |sentence: String| Problem::new(Some(&Text::new(path, "")), None, sentence);
+    let unread = |error: std::io::Error| {
+        refused(if error.kind() == std::io::ErrorKind::NotFound {
+            "there is no such file; check its name".to_string()
+        } else {
+            format!("the file cannot be read ({error}); check who may read it")
+        })
+    };
+    let metadata = fs::metadata(path).map_err(unread)?;
+    if metadata.is_dir() {
+        return Err(refused("this is a directory; give the path of a .toml file in it".to_string()));
+    }
+    if !metadata.is_file() {
+        return Err(refused("this is a device or a pipe; give the path of a .toml file".to_string()));
+    }
+    if metadata.len() > FILE_SIZE_MAX {
+        let (size, most) = (super::size::show_size_rounded(metadata.len()), super::size::show_size(FILE_SIZE_MAX));
+        let sentence = format!("the file has {size}, and a system's description {most} at most; check its name");
+        return Err(refused(sentence));
+    }
+    text_of(path, fs::read(path).map_err(unread)?)
+}
+
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<Arc<Text>, Problem> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        let sentence = "the file is empty; write a system into it, as in guests/systems/two-linux.toml";
+        return Err(Problem::new(Some(&Text::new(path, "")), None, sentence));
+    }
+    let is_binary = bytes.contains(&0);
+    String::from_utf8(bytes).map(|text| Text::new(path, &text)).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+        if is_binary {
+            let sentence = "the file is binary and no TOML; give the path of a text file";
+            return Problem::new(Some(&Text::new(path, "")), None, sentence);
+        }
+        // Each wrong byte is shown as a replacement character of three bytes, the first at its own place.
+        let text = Text::new(path, &String::from_utf8_lossy(error.as_bytes()));
+        let sentence = format!("the byte {byte:#04x} is no UTF-8, the only encoding of TOML; save the file as UTF-8");
+        let width = char::REPLACEMENT_CHARACTER.len_utf8();
+        Problem::new(Some(&text), Some((at..at.saturating_add(width)).into()), sentence)
+    })
+}
+
+fn parse_text(text: &Arc<Text>) -> Result<Source, Problems> {
+    let (table, errors) = DeTable::parse_recoverable(text.as_str());
+    Problems::check(not_toml(text, &errors))?;
+    let findings = Findings::new(Arc::clone(text));
+    let source = {
+        let reader = Reader { findings: &findings };
+        let span = table.span();
+        let context = Context { findings: &findings, key: "", owner: "" };
+        let form = SystemForm::decode(Spanned::new(span, DeValue::Table(table.into_inner())), &context);
+        form.and_then(|form| reader.system(form))
+    };
+    let mut source = match source {
+        Some(source) => source,
+        None => return Err(Problems::of(findings.into_problems())),
+    };
+    if !findings.is_incomplete() {
+        complete(&mut source, |problem| findings.lost_to(problem));
+    }
+    let system = source.skeleton();
+    // Where something is missing, what is there is still judged by itself.
+    if findings.is_incomplete() {
+        source.problems_of_parts(&system, |problem| findings.add(problem));
+    } else {
+        source.problems(&system, |problem| findings.add(problem));
+    }
+    Problems::check(findings.into_problems())?;
     Ok(source)
 }
 
-/// What the TOML reader says, as a sentence that also says what to do.
-fn sentence_of(message: &str) -> String {
-    let message = message.replace('\n', " ");
-    if let Some((key, known)) = message.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", expected ")) {
-        let known = known.strip_prefix("one of ").unwrap_or(known);
-        return format!("the key {key} is not known; choose one of these: {known}");
-    }
-    if let Some(key) = message.strip_prefix("missing field ") {
-        return format!("the key {key} is missing; add it");
-    }
-    if message.contains("; ") { message } else { format!("{message}; correct this line") }
+/// What the TOML reader says, as sentences that also say what to do.
+fn not_toml(text: &Arc<Text>, errors: &[toml::de::Error]) -> Vec<Problem> {
+    const TWICE: &str = "duplicate key";
+    let span_of = |error: &toml::de::Error| error.span().map(TextSpan::from);
+    let is_section = |error: &toml::de::Error| {
+        error.message() == TWICE
+            && error.span().is_some_and(|span| {
+                let before = text.as_str().get(..span.start).unwrap_or_default();
+                before.rsplit('\n').next().unwrap_or_default().trim_start().starts_with('[')
+            })
+    };
+    // The keys of a section that is there twice are there twice too, which is no news.
+    let has_sections = errors.iter().any(is_section);
+    let shown = errors.iter().filter(|error| !has_sections || error.message() != TWICE || is_section(error));
+    let problem = |error: &toml::de::Error| {
+        let word = span_of(error).map_or("", |span| text.get(span));
+        let message = error.message().replace('\n', " ");
+        let sentence = if is_section(error) {
+            format!("the section [{word}] is there a second time; write [[{word}]], in double brackets, each time")
+        } else if message == TWICE {
+            format!("the key {word:?} is there a second time; remove one of them")
+        } else {
+            format!("this is no TOML: {message}; correct it")
+        };
+        Problem::new(Some(text), span_of(error), sentence)
+    };
+    shown.map(problem).collect()
 }
 
 /// Turns the TOML form into a [`Source`], and checks what the `manifest` crate does not know about.
 pub(super) struct Reader<'a> {
-    path: &'a Path,
-    text: &'a str,
+    findings: &'a Findings,
+}
+
+/// The place of a value that may be there.
+fn span_of<T>(value: &Option<Spanned<T>>) -> Option<TextSpan> {
+    value.as_ref().map(|value| value.span().into())
 }
 
 impl Reader<'_> {
-    fn line(&self, span: &Range<usize>) -> Line {
-        let before = self.text.as_bytes().get(..span.start)?;
-        Some(before.iter().filter(|byte| **byte == b'\n').count() + 1)
-    }
-
-    pub(super) fn line_of<T>(&self, value: &Spanned<T>) -> Line {
-        self.line(&value.span())
-    }
-
-    pub(super) fn problem(&self, line: Line, sentence: String) -> Problem {
-        Problem::new(Some(self.path), line, sentence)
+    pub(super) fn problem(&self, span: impl Into<TextSpan>, sentence: impl Into<String>) -> Problem {
+        Problem::new(Some(&self.findings.text), Some(span.into()), sentence)
     }
 
     /// A number of cores, or the number of a core.
     fn core_number(&self, number: &Spanned<u64>) -> Result<u8, Problem> {
         u8::try_from(*number.get_ref()).map_err(|_| {
             let sentence = format!("no board has {} cores; use a smaller number", number.get_ref());
-            self.problem(self.line_of(number), sentence)
+            self.problem(number.span(), sentence)
         })
     }
 
-    fn system(&self, form: SystemForm) -> Result<Source, Problem> {
+    /// Keeps what a system may have of something, so that whatever comes later stays small.
+    fn bounded<T>(&self, mut all: Vec<Spanned<T>>, most: usize, owner: &str, what: &str) -> Vec<Spanned<T>> {
+        if let Some(first) = all.get(most) {
+            let sentence = format!("{owner} has {} {what}, but at most {most} are possible; remove some", all.len());
+            self.findings.lost(first.span(), sentence);
+            all.truncate(most);
+        }
+        all
+    }
+
+    fn system(&self, form: SystemForm) -> Option<Source> {
+        let keep = self.findings;
         let board = platform::find(form.board.get_ref()).ok_or_else(|| {
-            let known: Vec<_> = platform::BOARDS.iter().map(|board| board.name).collect();
-            let (name, known) = (form.board.get_ref(), known.join(", "));
-            let sentence = format!("the board {name:?} is not known; choose one of these: {known}");
-            self.problem(self.line_of(&form.board), sentence)
-        })?;
-        let lines = SystemLines {
-            cores: form.cores.as_ref().and_then(|cores| self.line_of(cores)),
-            memory: form.memory.as_ref().and_then(|memory| self.line_of(memory)),
-            network: form.network.as_ref().and_then(|network| self.line_of(network)),
-        };
-        let memory_bytes = form.memory.map_or(board.memory_default, |memory| memory.get_ref().0);
+            let known = platform::BOARDS.iter().map(|board| board.name);
+            let (name, choice) = (form.board.get_ref(), choice(form.board.get_ref(), known));
+            self.problem(form.board.span(), format!("the board {name:?} is not known; {choice}"))
+        });
+        let board = keep.keep(board)?;
+        let lines =
+            SystemLines { cores: span_of(&form.cores), memory: span_of(&form.memory), network: span_of(&form.network) };
+        let mut memory_bytes = form.memory.map_or(board.memory_default, |memory| memory.get_ref().0);
         if memory_bytes > board.memory_max {
             let (most, name) = (super::size::show_size(board.memory_max), board.name);
             let sentence = format!("the board {name:?} has at most {most} of memory; give it less");
-            return Err(self.problem(lines.memory, sentence));
+            keep.add(Problem::new(Some(&keep.text), lines.memory, sentence));
+            memory_bytes = board.memory_max;
         }
-        let disks = form.disk.into_iter().try_fold(Vec::new(), |disks, disk| self.disk(disks, disk))?;
-        let uplink = form.network.map_or(Ok(false), |network| self.uplink(&network.get_ref().uplink))?;
-        let cards = form.card.into_iter().map(|card| self.card(card)).collect::<Result<_, _>>()?;
+        let mut disks = Vec::new();
+        for disk in self.bounded(form.disk, io::DISKS_MAX, "the board", "disks") {
+            let disk = self.disk(&disks, disk);
+            disks.extend(keep.keep(disk));
+        }
+        let uplink = form.network.map_or(Ok(false), |network| self.uplink(&network.get_ref().uplink));
+        let uplink = keep.keep(uplink).unwrap_or(false);
+        let cards = self.bounded(form.card, io::DISKS_MAX, "the board", "cards");
+        let cards = cards.into_iter().filter_map(|card| keep.keep(self.card(card))).collect();
         let mut whole = Whole { board, end: board.ram_base.saturating_add(memory_bytes), disks: &disks };
-        let vms = form.vm.into_iter().map(|vm| self.vm(vm, &mut whole)).collect::<Result<_, _>>()?;
-        Ok(Source {
-            file: Some(self.path.to_path_buf()),
-            name: self.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+        let vms = self.bounded(form.vm, manifest::VMS_MAX, "the system", "vms");
+        let vms = vms.into_iter().map(|vm| self.vm(vm, &mut whole)).collect();
+        let cores = form.cores.map_or(Ok(board.cores_default), |cores| self.core_number(&cores));
+        let path = keep.text.path();
+        Some(Source {
+            text: Some(Arc::clone(&keep.text)),
+            name: path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
             description: form.description.unwrap_or_default(),
             board,
-            cores: form.cores.map_or(Ok(board.cores_default), |cores| self.core_number(&cores))?,
+            cores: keep.keep(cores).unwrap_or(board.cores_default),
             memory_bytes,
             vms,
             disks,
@@ -127,27 +231,38 @@ impl Reader<'_> {
         })
     }
 
-    fn vm(&self, form: Spanned<VmForm>, whole: &mut Whole<'_>) -> Result<VmSource, Problem> {
-        let line = self.line_of(&form);
+    fn vm(&self, form: Spanned<VmForm>, whole: &mut Whole<'_>) -> VmSource {
+        let (keep, span) = (self.findings, form.span());
         let form = form.into_inner();
+        let owns = form.owns.as_ref().map_or(&[][..], |owns| owns.get_ref());
         let mut lines = VmLines {
-            vm: line,
-            name: self.line_of(&form.name),
-            cores: self.line_of(&form.cores),
-            core: form.cores.get_ref().iter().map(|core| self.line_of(core)).collect(),
-            memory: self.line_of(&form.memory),
-            kernel: self.line_of(&form.kernel),
-            initrd: form.initrd.as_ref().and_then(|initrd| self.line_of(initrd)),
-            owns: form.owns.as_ref().and_then(|owns| self.line_of(owns)),
-            driver_domain: form.driver_domain.as_ref().and_then(|stated| self.line_of(stated)),
+            vm: Some(span.into()),
+            name: Some(form.name.span().into()),
+            cores: Some(form.cores.span().into()),
+            memory: Some(form.memory.span().into()),
+            kernel: Some(form.kernel.span().into()),
+            initrd: span_of(&form.initrd),
+            owns: span_of(&form.owns),
+            driver_domain: span_of(&form.driver_domain),
             ..VmLines::default()
         };
         let is_driver_domain = form.driver_domain.as_ref().is_some_and(|stated| *stated.get_ref());
-        let watch = self.watch(&form, is_driver_domain)?;
+        let watch = keep.keep(self.watch(&form, is_driver_domain)).unwrap_or_default();
+        let mut assigned = Vec::new();
+        for owned in owns {
+            if let Some(device) = keep.keep(self.owned(form.name.get_ref(), owned, whole.board)) {
+                lines.owned.push(Some(owned.span().into()));
+                assigned.push(device);
+            }
+        }
+        let mut cores = Vec::new();
+        for core in form.cores.get_ref() {
+            if let Some(number) = keep.keep(self.core_number(core)) {
+                lines.core.push(Some(core.span().into()));
+                cores.push(number);
+            }
+        }
         let name = form.name.into_inner();
-        let assigned = form.owns.map_or_else(Vec::new, Spanned::into_inner);
-        let assigned: Vec<_> =
-            assigned.iter().map(|owned| self.owned(&name, owned, whole.board)).collect::<Result<_, _>>()?;
         // What a device reads and writes by itself, it does at physical addresses.
         let is_one_to_one = is_driver_domain || assigned.iter().any(|device: &manifest::Assigned| device.dma);
         let memory = match form.memory.into_inner() {
@@ -160,7 +275,7 @@ impl Reader<'_> {
                 }]
             }
             MemoryForm::Regions(regions) => {
-                lines.regions = regions.iter().map(|region| self.line_of(region)).collect();
+                lines.regions = regions.iter().map(|region| Some(region.span().into())).collect();
                 let region = |form: &super::form::RegionForm| MemoryRegion {
                     guest: form.at,
                     size: form.size.0,
@@ -171,18 +286,20 @@ impl Reader<'_> {
         };
         let (mut devices, mut clients) = (Vec::new(), Vec::new());
         let mut slots = Slots::new(&form.device, &assigned);
-        for device in form.device {
+        for device in self.bounded(form.device, manifest::DEVICES_MAX, &format!("vm {name:?}"), "devices") {
             let device = device.into_inner();
-            let client = self.client(&name, &device, whole.disks)?;
-            let (device, device_lines) = self.device(&name, &device, &mut slots)?;
-            devices.push(device);
-            clients.push(client);
-            lines.devices.push(device_lines);
+            let client = keep.keep(self.client(&name, &device, whole.disks));
+            let read = keep.keep(self.device(&name, &device, &mut slots));
+            if let (Some(client), Some((device, device_lines))) = (client, read) {
+                devices.push(device);
+                clients.push(client);
+                lines.devices.push(device_lines);
+            }
         }
-        Ok(VmSource {
+        VmSource {
             name,
             memory,
-            cores: form.cores.get_ref().iter().map(|core| self.core_number(core)).collect::<Result<_, _>>()?,
+            cores,
             kernel: ImageName::Named(form.kernel.into_inner()),
             initrd: form.initrd.map(|initrd| ImageName::Named(initrd.into_inner())),
             command_line: form.command_line.unwrap_or_default(),
@@ -194,7 +311,7 @@ impl Reader<'_> {
             watch,
             load_end: u64::MAX,
             lines,
-        })
+        }
     }
 
     fn device(
@@ -204,29 +321,32 @@ impl Reader<'_> {
         slots: &mut Slots,
     ) -> Result<(manifest::Device, DeviceLines), Problem> {
         let name = form.kind.get_ref().as_str();
-        let line = self.line_of(&form.kind);
+        let span = Some(form.kind.span().into());
         let lines = DeviceLines {
-            kind: line,
-            address: form.address.as_ref().and_then(|address| self.line_of(address)).or(line),
-            interrupt: form.interrupt.as_ref().and_then(|interrupt| self.line_of(interrupt)).or(line),
+            kind: span,
+            address: span_of(&form.address).or(span),
+            interrupt: span_of(&form.interrupt).or(span),
         };
         let Some(kind) = devices::find(name) else {
-            let known: Vec<_> = devices::KINDS.iter().map(|kind| kind.name).collect();
-            let sentence = format!(
-                "vm {vm:?} has a device of kind {name:?}, which is not known; choose one of these: {}",
-                known.join(", ")
-            );
-            return Err(self.problem(line, sentence));
+            let choice = choice(name, devices::KINDS.iter().map(|kind| kind.name));
+            let sentence = format!("vm {vm:?} has a device of kind {name:?}, which is not known; {choice}");
+            return Err(self.problem(form.kind.span(), sentence));
         };
-        if form.interrupt.is_some() && kind.default_interrupt.is_none() {
+        if let (Some(interrupt), None) = (&form.interrupt, kind.default_interrupt) {
             let sentence = format!("device {name:?} of vm {vm:?} has no interrupt; remove the key \"interrupt\"");
-            return Err(self.problem(lines.interrupt, sentence));
+            return Err(self.problem(interrupt.span(), sentence));
         }
         let stated = form.address.as_ref().map(|address| *address.get_ref());
         let (address, interrupt) = match (kind.make, stated) {
             (devices::Make::Emulated(_), _) => (stated.unwrap_or(kind.default_address), kind.default_interrupt),
             (devices::Make::Virtio(_), Some(address)) => (address, Slots::interrupt_at(address)),
-            (devices::Make::Virtio(_), None) => slots.next(),
+            (devices::Make::Virtio(_), None) => slots.next().ok_or_else(|| {
+                let sentence = format!(
+                    "vm {vm:?} has no virtio slot left for device {name:?}; let it have fewer devices, or own fewer of the \
+                     board's slots, as in owns = [\"virtio-mmio:0-7\"]"
+                );
+                self.problem(form.kind.span(), sentence)
+            })?,
         };
         let device = manifest::Device {
             kind: kind.name.to_string(),

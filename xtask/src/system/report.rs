@@ -1,7 +1,10 @@
 //! The partition report: who owns what.
 
 mod io;
+mod json;
 mod real;
+
+pub(crate) use json::{json, json_of_problems};
 
 use manifest::{Address, MemoryRegion};
 use std::fmt::Write;

@@ -1,11 +1,41 @@
 //! Sizes as people write them.
 
-use serde::{Deserialize, Deserializer, de};
-use std::fmt;
+use toml::de::DeValue;
+
+use super::decode::{Context, Decode, Value};
 
 /// A size in bytes; in TOML a string such as `"256 MiB"`, or a number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
+
+/// Bytes a second; in TOML as a [`Size`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate(pub(crate) u64);
+
+/// As [`parse_size`], for a rate: whoever counts in bits is told how many bytes that is.
+///
+/// # Errors
+/// A sentence.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|_| {
+        let digits_end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(digits_end);
+        let unit = unit.trim().to_lowercase();
+        let unit = unit.trim_end_matches("/s").trim_end_matches("ps").trim_end_matches("its").trim_end_matches("it");
+        let factor = match unit {
+            "kb" => Some(1_000),
+            "mb" => Some(1_000_000),
+            "gb" => Some(1_000_000_000_u64),
+            _ => None,
+        };
+        let bits = digits.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+        let advice = match bits {
+            Some(bits) => format!("write {}, without quotes, for so many bits", bits / 8),
+            None => "write a whole number of them, of KiB, MiB or GiB, such as \"1 MiB\"".to_string(),
+        };
+        format!("{text:?} is not a rate, which counts bytes a second; {advice}")
+    })
+}
 
 /// Reads `256 MiB`, `256MiB`, `256M` or `268435456`; units are KiB, MiB and GiB.
 ///
@@ -45,27 +75,38 @@ pub(crate) fn show_size_rounded(bytes: u64) -> String {
     }
 }
 
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SizeVisitor)
+impl Decode for Size {
+    const EXPECTED: &'static str = "a size such as \"256 MiB\"";
+
+    fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
+        read(&value, Self::EXPECTED, parse_size, context).map(Self)
     }
 }
 
-struct SizeVisitor;
+impl Decode for Rate {
+    const EXPECTED: &'static str = "a number of bytes a second, such as \"1 MiB\"";
 
-impl de::Visitor<'_> for SizeVisitor {
-    type Value = Size;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a size such as \"256 MiB\"")
+    fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
+        read(&value, Self::EXPECTED, parse_rate, context).map(Self)
     }
+}
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-        parse_size(text).map(Size).map_err(E::custom)
-    }
-
-    fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
-        u64::try_from(bytes).map(Size).map_err(|_| E::invalid_value(de::Unexpected::Signed(bytes), &self))
+fn read(
+    value: &Value<'_>,
+    expected: &str,
+    parse: impl Fn(&str) -> Result<u64, String>,
+    context: &Context<'_>,
+) -> Option<u64> {
+    match value.get_ref() {
+        DeValue::String(text) => parse(text).map_err(|sentence| context.refuse(value, &sentence)).ok(),
+        DeValue::Integer(digits) if digits.as_str().starts_with('-') => {
+            parse(digits.as_str()).map_err(|sentence| context.refuse(value, &sentence)).ok()
+        }
+        DeValue::Integer(_) => u64::decode(value.clone(), context),
+        DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+            context.mismatch(value, expected, "write one of these");
+            None
+        }
     }
 }
 
@@ -88,6 +129,18 @@ mod tests {
             let sentence = parse_size(text).unwrap_err();
             assert!(sentence.ends_with("such as \"256 MiB\""), "{sentence}");
         }
+    }
+
+    #[test]
+    fn a_rate_in_bits_is_said_in_bytes() {
+        assert_eq!(parse_rate("1 MiB"), Ok(1 << 20));
+        for text in ["10 Mbit", "10mbit/s", "10 Mbps", "10Mb"] {
+            assert!(
+                parse_rate(text).unwrap_err().ends_with("; write 1250000, without quotes, for so many bits"),
+                "{text}"
+            );
+        }
+        assert!(parse_rate("fast").unwrap_err().ends_with("such as \"1 MiB\""));
     }
 
     #[test]

@@ -2,20 +2,22 @@
 
 use manifest::{BoardLimits, GicWindows, MemoryRegion, Place, Span};
 use platform::{Board, Gic, Uart};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 use vdev::guest_map;
 
 use super::{
-    Problem,
+    Problem, Problems,
     backend::{Backend, Client, Mac, Slice},
     plugs::Card,
+    problem::{Text, TextSpan},
     storage::{Content, Disk},
 };
 
 /// A system that is validated as far as that is possible without its images.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) file: Option<PathBuf>,
+    /// Its file, unless it came from the command line.
+    pub(crate) text: Option<Arc<Text>>,
     pub(crate) name: String,
     pub(crate) description: String,
     pub(crate) board: &'static Board,
@@ -76,8 +78,8 @@ impl std::fmt::Display for ImageName {
     }
 }
 
-/// A line of the system's file, counted from 1; `None` for a system from the command line and for what is not stated.
-pub(crate) type Line = Option<usize>;
+/// A part of the system's file; `None` for a system from the command line and for what is not stated.
+pub(crate) type Line = Option<TextSpan>;
 
 /// Where the file says what about the whole.
 #[derive(Debug, Default)]
@@ -99,6 +101,7 @@ pub(crate) struct VmLines {
     pub(crate) kernel: Line,
     pub(crate) initrd: Line,
     pub(crate) owns: Line,
+    pub(crate) owned: Vec<Line>,
     pub(crate) driver_domain: Line,
     pub(crate) devices: Vec<DeviceLines>,
 }
@@ -172,7 +175,7 @@ impl Source {
 
     /// Something wrong with this system.
     pub(crate) fn problem(&self, line: Line, sentence: impl Into<String>) -> Problem {
-        Problem::new(self.file.as_deref(), line, sentence)
+        Problem::new(self.text.as_ref(), line, sentence)
     }
 
     /// The manifest before images are placed: everything starts at the start of RAM.
@@ -194,7 +197,30 @@ impl Source {
     }
 
     /// Applies the rules of the `manifest` crate to `system`, made from this source.
-    pub(crate) fn validate(&self, system: &manifest::System) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub(crate) fn validate(&self, system: &manifest::System) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        self.problems(system, |problem| problems.push(problem));
+        Problems::check(problems)
+    }
+
+    /// As [`Source::validate`], one problem at a time.
+    pub(crate) fn problems(&self, system: &manifest::System, mut report: impl FnMut(Problem)) {
+        self.with_limits(|limits| system.each_error(limits, |error| report(self.broken(&error))));
+    }
+
+    /// As [`Source::problems`], for a system of which parts are missing: only what is wrong with a part by itself.
+    pub(crate) fn problems_of_parts(&self, system: &manifest::System, mut report: impl FnMut(Problem)) {
+        self.with_limits(|limits| system.each_error_of_parts(limits, |error| report(self.broken(&error))));
+    }
+
+    fn broken(&self, error: &manifest::Error<'_>) -> Problem {
+        self.problem(self.line(error.place()), error.to_string())
+    }
+
+    fn with_limits(&self, check: impl FnOnce(&BoardLimits<'_>)) {
         let memory = [Span::new(self.board.ram_base, self.memory_bytes)];
         let Uart::Pl011 { base: uart, interrupt: uart_interrupt } = self.board.uart;
         let Gic::V3 { distributor, redistributors } = self.board.gic;
@@ -216,7 +242,7 @@ impl Source {
             kept: &kept,
             kept_interrupts: &[uart_interrupt],
         };
-        system.validate(&limits).map_err(|error| self.problem(self.line(error.place()), error.to_string()))
+        check(&limits);
     }
 
     /// The line of what a rule is about; the nearest line above it, where the file does not state it.
@@ -238,7 +264,7 @@ impl Source {
             Place::DeviceAddress(index, number) => device(index, number)?.address,
             Place::DeviceInterrupt(index, number) => device(index, number)?.interrupt,
             Place::Service(index, number) => device(index, number)?.kind,
-            Place::Assigned(index, _) => vm(index)?.owns,
+            Place::Assigned(index, number) => vm(index)?.owned.get(number).copied().flatten().or(vm(index)?.owns),
             Place::Doorbell(index) => vm(index)?.driver_domain,
         }
     }

@@ -102,10 +102,9 @@ struct Owner<'a> {
 }
 
 /// Refuses two devices that have bytes of a disk in common which one of them writes, unless both say that they share.
-///
-/// # Errors
-/// A [`Problem`] at the second of them.
-pub(crate) fn check_overlaps(source: &Source) -> Result<(), Problem> {
+/// Each problem is at the second of them.
+pub(crate) fn check_overlaps(source: &Source) -> Vec<Problem> {
+    let mut problems = Vec::new();
     let mut owners: Vec<Owner<'_>> = Vec::new();
     for vm in &source.vms {
         for (device, client) in vm.clients.iter().enumerate() {
@@ -118,13 +117,13 @@ pub(crate) fn check_overlaps(source: &Source) -> Result<(), Problem> {
             let owner = Owner { vm, device, disk: *disk, span, read_only: *read_only, shared: *shared };
             for other in owners.iter().filter(|other| other.disk == owner.disk && other.span.overlaps(owner.span)) {
                 if !(owner.shared && other.shared || owner.read_only && other.read_only) {
-                    return Err(source.problem(vm.lines.device(device), overlap(&whole.name, &owner, other)));
+                    problems.push(source.problem(vm.lines.device(device), overlap(&whole.name, &owner, other)));
                 }
             }
             owners.push(owner);
         }
     }
-    Ok(())
+    problems
 }
 
 fn overlap(disk: &str, owner: &Owner<'_>, other: &Owner<'_>) -> String {

@@ -41,7 +41,7 @@ impl Images for TestImages {
     }
 }
 
-fn build(text: &str, extra_command_line: &str) -> Result<Bundle, Problem> {
+fn build(text: &str, extra_command_line: &str) -> Result<Bundle, Problems> {
     let source = parse(Path::new("two.toml"), text)?;
     bundle(&source, &TestImages, &BundleOptions { extra_command_line: extra_command_line.to_string() })
 }

@@ -10,7 +10,8 @@ use crate::system::{
     backend::{Backend, Client, Mac, Slice},
     form::{CardForm, DeviceForm, DiskForm, PartitionForm, RangeForm},
     plugs::Card,
-    size::{Size, show_size},
+    problem::{choice, nearest},
+    size::{Rate, Size, show_size},
     storage::{Content, Disk, PARTITION_UNIT, SECTOR_SIZE},
 };
 
@@ -19,39 +20,43 @@ const USER: &str = "user";
 /// The longest name of a partition in a GPT, in characters (UEFI 2.10, 5.3.3); disks keep to it as well.
 const NAME_LENGTH_MAX: usize = 36;
 /// Of the board's 32 slots, network card, entropy and console take one each.
-const DISKS_MAX: usize = 29;
+pub(super) const DISKS_MAX: usize = 29;
+/// A table's entries (UEFI 2.10, 5.3.1: 16 KiB of them).
+const PARTITIONS_MAX: usize = 128;
 
 impl Reader<'_> {
-    /// Reads a disk and appends it to `disks`.
-    pub(super) fn disk(&self, mut disks: Vec<Disk>, form: Spanned<DiskForm>) -> Result<Vec<Disk>, Problem> {
-        let line = self.line_of(&form);
+    /// Reads a disk, which comes after `disks`.
+    pub(super) fn disk(&self, disks: &[Disk], form: Spanned<DiskForm>) -> Result<Disk, Problem> {
+        let span = form.span();
         let form = form.into_inner();
         let name = self.name(&form.name, "a disk")?;
         if disks.iter().any(|other| other.name == name) {
-            return Err(
-                self.problem(self.line_of(&form.name), format!("two disks have the name {name:?}; rename one of them"))
-            );
-        }
-        if disks.len() == DISKS_MAX {
-            return Err(self.problem(line, format!("a board has {DISKS_MAX} disks at most; remove some")));
+            let sentence = format!("two disks have the name {name:?}; rename one of them");
+            return Err(self.problem(form.name.span(), sentence));
         }
         let size = form.size.get_ref().0;
         if size == 0 || !size.is_multiple_of(SECTOR_SIZE) {
             let sentence = format!("the size of disk {name:?} is no multiple of {SECTOR_SIZE} bytes; round it up");
-            return Err(self.problem(self.line_of(&form.size), sentence));
+            return Err(self.problem(form.size.span(), sentence));
         }
-        let mut disk =
-            Disk { name, size, partitions: Vec::new(), file: None, owner: form.owner.map(Spanned::into_inner), line };
-        for partition in form.partition {
-            self.partition(&mut disk, partition.into_inner())?;
+        let mut disk = Disk {
+            name,
+            size,
+            partitions: Vec::new(),
+            file: None,
+            owner: form.owner.map(Spanned::into_inner),
+            line: Some(span.into()),
+        };
+        let owner = format!("disk {:?}", disk.name);
+        for partition in self.bounded(form.partition, PARTITIONS_MAX, &owner, "partitions") {
+            self.findings.keep(self.partition(&mut disk, partition.into_inner()));
         }
-        disks.push(disk);
-        Ok(disks)
+        Ok(disk)
     }
 
     /// Reads a card with an owner.
     pub(super) fn card(&self, form: Spanned<CardForm>) -> Result<Card, Problem> {
-        let line = self.line_of(&form);
+        let line = Some(form.span().into());
         let form = form.into_inner();
         let mac = form.mac.as_ref().map(|mac| self.mac(mac)).transpose()?.map(|mac| mac.0);
         Ok(Card { owner: form.owner, mac, line })
@@ -62,24 +67,23 @@ impl Reader<'_> {
         let whole = disk.name.clone();
         if disk.partitions.iter().any(|other| other.name == name) {
             let sentence = format!("two partitions of disk {whole:?} have the name {name:?}; rename one of them");
-            return Err(self.problem(self.line_of(&form.name), sentence));
+            return Err(self.problem(form.name.span(), sentence));
         }
         let size = form.size.get_ref().0;
         if size == 0 || !size.is_multiple_of(PARTITION_UNIT) {
             let sentence =
                 format!("the size of partition {name:?} of disk {whole:?} is no multiple of 4 KiB; round it up");
-            return Err(self.problem(self.line_of(&form.size), sentence));
+            return Err(self.problem(form.size.span(), sentence));
         }
         let content = form.content.map(|content| self.content(&content)).transpose()?;
-        disk.add(name, size, content)
-            .map_err(|end| self.problem(self.line_of(&form.size), format!("the disk {whole:?} {end}")))
+        disk.add(name, size, content).map_err(|end| self.problem(form.size.span(), format!("the disk {whole:?} {end}")))
     }
 
     fn content(&self, name: &Spanned<String>) -> Result<Content, Problem> {
         Content::ALL.into_iter().find(|content| content.name() == name.get_ref()).ok_or_else(|| {
-            let known = Content::ALL.map(Content::name).join(", ");
-            let sentence = format!("the content {:?} is not known; choose one of these: {known}", name.get_ref());
-            self.problem(self.line_of(name), sentence)
+            let choice = choice(name.get_ref(), Content::ALL.map(Content::name));
+            let sentence = format!("the content {:?} is not known; {choice}", name.get_ref());
+            self.problem(name.span(), sentence)
         })
     }
 
@@ -92,7 +96,7 @@ impl Reader<'_> {
         let sentence = format!(
             "{text:?} cannot be the name of {what}; use 1 to {NAME_LENGTH_MAX} characters out of a-z, 0-9 and -"
         );
-        Err(self.problem(self.line_of(name), sentence))
+        Err(self.problem(name.span(), sentence))
     }
 
     /// Reads the network's uplink.
@@ -100,8 +104,8 @@ impl Reader<'_> {
         if name.get_ref() == USER {
             return Ok(true);
         }
-        let sentence = format!("the uplink {:?} is not known; choose one of these: {USER}", name.get_ref());
-        Err(self.problem(self.line_of(name), sentence))
+        let sentence = format!("the uplink {:?} is not known; {}", name.get_ref(), choice(name.get_ref(), [USER]));
+        Err(self.problem(name.span(), sentence))
     }
 
     /// Reads what stands behind a device, if it is para-virtual. A kind that nobody knows is refused later.
@@ -130,16 +134,16 @@ impl Reader<'_> {
         let is = |wanted: Kind| matches!(make, Make::Virtio(kind) if kind == wanted);
         let (block, network) = (is(Kind::Block), is(Kind::Network));
         let keys = [
-            ("driver", form.driver.as_ref().map(|key| self.line_of(key)), matches!(make, Make::Virtio(_))),
-            ("disk", form.disk.as_ref().map(|key| self.line_of(key)), block),
-            ("partition", form.partition.as_ref().map(|key| self.line_of(key)), block),
-            ("range", form.range.as_ref().map(|key| self.line_of(key)), block),
-            ("ram_disk", form.ram_disk.as_ref().map(|key| self.line_of(key)), block),
-            ("read_only", form.read_only.as_ref().map(|key| self.line_of(key)), block),
-            ("shared", form.shared.as_ref().map(|key| self.line_of(key)), block),
-            ("queues", form.queues.as_ref().map(|key| self.line_of(key)), block),
-            ("mac", form.mac.as_ref().map(|key| self.line_of(key)), network),
-            ("rate_limit", form.rate_limit.as_ref().map(|key| self.line_of(key)), network),
+            ("driver", form.driver.as_ref().map(|key| key.span()), matches!(make, Make::Virtio(_))),
+            ("disk", form.disk.as_ref().map(|key| key.span()), block),
+            ("partition", form.partition.as_ref().map(|key| key.span()), block),
+            ("range", form.range.as_ref().map(|key| key.span()), block),
+            ("ram_disk", form.ram_disk.as_ref().map(|key| key.span()), block),
+            ("read_only", form.read_only.as_ref().map(|key| key.span()), block),
+            ("shared", form.shared.as_ref().map(|key| key.span()), block),
+            ("queues", form.queues.as_ref().map(|key| key.span()), block),
+            ("mac", form.mac.as_ref().map(|key| key.span()), network),
+            ("rate_limit", form.rate_limit.as_ref().map(|key| key.span()), network),
         ];
         for (key, line, is_known) in keys {
             if let (Some(line), false) = (line, is_known) {
@@ -160,38 +164,40 @@ impl Reader<'_> {
             (Some(name), None) => {
                 let named = disks.iter().enumerate().find(|(_, disk)| disk.name == *name.get_ref());
                 let Some((number, disk)) = named else {
-                    let reason = format!(
-                        "is on disk {:?}, which the system does not have; add a [[disk]] section",
-                        name.get_ref()
-                    );
-                    return refused(self.line_of(name), reason);
+                    let near = nearest(name.get_ref(), disks.iter().map(|disk| disk.name.as_str()));
+                    let advice = match near {
+                        Some(near) => format!("did you mean {near:?}?"),
+                        None => "add a [[disk]] section".to_string(),
+                    };
+                    let reason = format!("is on disk {:?}, which the system does not have; {advice}", name.get_ref());
+                    return refused(name.span(), reason);
                 };
                 let slice = self.slice(vm, form, disk)?;
                 Ok(Backend::Disk { disk: number, slice, read_only, shared: is_set(&form.shared) })
             }
             (None, Some(size)) => {
-                if let Some(line) = form.partition.as_ref().map(|key| self.line_of(key)) {
+                if let Some(line) = form.partition.as_ref().map(|key| key.span()) {
                     return refused(
                         line,
                         "is a RAM disk, which has no partitions; remove the key \"partition\"".to_string(),
                     );
                 }
-                if let Some(line) = form.range.as_ref().map(|key| self.line_of(key)) {
+                if let Some(line) = form.range.as_ref().map(|key| key.span()) {
                     return refused(line, "is a RAM disk of its own; remove the key \"range\"".to_string());
                 }
                 let bytes = size.get_ref().0;
                 if bytes == 0 || !bytes.is_multiple_of(SECTOR_SIZE) {
                     let reason = format!("has a size that is no multiple of {SECTOR_SIZE} bytes; round it up");
-                    return refused(self.line_of(size), reason);
+                    return refused(size.span(), reason);
                 }
                 Ok(Backend::RamDisk { span: Span::new(0, bytes), read_only })
             }
             (Some(_), Some(both)) => {
-                refused(self.line_of(both), "is to be a disk and a RAM disk; choose one of them".to_string())
+                refused(both.span(), "is to be a disk and a RAM disk; choose one of them".to_string())
             }
             (None, None) => {
                 let reason = "has nothing to store on; add disk = \"NAME\" or ram_disk = \"SIZE\"".to_string();
-                refused(self.line_of(&form.kind), reason)
+                refused(form.kind.span(), reason)
             }
         }
     }
@@ -203,13 +209,15 @@ impl Reader<'_> {
             (Some(name), None) => {
                 let found = disk.partitions.iter().position(|partition| partition.name == *name.get_ref());
                 found.map(Slice::Partition).ok_or_else(|| {
-                    let known: Vec<_> = disk.partitions.iter().map(|partition| partition.name.as_str()).collect();
-                    let known = if known.is_empty() { "it has none".to_string() } else { format!("choose one of these: {}", known.join(", ")) };
+                    let known = match disk.partitions.as_slice() {
+                        [] => "it has none: add a [[disk.partition]] section".to_string(),
+                        all => choice(name.get_ref(), all.iter().map(|partition| partition.name.as_str())),
+                    };
                     let sentence = format!(
                         "device {kind:?} of vm {vm:?} is on partition {:?}, which disk {whole:?} does not have; {known}",
                         name.get_ref()
                     );
-                    self.problem(self.line_of(name), sentence)
+                    self.problem(name.span(), sentence)
                 })
             }
             (None, Some(range)) => {
@@ -224,23 +232,23 @@ impl Reader<'_> {
                      {whole:?}; correct it",
                     show_size(disk.size)
                 );
-                Err(self.problem(self.line_of(range), sentence))
+                Err(self.problem(range.span(), sentence))
             }
             (Some(_), Some(range)) => {
                 let sentence =
                     format!("device {kind:?} of vm {vm:?} is on a partition and on a range; choose one of them");
-                Err(self.problem(self.line_of(range), sentence))
+                Err(self.problem(range.span(), sentence))
             }
         }
     }
 
-    fn rate_limit(&self, limit: Option<&Spanned<Size>>) -> Result<Option<u32>, Problem> {
+    fn rate_limit(&self, limit: Option<&Spanned<Rate>>) -> Result<Option<u32>, Problem> {
         let Some(limit) = limit else { return Ok(None) };
         match u32::try_from(limit.get_ref().0) {
             Ok(bytes) if bytes > 0 => Ok(Some(bytes)),
             Ok(_) | Err(_) => {
                 let sentence = "a rate limit is 1 byte a second at least and less than 4 GiB; choose another, or none";
-                Err(self.problem(self.line_of(limit), sentence.to_string()))
+                Err(self.problem(limit.span(), sentence.to_string()))
             }
         }
     }
@@ -251,7 +259,7 @@ impl Reader<'_> {
                 "{:?} is not a mac address; write six bytes in hexadecimal, such as \"52:54:00:12:34:56\"",
                 text.get_ref()
             );
-            self.problem(self.line_of(text), sentence)
+            self.problem(text.span(), sentence)
         })
     }
 }

@@ -6,14 +6,14 @@ use platform::{Board, Dma, PhysicalDevice};
 use toml::Spanned;
 
 use super::Reader;
-use crate::system::Problem;
+use crate::system::{Problem, problem::choice};
 
 impl Reader<'_> {
     /// The devices that `name` names, which are to be those of `vm`.
     pub(super) fn owned(&self, vm: &str, name: &Spanned<String>, board: &Board) -> Result<Assigned, Problem> {
         owned(name.get_ref(), board).map_err(|end| {
             let sentence = format!("vm {vm:?} owns {:?}, {end}", name.get_ref());
-            self.problem(self.line_of(name), sentence)
+            self.problem(name.span(), sentence)
         })
     }
 }
@@ -28,12 +28,8 @@ pub(in crate::system) fn all_of(device: &PhysicalDevice) -> Assigned {
 fn owned(text: &str, board: &Board) -> Result<Assigned, String> {
     let (name, range) = text.split_once(':').map_or((text, None), |(name, range)| (name, Some(range)));
     let Some(device) = board.devices.iter().find(|device| device.name == name) else {
-        let known: Vec<_> = board.devices.iter().map(|device| device.name).collect();
-        return Err(format!(
-            "which the board {:?} does not have; choose one of these: {}",
-            board.name,
-            known.join(", ")
-        ));
+        let choice = choice(name, board.devices.iter().map(|device| device.name));
+        return Err(format!("which the board {:?} does not have; {choice}", board.name));
     };
     let Some(range) = range else { return Ok(all_of(device)) };
     let last = device.instances.saturating_sub(1);

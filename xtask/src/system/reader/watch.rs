@@ -21,7 +21,7 @@ impl Reader<'_> {
                 "the key {key:?} is for driver domains, and vm {:?} is none; remove it, or add driver_domain = true",
                 form.name.get_ref()
             );
-            return Err(self.problem(self.line_of(value), sentence));
+            return Err(self.problem(value.span(), sentence));
         }
         let [heartbeat, request, startup, restart_limit, window] =
             keys.map(|(_, value)| value.as_ref().map(|value| *value.get_ref()));

@@ -40,12 +40,21 @@ fn row(table: &mut Table, disk: &str, partition: &str, span: Span, content: Stri
 }
 
 fn users(source: &Source, number: usize, is_it: impl Fn(Slice) -> bool) -> String {
+    let users = names_of_users(source, number, is_it);
+    if users.is_empty() { "-".to_string() } else { users.join(", ") }
+}
+
+/// The machines that use the partition `index` of disk `number`.
+pub(super) fn users_of_partition(source: &Source, number: usize, index: usize) -> Vec<&str> {
+    names_of_users(source, number, |slice| matches!(slice, Slice::Partition(other) if other == index))
+}
+
+fn names_of_users(source: &Source, number: usize, is_it: impl Fn(Slice) -> bool) -> Vec<&str> {
     let uses = |channel: &Channel<'_>| matches!(&channel.client.backend, Backend::Disk { disk, slice, .. } if *disk == number && is_it(*slice));
-    let clients = source.channels().filter(uses).map(|channel| channel.vm.name.clone());
+    let clients = source.channels().filter(uses).map(|channel| channel.vm.name.as_str());
     // Who drives a disk without serving it to others has all of it.
     let owner = source.disks.get(number).and_then(|disk| source.driver_of(disk)).filter(|vm| vm.doorbell.is_none());
-    let users: Vec<_> = clients.chain(owner.map(|vm| vm.name.clone())).collect();
-    if users.is_empty() { "-".to_string() } else { users.join(", ") }
+    clients.chain(owner.map(|vm| vm.name.as_str())).collect()
 }
 
 /// The channels: each para-virtual device, who serves it, where, and with what.
@@ -68,7 +77,7 @@ pub(super) fn channels(source: &Source) -> Table {
     table
 }
 
-fn gives(source: &Source, channel: &Channel<'_>) -> String {
+pub(super) fn gives(source: &Source, channel: &Channel<'_>) -> String {
     let access = |read_only: bool| if read_only { ", read-only" } else { "" };
     match &channel.client.backend {
         Backend::Disk { disk, slice, read_only, shared } => {
