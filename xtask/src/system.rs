@@ -15,6 +15,7 @@ mod decode;
 mod device_tree;
 mod form;
 mod identity;
+mod ip;
 mod kernel;
 mod layout;
 mod placement;

@@ -11,10 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a guest with devices loads, besides what these depend on. `crc32c_generic` is no dependency that a module
-/// names: ext4 asks for the algorithm `crc32c` by its name.
+/// What a guest with devices loads, besides what these depend on. The console comes first, since it may be the only
+/// one. `crc32c_generic` is no dependency that a module names: ext4 asks for the algorithm `crc32c` by its name.
 const WANTED: &[&str] =
-    &["virtio_mmio", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtio_console", "virtio_rng"];
+    &["virtio_mmio", "virtio_console", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtio_rng"];
 /// More directories inside each other than a kernel package has.
 const DEPTH_MAX: u32 = 16;
 

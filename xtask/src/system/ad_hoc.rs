@@ -108,7 +108,7 @@ fn guest(options: &AdHoc) -> VmSource {
     for backend in disks.chain(network) {
         let kind = if matches!(backend, Backend::Network { .. }) { "virtio-net" } else { "virtio-blk" };
         devices.extend(devices::find(kind).map(|kind| device(kind, &mut slots)));
-        clients.push(Some(Client { driver: None, backend, queues: 1, mac: None }));
+        clients.push(Some(Client { driver: None, backend, queues: 1, mac: None, addressing: None }));
     }
     VmSource {
         name: GUEST_NAME.to_string(),

@@ -3,7 +3,7 @@
 use manifest::{Device, Service, Span};
 use std::fmt;
 
-use super::{Source, VmSource};
+use super::{Source, VmSource, ip::Stated};
 
 /// A para-virtual device, beyond what its registers need.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct Client {
     pub(crate) queues: u16,
     /// A network card's address, where the system states it.
     pub(crate) mac: Option<[u8; 6]>,
+    /// Where a network card's IPv4 address comes from, where the system states it.
+    pub(crate) addressing: Option<Stated>,
 }
 
 /// What stands behind a para-virtual device.

@@ -69,6 +69,8 @@ forms! {
     CardForm, called |_, _| "the card".to_string() => {
         owner: String,
         mac: Option<Spanned<String>>,
+        ip_address: Option<Spanned<String>>,
+        gateway: Option<Spanned<String>>,
     }
 
     /// A `[[vm]]` section.
@@ -103,6 +105,8 @@ forms! {
         shared: Option<Spanned<bool>>,
         queues: Option<Spanned<u16>>,
         mac: Option<Spanned<String>>,
+        ip_address: Option<Spanned<String>>,
+        gateway: Option<Spanned<String>>,
         rate_limit: Option<Spanned<Rate>>,
     }
 

@@ -52,6 +52,7 @@ pub(crate) fn complete(source: &mut Source, mut report: impl FnMut(Problem)) {
         disk.owner.clone_from(&driver);
     }
     problems.extend(check_overlaps(source));
+    problems.extend(source.check_addresses());
     let mut plan = Plan {
         macs: source.vms.iter().flat_map(|vm| vm.clients.iter().flatten().filter_map(|client| client.mac)).collect(),
         rooms: source.vms.iter().map(|vm| Room { end: vm.memory_end(), channels: 0 }).collect(),

@@ -7,6 +7,7 @@
 use super::{
     Problem, Source,
     backend::Mac,
+    ip::Stated,
     placement::VIRTIO_MMIO,
     problem::choice,
     source::{Line, VmSource},
@@ -20,6 +21,8 @@ pub(crate) struct Card {
     pub(crate) owner: String,
     /// Its address, where the system states it.
     pub(crate) mac: Option<[u8; 6]>,
+    /// Where its IPv4 address comes from, where the system states it.
+    pub(crate) addressing: Option<Stated>,
     pub(crate) line: Line,
 }
 

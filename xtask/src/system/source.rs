@@ -303,19 +303,35 @@ impl VmSource {
         self.assigned.iter().any(|device| device.name == name)
     }
 
-    /// The first block device: the bytes that the guest finds on it, and what they hold at first.
-    pub(crate) fn first_disk(&self, source: &Source) -> Option<(u64, Option<Content>)> {
-        self.clients.iter().flatten().find_map(|client| match &client.backend {
-            Backend::Disk { disk, slice, .. } => {
+    /// What the guest finds on each of its para-virtual disks, in their order.
+    pub(crate) fn block_devices<'a>(&'a self, source: &'a Source) -> impl Iterator<Item = BlockContent> + 'a {
+        self.clients.iter().flatten().filter_map(|client| match &client.backend {
+            Backend::Disk { disk, slice, read_only, shared } => {
                 let disk = source.disks.get(*disk)?;
                 let content = match slice {
                     Slice::Partition(index) => disk.partitions.get(*index)?.content,
                     Slice::Whole | Slice::Range(_) => None,
                 };
-                Some((disk.span_of(*slice).size, content))
+                let (bytes, read_only, shared) = (disk.span_of(*slice).size, *read_only, *shared);
+                Some(BlockContent { bytes, content, read_only, shared })
             }
-            Backend::RamDisk { span, .. } => Some((span.size, None)),
+            Backend::RamDisk { span, read_only } => {
+                Some(BlockContent { bytes: span.size, content: None, read_only: *read_only, shared: false })
+            }
             Backend::Network { .. } | Backend::Console | Backend::Entropy => None,
         })
     }
+}
+
+/// What a guest finds on a disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockContent {
+    /// The size in bytes.
+    pub(crate) bytes: u64,
+    /// What it holds at first, where it is a partition and the system says so.
+    pub(crate) content: Option<Content>,
+    /// Whether it takes no writes.
+    pub(crate) read_only: bool,
+    /// Whether another guest may write it, too.
+    pub(crate) shared: bool,
 }

@@ -9,6 +9,7 @@ use crate::system::{
     Problem,
     backend::{Backend, Client, Mac, Slice},
     form::{CardForm, DeviceForm, DiskForm, PartitionForm, RangeForm},
+    ip::{Addressing, DHCP, Network, Stated},
     plugs::Card,
     problem::{choice, nearest},
     size::{Rate, Size, show_size},
@@ -59,7 +60,8 @@ impl Reader<'_> {
         let line = Some(form.span().into());
         let form = form.into_inner();
         let mac = form.mac.as_ref().map(|mac| self.mac(mac)).transpose()?.map(|mac| mac.0);
-        Ok(Card { owner: form.owner, mac, line })
+        let addressing = self.addressing("the card", form.ip_address.as_ref(), form.gateway.as_ref())?;
+        Ok(Card { owner: form.owner, mac, addressing, line })
     }
 
     fn partition(&self, disk: &mut Disk, form: PartitionForm) -> Result<(), Problem> {
@@ -121,11 +123,14 @@ impl Reader<'_> {
             Kind::Entropy => Backend::Entropy,
         };
         let mac = form.mac.as_ref().map(|mac| self.mac(mac)).transpose()?;
+        let card = format!("device {:?} of vm {vm:?}", form.kind.get_ref());
+        let addressing = self.addressing(&card, form.ip_address.as_ref(), form.gateway.as_ref())?;
         Ok(Some(Client {
             driver: form.driver.as_ref().map(|driver| driver.get_ref().clone()),
             backend,
             queues: form.queues.as_ref().map_or(1, |queues| *queues.get_ref()),
             mac: mac.map(|mac| mac.0),
+            addressing,
         }))
     }
 
@@ -143,6 +148,8 @@ impl Reader<'_> {
             ("shared", form.shared.as_ref().map(|key| key.span()), block),
             ("queues", form.queues.as_ref().map(|key| key.span()), block),
             ("mac", form.mac.as_ref().map(|key| key.span()), network),
+            ("ip_address", form.ip_address.as_ref().map(|key| key.span()), network),
+            ("gateway", form.gateway.as_ref().map(|key| key.span()), network),
             ("rate_limit", form.rate_limit.as_ref().map(|key| key.span()), network),
         ];
         for (key, line, is_known) in keys {
@@ -251,6 +258,48 @@ impl Reader<'_> {
                 Err(self.problem(limit.span(), sentence.to_string()))
             }
         }
+    }
+
+    /// Where the address of `card` comes from, if the system says so.
+    fn addressing(
+        &self,
+        card: &str,
+        address: Option<&Spanned<String>>,
+        gateway: Option<&Spanned<String>>,
+    ) -> Result<Option<Stated>, Problem> {
+        let refused = |key: &Spanned<String>, sentence: String| Err(self.problem(key.span(), sentence));
+        let Some(address) = address else {
+            return gateway.map_or(Ok(None), |key| {
+                refused(key, format!("{card} has a gateway and no address of its own; add the key \"ip_address\""))
+            });
+        };
+        let line = Some(address.span().into());
+        if address.get_ref() == DHCP {
+            return gateway.map_or(Ok(Some(Stated { addressing: Addressing::Dhcp, line })), |key| {
+                refused(key, format!("{card} gets its gateway with its address, by DHCP; remove the key \"gateway\""))
+            });
+        }
+        let Some(network) = Network::parse(address.get_ref()) else {
+            let text = address.get_ref();
+            let sentence = format!(
+                "{text:?} is no address for {card}; write one with the length of its network's prefix, such as \
+                 \"10.0.2.101/24\", or {DHCP:?}"
+            );
+            return refused(address, sentence);
+        };
+        let Some(key) = gateway else {
+            return Ok(Some(Stated { addressing: Addressing::Static { network, gateway: None }, line }));
+        };
+        let gateway = key.get_ref().parse().ok();
+        let gateway = gateway.filter(|gateway| *gateway != network.address && network.contains(*gateway));
+        if gateway.is_none() {
+            let text = key.get_ref();
+            return refused(
+                key,
+                format!("the gateway {text:?} of {card} is no other address of {network}; correct it"),
+            );
+        }
+        Ok(Some(Stated { addressing: Addressing::Static { network, gateway }, line }))
     }
 
     fn mac(&self, text: &Spanned<String>) -> Result<Mac, Problem> {
