@@ -2,6 +2,7 @@
 
 use crate::{
     bare_metal::{self, Program},
+    consoles,
     disks::{self, Age},
     images::HostImages,
     qemu::{Clock, Machine, Uart, Virtio},
@@ -122,9 +123,9 @@ impl Prepared {
             return Ok(None);
         }
         let images = disks::provide(workspace, &self.source, self.disks)?;
-        let consoles = workspace.cache().join("consoles");
-        std::fs::create_dir_all(&consoles).with_context(|| format!("{} cannot be created", consoles.display()))?;
-        let console = consoles.join(format!("{}.log", self.source.name()));
+        let console = consoles::log(workspace, &self.source);
+        let directory = console.parent().context("a log lies in a directory")?;
+        std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be created", directory.display()))?;
         let mut virtio = Virtio::default();
         for (slot, plug) in plugs {
             match plug {

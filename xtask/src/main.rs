@@ -8,6 +8,7 @@ mod bare_metal;
 mod bench;
 mod boot_code;
 mod commands;
+mod consoles;
 mod counters;
 mod disks;
 mod flat_image;

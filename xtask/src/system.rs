@@ -18,6 +18,7 @@ mod identity;
 mod ip;
 mod kernel;
 mod layout;
+mod notes;
 mod placement;
 mod plugs;
 mod problem;

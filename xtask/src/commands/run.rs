@@ -4,7 +4,7 @@
 //! and the exit code says whether all is well.
 
 use crate::{
-    counters,
+    consoles, counters,
     disks::Age,
     launch::{self, BoardOptions},
     qemu::Uart,
@@ -111,8 +111,18 @@ impl Run {
         if terminal {
             eprintln!("run: Ctrl-] then a digit picks the guest that gets your keys; Ctrl-A X ends QEMU");
         }
+        for note in prepared.source.notes() {
+            eprintln!("run: note: {note}");
+        }
+        if prepared.source.heard_by_virtio_alone().next().is_some() {
+            let log = consoles::log(workspace, &prepared.source);
+            eprintln!("run: note: what is printed to virtio consoles goes to {}", workspace.display(&log));
+        }
         let started = Instant::now();
-        let outcome = Session { symbols: symbols.as_ref(), echo: true, log: None, limit }.run(&machine)?;
+        let mut outcome = Session { symbols: symbols.as_ref(), echo: true, log: None, limit }.run(&machine)?;
+        if !terminal {
+            consoles::hear_and_show(workspace, &prepared.source, &mut outcome);
+        }
         eprint!("{}", counters::table(&counters::collect(&outcome.lines)));
         let restarts = Restarts::of(&outcome);
         if !restarts.is_empty() {

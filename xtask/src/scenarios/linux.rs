@@ -38,14 +38,17 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         verdict: fifty_rounds,
     };
     let on_one_and_four = Scenario {
-        name: "Linux guests with one CPU and with four check themselves".to_owned(),
+        name:
+            "Linux guests with one CPU and with four, three disks, a virtio console alone and a stated address check \
+               themselves"
+                .to_owned(),
         system: "test-linux-cpus",
         cpu: None,
         command_line: "bulkhead.selfcheck",
         damage: Damage::None,
         limit_seconds: 150,
         icount: None,
-        verdict: verdict::whole_run,
+        verdict: as_stated,
     };
     let assigned = Scenario {
         name: "Linux drives a page of real virtio slots and the board's clock beside a driver domain's client"
@@ -83,18 +86,33 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, written, reread, crash]).collect()
 }
 
+/// Each has found what is its own alone.
+fn as_stated(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    verdict::whole_run(source, outcome)?;
+    finds(outcome, "alpha", &[("disks", "3"), ("root", "ext4"), ("console", "hvc0"), ("uplink", "10.0.2.2")])?;
+    finds(outcome, "beta", &[("disks", "1"), ("root", "ext4"), ("uplink", "10.0.2.2")])
+}
+
+/// Refuses a guest whose self-check has found anything else than `expected`.
+fn finds(outcome: &Outcome, name: &str, expected: &[(&str, &str)]) -> Result<(), String> {
+    let found = verdict::findings(outcome, "selfcheck", name)?;
+    let found = |key: &str| found.get(key).map_or("nothing", String::as_str);
+    match expected.iter().find(|(key, value)| found(key) != *value) {
+        None => Ok(()),
+        Some((key, value)) => Err(format!("guest `{name}` has found {key}={} instead of {value}", found(key))),
+    }
+}
+
 /// What each guest writes to its disk, its own or a driver domain's.
 const OWN_BYTES: u64 = 16 << 20;
 
 /// The clock's alarm has rung on each CPU of its owner's, and what was written to either disk is there.
 fn own_hardware(source: &Source, outcome: &Outcome) -> Result<(), String> {
     verdict::whole_run(source, outcome)?;
-    let found = verdict::findings(outcome, "selfcheck", "alpha")?;
-    let found = |key: &str| found.get(key).map_or("nothing", String::as_str);
-    for (key, expected) in [("alarms", "2"), ("root", "ext4"), ("net", "eth0")] {
-        if found(key) != expected {
-            return Err(format!("guest `alpha` has found {key}={} instead of {expected}", found(key)));
-        }
+    finds(outcome, "alpha", &[("alarms", "2"), ("root", "ext4"), ("net", "eth0"), ("uplink", "10.0.2.2")])?;
+    // The one asks for its address through the driver domain's switch, and has that one alone.
+    if !verdict::findings(outcome, "selfcheck", "beta")?.contains_key("dhcp") {
+        return Err("guest `beta` has not asked for an address".to_owned());
     }
     verdict::written(source, outcome, OWN_BYTES)
 }

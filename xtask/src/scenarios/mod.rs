@@ -9,7 +9,7 @@ mod linux;
 
 use crate::{
     bare_metal::{self, Program},
-    counters,
+    consoles, counters,
     launch::{self, BoardOptions},
     qemu::Uart,
     session::{self, Outcome, Session},
@@ -139,7 +139,8 @@ impl Scenario {
         }
         let symbols = prepared.symbols();
         let limit = Some(Duration::from_secs(self.limit_seconds));
-        let outcome = Session { symbols: symbols.as_ref(), echo: false, log: Some(log), limit }.run(&machine)?;
+        let mut outcome = Session { symbols: symbols.as_ref(), echo: false, log: Some(log), limit }.run(&machine)?;
+        consoles::hear(workspace, &prepared.source, &mut outcome);
         (self.verdict)(&prepared.source, &outcome).map_err(|reason| {
             print!("{}", counters::table(&counters::collect(&outcome.lines)));
             anyhow::Error::msg(reason)

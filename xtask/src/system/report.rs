@@ -38,6 +38,13 @@ pub(crate) fn report(source: &Source, bundle: Option<&Bundle>) -> String {
     if let Some(bundle) = bundle {
         images(source, bundle).write(&mut text);
     }
+    let notes = source.notes();
+    if !notes.is_empty() {
+        text += "\nNotes\n";
+    }
+    for note in notes {
+        text += &format!("  {note}\n");
+    }
     text
 }
 

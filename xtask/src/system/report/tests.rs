@@ -61,6 +61,9 @@ Devices and interrupts
   beta   gicv3 distributor     0x0800_0000–0x0800_ffff  -          model
   beta   gicv3 redistributors  0x080a_0000–0x080b_ffff  -          model
   beta   virtual timer         -                        27         hardware, one for each cpu
+
+Notes
+  vm \"beta\" has no console: nothing that it prints is seen
 ";
     let found = report(&source, None);
     assert_eq!(found, expected, "found:\n{found}");
@@ -80,6 +83,9 @@ Images
   owner  role         size    guest addresses          entry        image
   alpha  kernel       32 MiB  0x4020_0000–0x421f_ffff  0x4020_0000  made up
   alpha  device tree  5 KiB   0x4000_0000–0x4000_1387  -            made up
+
+Notes
+  vm \"beta\" has no console: nothing that it prints is seen
 ";
     assert!(found.ends_with(expected), "found:\n{found}");
     assert!(
