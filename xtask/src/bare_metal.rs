@@ -1,7 +1,7 @@
 //! Builds the bare-metal programs, Bulkhead itself and the guests, and flattens them for a boot loader.
 
-use crate::{boot_code, flat_image, workspace::Workspace};
-use anyhow::{Context, bail, ensure};
+use crate::{boot_code, flat_image, system, workspace::Workspace};
+use anyhow::{Context, ensure};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -41,6 +41,15 @@ pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program>
 /// # Errors
 /// When no package has such a binary, when cargo fails, or when the ELF file cannot be flattened.
 pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<Program> {
+    let (package, binary) = find_guest(workspace, name).map_err(anyhow::Error::msg)?;
+    build(workspace, &package, &binary, &format!("guest-{name}"), &[])
+}
+
+/// The package and the binary of the bare-metal guest `name`.
+///
+/// # Errors
+/// A sentence, when there is none.
+pub(crate) fn find_guest(workspace: &Workspace, name: &str) -> Result<(String, String), String> {
     let guests = workspace.root().join("guests");
     // What runs within a Linux guest is none itself.
     let programs = guests.join("linux");
@@ -51,13 +60,15 @@ pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<P
             package.targets.iter().filter(|target| target.is_bin()).map(|target| (package.name.as_str(), &target.name))
         })
     };
-    let Some((package, binary)) =
-        binaries().find(|(_, binary)| *binary == name || binary.strip_prefix("bulkhead-guest-") == Some(name))
-    else {
-        let known: Vec<&str> = binaries().map(|(_, binary)| binary.as_str()).collect();
-        bail!("there is no bare-metal guest `{name}` below guests/; there are: {}", known.join(", "));
-    };
-    build(workspace, package, binary, &format!("guest-{name}"), &[])
+    let short = |binary: &str| binary.strip_prefix("bulkhead-guest-").unwrap_or(binary).to_owned();
+    match binaries().find(|(_, binary)| *binary == name || short(binary) == name) {
+        Some((package, binary)) => Ok((package.to_owned(), binary.clone())),
+        None => {
+            let known: Vec<_> = binaries().map(|(_, binary)| short(binary)).collect();
+            let choice = system::choice(name, known.iter().map(String::as_str));
+            Err(format!("there is no bare-metal guest {name:?} below guests/; {choice}"))
+        }
+    }
 }
 
 /// Builds `binary`; `code` are options for the compiler when it makes the code of the whole program.

@@ -21,6 +21,18 @@ pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result
     counted(command)
 }
 
+/// The names of all host tests.
+///
+/// # Errors
+/// When cargo cannot be started.
+pub(crate) fn names(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
+    let mut command = cargo(workspace);
+    command.args(["test", "--quiet", "--", "--list"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().context("cargo could not be started")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
 /// Runs `command`, which runs Rust tests, and counts their results.
 ///
 /// # Errors

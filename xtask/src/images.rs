@@ -2,19 +2,22 @@
 
 use crate::{
     bare_metal, setup,
-    system::{Contents, Images, VmSource},
+    system::{self, Contents, DEBIAN, ImageName, Images, Problems, Source, VmSource},
     workspace::Workspace,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Debian's arm64 kernel.
-const DEBIAN: &str = "debian";
 /// The root file system of `guests/linux`.
 const LINUX: &str = "linux";
 /// The same with the modules for devices and with the program that measures these.
 const LINUX_BENCH: &str = "linux-bench";
 /// What the names of the kinds of virtio devices begin with.
 const VIRTIO: &str = "virtio-";
+/// How sentences call a kernel.
+const KERNEL: &str = "kernel";
+/// The names that are no paths; a file of such a name is `./NAME`.
+const KERNELS: &[&str] = &[DEBIAN, "guest:NAME"];
+const INITRDS: &[&str] = &[LINUX, LINUX_BENCH];
 /// What precedes the name of a bare-metal guest of this repository.
 const GUEST: &str = "guest:";
 
@@ -29,17 +32,75 @@ impl<'a> HostImages<'a> {
         Self { workspace }
     }
 
-    fn file(&self, name: &str, known: &str) -> Result<PathBuf, String> {
-        let path = self.workspace.root().join(name);
+    /// The file `name` of a system in `directory`, where there is none of the names in `known`.
+    fn file(&self, name: &str, directory: &Path, known: &[&str]) -> Result<PathBuf, String> {
+        let path = directory.join(name);
         if path.is_file() {
             return Ok(path);
         }
-        Err(format!("there is no file {name:?} in the repository; write {known}, or the path of a file"))
+        if path.is_dir() {
+            return Err(format!("{} is a directory; write the path of a file in it", path.display()));
+        }
+        if self.workspace.root().join(name).is_file() {
+            let (there, here) = (self.workspace.root().join(name), path.display());
+            return Err(format!("there is no file {here}; paths are relative to the system's file: write {there:?}"));
+        }
+        let advice = match system::nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("write one of {known:?}, or a path relative to the system's file"),
+        };
+        Err(format!("there is no file {}; {advice}", path.display()))
+    }
+
+    /// The file of the image `role` of `vm` as far as it can be known without building or fetching anything.
+    fn look(&self, role: &str, name: &str, source: &Source, need: Need) -> Result<(), String> {
+        if let (KERNEL, Some(guest)) = (role, name.strip_prefix(GUEST)) {
+            return bare_metal::find_guest(self.workspace, guest).map(drop);
+        }
+        let known: &[&str] = if role == KERNEL { KERNELS } else { INITRDS };
+        if known.contains(&name) || need == Need::Nothing {
+            return Ok(());
+        }
+        self.file(name, source.directory(), known).map(drop)
     }
 }
 
+/// What has to be there of a system's images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Files of the user's.
+    Files,
+    /// No more than the names of the repository's guests.
+    Nothing,
+}
+
+/// Looks for the images of `source` without building or fetching any.
+///
+/// # Errors
+/// All that are not there.
+pub(crate) fn look(workspace: &Workspace, source: &Source, need: Need) -> Result<(), Problems> {
+    let images = HostImages::new(workspace);
+    let named = |name: &ImageName| match name {
+        ImageName::Named(name) => Some(name.clone()),
+        ImageName::File(_) => None,
+    };
+    let mut problems = Vec::new();
+    for vm in source.vms() {
+        let kernel = (KERNEL, named(&vm.kernel), vm.lines.kernel);
+        let initrd = ("initrd", vm.initrd.as_ref().and_then(named), vm.lines.initrd);
+        for (role, name, place) in [kernel, initrd] {
+            let Some(name) = name else { continue };
+            if let Err(reason) = images.look(role, &name, source, need) {
+                let sentence = format!("the {role} {name:?} of vm {:?} is missing: {reason}", vm.name());
+                problems.push(source.problem(place, sentence));
+            }
+        }
+    }
+    Problems::check(problems)
+}
+
 impl Images for HostImages<'_> {
-    fn kernel(&self, name: &str) -> Result<PathBuf, String> {
+    fn kernel(&self, name: &str, directory: &Path) -> Result<PathBuf, String> {
         if name == DEBIAN {
             return setup::linux(self.workspace).map(|linux| linux.kernel).map_err(|error| format!("{error:#}"));
         }
@@ -47,10 +108,10 @@ impl Images for HostImages<'_> {
             let built = bare_metal::build_guest(self.workspace, guest);
             return built.map(|program| program.image).map_err(|error| format!("{error:#}"));
         }
-        self.file(name, "\"debian\", \"guest:NAME\"")
+        self.file(name, directory, KERNELS)
     }
 
-    fn initrd(&self, name: &str, vm: &VmSource) -> Result<Contents, String> {
+    fn initrd(&self, name: &str, vm: &VmSource, directory: &Path) -> Result<Contents, String> {
         if name == LINUX {
             let linux = setup::linux(self.workspace).map_err(|error| format!("{error:#}"))?;
             // Modules cost a guest without devices memory and time.
@@ -62,6 +123,39 @@ impl Images for HostImages<'_> {
         if name == LINUX_BENCH {
             return setup::linux_bench(self.workspace).map(Contents::File).map_err(|error| format!("{error:#}"));
         }
-        self.file(name, "\"linux\", \"linux-bench\"").map(Contents::File)
+        self.file(name, directory, INITRDS).map(Contents::File)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_relative_to_the_systems_file_and_what_is_no_file_says_so() {
+        let workspace = Workspace::find().expect("a workspace");
+        let images = HostImages::new(&workspace);
+        let systems = workspace.root().join("guests/systems");
+        let file = |name: &str| images.file(name, &systems, KERNELS);
+        assert_eq!(file("two-linux.toml"), Ok(systems.join("two-linux.toml")));
+        assert!(file("../systems").unwrap_err().ends_with("is a directory; write the path of a file in it"));
+        let sentence = file("README.md").unwrap_err();
+        assert!(sentence.contains("paths are relative to the system's file: write"), "{sentence}");
+        assert!(file("debain").unwrap_err().ends_with("; did you mean \"debian\"?"));
+        let sentence = images.look(KERNEL, "guest:driver-domian", &source(), Need::Nothing).unwrap_err();
+        assert!(sentence.ends_with("; did you mean \"driver-domain\"?"), "{sentence}");
+    }
+
+    #[test]
+    fn nothing_but_guests_need_to_be_there_for_a_quick_look() {
+        let workspace = Workspace::find().expect("a workspace");
+        let images = HostImages::new(&workspace);
+        assert_eq!(images.look(KERNEL, "no/such/file", &source(), Need::Nothing), Ok(()));
+        images.look(KERNEL, "no/such/file", &source(), Need::Files).unwrap_err();
+    }
+
+    fn source() -> Source {
+        let workspace = Workspace::find().expect("a workspace");
+        crate::systems::find(&workspace, "two-linux").expect("a system")
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     bare_metal::{self, Program},
     consoles,
     disks::{self, Age},
-    images::HostImages,
+    images::{self, HostImages, Need},
     qemu::{Clock, Machine, Uart, Virtio},
     setup,
     symbols::Symbols,
@@ -58,6 +58,7 @@ pub(crate) fn prepare(workspace: &Workspace, source: Source, extra_command_line:
 /// # Errors
 /// As [`prepare`].
 pub(crate) fn bundle(workspace: &Workspace, source: &Source, extra_command_line: &str) -> anyhow::Result<Bundle> {
+    images::look(workspace, source, Need::Files)?;
     let options = BundleOptions { extra_command_line: extra_command_line.to_owned() };
     Ok(system::bundle(source, &HostImages::new(workspace), &options)?)
 }

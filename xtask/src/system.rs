@@ -36,11 +36,11 @@ pub(crate) use ad_hoc::{AdHoc, ad_hoc};
 pub(crate) use backend::Mac;
 pub(crate) use bundle::{Bundle, BundleOptions, Contents, Images, bundle};
 pub(crate) use plugs::Plug;
-pub(crate) use problem::{Problem, Problems};
+pub(crate) use problem::{Problem, Problems, choice, nearest};
 pub(crate) use reader::load;
 pub(crate) use report::{json, json_of_problems, report};
 pub(crate) use size::parse_size;
-pub(crate) use source::{ImageName, Source, VmSource};
+pub(crate) use source::{DEBIAN, ImageName, Source, VmSource};
 #[cfg(test)]
 pub(crate) use storage::Partition;
 pub(crate) use storage::{Content, Disk};

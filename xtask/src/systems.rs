@@ -15,12 +15,20 @@ pub(crate) fn find(workspace: &Workspace, name: &str) -> anyhow::Result<Source> 
     if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
         return Ok(system::load(Path::new(name))?);
     }
+    let commands = crate::commands::names();
     let path = directory(workspace).join(name).with_extension("toml");
     if !path.is_file() {
-        let known = names(workspace)?.join(", ");
-        bail!(
-            "there is no system `{name}` in guests/systems; choose one of these, or give the path of a .toml file: {known}"
-        );
+        let known = names(workspace)?;
+        let system = system::nearest(name, known.iter().map(String::as_str));
+        let command = system::nearest(name, commands.iter().map(String::as_str));
+        let near =
+            [system.map(|near| format!("the system `{near}`")), command.map(|near| format!("`cargo xtask {near}`"))];
+        let near: Vec<_> = near.into_iter().flatten().collect();
+        let advice = match near.is_empty() {
+            false => format!("did you mean {}?", near.join(" or ")),
+            true => format!("choose one of these, or give the path of a .toml file: {}", known.join(", ")),
+        };
+        bail!("there is no system `{name}` in guests/systems; {advice}");
     }
     Ok(system::load(&as_typed(&path))?)
 }

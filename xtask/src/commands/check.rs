@@ -1,6 +1,7 @@
 //! `check`: validates a system and prints the partition report.
 
 use crate::{
+    images::{self, Need},
     launch,
     system::{self, Bundle, Problems, Source},
     systems,
@@ -38,7 +39,11 @@ impl Check {
 
     fn checked(&self, workspace: &Workspace) -> anyhow::Result<(Source, Option<Bundle>)> {
         let source = systems::find(workspace, &self.system)?;
-        let bundle = if self.quick { None } else { Some(launch::bundle(workspace, &source, "")?) };
-        Ok((source, bundle))
+        if self.quick {
+            images::look(workspace, &source, Need::Nothing)?;
+            return Ok((source, None));
+        }
+        let bundle = launch::bundle(workspace, &source, "")?;
+        Ok((source, Some(bundle)))
     }
 }

@@ -11,7 +11,7 @@ mod setup;
 mod test;
 
 use crate::workspace::Workspace;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// The system that a command works on when it is given none.
@@ -45,6 +45,11 @@ enum Command {
     Debug(debug::Debug),
     /// Fetch what the other commands would fetch when they need it
     Setup,
+}
+
+/// The names of the commands.
+pub(crate) fn names() -> Vec<String> {
+    CommandLine::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
 }
 
 impl CommandLine {

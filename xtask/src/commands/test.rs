@@ -1,6 +1,7 @@
 //! `test`: the host's tests, then the scenarios under QEMU.
 
 use crate::{host_tests, scenarios, workspace::Workspace};
+use anyhow::bail;
 use std::process::ExitCode;
 
 /// The options of `test`.
@@ -15,7 +16,51 @@ impl Test {
         let filter = self.filter.as_deref();
         let mut tally = host_tests::run(workspace, filter)?;
         tally.add(scenarios::run(workspace, filter)?);
+        if let (Some(filter), 0) = (filter, tally.passed + tally.failed) {
+            bail!("no test and no scenario has a name with {filter:?} in it; {}", near(workspace, filter)?);
+        }
         println!("{tally}");
         Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// From this likeness on a name is suggested: one slip in four letters.
+const LIKENESS_MIN: f64 = 0.75;
+/// How many names are suggested.
+const NEAR_MAX: usize = 3;
+
+/// What was meant: the names that are most like `filter`, or have a word that is.
+fn near(workspace: &Workspace, filter: &str) -> anyhow::Result<String> {
+    let mut names = host_tests::names(workspace)?;
+    names.extend(scenarios::names());
+    Ok(match suggestions(filter, &names).as_slice() {
+        [] => "`cargo test -- --list` and xtask/src/scenarios have the names".to_owned(),
+        near => format!("did you mean one of these? {}", near.join(", ")),
+    })
+}
+
+fn suggestions<'a>(filter: &str, names: &'a [String]) -> Vec<&'a str> {
+    let likeness = |name: &str| {
+        let words = name.split(|character: char| !character.is_alphanumeric()).filter(|word| word.len() > 3);
+        let parts = words.chain(name.rsplit("::").next()).chain([name]);
+        parts.map(|part| strsim::normalized_damerau_levenshtein(filter, &part.to_lowercase())).fold(0.0, f64::max)
+    };
+    let mut all: Vec<_> = names.iter().map(|name| (likeness(name), name.as_str())).collect();
+    all.retain(|(likeness, _)| *likeness >= LIKENESS_MIN);
+    all.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    all.into_iter().take(NEAR_MAX).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_with_a_slip_finds_what_was_meant() {
+        let names = ["vgic::tests::an_sgi_is_taken", "two Linux guests on cortex-a57", "psci::tests::cpu_on"];
+        let names = names.map(str::to_owned);
+        assert_eq!(suggestions("linxu", &names), ["two Linux guests on cortex-a57"]);
+        assert_eq!(suggestions("vgci", &names), ["vgic::tests::an_sgi_is_taken"]);
+        assert!(suggestions("qqqq", &names).is_empty());
     }
 }

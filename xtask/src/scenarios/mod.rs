@@ -74,6 +74,11 @@ fn all() -> Vec<Scenario> {
     scenarios
 }
 
+/// The names of all scenarios.
+pub(crate) fn names() -> Vec<String> {
+    all().into_iter().map(|scenario| scenario.name).collect()
+}
+
 /// Runs the scenarios whose names contain `filter`, or all, one at a time: each emulates several cores.
 ///
 /// # Errors

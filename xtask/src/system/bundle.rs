@@ -19,17 +19,17 @@ use super::{
 
 /// Where images come from: built, downloaded, or just there.
 pub(crate) trait Images {
-    /// The file of the kernel `name`: a known name, `guest:NAME`, or a path relative to the repository's root.
+    /// The file of the kernel `name`: a known name, `guest:NAME`, or a path relative to `directory`.
     ///
     /// # Errors
     /// A sentence that says why there is none and what to do.
-    fn kernel(&self, name: &str) -> Result<PathBuf, String>;
+    fn kernel(&self, name: &str, directory: &Path) -> Result<PathBuf, String>;
 
-    /// The initial RAM disk `name` for `vm`: a known name, or a path relative to the repository's root.
+    /// The initial RAM disk `name` for `vm`: a known name, or a path relative to `directory`.
     ///
     /// # Errors
     /// A sentence that says why there is none and what to do.
-    fn initrd(&self, name: &str, vm: &VmSource) -> Result<Contents, String>;
+    fn initrd(&self, name: &str, vm: &VmSource, directory: &Path) -> Result<Contents, String>;
 }
 
 /// What an image is made of.
@@ -129,7 +129,10 @@ impl Builder<'_> {
 
         let path = match &vm.kernel {
             ImageName::File(path) => path.clone(),
-            ImageName::Named(name) => self.images.kernel(name).map_err(|sentence| self.missing("kernel", sentence))?,
+            ImageName::Named(name) => self
+                .images
+                .kernel(name, self.source.directory())
+                .map_err(|sentence| self.missing("kernel", sentence))?,
         };
         let bytes = self.read("kernel", &path)?;
         let kernel = place_kernel(bytes, ram).map_err(|end| self.misfit("kernel", &end))?;
@@ -190,9 +193,10 @@ impl Builder<'_> {
         let Some(image) = &self.vm.initrd else { return Ok(None) };
         let contents = match image {
             ImageName::File(path) => Contents::File(path.clone()),
-            ImageName::Named(name) => {
-                self.images.initrd(name, self.vm).map_err(|sentence| self.missing("initrd", sentence))?
-            }
+            ImageName::Named(name) => self
+                .images
+                .initrd(name, self.vm, self.source.directory())
+                .map_err(|sentence| self.missing("initrd", sentence))?,
         };
         let bytes = match contents {
             Contents::File(path) => self.read("initrd", &path)?,

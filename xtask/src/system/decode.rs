@@ -108,6 +108,11 @@ pub(super) trait Decode: Sized {
         None
     }
 
+    /// A value that no rule refuses, in place of one that is wrong or missing: so the rest of its section is judged.
+    fn stand_in() -> Option<Self> {
+        None
+    }
+
     /// Reads `value`. Where that cannot be, it says why, and gives nothing.
     fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self>;
 }
@@ -177,6 +182,10 @@ macro_rules! numbers {
             fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
                 number(&value, <$kind>::MAX, context)
             }
+
+            fn stand_in() -> Option<Self> {
+                Some(0)
+            }
         })*
     };
 }
@@ -188,6 +197,10 @@ impl<T: Decode> Decode for Spanned<T> {
     fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
         let span = value.span();
         Some(Self::new(span, T::decode(value, context)?))
+    }
+
+    fn stand_in() -> Option<Self> {
+        Some(Self::new(0..0, T::stand_in()?))
     }
 }
 
@@ -209,6 +222,10 @@ impl<T: Decode> Decode for Vec<T> {
 
     fn absent() -> Option<Self> {
         Some(Self::new())
+    }
+
+    fn stand_in() -> Option<Self> {
+        Some(vec![T::stand_in()?])
     }
 
     fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
@@ -270,14 +287,14 @@ impl<'i, 'a> Keys<'i, 'a> {
         debug_assert!(self.known.contains(&key), "{key} is declared");
         let context = Context { findings: self.findings, key, owner: &self.name };
         match self.table.remove(key) {
-            Some(value) => T::decode(value, &context).or_else(T::absent),
+            Some(value) => T::decode(value, &context).or_else(T::absent).or_else(T::stand_in),
             None => {
                 let absent = T::absent();
                 if absent.is_none() {
                     let sentence = format!("{} lacks the key {key:?}; add it: {}", self.name, T::EXPECTED);
                     self.findings.lost(self.span, sentence);
                 }
-                absent
+                absent.or_else(T::stand_in)
             }
         }
     }

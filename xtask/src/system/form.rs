@@ -144,6 +144,10 @@ pub(crate) enum MemoryForm {
 impl Decode for MemoryForm {
     const EXPECTED: &'static str = "a size such as \"256 MiB\", or a list of { at, size, physical }";
 
+    fn stand_in() -> Option<Self> {
+        Some(Self::Size(Size(manifest::MEMORY_ALIGN)))
+    }
+
     fn decode(value: Value<'_>, context: &Context<'_>) -> Option<Self> {
         match value.get_ref() {
             DeValue::Array(_) => Vec::decode(value, context).map(Self::Regions),

@@ -1,10 +1,11 @@
 //! One invalid system for each rule, in `xtask/fixtures/invalid`, compared with the message that a user sees.
 //!
-//! Each is `NAME.toml` and `NAME.message`; a new rule gets a new pair.
+//! Each is `NAME.toml` and `NAME.message`; a new rule gets a new pair. Some also have `NAME.shown`: all that `check`
+//! prints, with the line and the marked word.
 
 use std::{collections::BTreeSet, fs, path::Path, path::PathBuf};
 
-use super::{BundleOptions, Contents, Images, Problems, VmSource, bundle, reader::parse, size::parse_size};
+use super::{BundleOptions, Contents, Images, Problems, VmSource, bundle, reader::parse_bytes, size::parse_size};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/invalid");
 
@@ -13,14 +14,14 @@ const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/invalid");
 struct FixtureImages;
 
 impl Images for FixtureImages {
-    fn kernel(&self, name: &str) -> Result<PathBuf, String> {
+    fn kernel(&self, name: &str, _directory: &Path) -> Result<PathBuf, String> {
         match name {
             "small" | "large" => Ok(Path::new(FIXTURES).join(format!("{name}.kernel"))),
             other => Ok(PathBuf::from(other)),
         }
     }
 
-    fn initrd(&self, name: &str, _vm: &VmSource) -> Result<Contents, String> {
+    fn initrd(&self, name: &str, _vm: &VmSource, _directory: &Path) -> Result<Contents, String> {
         match parse_size(name) {
             Ok(size) => Ok(Contents::Bytes(vec![0; usize::try_from(size).unwrap()])),
             Err(_) => Ok(Contents::File(PathBuf::from(name))),
@@ -41,7 +42,8 @@ fn read(name: &str, extension: &str) -> String {
 
 fn problems_of(name: &str) -> Problems {
     let file = format!("{name}.toml");
-    let result = parse(Path::new(&file), &read(name, "toml"))
+    let bytes = fs::read(Path::new(FIXTURES).join(&file)).unwrap();
+    let result = parse_bytes(Path::new(&file), bytes)
         .and_then(|source| bundle(&source, &FixtureImages, &BundleOptions::default()));
     match result {
         Ok(_) => panic!("{file} is accepted"),
@@ -64,6 +66,34 @@ fn every_invalid_system_is_refused_with_its_message() {
         })
         .collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_shown_has_the_line_and_marks_the_word() {
+    let wrong: Vec<_> = names("shown")
+        .iter()
+        .filter_map(|name| {
+            let (found, expected) = (problems_of(name).shown(false), read(name, "shown"));
+            (found.trim_end() != expected.trim_end())
+                .then(|| format!("{name}, expected:\n{expected}\nfound:\n{found}\n"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_large_file_takes_no_more_than_its_size() {
+    let vm = |number: usize| {
+        format!(
+            "[[vm]]\nname = \"v{number}\"\nmemory = \"2 MiB\"\ncores = [0]\nkernal = \"x\"\n[[vm.device]]\nkind = \"pl011\"\n"
+        )
+    };
+    let text: String = (0..10_000).map(vm).collect();
+    let started = std::time::Instant::now();
+    let problems = parse_bytes(Path::new("large.toml"), (String::from("board = \"qemu-virt\"\n") + &text).into());
+    assert_eq!(problems.unwrap_err().iter().count(), 10_001, "a misspelt key each, and too many machines");
+    // A search for the line of each value from the start of the file takes minutes.
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
 
 #[test]

@@ -221,6 +221,7 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let wanted = plain(word);
     let most = (wanted.chars().count() / 3).max(1);
     let distance = |candidate: &str| strsim::osa_distance(&wanted, &plain(candidate));
+    let known = known.into_iter().filter(|candidate| candidate.len().abs_diff(word.len()) <= most);
     let all = known.into_iter().map(|candidate| (distance(candidate), candidate));
     all.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }

@@ -26,7 +26,7 @@ use super::{
     placement::{DOORBELL_INTID, complete, region_below},
     problem::{Text, TextSpan, choice},
     slots::Slots,
-    source::{DeviceLines, ImageName, Source, SystemLines, VmLines, VmSource},
+    source::{DEBIAN, DeviceLines, ImageName, Source, SystemLines, VmLines, VmSource},
     storage::Disk,
 };
 
@@ -46,6 +46,12 @@ pub(crate) fn load(path: &Path) -> Result<Source, Problems> {
 #[cfg(test)]
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Source, Problems> {
     parse_text(&Text::new(path, text))
+}
+
+/// As [`load`], with the bytes of the file given.
+#[cfg(test)]
+pub(super) fn parse_bytes(path: &Path, bytes: Vec<u8>) -> Result<Source, Problems> {
+    parse_text(&text_of(path, bytes)?)
 }
 
 /// Reads a file that may be anything.
@@ -247,6 +253,14 @@ impl Reader<'_> {
             ..VmLines::default()
         };
         let is_driver_domain = form.driver_domain.as_ref().is_some_and(|stated| *stated.get_ref());
+        if let (true, DEBIAN) = (is_driver_domain, form.kernel.get_ref().as_str()) {
+            let name = form.name.get_ref();
+            let sentence = format!(
+                "vm {name:?} is a driver domain, and Debian's Linux serves nobody as one; write kernel = \
+                 \"guest:driver-domain\""
+            );
+            keep.report(form.kernel.span(), sentence);
+        }
         let watch = keep.keep(self.watch(&form, is_driver_domain)).unwrap_or_default();
         let mut assigned = Vec::new();
         for owned in owns {

@@ -2,7 +2,10 @@
 
 use manifest::{BoardLimits, GicWindows, MemoryRegion, Place, Span};
 use platform::{Board, Gic, Uart};
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use vdev::guest_map;
 
 use super::{
@@ -59,6 +62,9 @@ pub(crate) struct VmSource {
     pub(crate) load_end: u64,
     pub(crate) lines: VmLines,
 }
+
+/// The name of Debian's arm64 kernel.
+pub(crate) const DEBIAN: &str = "debian";
 
 /// How a system names an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +131,11 @@ impl Source {
     /// The system's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The directory that its paths are relative to: that of its file.
+    pub(crate) fn directory(&self) -> &Path {
+        self.text.as_deref().and_then(|text| text.path().parent()).unwrap_or(Path::new(""))
     }
 
     /// The board that the system is made for.

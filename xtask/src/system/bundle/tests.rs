@@ -29,14 +29,14 @@ initrd = "initrd"
 struct TestImages;
 
 impl Images for TestImages {
-    fn kernel(&self, name: &str) -> Result<PathBuf, String> {
+    fn kernel(&self, name: &str, _directory: &Path) -> Result<PathBuf, String> {
         match name {
             "kernel" => Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/invalid/small.kernel")),
             _ => Err("nobody made it; make it".to_string()),
         }
     }
 
-    fn initrd(&self, _name: &str, _vm: &VmSource) -> Result<Contents, String> {
+    fn initrd(&self, _name: &str, _vm: &VmSource, _directory: &Path) -> Result<Contents, String> {
         Ok(Contents::Bytes(b"initrd".to_vec()))
     }
 }

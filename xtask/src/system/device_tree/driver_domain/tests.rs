@@ -67,11 +67,11 @@ kind = "virtio-rng"
 struct SmallImages;
 
 impl Images for SmallImages {
-    fn kernel(&self, _name: &str) -> Result<PathBuf, String> {
+    fn kernel(&self, _name: &str, _directory: &Path) -> Result<PathBuf, String> {
         Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/invalid/small.kernel"))
     }
 
-    fn initrd(&self, _name: &str, _vm: &VmSource) -> Result<Contents, String> {
+    fn initrd(&self, _name: &str, _vm: &VmSource, _directory: &Path) -> Result<Contents, String> {
         Err("there is none; make it".to_string())
     }
 }
