@@ -11,6 +11,8 @@ use rt::{gic, machine, memory, psci, smccc, timer, uart};
 const UNUSED_SPI: u32 = 60;
 /// An SGI that nobody sends.
 const UNUSED_SGI: u32 = 15;
+/// A virtio slot of QEMU's virt in which there is no device.
+const VACANT_SLOT: u64 = 0x0a00_0000;
 /// Where a machine like QEMU's virt has room between its devices.
 const GAP: u64 = 0x0b00_0000;
 const GAP_END: u64 = 0x0c00_0000;
@@ -41,6 +43,7 @@ pub fn run() {
         }
         None => absent("uart-read", "there is no UART"),
     }
+    read("vacant-slot-read", VACANT_SLOT);
     nobody();
     fresh_pages();
 }

@@ -14,7 +14,7 @@ use core::arch::asm;
 use core::fmt;
 use model::PhysAddr;
 use model::ram::{RamError, RamMap};
-use model::table::{Attributes, ENTRIES, MapError, Mapping, PAGE_SIZE, TableMemory, map, unmap_pages};
+use model::table::{Attributes, ENTRIES, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_repeated, unmap_pages};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// Bits of input address that stage 1 at EL2 and every stage 2 translate: one 512-entry level-1 table, 512 GiB.
@@ -293,6 +293,8 @@ pub(crate) fn configure_stage2() {
 pub struct Windows<'a> {
     /// Pages that it may read, each with its guest address.
     pub pages: &'a [(u64, ReadablePage)],
+    /// Memory that it may read, and a page of which all of it is a repetition.
+    pub flash: Option<(Range, ReadablePage)>,
     /// Registers of physical devices, at their physical addresses.
     pub registers: &'a [DeviceWindow],
 }
@@ -316,6 +318,10 @@ impl Stage2 {
         for (input, page) in windows.pages {
             let attributes = Attributes::GUEST_DEVICE_READ_ONLY;
             map(&mut pool, root, &Mapping { input: *input, output: page.start(), size: TABLE_SIZE, attributes })?;
+        }
+        if let Some((Range { start, size }, page)) = windows.flash {
+            let attributes = Attributes::GUEST_MEMORY_READ_ONLY;
+            map_repeated(&mut pool, root, &Mapping { input: start, output: page.start(), size, attributes })?;
         }
         for Range { start, size } in windows.registers.iter().map(DeviceWindow::range) {
             let (output, attributes) = (PhysAddr(start), Attributes::GUEST_DEVICE);

@@ -1,4 +1,5 @@
-//! Pages that EL2 writes and a guest reads: the registers of a virtio device, which so cost no exit to read.
+//! Pages that EL2 writes and a guest reads: the registers of a virtio device, which so cost no exit to read, and what
+//! reads the same for every guest.
 //!
 //! The guest maps such a page as device memory and does not look into caches; EL2 has it as cacheable RAM. So EL2
 //! cleans what it writes to the point of coherency (Arm ARM B2.8, mismatched memory attributes).
@@ -19,11 +20,16 @@ pub struct ShadowPage {
 impl ShadowPage {
     /// Makes a page of zeroes out of `block`, which must be one page.
     pub fn new(block: MemoryBlock) -> Self {
+        Self::filled(block, |_| 0)
+    }
+
+    /// Makes a page out of `block`, which must be one page; `word` says what the word at an offset in bytes reads as.
+    pub fn filled(block: MemoryBlock, word: impl Fn(u16) -> u32) -> Self {
         assert!(block.size() == TABLE_SIZE && block.start().0.is_multiple_of(TABLE_SIZE), "a shadow page is a page");
         let page = Self { start: block.start() };
-        for word in 0..WORDS {
+        for index in 0..WORDS {
             // SAFETY: inside the page, which is RAM with one owner.
-            unsafe { page.word(word).write_volatile(0) };
+            unsafe { page.word(index).write_volatile(word(4 * index)) };
         }
         clean_and_invalidate(page.start.0, TABLE_SIZE);
         page

@@ -11,7 +11,7 @@ use crate::virtio::{VirtioDevice, service_kind};
 use crate::vm::{Image, Parts, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use arch::board::Board;
+use arch::board::{Board, Range};
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::device_window::DeviceWindow;
@@ -22,13 +22,16 @@ use arch::mmu::{HypMap, Stage2, Windows};
 use arch::shadow::{ReadablePage, ShadowPage};
 use core::sync::atomic::Ordering;
 use devices::Make;
+use devices::virtio_mmio::vacant_word;
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
 use model::bus::{Bus, Recent};
 use model::io::watch::Watch;
 use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
 use vdev::GuestAddr;
-use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
+use vdev::guest_map::{
+    FLASH_BASE, FLASH_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, VIRTIO_SLOTS, VIRTIO_STRIDE, virtio_address,
+};
 
 /// Stage-2 tables of one machine: a root, and for each region at most two tables a level at its two ends.
 const TABLES_PER_VM: u64 = 24;
@@ -58,7 +61,8 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
     check(&system, &bundle, board, &memory);
 
     let fixed = reserve(&system, &mut memory);
-    let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed };
+    let constants = Constants::new(&mut memory);
+    let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed, constants };
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
         let channels = channels_of(&system, number);
@@ -91,6 +95,26 @@ struct Material<'a> {
     map: &'a mut HypMap,
     memory: &'a mut PhysicalMemory,
     fixed: Fixed,
+    constants: Constants,
+}
+
+/// Pages that every machine sees and none can change.
+struct Constants {
+    /// Virtio slots without a device.
+    vacant_slots: ReadablePage,
+    /// Erased flash.
+    erased_flash: ReadablePage,
+}
+
+impl Constants {
+    fn new(memory: &mut PhysicalMemory) -> Self {
+        let mut page = |word: fn(u16) -> u32| {
+            let block = memory.allocate(TABLE_SIZE, TABLE_SIZE);
+            let Some(block) = block else { refuse!("no RAM is left for what all vms see") };
+            ShadowPage::filled(block, word).readable()
+        };
+        Self { vacant_slots: page(vacant_word), erased_flash: page(|_| u32::MAX) }
+    }
 }
 
 /// RAM at fixed physical addresses, in the manifest's order.
@@ -141,7 +165,12 @@ fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalM
 
 #[inline(never)]
 fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, material: &mut Material<'_>) -> Vm {
-    let Devices { bus, slots, virtio, pages } = build_devices(vm, material.memory);
+    let Devices { bus, slots, virtio, mut pages } = build_devices(vm, material.memory);
+    let is_free = |span: &Span| !taken(vm).any(|other| other.overlaps(*span));
+    let slot_pages = (0..VIRTIO_SLOTS).filter_map(virtio_address).map(|address| Span::new(address, VIRTIO_STRIDE));
+    pages.extend(slot_pages.filter(is_free).map(|span| (span.base, material.constants.vacant_slots)));
+    let flash = Some(Span::new(FLASH_BASE, FLASH_SIZE)).filter(is_free);
+    let flash = flash.map(|Span { base, size }| (Range { start: base, size }, material.constants.erased_flash));
     let mut registers = Vec::with_capacity(vm.assigned.len());
     for device in &vm.assigned {
         let window = DeviceWindow::new(material.board, material.map, device.address, device.size);
@@ -154,7 +183,7 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
             Err(why) => refuse!("the registers of {} of vm {} {why}", device.name, vm.name),
         }
     }
-    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, registers: &registers }, material);
+    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, flash, registers: &registers }, material);
     let vgic = new_vgic(vm.vcpus.len());
     let assigned = vm.assigned.iter().zip(registers).map(|(device, window)| AssignedDevices::new(device, window));
     let assigned = Assigned::new(assigned.collect());
@@ -189,6 +218,12 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
         device_tree: vm.device_tree,
         vcpus: vm.vcpus.iter().map(|vcpu| vcpu.core).collect(),
     })
+}
+
+/// What a machine's own has in its address space: RAM, virtual devices, physical ones.
+fn taken(vm: &manifest::Vm) -> impl Iterator<Item = Span> {
+    let memory = vm.memory.iter().map(MemoryRegion::guest_span);
+    memory.chain(vm.devices.iter().map(manifest::Device::span)).chain(vm.assigned.iter().map(manifest::Assigned::span))
 }
 
 /// Apart, so that its copy on the way to the heap is not in a large frame.

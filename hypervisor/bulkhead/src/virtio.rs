@@ -30,6 +30,7 @@ use model::vgic::{IntId, Kicks};
 use model::virtqueue::{Features, QueueError};
 use spin::mutex::TicketMutex;
 use vdev::Width;
+use vdev::guest_map::{VIRTIO_BASE, VIRTIO_SLOTS, VIRTIO_STRIDE};
 
 /// On the bus of a virtual machine, the device numbers from here on are para-virtual devices.
 pub const FIRST_NUMBER: u16 = 0x100;
@@ -341,14 +342,21 @@ impl State {
     }
 }
 
-/// Answers a store to the page of a para-virtual device. `None` if it is none, or one that the device refuses.
+/// Answers a store to the page of a para-virtual device, or to virtio slots without one, which ignore it. `None` if it
+/// is none, or one that the device refuses.
 #[inline(never)]
 pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict> {
     let address = cpu::permission_fault_address(access)?;
     let transfer = access.transfer();
     let value = transfer.cut(vcpu.register(transfer.transfer));
     let guest = &mut vcpu.guest;
-    let (number, offset) = guest.vm.bus.find_again(&mut guest.recent, address)?;
+    let Some((number, offset)) = guest.vm.bus.find_again(&mut guest.recent, address) else {
+        let is_vacant_slot = address.0.wrapping_sub(VIRTIO_BASE) < VIRTIO_STRIDE * u64::from(VIRTIO_SLOTS);
+        return is_vacant_slot.then(|| {
+            cpu::skip_instruction();
+            Verdict::Resume
+        });
+    };
     let index = usize::from(number.checked_sub(FIRST_NUMBER)?);
     let device = guest.vm.virtio.get(index)?;
     let provider = guest.machine.vms.get(device.provider)?;

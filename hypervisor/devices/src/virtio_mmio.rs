@@ -18,7 +18,7 @@ pub use kind::{BLOCK_ERASE_SECTORS_MAX, BLOCK_SEGMENT_SIZE, BLOCK_SEGMENTS_MAX, 
 use kind::Words;
 use queue::Queue;
 use registers::{CONFIGURATION_OFFSET, Interrupts, MAGIC, Register, Status, VENDOR, VERSION};
-use vdev::{GuestFault, QueueLayout, Width};
+use vdev::{GuestFault, QueueLayout, Width, guest_map::VIRTIO_SLOT_SIZE};
 
 /// What QueueNumMax reads: the most descriptors of a queue.
 pub const QUEUE_SIZE_MAX: u16 = 256;
@@ -29,6 +29,23 @@ pub const WINDOW_SIZE: u16 = 0x1000;
 
 /// Where what is published ends, but for zeroes.
 const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + 4 * kind::WORDS_MAX as u16;
+
+/// The size of a slot in bytes: its registers and its configuration space. The rest of the window are further slots,
+/// for software that expects them as close as they are on QEMU's board; there is a device in the first alone.
+const SLOT_SIZE: u16 = VIRTIO_SLOT_SIZE as u16;
+const _: () = assert!(PUBLISHED_END <= SLOT_SIZE, "what a device publishes is within its slot");
+
+/// What a load of the word at `offset` of a page returns where there is no device in any of its slots: the registers
+/// say so by a DeviceID of 0 (VIRTIO 1.2, 4.2.2), and the others read as zero.
+#[must_use]
+pub const fn vacant_word(offset: u16) -> u32 {
+    match offset & (SLOT_SIZE - 1) {
+        Register::MAGIC_VALUE => MAGIC,
+        Register::VERSION => VERSION,
+        Register::VENDOR_ID => VENDOR,
+        _ => 0,
+    }
+}
 
 /// Where the register file publishes what loads return: EL2 maps that page read-only into the guest, so loads never
 /// trap.
@@ -161,14 +178,15 @@ impl VirtioMmio {
         self.forget_driver();
         self.publish(0, shadow);
         for offset in (PUBLISHED_END..WINDOW_SIZE).step_by(4) {
-            shadow.set(offset, 0);
+            shadow.set(offset, if offset < SLOT_SIZE { 0 } else { vacant_word(offset) });
         }
     }
 
     /// Takes a store of `value`, already cut to `width`, at byte `offset` into the window.
     ///
     /// Stores to the configuration space are ignored, since no feature that makes a field of it writable is offered
-    /// (VIRTIO 1.2, 5.1.4, 5.2.4, 5.3.4), and so are those to registers that are there to be read, and to none.
+    /// (VIRTIO 1.2, 5.1.4, 5.2.4, 5.3.4), and so are those to registers that are there to be read, to none, and to the
+    /// slots without a device.
     ///
     /// # Errors
     /// [`GuestFault::BadWidth`] for anything but an aligned 32-bit store to a register (VIRTIO 1.2, 4.2.2.2), and for a

@@ -133,6 +133,47 @@ pub fn map(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> 
     Ok(())
 }
 
+/// Maps whole 2 MiB blocks so that each page of them shows the page at `mapping.output`. One table serves all of them:
+/// no other mapping can be added to these blocks.
+///
+/// # Errors
+/// As [`map`]; [`MapError::Misaligned`] also where `mapping` is no whole number of blocks.
+pub fn map_repeated(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<(), MapError> {
+    const LEVEL_BLOCK: u8 = LEVEL_LAST - 1;
+    let block = entry_size(LEVEL_BLOCK);
+    if (mapping.input | mapping.size) & block.wrapping_sub(1) != 0
+        || mapping.output.0 & PAGE_SIZE.wrapping_sub(1) != 0
+        || mapping.size == 0
+    {
+        return Err(MapError::Misaligned);
+    }
+    let end = mapping.input.checked_add(mapping.size).filter(|end| *end <= INPUT_END);
+    let Some(end) = end.filter(|_| mapping.output.0 < OUTPUT_END) else { return Err(MapError::OutOfRange) };
+    if let Some(input) = first_mapped(memory, root, mapping.input, end) {
+        return Err(MapError::AlreadyMapped { input });
+    }
+    let pages = memory.allocate().ok_or(MapError::OutOfTables)?;
+    for index in 0..ENTRIES {
+        memory.write(pages, index, mapping.output.0 | mapping.attributes.bits() | VALID | TABLE_OR_PAGE);
+    }
+    let mut input = mapping.input;
+    while input < end {
+        let (mut table, level) = descend(memory, root, input);
+        if level < LEVEL_BLOCK {
+            let next = memory.allocate().ok_or(MapError::OutOfTables)?;
+            memory.write(table, index(input, level), next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
+            table = next;
+        } else if level != LEVEL_BLOCK {
+            // A table of pages, none of which is mapped.
+            return Err(MapError::AlreadyMapped { input });
+        }
+        memory.write(table, index(input, LEVEL_BLOCK), pages.0 & ADDRESS | VALID | TABLE_OR_PAGE);
+        // Below `INPUT_END`.
+        input = input.wrapping_add(block);
+    }
+    Ok(())
+}
+
 /// Unmaps those pages of `input..input + size` that are mapped as pages: what a larger block covers stays mapped. The
 /// walkers may use what they have cached until their TLBs are invalidated.
 pub fn unmap_pages(memory: &mut impl TableMemory, root: PhysAddr, input: u64, size: u64) {

@@ -4,15 +4,21 @@
 //! device trees and EL2 decodes guest accesses with them; nothing else may state them again.
 //!
 //! ```text
+//! 0x0400_0000  flash, erased          64 MiB
 //! 0x0800_0000  GICv3 distributor       64 KiB
 //! 0x080a_0000  GICv3 redistributors   128 KiB for each virtual CPU
 //! 0x0900_0000  PL011 UART               4 KiB   SPI 1
 //! 0x0901_0000  PL031 clock              4 KiB   SPI 2
-//! 0x0a00_0000  virtio-mmio slot n       4 KiB   SPI 16 + n
+//! 0x0a00_0000  virtio-mmio slots        4 KiB   SPI 16 to 47, see [`virtio_intid`]
 //! 0x4000_0000  RAM
 //! ```
 //!
 //! What this module leaves out: how much RAM and which devices a guest has (the manifest).
+
+/// Guest address of the second bank of flash, in which firmware keeps its variables. It reads as erased.
+pub const FLASH_BASE: u64 = 0x0400_0000;
+/// Size of that bank in bytes.
+pub const FLASH_SIZE: u64 = 0x0400_0000;
 
 /// Guest address of the GICv3 distributor (GICD).
 pub const GICD_BASE: u64 = 0x0800_0000;
@@ -44,7 +50,9 @@ pub const VIRTIO_BASE: u64 = 0x0a00_0000;
 pub const VIRTIO_STRIDE: u64 = 0x1000;
 /// How many virtio-mmio slots the map has room for.
 pub const VIRTIO_SLOTS: u32 = 32;
-/// INTID of virtio-mmio slot 0; slot `n` has the `n`th after it.
+/// Bytes of a slot's registers and configuration space, and from one slot to the next on QEMU's board.
+pub const VIRTIO_SLOT_SIZE: u64 = 0x200;
+/// INTID of virtio-mmio slot 0.
 pub const VIRTIO_INTID: u32 = spi(16);
 
 /// Guest address of the first byte of RAM.
@@ -71,10 +79,24 @@ pub const fn virtio_address(slot: u32) -> Option<u64> {
 }
 
 /// INTID of virtio-mmio slot `slot`, if the map has room for it.
+///
+/// QEMU's board has 32 slots in four pages, eight to a page, and slot `n` of those has the `n`th interrupt. Software
+/// that knows that by heart finds the first four devices of this map at its slots 0, 8, 16 and 24; so they have the
+/// interrupts 0, 8, 16 and 24. The next four have those after these, and so on.
 #[must_use]
 pub const fn virtio_intid(slot: u32) -> Option<u32> {
-    if slot < VIRTIO_SLOTS { Some(VIRTIO_INTID.saturating_add(slot)) } else { None }
+    if slot < VIRTIO_SLOTS {
+        let (page, round) = (slot % VIRTIO_QEMU_PAGES, slot / VIRTIO_QEMU_PAGES);
+        Some(VIRTIO_INTID.saturating_add(page.saturating_mul(VIRTIO_SLOTS_PER_PAGE)).saturating_add(round))
+    } else {
+        None
+    }
 }
+
+/// How many of QEMU's slots share a page.
+const VIRTIO_SLOTS_PER_PAGE: u32 = (VIRTIO_STRIDE / VIRTIO_SLOT_SIZE) as u32;
+/// How many pages QEMU's slots take.
+const VIRTIO_QEMU_PAGES: u32 = VIRTIO_SLOTS / VIRTIO_SLOTS_PER_PAGE;
 
 /// How many bytes the redistributors of `vcpus` virtual CPUs take.
 #[must_use]
@@ -88,9 +110,34 @@ const fn spi(number: u32) -> u32 {
 }
 
 const _: () = {
+    assert!(FLASH_BASE + FLASH_SIZE <= GICD_BASE, "the flash ends below the distributor");
     assert!(GICD_BASE + GICD_SIZE <= GICR_BASE, "the distributor ends below the redistributors");
     assert!(GICR_BASE + redistributors_size(123) <= PL011_BASE, "QEMU's virt board has room for 123 redistributors");
     assert!(PL011_BASE + PL011_SIZE <= PL031_BASE, "the UART ends below the clock");
     assert!(PL031_BASE + PL031_SIZE <= VIRTIO_BASE, "the clock ends below the virtio slots");
     assert!(VIRTIO_BASE + VIRTIO_STRIDE * VIRTIO_SLOTS as u64 <= RAM_BASE, "the virtio slots end below RAM");
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_qemu_s_slots_by_heart_holds_for_devices_in_their_pages() {
+        let qemu = |slot: u32| (VIRTIO_BASE + u64::from(slot) * VIRTIO_SLOT_SIZE, VIRTIO_INTID + slot);
+        for (slot, theirs) in [(0, 0), (1, 8), (2, 16), (3, 24)] {
+            assert_eq!((virtio_address(slot), virtio_intid(slot)), (Some(qemu(theirs).0), Some(qemu(theirs).1)));
+        }
+    }
+
+    #[test]
+    fn each_slot_has_an_interrupt_of_its_own_among_qemu_s() {
+        let mut seen = 0_u32;
+        for slot in 0..VIRTIO_SLOTS {
+            let bit = 1 << (virtio_intid(slot).unwrap() - VIRTIO_INTID);
+            assert_eq!(seen & bit, 0, "slot {slot}");
+            seen |= bit;
+        }
+        assert_eq!((seen, virtio_intid(VIRTIO_SLOTS), virtio_address(VIRTIO_SLOTS)), (u32::MAX, None, None));
+    }
+}

@@ -62,7 +62,7 @@ mod tests {
     fn slots_are_given_in_order_and_stated_ones_left_out() {
         let mut slots = Slots { stated: vec![0x0a00_1000], ..Slots::all() };
         assert_eq!(slots.next(), Some((0x0a00_0000, Some(48))));
-        assert_eq!(slots.next(), Some((0x0a00_2000, Some(50))));
+        assert_eq!(slots.next(), Some((0x0a00_2000, Some(64))));
     }
 
     #[test]
@@ -71,10 +71,10 @@ mod tests {
         let device = board.devices.iter().find(|device| device.name == "virtio-mmio").expect("it has slots");
         let mut real = crate::system::reader::all_of(device);
         // A page, and an interrupt.
-        (real.address, real.size, real.interrupts) = (0x0a00_2000, 0x1000, vec![49]);
+        (real.address, real.size, real.interrupts) = (0x0a00_2000, 0x1000, vec![56]);
         let mut slots = Slots { real: vec![real], ..Slots::all() };
         let found = [slots.next(), slots.next()];
-        assert_eq!(found, [Some((0x0a00_0000, Some(48))), Some((0x0a00_3000, Some(51)))]);
+        assert_eq!(found, [Some((0x0a00_0000, Some(48))), Some((0x0a00_3000, Some(72)))]);
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl Guest {
         assert_eq!(self.page.words[1023], 0);
     }
 
+    /// The first words of the slot at `offset`.
+    fn slot(&self, offset: usize) -> [u32; 4] {
+        core::array::from_fn(|word| self.page.words[offset / 4 + word])
+    }
+
     fn configure(&mut self, configuration: Configuration) -> bool {
         let was_high = self.device.line();
         let is_changed = self.device.configure(configuration, &mut self.page);

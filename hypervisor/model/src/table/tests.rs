@@ -1,6 +1,6 @@
 //! The walker's view of what `map` builds.
 
-use super::{Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, unmap_pages, walk};
+use super::{Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_repeated, unmap_pages, walk};
 use crate::PhysAddr;
 use std::vec::Vec;
 
@@ -123,6 +123,40 @@ fn attributes_are_those_of_the_mapping_that_covers_the_address() {
     map(&mut memory, ROOT, &shadow).unwrap();
     assert_eq!(walk(&memory, ROOT, 0x0900_0000).map(|leaf| leaf.attributes), Some(Attributes::GUEST_DEVICE));
     assert_eq!(walk(&memory, ROOT, 0x0a00_0000).map(|leaf| leaf.attributes), Some(Attributes::GUEST_MEMORY_READ_ONLY));
+}
+
+#[test]
+fn blocks_that_repeat_a_page_share_one_table() {
+    // The root, a table of blocks for each GiB, and the one of pages.
+    let mut memory = HostTables::new(4);
+    let (start, size) = (GIB - 4 * MIB, 8 * MIB);
+    map_repeated(&mut memory, ROOT, &ram(start, 0x7654_3000, size)).unwrap();
+    for input in (start..start + size).step_by(if cfg!(miri) { 2 * MIB as usize } else { PAGE_SIZE as usize }) {
+        assert_eq!(walk(&memory, ROOT, input + 0xabc), leaf(0x7654_3abc, 3, PAGE_SIZE), "{input:#x}");
+    }
+    assert_eq!([walk(&memory, ROOT, start - 1), walk(&memory, ROOT, start + size)], [None, None]);
+    let inside = map(&mut memory, ROOT, &ram(start + 2 * MIB, 0x1000, PAGE_SIZE));
+    assert_eq!(inside, Err(MapError::AlreadyMapped { input: start + 2 * MIB }));
+}
+
+#[test]
+fn a_page_is_repeated_over_whole_blocks_where_nothing_else_is() {
+    let mut memory = HostTables::new(16);
+    let repeat = |memory: &mut HostTables, input, size| map_repeated(memory, ROOT, &ram(input, 0x1000, size));
+    for (input, size) in [(PAGE_SIZE, 2 * MIB), (0, 2 * MIB + PAGE_SIZE), (0, 0)] {
+        assert_eq!(repeat(&mut memory, input, size), Err(MapError::Misaligned));
+    }
+    for (input, size) in [(1 << 39, 2 * MIB), (0, u64::MAX - (2 * MIB - 1)), (2 * MIB, u64::MAX - (2 * MIB - 1))] {
+        assert_eq!(repeat(&mut memory, input, size), Err(MapError::OutOfRange));
+    }
+    map(&mut memory, ROOT, &ram(2 * MIB + PAGE_SIZE, 0x1000, PAGE_SIZE)).unwrap();
+    let taken = MapError::AlreadyMapped { input: 2 * MIB + PAGE_SIZE };
+    assert_eq!(repeat(&mut memory, 0, 4 * MIB), Err(taken));
+    unmap_pages(&mut memory, ROOT, 2 * MIB, 2 * MIB);
+    assert_eq!(repeat(&mut memory, 2 * MIB, 2 * MIB), Err(MapError::AlreadyMapped { input: 2 * MIB }));
+    repeat(&mut memory, 4 * MIB, 2 * MIB).unwrap();
+    assert_eq!(repeat(&mut HostTables::new(1), 0, 2 * MIB), Err(MapError::OutOfTables));
+    assert_eq!(repeat(&mut HostTables::new(2), 0, 2 * MIB), Err(MapError::OutOfTables));
 }
 
 #[test]

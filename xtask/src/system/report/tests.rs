@@ -151,8 +151,8 @@ Devices and interrupts
   alpha   gicv3 redistributors  0x080a_0000–0x080b_ffff  -          model
   alpha   virtual timer         -                        27         hardware, one for each cpu
   alpha   virtio-blk            0x0a00_0000–0x0a00_0fff  48         registers: model; data: channel
-  alpha   virtio-blk            0x0a00_1000–0x0a00_1fff  49         registers: model; data: channel
-  alpha   virtio-net            0x0a00_2000–0x0a00_2fff  50         registers: model; data: channel
+  alpha   virtio-blk            0x0a00_1000–0x0a00_1fff  56         registers: model; data: channel
+  alpha   virtio-net            0x0a00_2000–0x0a00_2fff  64         registers: model; data: channel
   driver  gicv3 distributor     0x0800_0000–0x0800_ffff  -          model
   driver  gicv3 redistributors  0x080a_0000–0x080b_ffff  -          model
   driver  virtual timer         -                        27         hardware, one for each cpu

@@ -12,6 +12,8 @@ pub(crate) fn run() {
     test_under_bulkhead("cache maintenance on pages without memory does no harm", cache_maintenance);
     test_under_bulkhead("instructions cannot be fetched from where there is no memory", fetches);
     report::test("misaligned and wide accesses to devices come to an end", widths);
+    test_under_bulkhead("virtio slots without a device read as such, and ignore stores", vacant_slots);
+    test_under_bulkhead("flash reads as erased, and takes no store", erased_flash);
     test_under_bulkhead("an access across the end of a device window is refused", across_the_end);
     report::test("a table walk outside of memory is an external abort on the walk", walk_into_hole);
     test_under_bulkhead("a table walk through a device is an external abort", walk_into_device);
@@ -27,6 +29,42 @@ fn targets() -> impl Iterator<Item = u64> {
     let redistributor = gic::redistributor(0).map(|frame| frame + gic::offset::SGI_FRAME + gic::offset::IGROUPR);
     let uart = machine.uart.map(|window| window.start + uart::offset::MIS);
     [distributor].into_iter().chain(redistributor).chain(uart)
+}
+
+/// Where QEMU's virt board has its 32 virtio slots, and how far apart they are.
+const SLOTS: [u64; 2] = [0x0a00_0000, 0x200];
+/// Where it has the flash for variables, and how much of it.
+const FLASH: [u64; 2] = [0x0400_0000, 0x0400_0000];
+
+/// Each slot says who it is and that there is nobody (VIRTIO 1.2, 4.2.2: DeviceID), as software expects that goes
+/// through all of them.
+fn vacant_slots() -> Outcome {
+    let [start, stride] = SLOTS;
+    let pages = (start..start + 32 * 4096).step_by(4096);
+    for slot in (0..32).map(|slot| start + slot * stride).chain(pages) {
+        for round in 0..2 {
+            for (offset, expected) in [(0, u32::from_le_bytes(*b"virt")), (4, 2), (8, 0), (0x70, 0), (0x1fc, 0)] {
+                let found = probe::try_read32(slot + offset)?;
+                ensure!(found == expected, "slot {slot:#x}, round {round}: {offset:#x} reads {found:#x}");
+            }
+            // DeviceID, Status and QueueNotify.
+            for offset in [0x8, 0x70, 0x50] {
+                probe::try_write32(slot + offset, 1)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn erased_flash() -> Outcome {
+    let [start, size] = FLASH;
+    for address in (start..start + size).step_by(0x3_fffc).chain([start + size - 4]) {
+        let found = probe::try_read32(address)?;
+        ensure!(found == u32::MAX, "flash reads {found:#x} at {address:#x}");
+    }
+    let stored = probe::try_write32(start + 0x1000, 0);
+    ensure!(stored.is_err_and(|abort| abort.is_external()), "a store to flash ended with {stored:?}");
+    Ok(())
 }
 
 /// Addresses that hold nothing at all: outside of this guest's memory and of its devices. A bare board has its PCIe

