@@ -41,7 +41,8 @@ type Fill<'a> = &'a dyn Fn(Content, &str, u64, &Path) -> anyhow::Result<()>;
 pub(crate) fn provide(workspace: &Workspace, source: &Source, age: Age) -> anyhow::Result<Vec<PathBuf>> {
     let directory = workspace.cache().join("disks").join(source.name());
     let fill = |content, vm: &str, size, output: &Path| match content {
-        Content::LinuxRoot => linux::root_partition(vm, size, output),
+        Content::LinuxRoot => linux::root_partition(vm, linux::Kernel::Elsewhere, size, output),
+        Content::LinuxBoot => linux::root_partition(vm, linux::Kernel::OnPartition, size, output),
     };
     let version = scripts_version(workspace)?;
     let one = |disk: &Disk| match &disk.file {

@@ -7,6 +7,8 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
+/// Debian's U-Boot.
+const U_BOOT: &str = "u-boot";
 /// The root file system of `guests/linux`.
 const LINUX: &str = "linux";
 /// The same with the modules for devices and with the program that measures these.
@@ -16,7 +18,7 @@ const VIRTIO: &str = "virtio-";
 /// How sentences call a kernel.
 const KERNEL: &str = "kernel";
 /// The names that are no paths; a file of such a name is `./NAME`.
-const KERNELS: &[&str] = &[DEBIAN, "guest:NAME"];
+const KERNELS: &[&str] = &[DEBIAN, U_BOOT, "guest:NAME"];
 const INITRDS: &[&str] = &[LINUX, LINUX_BENCH];
 /// What precedes the name of a bare-metal guest of this repository.
 const GUEST: &str = "guest:";
@@ -103,6 +105,9 @@ impl Images for HostImages<'_> {
     fn kernel(&self, name: &str, directory: &Path) -> Result<PathBuf, String> {
         if name == DEBIAN {
             return setup::linux(self.workspace).map(|linux| linux.kernel).map_err(|error| format!("{error:#}"));
+        }
+        if name == U_BOOT {
+            return setup::u_boot(self.workspace).map_err(|error| format!("{error:#}"));
         }
         if let Some(guest) = name.strip_prefix(GUEST) {
             let built = bare_metal::build_guest(self.workspace, guest);

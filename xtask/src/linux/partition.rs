@@ -3,7 +3,10 @@
 //! The image depends on the guest's name, the size and the files alone: identifiers come from the name, every time
 //! stamp is the same fixed second, and the host's users do not appear.
 
-use super::root_file_system::{self, Entry, Node};
+use super::{
+    boot_script::{self, boot_script},
+    root_file_system::{self, Entry, Node},
+};
 use crate::{setup, workspace::Workspace};
 use anyhow::{Context, ensure};
 use std::{
@@ -26,11 +29,20 @@ const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bi
 /// 2020-01-01T00:00:00Z, in seconds.
 const TIME_SECONDS: &str = "1577836800";
 
+/// Whether a root partition has the kernel that starts from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// It is loaded from elsewhere.
+    Elsewhere,
+    /// It is on the partition, with its initial archive and a script for U-Boot.
+    OnPartition,
+}
+
 /// Makes the image `output`, of exactly `size_bytes`, for the virtual machine `vm`. It is sparse.
 ///
 /// # Errors
 /// One sentence: `mke2fs` is missing, the size is too small or has no whole blocks, or mke2fs's own message.
-pub(crate) fn root_partition(vm: &str, size_bytes: u64, output: &Path) -> anyhow::Result<()> {
+pub(crate) fn root_partition(vm: &str, kernel: Kernel, size_bytes: u64, output: &Path) -> anyhow::Result<()> {
     ensure!(
         size_bytes >= SIZE_BYTES_MIN && size_bytes.is_multiple_of(BLOCK_BYTES),
         "a Linux root partition of {size_bytes} bytes cannot be made; give it {} MiB or more, in steps of 4 KiB",
@@ -39,8 +51,25 @@ pub(crate) fn root_partition(vm: &str, size_bytes: u64, output: &Path) -> anyhow
     let workspace = Workspace::find()?;
     let programs = setup::file_system_programs()?;
     let files = setup::linux(&workspace)?;
-    let entries = root_file_system::tree(&files.scripts, &files.busybox)?;
+    let mut entries = root_file_system::tree(&files.scripts, &files.busybox)?;
+    if kernel == Kernel::OnPartition {
+        entries.extend(boot_files(&files)?);
+    }
     make(&programs, &entries, vm, size_bytes, output)
+}
+
+/// What U-Boot starts Linux from.
+fn boot_files(files: &setup::LinuxImages) -> anyhow::Result<[Entry; 4]> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+    let (kernel, initrd) = (read(&files.kernel)?, read(&files.initrd_with_modules)?);
+    let script = boot_script(kernel.len(), initrd.len());
+    let entry = |path: &str, node| Entry { path: path.to_owned(), node };
+    Ok([
+        entry("boot", Node::Directory),
+        entry(boot_script::PATH, Node::Data(script)),
+        entry(boot_script::KERNEL, Node::Data(kernel)),
+        entry(boot_script::INITRD, Node::Data(initrd)),
+    ])
 }
 
 fn make(
@@ -176,7 +205,7 @@ mod tests {
     fn a_size_that_cannot_be_is_refused_before_anything_is_made() {
         let output = Path::new("/nonexistent/root.img");
         for size in [0, SIZE_BYTES_MIN - 4096, SIZE_BYTES_MIN + 512] {
-            let sentence = root_partition("alpha", size, output).expect_err("refused").to_string();
+            let sentence = root_partition("alpha", Kernel::Elsewhere, size, output).expect_err("refused").to_string();
             assert!(sentence.contains("16 MiB or more, in steps of 4 KiB"), "{sentence}");
         }
     }

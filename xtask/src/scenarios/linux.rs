@@ -61,6 +61,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         icount: None,
         verdict: own_hardware,
     };
+    let u_boot = Scenario {
+        name: "U-Boot reads Linux from a virtio disk and starts it".to_owned(),
+        system: "test-u-boot",
+        cpu: None,
+        command_line: "bulkhead.selfcheck",
+        damage: Damage::None,
+        limit_seconds: 150,
+        icount: None,
+        verdict: booted_by_u_boot,
+    };
     let disks = |name: &str, command_line, verdict| Scenario {
         name: name.to_owned(),
         system: "two-linux",
@@ -83,7 +93,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         whole_after_crash,
     );
     let reread = disks("64 MiB that two Linux guests wrote are there after a restart", "bulkhead.reread", reread);
-    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, written, reread, crash]).collect()
+    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, u_boot, written, reread, crash]).collect()
+}
+
+/// U-Boot has found flash that is erased and the disk; Linux, which came from there, has found itself in order.
+fn booted_by_u_boot(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    verdict::whole_run(source, outcome)?;
+    for said in ["U-Boot 20", "bad CRC, using default environment", "Bulk VirtIO Block Device", "Starting kernel ..."] {
+        if !outcome.guest_lines("alpha").any(|line| line.contains(said)) {
+            return Err(format!("guest `alpha` has never said {said:?}"));
+        }
+    }
+    verdict::findings(outcome, "selfcheck", "alpha").map(|_| ())
 }
 
 /// Each has found what is its own alone.

@@ -6,6 +6,8 @@ mod debian;
 mod emulator;
 mod file_system;
 mod host;
+mod package;
+mod u_boot;
 mod xen;
 
 pub(crate) use apt::run as run_quietly;
@@ -98,6 +100,15 @@ pub(crate) fn xen(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     xen::fetch(&workspace.cache())
 }
 
+/// Makes sure that Debian's U-Boot is in the cache, and gives its image.
+///
+/// # Errors
+/// As [`linux`].
+pub(crate) fn u_boot(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let _lock = lock(&workspace.cache())?;
+    u_boot::fetch(&workspace.cache())
+}
+
 /// Everything that `run`, `test` and `debug` would set up one by one.
 ///
 /// # Errors
@@ -106,6 +117,7 @@ pub(crate) fn everything(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
     rust_target(bare_metal::TARGET)?;
     qemu(workspace)?;
     file_system_programs()?;
+    u_boot(workspace)?;
     linux(workspace)
 }
 

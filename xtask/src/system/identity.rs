@@ -51,7 +51,7 @@ struct Disks {
 
 /// The disks of `vm`, in Linux's order: the para-virtual ones come first in the device tree.
 fn disks(source: &Source, vm: &VmSource) -> Disks {
-    let is_root = |content: Option<Content>| content == Some(Content::LinuxRoot);
+    let is_root = |content: Option<Content>| matches!(content, Some(Content::LinuxRoot | Content::LinuxBoot));
     let mut disks = Disks { sizes: Vec::new(), root: None };
     for disk in vm.block_devices(source) {
         if is_root(disk.content) && disks.root.is_none() {

@@ -172,11 +172,15 @@ impl Source {
     /// The names of the machines with a device on `partition` of `disk`, or that drive the whole disk for themselves.
     pub(crate) fn users_of_partition(&self, disk: &str, partition: &str) -> impl Iterator<Item = &str> {
         let is_there = move |client: &Client| match &client.backend {
-            Backend::Disk { disk: number, slice: Slice::Partition(index), .. } => {
+            Backend::Disk { disk: number, slice, .. } => {
                 let found = self.disks.get(*number).filter(|found| found.name == disk);
-                found.and_then(|found| found.partitions.get(*index)).is_some_and(|found| found.name == partition)
+                found.is_some_and(|found| match slice {
+                    Slice::Partition(index) => found.partitions.get(*index).is_some_and(|part| part.name == partition),
+                    Slice::Whole => true,
+                    Slice::Range(_) => false,
+                })
             }
-            Backend::Disk { .. } | Backend::RamDisk { .. } => false,
+            Backend::RamDisk { .. } => false,
             Backend::Network { .. } | Backend::Console | Backend::Entropy => false,
         };
         let owns = move |vm: &VmSource| vm.doorbell.is_none() && self.disks_of(vm).any(|(_, found)| found.name == disk);

@@ -47,16 +47,19 @@ pub(crate) struct Partition {
 pub(crate) enum Content {
     /// The root file system of a Linux guest.
     LinuxRoot,
+    /// The same with a kernel on it, for a boot loader.
+    LinuxBoot,
 }
 
 impl Content {
     /// Every content.
-    pub(crate) const ALL: [Self; 1] = [Self::LinuxRoot];
+    pub(crate) const ALL: [Self; 2] = [Self::LinuxRoot, Self::LinuxBoot];
 
     /// Its name in a system's file.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::LinuxRoot => "linux-root",
+            Self::LinuxBoot => "linux-boot",
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The walker's view of what `map` builds.
 
-use super::{Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_repeated, unmap_pages, walk};
+use super::{
+    Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_repeated, unmap_pages, walk,
+};
 use crate::PhysAddr;
 use std::vec::Vec;
 
