@@ -7,6 +7,7 @@
 //! | module | its one question |
 //! | --- | --- |
 //! | [`exit`] | why did the guest stop? |
+//! | [`load_store`] | what does the instruction load or store that a syndrome does not tell? |
 //! | [`inject`] | what does EL1 see when we hand it an exception? |
 //! | [`table`] | which descriptors map this range? |
 //! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
@@ -42,6 +43,7 @@ pub mod exit;
 pub mod id_registers;
 pub mod inject;
 pub mod io;
+pub mod load_store;
 pub mod psci;
 pub mod ram;
 pub mod table;

@@ -206,6 +206,40 @@ impl DeviceAccess {
         if esr & (Self::MASK | 1 << 6) == VALUE { Some(Self(esr as u32)) } else { None }
     }
 
+    /// Whether `esr` and FAR_EL2 are those of an access to a place without memory, or of a store to a page that may only
+    /// be read, that only its instruction can tell all about: the syndrome does not say what is transferred, or the
+    /// access is not aligned.
+    #[inline(always)]
+    #[must_use]
+    pub const fn needs_instruction(esr: u64, far: u64) -> bool {
+        const SYNDROME_MASK: u64 = DeviceAccess::MASK & !(1 << 24);
+        let is_aligned = far & (1_u64 << (esr >> 22 & 3)).wrapping_sub(1) == 0;
+        if esr & 1 << 24 != 0 && is_aligned {
+            return false;
+        }
+        let syndrome = esr & (SYNDROME_MASK | 1 << 6);
+        syndrome & !(1 << 6) == 0x24 << 26 | 0x04 || syndrome == 0x24 << 26 | 1 << 6 | 0x0c
+    }
+
+    /// The direction of such an access.
+    #[must_use]
+    pub const fn direction_of(esr: u64) -> Access {
+        Self(esr as u32).direction()
+    }
+
+    /// What ESR_EL2 would be, had `transfer` been all of the access behind `esr`, which [needs its
+    /// instruction](Self::needs_instruction).
+    #[must_use]
+    pub const fn syndrome_of(transfer: MmioAccess, esr: u64) -> u64 {
+        let MmioAccess { width, transfer, sign_extend, to_64_bits } = transfer;
+        let iss = (width.bytes().trailing_zeros() as u64) << 22
+            | (sign_extend as u64) << 21
+            | (transfer as u64) << 16
+            | (to_64_bits as u64) << 15;
+        // EC, IL, WnR, DFSC.
+        esr & (0x7f << 25 | 1 << 6 | 0x3f) | 1 << 24 | iss
+    }
+
     /// The register that is loaded or stored (ISS.SRT), 0 to 31; 31 is XZR.
     #[inline(always)]
     #[must_use]
@@ -362,6 +396,40 @@ mod tests {
         }
         assert_eq!(data_abort(0x21).fault, Fault::Other(0x21));
         assert_eq!(data_abort(0x35).fault, Fault::Other(0x35));
+    }
+
+    #[test]
+    fn instruction_is_asked_for_where_the_syndrome_leaves_something_open() {
+        let needs = |iss: u64, far| DeviceAccess::needs_instruction(0x24 << 26 | 1 << 25 | iss, far);
+        let word = ISV | 2 << 22;
+        assert!(needs(TRANSLATION_LEVEL_3, 0x100) && needs(WNR | TRANSLATION_LEVEL_3, 0x101));
+        assert!(needs(WNR | 0x0f, 0x100), "a store to a page that may only be read");
+        assert!(needs(word | TRANSLATION_LEVEL_3, 0x102) && needs(word | WNR | 0x0f, 0x101), "not aligned");
+        assert!(!needs(word | TRANSLATION_LEVEL_3, 0x104) && !needs(word | WNR | 0x0f, 0x104), "all is said");
+        for other in [0x0f, 0x03, WNR | 0x0b, WNR | 0x10, WNR | 0x21, S1PTW | TRANSLATION_LEVEL_3, CM | WNR | 0x07] {
+            assert!(!needs(other, 0x100) && !needs(word | other, 0x101), "{other:#x}");
+        }
+        assert!(!DeviceAccess::needs_instruction(0x25 << 26 | TRANSLATION_LEVEL_3, 0), "EL2's own");
+        assert!(!DeviceAccess::needs_instruction(0x20 << 26 | TRANSLATION_LEVEL_3, 0), "a fetch");
+    }
+
+    #[test]
+    fn syndrome_that_is_made_up_says_what_it_was_made_of() {
+        for (width, direction, fault) in
+            [(Width::Byte, 0, TRANSLATION_LEVEL_3), (Width::HalfWord, WNR, 0x06), (Width::DoubleWord, WNR, 0x0f)]
+        {
+            for (sign_extend, to_64_bits) in [(false, false), (true, false), (true, true)] {
+                let transfer = MmioAccess { width, transfer: 30, sign_extend, to_64_bits };
+                // What the syndrome without ISV has elsewhere says nothing.
+                let esr = 0x24 << 26 | 1 << 25 | direction | fault | 0x003f_8000;
+                let made = DeviceAccess::syndrome_of(transfer, esr);
+                assert!(!DeviceAccess::needs_instruction(made, 0));
+                let abort = data_abort(made & 0x01ff_ffff);
+                assert_eq!((abort.mmio, abort.access), (Some(transfer), data_abort(esr & 0x1ff_ffff).access));
+                let access = DeviceAccess::of(made).or(DeviceAccess::permission_store_of(made));
+                assert_eq!(access.map(DeviceAccess::transfer), Some(transfer));
+            }
+        }
     }
 
     #[test]
