@@ -2,7 +2,7 @@
 //!
 //! The guest's own RAM is normal write-back memory, everything else Device-nGnRE, so that only what the guest asks for
 //! is accessed. Above it lies an *alias* of the first 4 GiB as normal, executable memory: through it a hostile guest
-//! can fetch instructions from, or do cache maintenance on, addresses that hold no memory.
+//! can fetch instructions from, or do cache maintenance on, addresses that hold no memory. A second alias is EL0's.
 //!
 //! What this module leaves out: permissions. A test guest's RAM is readable, writable and executable.
 
@@ -15,8 +15,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub const ADDRESS_BITS: u32 = 39;
 /// Where the normal-memory alias of addresses 0 to 4 GiB begins.
 pub const ALIAS_BASE: u64 = 64 * GIGABYTE;
-/// The size of the alias in bytes.
+/// The size of either alias in bytes.
 pub const ALIAS_BYTES: u64 = 4 * GIGABYTE;
+/// Where the same addresses are EL0's to read, write and execute, as normal memory too.
+pub const USER_ALIAS_BASE: u64 = 72 * GIGABYTE;
 
 const GIGABYTE: u64 = 1 << 30;
 const BLOCK: u64 = 2 << 20;
@@ -40,6 +42,8 @@ const ATTRIBUTE_NORMAL: u64 = 1 << 2;
 const INNER_SHAREABLE: u64 = 0b11 << 8;
 const ACCESSED: u64 = 1 << 10;
 const NOT_GLOBAL: u64 = 1 << 11;
+/// AP[1]: EL0 has what EL1 has.
+const USER: u64 = 1 << 6;
 const EXECUTE_NEVER: u64 = 0b11 << 53;
 
 const NORMAL: u64 = VALID_BLOCK | ATTRIBUTE_NORMAL | INNER_SHAREABLE | ACCESSED | NOT_GLOBAL;
@@ -84,8 +88,10 @@ pub(crate) fn install() {
                 table.0.get() as u64 | VALID_TABLE
             }
         };
-        let descriptor = match start.checked_sub(ALIAS_BASE) {
-            Some(physical) if physical < ALIAS_BYTES => physical | NORMAL,
+        let alias = |base| start.checked_sub(base).filter(|physical| *physical < ALIAS_BYTES);
+        let descriptor = match (alias(ALIAS_BASE), alias(USER_ALIAS_BASE)) {
+            (Some(physical), _) => physical | NORMAL,
+            (_, Some(physical)) => physical | NORMAL | USER,
             _ => descriptor,
         };
         write(&ROOT, gigabyte, descriptor);

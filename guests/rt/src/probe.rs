@@ -9,6 +9,8 @@
 //! ELR and goes on there. A fault in an interrupt handler that interrupts a probe would be taken for the probe's:
 //! handlers must not fault.
 
+pub mod instruction;
+
 use crate::cpu;
 use crate::machine::machine;
 use crate::mmu;
@@ -152,10 +154,11 @@ impl Width {
 /// Refuses to let a safe function store into the guest's own RAM.
 #[inline]
 fn refuse_memory(address: u64, bytes: u64) {
-    let physical = match address.checked_sub(mmu::ALIAS_BASE) {
-        Some(offset) if offset < mmu::ALIAS_BYTES => offset,
-        _ => address,
-    };
+    let physical = [mmu::ALIAS_BASE, mmu::USER_ALIAS_BASE]
+        .into_iter()
+        .filter_map(|base| address.checked_sub(base))
+        .find(|offset| *offset < mmu::ALIAS_BYTES)
+        .unwrap_or(address);
     assert!(machine().memory_at(physical, bytes).is_none(), "a probe must not write to this guest's own memory");
 }
 
@@ -282,21 +285,43 @@ impl OddAccess {
         Self::Execute,
     ];
 
-    /// Whether the access loads or stores registers without saying which in its syndrome, so that a hypervisor can
-    /// only refuse it.
+    /// Whether the access is one that a hypervisor can only refuse: its syndrome does not say what it transfers, and
+    /// its effect is more than that of loads and stores.
     #[must_use]
-    pub const fn lacks_syndrome(self) -> bool {
-        matches!(
-            self,
-            Self::LoadPair
-                | Self::StorePair
-                | Self::LoadPostIndex
-                | Self::StorePostIndex
-                | Self::LoadPreIndex
-                | Self::LoadExclusive
-                | Self::StoreExclusive
-                | Self::LoadExclusivePair
-        )
+    pub const fn is_exclusive(self) -> bool {
+        matches!(self, Self::LoadExclusive | Self::StoreExclusive | Self::LoadExclusivePair)
+    }
+
+    /// Does what the access does in plain loads and stores, if that can be: what it adds to its address register.
+    ///
+    /// # Errors
+    /// The exception, if one of them met one.
+    #[must_use]
+    pub fn plain(self, address: u64) -> Option<Result<u64, Abort>> {
+        let load = |place| read(place, Width::Word).map(|_| ());
+        let store = |place| write(place, Width::Word, 0);
+        let (result, write_back) = match self {
+            Self::LoadPair => (load(address).and_then(|()| load(address + 4)), 0),
+            Self::StorePair => (store(address).and_then(|()| store(address + 4)), 0),
+            Self::LoadPostIndex => (load(address), 8),
+            Self::StorePostIndex => (store(address), 8),
+            Self::LoadPreIndex => (load(address + 8), 8),
+            Self::LoadExclusive
+            | Self::StoreExclusive
+            | Self::LoadExclusivePair
+            | Self::AtomicAdd
+            | Self::CompareAndSwap
+            | Self::ZeroBlock
+            | Self::CleanLine
+            | Self::InvalidateLine
+            | Self::CleanAndInvalidateLine
+            | Self::InvalidateInstructions
+            | Self::Prefetch
+            | Self::Translate
+            | Self::Misaligned
+            | Self::Execute => return None,
+        };
+        Some(result.map(|()| write_back))
     }
 }
 

@@ -9,7 +9,22 @@ exception_vectors:
     mov     x0, #\number
     b       report_unexpected
 .endm
-    unexpected_vector 0
+// The probe goes on at EL1, with EL1's own stack and interrupts masked.
+.macro probe_elsewhere number
+    .balign 128
+    stp     x16, x17, [sp, #-16]!
+    mrs     x16, tpidr_el1
+    ldr     x17, [x16, #{RESUME}]
+    cbz     x17, 1f
+    mov     x17, #0x3c5
+    msr     spsr_el1, x17
+    b       probe_met_exception
+1:  ldp     x16, x17, [sp], #16
+    mov     x0, #\number
+    b       report_unexpected
+.endm
+    // Synchronous, from EL1 with SP_EL0, where only a probe goes.
+    probe_elsewhere 0
     unexpected_vector 1
     unexpected_vector 2
     unexpected_vector 3
@@ -20,6 +35,7 @@ exception_vectors:
     mrs     x16, tpidr_el1
     ldr     x17, [x16, #{RESUME}]
     cbz     x17, 1f
+probe_met_exception:
     mrs     x17, elr_el1
     str     x17, [x16, #{FAULT_PC}]
     ldr     x17, [x16, #{RESUME}]
@@ -39,7 +55,8 @@ exception_vectors:
     b       take_interrupt
     unexpected_vector 6
     unexpected_vector 7
-    unexpected_vector 8
+    // Synchronous, from EL0, where only a probe goes.
+    probe_elsewhere 8
     unexpected_vector 9
     unexpected_vector 10
     unexpected_vector 11

@@ -9,8 +9,8 @@ use crate::registers::{
 };
 use crate::vectors::absorb_system_error;
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SPSR_EL2,
-    VTTBR_EL2,
+    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SCTLR_EL1,
+    SP_EL0, SP_EL1, SPSR_EL2, VTTBR_EL2,
 };
 use core::arch::{asm, global_asm};
 use core::sync::atomic::Ordering;
@@ -214,6 +214,8 @@ const PSTATE_BTYPE: u64 = 0b11 << 10;
 const PSTATE_AARCH32: u64 = 1 << 4;
 /// PSTATE.nRW, EL and SP together, and their value in an exception handler at EL1.
 const PSTATE_MODE: u64 = 0x1f;
+/// PSTATE.EL, in AArch64 state.
+const PSTATE_EL: u64 = 0b11 << 2;
 const PSTATE_EL1H: u64 = 0b00101;
 /// PSTATE.IT as an exception from AArch32 state saves it (Arm ARM, SPSR_EL2): bits 7:2, then bits 1:0.
 const PSTATE_IT_HIGH: u64 = 0x3f << 10;
@@ -290,6 +292,48 @@ pub fn fault_address(access: DeviceAccess) -> Option<GuestAddr> {
 pub fn permission_fault_address(access: DeviceAccess) -> Option<GuestAddr> {
     let far = FAR_EL2.get();
     access.address(far, (mmu::translate_stage1(far)? >> 12) << 4)
+}
+
+/// In the fast tier: makes the access that trapped one at `virtual_address`, on the same page, and the guest go on at
+/// `program_counter` with `pstate`, whatever [`skip_instruction`] has done since the exit.
+pub fn set_access(virtual_address: u64, (program_counter, pstate): (u64, u64)) {
+    FAR_EL2.set(virtual_address);
+    ELR_EL2.set(program_counter);
+    SPSR_EL2.set(pstate);
+}
+
+/// In the fast tier: where and as the guest will go on, its PC and PSTATE.
+pub fn resume_state() -> (u64, u64) {
+    (ELR_EL2.get(), SPSR_EL2.get())
+}
+
+/// In the fast tier: the address of the instruction that trapped, by the guest's own stage 1, if a load or store of
+/// AArch64 state that touches data in little-endian order is what it may be.
+#[inline(never)]
+pub fn address_of_instruction() -> Option<GuestAddr> {
+    // SCTLR_EL1: EE and E0E.
+    const BIG_ENDIAN: [u64; 2] = [1 << 25, 1 << 24];
+    let (pstate, pc) = (SPSR_EL2.get(), ELR_EL2.get());
+    let is_el0 = pstate & PSTATE_EL == 0;
+    if pstate & PSTATE_AARCH32 != 0 || SCTLR_EL1.get() & BIG_ENDIAN[usize::from(is_el0)] != 0 {
+        return None;
+    }
+    let translate = if is_el0 { mmu::translate_stage1_at_el0 } else { mmu::translate_stage1 };
+    translate(pc).map(GuestAddr)
+}
+
+/// In the fast tier: the guest's stack pointer, that of the level that it is at (Arm ARM D1.2.2).
+pub fn stack_pointer() -> u64 {
+    if has_stack_of_el1() { SP_EL1.get() } else { SP_EL0.get() }
+}
+
+/// In the fast tier: sets the guest's [`stack_pointer`].
+pub fn set_stack_pointer(value: u64) {
+    if has_stack_of_el1() { SP_EL1.set(value) } else { SP_EL0.set(value) }
+}
+
+fn has_stack_of_el1() -> bool {
+    SPSR_EL2.get() & PSTATE_MODE == PSTATE_EL1H
 }
 
 /// In the fast tier: makes the loaded guest take an exception, as `entry` computes it from the guest's state.

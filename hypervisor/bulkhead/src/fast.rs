@@ -4,7 +4,7 @@
 //! cannot answer it leaves to [`crate::run`], with the reason in [`GuestCpu::left`].
 
 use crate::guest_cpu::{GuestCpu, Left};
-use crate::{hypercall, interrupt, mmio, system_register, virtio};
+use crate::{hypercall, interrupt, load_store, mmio, system_register, virtio};
 use arch::context::{Guest, Vcpu, Verdict};
 use arch::{cpu, gic};
 use core::sync::atomic::Ordering;
@@ -88,7 +88,7 @@ fn quick_sgi(vcpu: &Vcpu<GuestCpu>, register: u8) -> Option<()> {
 
 /// The other traps that happen all the time, accesses to devices and SGIs to several; the rest is decoded in full.
 #[inline(never)]
-fn frequent_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
+pub fn frequent_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     if let Some(access) = DeviceAccess::of(esr)
         && let Ok(kicks) = mmio::answer(vcpu, access)
     {
@@ -146,6 +146,14 @@ fn other_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     let exit = decode(&cpu::syndrome(esr));
     match exit {
         Exit::DataAbort(abort) => {
+            if load_store::is_part(esr) {
+                return load_store::REFUSED;
+            }
+            if DeviceAccess::needs_instruction(esr, abort.virtual_address)
+                && let Some(verdict) = load_store::emulate(vcpu, esr, abort.virtual_address)
+            {
+                return verdict;
+            }
             cpu::inject(|target| inject::data_abort(target, abort.virtual_address, abort.access == Access::Write));
             refused(vcpu, Left::Stray(abort))
         }

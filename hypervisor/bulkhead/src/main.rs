@@ -17,6 +17,7 @@ mod guest_cpu;
 mod hypercall;
 mod interrupt;
 mod lifecycle;
+mod load_store;
 mod machine;
 mod mmio;
 mod run;

@@ -41,6 +41,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             says(outcome, "psci", "TRNG has no entropy")
         }),
         expectations("a guest finds its UART as the PL011's manual has it", "test-uart"),
+        Scenario {
+            // One that has atomics.
+            cpu: Some("max"),
+            ..expectations(
+                "pairs, write-back and unaligned accesses reach devices, and no more than that",
+                "test-load-store",
+            )
+        },
         disturbance("every page outside a guest's memory refuses it", "test-prober", 0, attacker_ends_first),
         disturbance("a hostile guest is contained", "test-hostile", 4, every_guest_passes),
         disturbance(

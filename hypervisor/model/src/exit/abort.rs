@@ -206,9 +206,9 @@ impl DeviceAccess {
         if esr & (Self::MASK | 1 << 6) == VALUE { Some(Self(esr as u32)) } else { None }
     }
 
-    /// Whether `esr` and FAR_EL2 are those of an access to a place without memory, or of a store to a page that may only
-    /// be read, that only its instruction can tell all about: the syndrome does not say what is transferred, or the
-    /// access is not aligned.
+    /// Whether `esr` and FAR_EL2 are those of an access to a place without memory, or of a store to a page that may
+    /// only be read, that only its instruction can tell all about: the syndrome does not say what is transferred, or
+    /// the access is not aligned.
     #[inline(always)]
     #[must_use]
     pub const fn needs_instruction(esr: u64, far: u64) -> bool {

@@ -20,6 +20,9 @@ fn decode(instruction: u32) -> Option<LoadStore> {
 /// of the base, both less [`BASE`].
 type Seen = (Access, Width, Vec<u8>, bool, bool, i64, Option<i64>);
 
+/// An instruction, and what is [`Seen`] of it.
+type Case = (u32, Access, Width, &'static [u8], bool, bool, i64, Option<i64>);
+
 fn see(instruction: u32) -> Option<Seen> {
     let decoded = decode(instruction)?;
     let MmioAccess { width, transfer, sign_extend, to_64_bits } = decoded.transfer;
@@ -33,7 +36,7 @@ fn see(instruction: u32) -> Option<Seen> {
 fn encodings_of_an_assembler_are_decoded_as_their_manual_says() {
     use Access::{Read as LOAD, Write as STORE};
     use Width::{Byte, DoubleWord, HalfWord, Word};
-    let cases: [(u32, Access, Width, &[u8], bool, bool, i64, Option<i64>); 34] = [
+    let cases: [Case; 34] = [
         (0xb840_8429, LOAD, Word, &[9], false, false, 0, Some(8)), // ldr w9, [x1], #8
         (0xb81f_843f, STORE, Word, &[31], false, false, 0, Some(-8)), // str wzr, [x1], #-8
         (0xf841_0c29, LOAD, DoubleWord, &[9], false, true, 16, Some(16)), // ldr x9, [x1, #16]!

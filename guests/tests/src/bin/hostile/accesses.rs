@@ -7,8 +7,8 @@ use rt::{Abort, Outcome, ensure, gic, machine, mmu, report, uart};
 
 pub(crate) fn run() {
     report::test("odd accesses to device pages come to an end", odd_accesses);
-    test_under_bulkhead("an access without a syndrome is refused with an external abort", without_syndrome);
-    test_under_bulkhead("an access without a syndrome to cacheable device pages is refused", through_alias);
+    test_under_bulkhead("an exclusive access to a device is refused with an external abort", exclusives);
+    test_under_bulkhead("a pair or write-back is answered or refused as plain accesses are", pairs);
     test_under_bulkhead("cache maintenance on pages without memory does no harm", cache_maintenance);
     test_under_bulkhead("instructions cannot be fetched from where there is no memory", fetches);
     report::test("misaligned and wide accesses to devices come to an end", widths);
@@ -110,6 +110,7 @@ fn odd_accesses() -> Outcome {
     Ok(())
 }
 
+/// An external abort at that page, and an address register that has not moved.
 fn refused(access: OddAccess, address: u64) -> Outcome {
     let outcome = probe::odd(access, address);
     match outcome.result {
@@ -126,22 +127,40 @@ fn refused(access: OddAccess, address: u64) -> Outcome {
     Ok(())
 }
 
-fn without_syndrome() -> Outcome {
+fn exclusives() -> Outcome {
     for address in targets().chain(holes()) {
-        for access in OddAccess::ALL.into_iter().filter(|access| access.lacks_syndrome()) {
+        for access in OddAccess::ALL.into_iter().filter(|access| access.is_exclusive()) {
             refused(access, address)?;
+            // Through the normal-memory alias stage 1 raises nothing of its own, so every access reaches stage 2.
+            if address < mmu::ALIAS_BYTES {
+                refused(access, mmu::ALIAS_BASE + address)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Through the normal-memory alias stage 1 raises nothing of its own, so every access reaches stage 2.
-fn through_alias() -> Outcome {
-    for address in targets().chain(holes()).filter(|&address| address < mmu::ALIAS_BYTES) {
-        for access in OddAccess::ALL.into_iter().filter(|access| access.lacks_syndrome()) {
-            refused(access, mmu::ALIAS_BASE + address)?;
+fn pairs() -> Outcome {
+    for address in targets().chain(holes()) {
+        for access in OddAccess::ALL {
+            let Some(plain) = access.plain(address) else { continue };
+            let is_hole = machine().window_at(address, 4096).is_none();
+            ensure!(plain.is_err() == is_hole, "plain accesses at {address:#x} ended with {plain:?}");
+            let alias = (address < mmu::ALIAS_BYTES).then_some(mmu::ALIAS_BASE + address);
+            for address in [Some(address), alias].into_iter().flatten() {
+                match plain {
+                    Err(_) => refused(access, address)?,
+                    Ok(write_back) => {
+                        let outcome = probe::odd(access, address);
+                        ensure!(outcome.result.is_ok(), "{access:?} at {address:#x}: {:?}", outcome.result);
+                        let moved = outcome.write_back;
+                        ensure!(moved == write_back, "{access:?} at {address:#x} moved its base by {moved}");
+                    }
+                }
+            }
         }
     }
+    restore();
     Ok(())
 }
 

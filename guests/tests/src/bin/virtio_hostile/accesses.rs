@@ -1,6 +1,7 @@
 //! Accesses to the device's page that no driver makes.
 
 use crate::attack::Field;
+use rt::probe::instruction::{self, Level};
 use rt::probe::{self, OddAccess, Width};
 use rt::{Abort, Outcome, ensure, mmu, report};
 
@@ -18,6 +19,9 @@ pub(crate) fn run(field: &mut Field) {
     });
     report::test("17: accesses without a syndrome to a device's page are contained", || {
         field.each_raw(|target| odd(target.device.base))
+    });
+    report::test("17: pairs and write-back do to a device's registers what plain stores do", || {
+        field.each_raw(|target| stores_without_syndrome(target.device.base))
     });
     report::test("17: a device's page cannot be written through a cacheable mapping", || {
         field.each_raw(|target| cacheable(target.device.base))
@@ -81,16 +85,38 @@ fn odd(base: u64) -> Outcome {
     Ok(())
 }
 
-/// Whether an access needs the right to write, whatever it stores.
+/// The two halves of a queue's address, and what DeviceFeatures shows, by every way to store them.
+fn stores_without_syndrome(base: u64) -> Outcome {
+    const DEVICE_FEATURES: u64 = 0x10;
+    const DEVICE_FEATURES_SEL: u64 = 0x14;
+    let features = |select| -> Result<u64, Abort> {
+        probe::write(base + DEVICE_FEATURES_SEL, Width::Word, select)?;
+        probe::read(base + DEVICE_FEATURES, Width::Word)
+    };
+    let shown = [features(0)?, features(1)?];
+    ensure!(shown[0] != shown[1], "both halves of DeviceFeatures are {:#x}", shown[0]);
+    for (word, name, place, first, second, moved) in [
+        (0xb800_8401, "str w1, [x0], #8", DEVICE_FEATURES_SEL, 1, 0, 8),
+        (0xb81f_8c01, "str w1, [x0, #-8]!", DEVICE_FEATURES_SEL + 8, 0, 1, 0_u64.wrapping_sub(8)),
+        // The first of the two is a register that ignores what is stored.
+        (0x2900_0801, "stp w1, w2, [x0]", DEVICE_FEATURES, 0, 1, 0),
+        (0x2881_0801, "stp w1, w2, [x0], #8", DEVICE_FEATURES, 1, 0, 8),
+    ] {
+        let mut registers = [base + place, first, second, 0];
+        instruction::execute(Level::El1, word, &mut registers)?;
+        ensure!(registers[0] == (base + place).wrapping_add(moved), "{name} left {:#x}", registers[0]);
+        let selected = if name.starts_with("stp") { second } else { first };
+        let found = probe::read(base + DEVICE_FEATURES, Width::Word)?;
+        ensure!(found == shown[selected as usize], "{name}: DeviceFeatures is {found:#x}");
+    }
+    Ok(())
+}
+
+/// Whether an access needs the right to write, and cannot be made of plain stores.
 fn is_store(access: OddAccess) -> bool {
     matches!(
         access,
-        OddAccess::StorePair
-            | OddAccess::StorePostIndex
-            | OddAccess::StoreExclusive
-            | OddAccess::AtomicAdd
-            | OddAccess::CompareAndSwap
-            | OddAccess::ZeroBlock
+        OddAccess::StoreExclusive | OddAccess::AtomicAdd | OddAccess::CompareAndSwap | OddAccess::ZeroBlock
     )
 }
 
@@ -102,6 +128,10 @@ fn cacheable(base: u64) -> Outcome {
             let outcome = probe::odd(access, alias + offset);
             let must_fail = is_store(access) || access == OddAccess::Execute;
             ensure!(!must_fail || outcome.result.is_err(), "{access:?} at {offset:#x} went through");
+            if let Some(plain) = access.plain(base + offset) {
+                let result = outcome.result.map(|()| outcome.write_back);
+                ensure!(result.ok() == plain.ok(), "{access:?} at {offset:#x}: {result:?}, and plainly {plain:?}");
+            }
             if let Err(abort) = outcome.result {
                 ensure!(is_contained(abort), "{access:?} at {offset:#x}: {abort}");
             }
