@@ -32,6 +32,14 @@ pub fn run() {
     of_device();
 }
 
+/// The virtual timer of a CPU in WFI, while another one on its core computes.
+pub fn beside_neighbour(name: &str) {
+    interrupts::set_handler(take);
+    gic::enable(VIRTUAL_TIMER);
+    on_time(name, true);
+    gic::disable(VIRTUAL_TIMER);
+}
+
 fn take(_cpu: usize, id: u32) {
     let round = TAKEN.load(Ordering::Relaxed);
     if id == VIRTUAL_TIMER {

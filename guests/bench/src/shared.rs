@@ -1,22 +1,36 @@
-//! Two CPUs that share one core: from one that stops to wait, to the other one's handler.
+//! Two CPUs that share one core: from one that stops to wait, to the other one's handler; and a timer beside a
+//! neighbour that computes.
 
 use crate::clock::{self, ROUNDS};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::interrupts as timers;
+use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use rt::gic::{self, Target};
 use rt::{cpu, interrupts, timer};
 
 const SGI: u32 = 3;
+/// Enough for the second CPU to come to its WFI.
+const PAUSE_MICROSECONDS: u64 = 20;
 
-/// Rounds that still have to be played; the CPUs take turns.
-static REMAINING: AtomicU64 = AtomicU64::new(0);
-static READY: AtomicUsize = AtomicUsize::new(0);
+/// What the second CPU does: nothing yet, answer SGIs, compute, or nothing any more.
+static ORDERS: AtomicUsize = AtomicUsize::new(0);
+const ANSWER: usize = 1;
+const COMPUTE: usize = 2;
+const LEAVE: usize = 3;
+
+static READY: AtomicBool = AtomicBool::new(false);
+/// The SGIs that the second CPU has taken.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+/// Those that the first has, which are answers.
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
 static LEFT_AT: AtomicU64 = AtomicU64::new(0);
 static TOTAL: AtomicU64 = AtomicU64::new(0);
-/// One more than the CPU whose turn it is, or zero.
-static TURN: AtomicUsize = AtomicUsize::new(0);
+/// The answers that `TOTAL` is the sum of.
+static TIMED: AtomicU64 = AtomicU64::new(0);
 
 pub fn run() {
     if cpu::count() < 2 {
+        clock::absent("timer-shared", "there is one CPU");
         return clock::absent("vcpu-switch", "there is one CPU");
     }
     interrupts::set_handler(take);
@@ -24,56 +38,85 @@ pub fn run() {
     if cpu::start(1, |_| second()).is_err() {
         return clock::absent("vcpu-switch", "the second CPU does not start");
     }
-    while READY.load(Ordering::Acquire) == 0 {
+    while !READY.load(Ordering::Acquire) {
         timer::sleep(1000);
     }
     // The second CPU reaches its WFI while this one sleeps.
     timer::sleep(20_000);
-    REMAINING.store(ROUNDS + 1, Ordering::Release);
+    ORDERS.store(ANSWER, Ordering::Release);
+    // The second CPU sleeps by the time that it is asked, so that it preempts the first, which can go on then.
+    (0..ROUNDS).for_each(|round| {
+        timer::sleep(PAUSE_MICROSECONDS);
+        ask(round);
+    });
     let start = timer::now();
-    TURN.store(1, Ordering::Release);
-    play(0);
+    (ROUNDS..2 * ROUNDS).for_each(ask);
     let total = timer::now() - start;
-    clock::print("vcpu-switch", ROUNDS, clock::nanoseconds(TOTAL.load(Ordering::Acquire)), 0);
-    clock::print("vcpu-round", ROUNDS, clock::nanoseconds(total), 0);
-}
-
-fn second() {
-    gic::init_cpu();
-    gic::enable(SGI);
-    READY.store(1, Ordering::Release);
-    play(1);
+    let timed = TIMED.load(Ordering::Acquire);
+    clock::print("vcpu-switch", timed, clock::nanoseconds(TOTAL.load(Ordering::Acquire)), 0);
+    // There and back.
+    clock::print("vcpu-round", 2 * ROUNDS, clock::nanoseconds(total), 0);
+    ORDERS.store(COMPUTE, Ordering::Release);
+    gic::send_sgi(SGI, Target::Cpu(1));
+    timers::beside_neighbour("timer-shared");
+    ORDERS.store(LEAVE, Ordering::Release);
+    timer::sleep(20_000);
 }
 
 fn take(index: usize, _id: u32) {
     let now = timer::now();
-    let left = LEFT_AT.swap(0, Ordering::AcqRel);
-    if left != 0 {
-        TOTAL.fetch_add(now - left, Ordering::AcqRel);
+    if index == 0 {
+        // Zero where this one has preempted the other one before it came to its WFI.
+        let left = LEFT_AT.swap(0, Ordering::AcqRel);
+        if left != 0 {
+            TOTAL.fetch_add(now - left, Ordering::AcqRel);
+            TIMED.fetch_add(1, Ordering::AcqRel);
+        }
+        ANSWERED.fetch_add(1, Ordering::AcqRel);
+    } else {
+        LEFT_AT.store(0, Ordering::Release);
+        ASKED.fetch_add(1, Ordering::AcqRel);
     }
-    TURN.store(index + 1, Ordering::Release);
 }
 
-/// In its turn a CPU makes the other one runnable first, and then waits: what is timed is its WFI, the switch, and the
-/// other's way into its handler.
-fn play(index: usize) {
-    loop {
-        while TURN.load(Ordering::Acquire) != index + 1 {
-            interrupts::wait();
-            interrupts::unmask();
-            interrupts::mask();
-        }
-        TURN.store(0, Ordering::Release);
-        let remaining = REMAINING.load(Ordering::Acquire);
-        if remaining == 0 {
-            return;
-        }
-        REMAINING.store(remaining - 1, Ordering::Release);
-        gic::send_sgi(SGI, Target::Cpu(1 - index));
-        if remaining == 1 {
-            return;
-        }
-        clock::shift_phase(remaining);
-        LEFT_AT.store(timer::now(), Ordering::Release);
+/// Wakes the second CPU, and goes on when it has answered: at once where a CPU that wakes up preempts the one that
+/// runs, and else after a wait of its own.
+fn ask(round: u64) {
+    interrupts::unmask();
+    gic::send_sgi(SGI, Target::Cpu(1));
+    interrupts::mask();
+    while ANSWERED.load(Ordering::Acquire) == round {
+        wait();
     }
+}
+
+/// The second CPU: it answers each SGI with one, and then waits. What is timed is its WFI, the switch, and the first
+/// one's way into its handler.
+fn second() {
+    gic::init_cpu();
+    gic::enable(SGI);
+    READY.store(true, Ordering::Release);
+    let mut answered = 0;
+    let mut state = 1_u64;
+    loop {
+        match ORDERS.load(Ordering::Acquire) {
+            LEAVE => return,
+            COMPUTE => state = black_box(state.rotate_left(7) ^ 0x9e37_79b9_7f4a_7c15),
+            _ if ASKED.load(Ordering::Acquire) == answered => wait(),
+            _ => {
+                answered += 1;
+                gic::send_sgi(SGI, Target::Cpu(0));
+                clock::shift_phase(answered);
+                LEFT_AT.store(timer::now(), Ordering::Release);
+                wait();
+            }
+        }
+    }
+}
+
+/// Waits for an interrupt and takes it; it ends the wait also if it comes between the look before and the WFI.
+fn wait() {
+    interrupts::wait();
+    interrupts::unmask();
+    interrupts::mask();
 }

@@ -2,7 +2,7 @@
 
 use crate::board::{Board, Conduit, Pcie, Range};
 use crate::boot::{self, CORES_MAX, SecondaryStart};
-use crate::memory::clean_and_invalidate;
+use crate::bulk::clean_and_invalidate;
 use crate::mmu::HypMap;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use smccc::psci;

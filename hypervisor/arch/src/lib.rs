@@ -11,6 +11,7 @@
 
 pub mod board;
 pub mod boot;
+pub mod bulk;
 pub mod context;
 pub mod cpu;
 pub mod device_window;

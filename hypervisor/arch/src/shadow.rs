@@ -4,7 +4,8 @@
 //! The guest maps such a page as device memory and does not look into caches; EL2 has it as cacheable RAM. So EL2
 //! cleans what it writes to the point of coherency (Arm ARM B2.8, mismatched memory attributes).
 
-use crate::memory::{MemoryBlock, clean_and_invalidate};
+use crate::bulk::clean_and_invalidate;
+use crate::memory::MemoryBlock;
 use crate::mmu::TABLE_SIZE;
 use core::arch::asm;
 use model::PhysAddr;

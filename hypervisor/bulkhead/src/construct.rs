@@ -357,6 +357,7 @@ fn place_vcpus(machine: &'static Machine) {
                 left: Left::Reschedule,
                 may_run: false,
                 waiting: false,
+                ticks: 0,
                 is_leaving: false,
                 unfinished: 0,
                 recent: Recent::none(),

@@ -58,6 +58,8 @@ pub struct GuestCpu {
     pub may_run: bool,
     /// It waits for an interrupt.
     pub waiting: bool,
+    /// How long it has run, where it shares its core, in ticks; more if it has wanted less than its share.
+    pub ticks: u64,
     /// It has asked to be turned off, and is off once the core has taken its interrupts back.
     pub is_leaving: bool,
     /// Para-virtual devices that have more to do than was done at once, a bit each.

@@ -1,24 +1,20 @@
 //! A virtual machine's life: prepared, running, stopping, off. A first start and a restart are one path.
 //!
 //! Nothing waits: whoever stops a machine marks it and kicks its cores; each core parks its virtual CPUs when it sees
-//! the mark; the last to park takes the next step; preparation goes on in steps between which the core looks at its
-//! other virtual CPUs.
+//! the mark; the last to park takes the next step; preparation (`preparation`) goes on until an interrupt is pending.
 
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::Machine;
+use crate::preparation;
 use crate::supervision;
-use crate::virtio::VirtioDevice;
 use crate::vm::{Parked, Phase, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
-use arch::{firmware, memory, timer};
+use arch::{bulk, firmware, timer};
 use core::sync::atomic::Ordering;
 use model::io::watch::{Failure, Judgement};
 use model::vgic::CpuInterface;
-
-/// Bytes cleared or copied in one step: the longest that preparing a machine holds its core, about 0.1 ms.
-const STEP_SIZE: u64 = 1 << 20;
 
 /// How many restarts are logged one by one; after that, those whose number is a power of two.
 const RESTARTS_LOGGED_MAX: u32 = 16;
@@ -79,7 +75,6 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
                 supervision::abandon(machine, vm, this_core);
                 return true;
             }
-            *vm.progress.lock() = 0;
             vm.advance(Phase::StoppingForReset, Phase::Preparing);
             if let Some(core) = vm.core_of(0) {
                 machine.summon(core, this_core);
@@ -123,49 +118,8 @@ fn log_restart(vm: &Vm) {
     }
 }
 
-/// One step of preparing `vm`: what its driver domain's devices were granted comes to an end, its RAM is cleared, then
-/// its images are copied, then it starts. Returns whether the next step can follow at once: not as long as devices may
-/// still write to the memory.
-#[inline(never)]
-pub fn prepare(machine: &'static Machine, vm: &'static Vm) -> bool {
-    if has_granted(vm) {
-        return false;
-    }
-    prepare_memory(machine, vm);
-    true
-}
-
-/// Whether devices of its driver domain may still write to the memory of `vm`.
-pub fn has_granted(vm: &Vm) -> bool {
-    vm.virtio.iter().any(VirtioDevice::has_grants)
-}
-
-fn prepare_memory(machine: &'static Machine, vm: &'static Vm) {
-    let mut progress = vm.progress.lock();
-    let size = vm.ram.size();
-    if *progress < size {
-        *progress += vm.ram.clear(*progress, STEP_SIZE);
-        return;
-    }
-    let mut offset = *progress - size;
-    for image in &vm.images {
-        let length = image.bytes.len() as u64;
-        if offset < length {
-            let end = length.min(offset + STEP_SIZE);
-            let chunk = image.bytes.get(offset as usize..end as usize).unwrap_or(&[]);
-            // `construct` checked that the image fits; a refusal here is a defect.
-            vm.ram.load_image(image.address + offset, chunk).expect("images were checked to fit their RAM");
-            *progress += end - offset;
-            return;
-        }
-        offset -= length;
-    }
-    drop(progress);
-    begin(machine, vm);
-}
-
-/// The last step: fresh devices, fresh seeds, no stale translation, and virtual CPU 0 turned on.
-fn begin(machine: &'static Machine, vm: &'static Vm) {
+/// The last step of preparing: fresh devices, fresh seeds, no stale translation, and virtual CPU 0 turned on.
+pub fn begin(machine: &'static Machine, vm: &'static Vm) {
     // The devices first: one that is polled meanwhile must not raise its line again.
     for slot in &vm.slots {
         slot.reset();
@@ -190,7 +144,7 @@ fn begin(machine: &'static Machine, vm: &'static Vm) {
     }
     drop(pool);
     vm.stage2.invalidate();
-    memory::invalidate_instruction_caches();
+    bulk::invalidate_instruction_caches();
     vm.counter_offset.store(timer::now().0, Ordering::Release);
     vm.starts.fetch_add(1, Ordering::Relaxed);
     vm.advance(Phase::Preparing, Phase::Running);
@@ -220,6 +174,7 @@ fn release(machine: &'static Machine, vm: &Vm, this_core: usize) {
     if vm.is_driver_domain() {
         vm.watch().start(timer::now());
     }
+    preparation::note_start(machine);
     if let Some(power) = vm.power.first() {
         // All powers are off while a machine is prepared.
         let _ = power.turn_on(vm.entry, vm.device_tree);

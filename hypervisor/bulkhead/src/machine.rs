@@ -3,18 +3,20 @@
 use crate::entropy::Pool;
 use crate::guest_cpu::GuestCpu;
 use crate::virtio::VirtioDevice;
-use crate::vm::{Phase, Vm};
+use crate::vm::Vm;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::gic::{self, Gic};
 use arch::mmu::{HypMap, remove_boot_code};
+use arch::timer;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use model::psci::Power;
 use model::vgic::Kicks;
 use spin::{Mutex, Once};
+use vdev::Ticks;
 
 static MACHINE: Once<&'static Machine> = Once::new();
 
@@ -40,6 +42,12 @@ pub struct Machine {
     arrived: AtomicUsize,
     /// EL2's own map, once all cores have been started in it.
     map: Mutex<Option<HypMap>>,
+    /// When each core looks at its driver domains again.
+    watches: [AtomicU64; CORES_MAX],
+    /// A guest has started.
+    has_started: AtomicBool,
+    /// Bytes of guests' RAM that each core has cleared.
+    cleared: [AtomicU64; CORES_MAX],
     /// What each core runs: 0, or 1 + VM number * 16 + virtual CPU number. For the epitaph alone.
     running: [AtomicU32; CORES_MAX],
 }
@@ -68,8 +76,33 @@ impl Machine {
             vcpus: [const { Mutex::new(Vec::new()) }; CORES_MAX],
             arrived: AtomicUsize::new(0),
             map: Mutex::new(None),
+            watches: [const { AtomicU64::new(u64::MAX) }; CORES_MAX],
+            has_started: AtomicBool::new(false),
+            cleared: [const { AtomicU64::new(0) }; CORES_MAX],
             running: [const { AtomicU32::new(0) }; CORES_MAX],
         }
+    }
+
+    /// Whether a guest has started.
+    pub fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Acquire)
+    }
+
+    /// Notes that a guest starts. Returns whether it is the first.
+    pub fn start(&self) -> bool {
+        !self.has_started() && !self.has_started.swap(true, Ordering::AcqRel)
+    }
+
+    /// Notes that `core` has cleared so many bytes of a guest's RAM.
+    pub fn note_cleared(&self, core: usize, bytes: u64) {
+        if let Some(cleared) = self.cleared.get(core) {
+            cleared.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The bytes of guests' RAM that `core` has cleared.
+    pub fn cleared(&self, core: usize) -> u64 {
+        self.cleared.get(core).map_or(0, |cleared| cleared.load(Ordering::Relaxed))
     }
 
     /// Keeps EL2's map until every core has arrived. By the primary core, before it arrives itself.
@@ -132,11 +165,18 @@ impl Machine {
             .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
     }
 
-    /// Makes `core`, which this is, look at its driver domains, and at the machines that it prepares, if it has any.
+    /// Makes `core`, which this is, look at its driver domains, and at the machine whose preparation it has put off, if
+    /// it is time.
     pub fn call_watch(&self, core: usize) {
-        let is_looked_at = |vm: &Vm| vm.is_driver_domain() || vm.phase() == Phase::Preparing;
-        if self.vms.iter().any(|vm| vm.core_of(0) == Some(core) && is_looked_at(vm)) {
+        if self.watches.get(core).is_some_and(|watch| watch.load(Ordering::Relaxed) <= timer::now().0) {
             self.summon(core, core);
+        }
+    }
+
+    /// When [`Machine::call_watch`] makes `core`, which this is, look; the end of time for never.
+    pub fn set_watch(&self, core: usize, time: Ticks) {
+        if let Some(watch) = self.watches.get(core) {
+            watch.store(time.0, Ordering::Relaxed);
         }
     }
 

@@ -5,6 +5,7 @@ use crate::guest_cpu::{GuestCpu, Left};
 use crate::interrupt;
 use crate::lifecycle;
 use crate::machine::Machine;
+use crate::preparation::{self, Progress};
 use crate::scheduler::{Core, Work};
 use crate::supervision;
 use crate::virtio;
@@ -29,8 +30,10 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
                 }
             }
             Work::Prepare(vm) => {
-                if !lifecycle::prepare(machine, vm) {
-                    core.put_off_preparation();
+                match preparation::advance(machine, vm, number) {
+                    Progress::Going => {}
+                    Progress::Waiting => core.put_off_preparation(),
+                    Progress::Done => core.end_preparation(),
                 }
                 take_own_interrupts(machine, number);
             }

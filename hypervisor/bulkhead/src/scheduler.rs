@@ -1,25 +1,36 @@
-//! One core's virtual CPUs and which of them runs: in turn, a time slice each, when more than one wants to.
+//! One core's virtual CPUs and which of them runs, when more than one wants to: fair shares, and who wakes up comes
+//! first.
 //!
-//! A virtual CPU stays loaded while nothing else needs the core, so that the common case, one virtual CPU a core, never
-//! switches.
+//! Each virtual CPU has the time that it has run, and so has preparing. Who runs goes on until it is a lead ahead of
+//! the one that has run least. One that wakes up preempts it at once unless it has itself run longer, by half a lead;
+//! and it counts as no more than a lead behind, however long it has slept. So one that needs less than its share does
+//! not wait, and none gets more by waking up often.
+//!
+//! A virtual CPU stays loaded while nothing else needs the core, so that the common case, one virtual CPU a core,
+//! never switches.
 
-use crate::assigned;
 use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::Machine;
-use crate::mmio;
+use crate::preparation;
 use crate::supervision;
+use crate::switch::{load, remind, unload};
 use crate::vm::{Phase, Vm};
 use arch::context::Vcpu;
-use arch::list_registers::{CoreListRegisters, VirtualInterface};
+use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
 use core::sync::atomic::{Ordering, fence};
 use model::psci::Power;
 use model::vgic::IntId;
 use vdev::Ticks;
 
-/// How long a virtual CPU runs before the next one of its core does, in parts of a second.
-const SLICES_PER_SECOND: u64 = 100;
+/// How far one may get ahead of others that want the core too, in parts of a second; two that compute run for two such
+/// times in turn.
+const LEADS_PER_SECOND: u64 = 200;
+
+/// The part of a lead (2⁻ⁿ of it, about a microsecond) that a virtual CPU gets at least before the core looks at
+/// another one that has got an interrupt from it.
+const GLIMPSE_SHIFT: u32 = 12;
 
 /// How often a core looks whether a preparation that was put off can go on, in parts of a second.
 const RETRIES_PER_SECOND: u64 = 1000;
@@ -40,29 +51,40 @@ pub struct Core {
     number: usize,
     vcpus: &'static mut [Vcpu<GuestCpu>],
     loaded: Option<usize>,
-    /// Who runs, or ran last, and until when if others want the core.
+    /// Whose time passes: a virtual CPU's, or, with a number past theirs, that of preparing or nobody's.
     current: usize,
-    slice_end: Option<Ticks>,
-    /// Until when the core prepares a machine's memory before it looks at its virtual CPUs again.
-    prepare_until: Option<Ticks>,
+    /// Until when its time has been counted.
+    counted: Ticks,
+    /// How long the core has prepared, counted as a virtual CPU's time.
+    prepare_ticks: u64,
+    /// The most that any had run when another one woke up, or the core had nothing to do: who begins to want it counts
+    /// as a lead behind that at most. Two leads at first, so that nobody has less than one.
+    most_ticks: u64,
+    lead_ticks: u64,
     /// The machine that the core prepares.
     preparing: Option<&'static Vm>,
     /// When the core looks at its driver domains again; the end of time where it has none.
     watch: Ticks,
 }
 
+/// Nobody's number.
+const NOBODY: usize = usize::MAX;
+
 impl Core {
     /// Core `number`, with the virtual CPUs that were made for it.
     pub fn new(machine: &'static Machine, number: usize) -> Self {
         let vcpus = machine.vcpus.get(number).map(|vcpus| core::mem::take(&mut *vcpus.lock())).unwrap_or_default();
+        let lead_ticks = timer::frequency() / LEADS_PER_SECOND;
         Self {
             machine,
             number,
             vcpus: vcpus.leak(),
             loaded: None,
-            current: 0,
-            slice_end: None,
-            prepare_until: None,
+            current: NOBODY,
+            counted: Ticks(0),
+            prepare_ticks: 0,
+            most_ticks: 2 * lead_ticks,
+            lead_ticks,
             preparing: None,
             watch: Ticks(u64::MAX),
         }
@@ -72,36 +94,18 @@ impl Core {
     #[inline(always)]
     pub fn pick(&mut self) -> Work {
         if self.machine.is_summoned(self.number) {
-            self.preparing = self.advance_lives();
+            self.advance_lives();
         }
         if self.vcpus.len() == 1 {
             return self.preparing.map_or_else(|| self.pick_only(), Work::Prepare);
         }
-        let now = timer::now();
-        if self.preparing.is_none() || self.is_preparation_over(now) {
-            let work = self.pick_in_turn(now, self.preparing.is_some());
-            if matches!(work, Work::Run(_)) {
-                return work;
-            }
-        }
-        self.set_aside()
+        self.pick_in_turn()
     }
 
-    /// Preparing a machine takes its turn like a virtual CPU: a guest that restarts all the time costs its neighbours
-    /// on the core no more than one that computes all the time. Returns whether it is the turn of the virtual CPUs.
+    /// There is nothing to do any more for the machine that it prepares: others go on, or are not done yet.
     #[cold]
-    #[inline(never)]
-    fn is_preparation_over(&mut self, now: Ticks) -> bool {
-        if self.slice_end.is_some_and(|end| end <= now) {
-            self.current = self.after(self.current);
-            self.slice_end = None;
-            self.prepare_until = Some(slice_after(now));
-        }
-        let is_over = self.prepare_until.is_none_or(|end| end <= now);
-        if is_over {
-            self.prepare_until = None;
-        }
-        is_over
+    pub fn end_preparation(&mut self) {
+        self.preparing = None;
     }
 
     /// Looks at the machine that it prepares again a little later: something has to end first, and the core is others'
@@ -112,33 +116,36 @@ impl Core {
         self.preparing = None;
         let later = timer::now().0.saturating_add(timer::frequency() / RETRIES_PER_SECOND);
         self.watch = self.watch.min(Ticks(later));
+        self.machine.set_watch(self.number, self.watch);
     }
 
-    /// What there is to do without a virtual CPU.
-    #[inline(never)]
-    fn set_aside(&mut self) -> Work {
-        let Some(vm) = self.preparing else { return Work::Idle };
-        // Its timers must not raise anything while it does not run.
-        self.unload();
-        self.machine.set_running(self.number, None);
-        Work::Prepare(vm)
-    }
-
-    /// Parks what must stop and starts what was turned on. Gives a machine that this core has to prepare.
+    /// Parks what must stop, starts what was turned on, and finds the machine that this core has to prepare.
     #[cold]
     #[inline(never)]
-    fn advance_lives(&mut self) -> Option<&'static Vm> {
+    fn advance_lives(&mut self) {
+        let current_ticks = self.count_time(timer::now());
+        self.most_ticks = self.most_ticks.max(current_ticks);
         // First, since it may find a machine that has to stop.
         self.watch = supervision::look(self.machine, self.number);
+        self.machine.set_watch(self.number, self.watch);
         loop {
             let mut to_prepare = None;
             if !self.advance_lives_once(&mut to_prepare) {
+                if to_prepare.is_none() && !self.machine.has_started() {
+                    // As long as no guest runs, every core helps.
+                    to_prepare = self.machine.vms.iter().find(|vm| preparation::can_help(vm));
+                }
                 if let Some(time) = deadline_at(self.watch) {
                     // A core that belongs to one virtual CPU sets no other deadline, and that one is the core's own:
                     // the guest cannot mask it.
                     timer::set_deadline(Some(time));
                 }
-                return to_prepare;
+                if self.preparing.is_none() {
+                    // As of now, like a virtual CPU that is turned on.
+                    self.prepare_ticks = self.prepare_ticks.max(self.most_ticks);
+                }
+                self.preparing = to_prepare;
+                return;
             }
         }
     }
@@ -172,9 +179,9 @@ impl Core {
                         self.discard(index);
                     }
                 }
-                Phase::Preparing if number == 0 => {
+                Phase::Preparing if number == 0 || preparation::can_help(vm) => {
                     // One that has to wait keeps no other of the core waiting.
-                    if to_prepare.is_none_or(lifecycle::has_granted) {
+                    if to_prepare.is_none_or(preparation::has_granted) {
                         *to_prepare = Some(vm);
                     }
                 }
@@ -191,6 +198,9 @@ impl Core {
             // Whatever changes this summons the core.
             let may_run = vm.is_running() && power.is_on();
             if let Some(vcpu) = self.vcpus.get_mut(index) {
+                if may_run && !vcpu.guest.may_run {
+                    vcpu.guest.ticks = vcpu.guest.ticks.max(self.most_ticks);
+                }
                 vcpu.guest.may_run = may_run;
             }
             // Pairs with the one in `hand_over`.
@@ -202,8 +212,8 @@ impl Core {
         changed
     }
 
-    /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or by
-    /// another one that is on.
+    /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or
+    /// by another one that is on.
     #[cold]
     #[inline(never)]
     fn take_over(&mut self, index: usize, may_run: bool) {
@@ -220,7 +230,7 @@ impl Core {
             if self.loaded == Some(index) {
                 vcpu.guest.waiting = false;
             } else {
-                wake(vcpu);
+                wake(vcpu, self.most_ticks - self.lead_ticks);
             }
         }
         remind(self.machine, self.number);
@@ -240,9 +250,10 @@ impl Core {
         }
     }
 
-    /// The core is shared; `is_contended` says whether by more than its virtual CPUs.
+    /// The core is shared.
     #[inline(always)]
-    fn pick_in_turn(&mut self, now: Ticks, is_contended: bool) -> Work {
+    fn pick_in_turn(&mut self) -> Work {
+        let now = timer::now();
         // First, since what it leaves behind may make another virtual CPU of the core runnable.
         if let Some(vcpu) = self.loaded.and_then(|index| self.vcpus.get_mut(index))
             && vcpu.guest.waiting
@@ -250,55 +261,112 @@ impl Core {
             self.loaded = None;
             unload(self.machine, vcpu);
         }
-        if self.slice_end.is_some_and(|end| end <= now) {
-            self.current = self.after(self.current);
-            self.slice_end = None;
-        }
-        let mut chosen = None;
-        let mut is_contended = is_contended;
+        let current_ticks = self.count_time(now);
+        let (mut best, mut best_ticks, mut best_rank) = (NOBODY, u64::MAX, u64::MAX);
+        // Of the others, the one that has run least.
+        let mut least_ticks = u64::MAX;
         let mut next_wake = self.watch;
-        let mut index = self.current;
-        for _ in 0..self.vcpus.len() {
-            let Some(vcpu) = self.vcpus.get_mut(index) else { break };
-            let is_runnable = vcpu.guest.may_run
-                && (!vcpu.guest.waiting
-                    || match wait_end(vcpu, now) {
-                        Some(time) if time <= now => {
-                            wake(vcpu);
-                            true
-                        }
-                        Some(time) => {
-                            next_wake = next_wake.min(time);
-                            false
-                        }
-                        None => false,
-                    });
-            if is_runnable {
-                match chosen {
-                    None => chosen = Some(index),
-                    Some(_) => is_contended = true,
-                }
+        for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
+            if !vcpu.guest.may_run {
+                continue;
             }
-            index = self.after(index);
+            let rank = if vcpu.guest.waiting {
+                match wait_end(vcpu, now) {
+                    Some(time) if time <= now => {
+                        self.most_ticks = self.most_ticks.max(current_ticks);
+                        wake(vcpu, self.most_ticks - self.lead_ticks);
+                        vcpu.guest.ticks - self.lead_ticks / 2
+                    }
+                    Some(time) => {
+                        next_wake = next_wake.min(time);
+                        continue;
+                    }
+                    None => continue,
+                }
+            } else {
+                vcpu.guest.ticks + if index == self.current { 0 } else { self.lead_ticks }
+            };
+            let ticks = vcpu.guest.ticks;
+            let mut other = ticks;
+            if rank < best_rank {
+                other = core::mem::replace(&mut best_ticks, ticks);
+                (best, best_rank) = (index, rank);
+            }
+            least_ticks = least_ticks.min(other);
         }
-        let Some(index) = chosen else { return self.idle_until(deadline_at(next_wake)) };
-        if index != self.current || !is_contended {
-            self.slice_end = None;
+        if let Some(vm) = self.preparing {
+            if self.comes_first(best_rank) {
+                self.arm(now, self.prepare_ticks, least_ticks.min(best_ticks), next_wake);
+                return self.set_aside(vm);
+            }
+            least_ticks = least_ticks.min(self.prepare_ticks);
         }
-        self.current = index;
-        if is_contended {
-            next_wake = next_wake.min(*self.slice_end.get_or_insert(slice_after(now)));
+        self.current = best;
+        if best == NOBODY {
+            self.most_ticks = self.most_ticks.max(current_ticks);
+            return self.idle_until(deadline_at(next_wake));
         }
-        timer::set_deadline(deadline_at(next_wake));
-        Work::Run(index)
+        self.arm(now, best_ticks, least_ticks, next_wake);
+        Work::Run(best)
     }
 
-    /// The virtual CPU whose turn comes after that of `index`.
+    /// Arms the core's timer: the one that is chosen has run for `ticks`, the one that has run least of those that
+    /// could run in its place for `least_ticks`, if there is one, and the next of those that wait wakes at
+    /// `next_wake`.
     #[inline(always)]
-    fn after(&self, index: usize) -> usize {
-        if index + 1 < self.vcpus.len() { index + 1 } else { 0 }
+    fn arm(&self, now: Ticks, ticks: u64, least_ticks: u64, next_wake: Ticks) {
+        let mut deadline = next_wake;
+        if least_ticks != u64::MAX {
+            let lead = (least_ticks + self.lead_ticks).saturating_sub(ticks);
+            deadline = deadline.min(Ticks(now.0 + lead));
+        }
+        timer::set_deadline(deadline_at(deadline));
     }
 
+    /// Counts the time up to `now` for whom it passed. Gives how long that one has run.
+    #[inline(always)]
+    fn count_time(&mut self, now: Ticks) -> u64 {
+        let passed = now.0.wrapping_sub(self.counted.0);
+        self.counted = now;
+        match self.vcpus.get_mut(self.current) {
+            Some(vcpu) => {
+                vcpu.guest.ticks += passed;
+                vcpu.guest.ticks
+            }
+            None => self.count_other(passed),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_other(&mut self, passed: u64) -> u64 {
+        if self.current == NOBODY {
+            return 0;
+        }
+        self.prepare_ticks += passed;
+        self.prepare_ticks
+    }
+
+    /// Whether preparing comes before a virtual CPU of rank `best_rank`.
+    #[cold]
+    #[inline(never)]
+    fn comes_first(&self, best_rank: u64) -> bool {
+        let lead = if self.current == self.vcpus.len() { 0 } else { self.lead_ticks };
+        self.prepare_ticks + lead < best_rank
+    }
+
+    /// Takes the core from its virtual CPUs for preparing `vm`.
+    #[cold]
+    #[inline(never)]
+    fn set_aside(&mut self, vm: &'static Vm) -> Work {
+        self.current = self.vcpus.len();
+        // Its timers must not raise anything while it does not run.
+        self.unload();
+        self.machine.set_running(self.number, None);
+        Work::Prepare(vm)
+    }
+
+    #[inline(never)]
     fn idle_until(&mut self, wake: Option<Ticks>) -> Work {
         if self.loaded.is_none() {
             self.machine.set_running(self.number, None);
@@ -324,13 +392,16 @@ impl Core {
         // Whoever made something pending for it may have kicked this core while it was at EL2.
         is_left_to_do |= vcpu.guest.refill();
         if is_left_to_do {
-            // Another virtual CPU of this core has got an interrupt: it is looked at soon.
-            timer::set_deadline(Some(slice_after(timer::now())));
+            // Another virtual CPU of this core has got an interrupt: it is looked at soon, and not before this one has
+            // gone on a little.
+            let soon = timer::now().0.saturating_add(self.lead_ticks >> GLIMPSE_SHIFT);
+            timer::set_deadline(Some(Ticks(soon)));
         }
         vcpu
     }
 
-    /// Takes the loaded virtual CPU off the core. Returns whether another one of the core is to look at its interrupts.
+    /// Takes the loaded virtual CPU off the core. Returns whether another one of the core is to look at its
+    /// interrupts.
     #[inline(never)]
     fn unload(&mut self) -> bool {
         let vcpu = self.loaded.take().and_then(|index| self.vcpus.get_mut(index));
@@ -354,81 +425,10 @@ impl Core {
     }
 }
 
-/// Takes `vcpu`, which is loaded, off its core. Returns whether another one of the core is to look at its interrupts.
-#[inline(always)]
-fn unload(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) -> bool {
-    let is_waiting = vcpu.guest.waiting;
-    if vcpu.guest.interface.holds_physical() {
-        // A timer that the guest has turned off, or put off, since it went off raises nothing any more.
-        mmio::withdraw_quiet_timers(&mut vcpu.guest);
-    }
-    if let Some(esr) = vcpu.save() {
-        blame(machine, &vcpu.guest, esr);
-    }
-    let guest = &mut vcpu.guest;
-    let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
-    guest.virtual_interface = VirtualInterface::save();
-    guest.vm.set_away(guest.index, !is_waiting);
-    !kicks.is_empty() && guest.tell(kicks)
-}
-
-/// Stops the machine of `guest`, which has caused the SError `esr` and is being taken off this core.
-#[cold]
-#[inline(never)]
-fn blame(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
-    lifecycle::stop_for_system_error(machine, guest, esr);
-    // This core may be about to wait: it has to park the machine first.
-    machine.gic.send_sgi(guest.core, gic::SUMMON);
-}
-
-/// Loads `vcpu` on core `number`, which has none loaded.
-#[inline(always)]
-fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
-    let guest = &mut vcpu.guest;
-    guest.vm.set_loaded(guest.index);
-    if guest.vm.assigned.has_displaced() {
-        assigned::bring_back(&machine.gic, guest.vm, guest.index, number);
-    }
-    guest.virtual_interface.load();
-    let active = guest.interface.load(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
-    if active != 0 {
-        activate(machine, number, active);
-    }
-    if guest.unfinished != 0 {
-        remind(machine, number);
-    }
-    // With it come the timers, whose interrupts are active again by now.
-    vcpu.load(&vcpu.guest.placement());
-    machine.set_running(number, Some(&vcpu.guest));
-}
-
-/// Makes the private interrupts `active` of core `number` active again.
-#[cold]
-#[inline(never)]
-fn activate(machine: &Machine, number: usize, mut active: u32) {
-    while active != 0 {
-        machine.gic.activate_private(number, active.trailing_zeros());
-        active &= active - 1;
-    }
-}
-
-/// Makes the virtual CPU that core `number` is about to run go on with what its devices have left over: the kick that
-/// was to see to it has been taken by another one of the core.
-#[cold]
-#[inline(never)]
-fn remind(machine: &Machine, number: usize) {
-    machine.gic.send_sgi(number, gic::KICK);
-}
-
 /// The deadline `time`; the end of time is none.
 #[inline(always)]
 fn deadline_at(time: Ticks) -> Option<Ticks> {
     (time.0 != u64::MAX).then_some(time)
-}
-
-/// The end of a time slice that begins now.
-fn slice_after(now: Ticks) -> Ticks {
-    Ticks(now.0.saturating_add(timer::frequency() / SLICES_PER_SECOND))
 }
 
 /// When the virtual CPU can run: now, later, or (`None`) not before an interrupt.
@@ -452,10 +452,12 @@ fn wait_end(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
     if vcpu.has_saved_timers() { timers_wake_time(vcpu) } else { None }
 }
 
-/// Ends the wait of a virtual CPU that is not loaded: from now on it is one whose turn comes.
+/// Ends the wait of a virtual CPU that is not loaded: from now on it wants to run, and counts as having done so for
+/// `least_ticks` at least.
 #[inline(never)]
-fn wake(vcpu: &mut Vcpu<GuestCpu>) {
+fn wake(vcpu: &mut Vcpu<GuestCpu>, least_ticks: u64) {
     vcpu.guest.waiting = false;
+    vcpu.guest.ticks = vcpu.guest.ticks.max(least_ticks);
     vcpu.guest.vm.set_away(vcpu.guest.index, true);
 }
 

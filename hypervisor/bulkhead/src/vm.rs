@@ -2,6 +2,7 @@
 
 use crate::assigned::Assigned;
 use crate::console::GuestConsole;
+use crate::preparation::Preparation;
 use crate::virtio::VirtioDevice;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -207,8 +208,8 @@ pub struct Vm {
     pub device_tree: u64,
     /// Each virtual CPU's core.
     pub cores: [u8; VCPUS_MAX],
-    /// Preparation's progress; only virtual CPU 0's core works on it.
-    pub progress: Mutex<u64>,
+    /// How far the preparation of its memory is.
+    pub preparation: Preparation,
     /// CNTVOFF_EL2.
     pub counter_offset: AtomicU64,
     /// Faults injected since the start; the first few are logged.
@@ -297,7 +298,7 @@ impl Vm {
             entry: parts.entry,
             device_tree: parts.device_tree,
             cores,
-            progress: Mutex::new(0),
+            preparation: Preparation::new(),
             counter_offset: AtomicU64::new(0),
             faults: AtomicU32::new(0),
             starts: AtomicU32::new(0),

@@ -72,6 +72,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             4,
             every_guest_passes,
         ),
+        disturbance(
+            "a timer is on time beside neighbours that compute, wake up and restart without end",
+            "test-punctual",
+            0,
+            every_guest_passes,
+        ),
         expectations("CPUs turned off and on in any state of their interrupts start clean and lose none", "test-power"),
         disturbance("a CPU that waits for what never comes sleeps", "test-waits", 4, every_guest_passes),
         scenario(
