@@ -1,11 +1,13 @@
 //! The real devices: finds them, brings them up, and knows whose an interrupt is.
 
-use crate::block::{BlockService, VirtioDisk};
+use crate::block::{BlockDevice, BlockService, PlainDisk, Tag, VirtioDisk};
 use crate::console::ConsoleService;
 use crate::entropy::EntropyService;
 use crate::network::NetworkService;
+use abi::io::{FEATURE_READ_ONLY, SEGMENTS_MAX};
+use alloc::boxed::Box;
 use arrayvec::ArrayVec;
-use rt::virtio::{self, Block, Console, Entropy, Error, Kind, Network, SLOTS_MAX, Slot};
+use rt::virtio::{self, Block, Console, Entropy, Error, Kind, Network, PlainBlock, SLOTS_MAX, Slot};
 use rt::{gic, println};
 
 /// Whose an interrupt is.
@@ -63,12 +65,18 @@ impl Devices {
         let address = slot.registers().start;
         Ok(match kind {
             Kind::Block => {
-                let disk = Block::new(slot)?;
-                let (mebibytes, read_only) = (disk.sectors() >> 11, disk.is_read_only());
-                let number = self.block.add(VirtioDisk(disk));
-                let note = if read_only { ", read-only" } else { "" };
+                let takes_grants = Block::<Tag>::takes_granted(&slot, u32::from(SEGMENTS_MAX))?;
+                let disk: Box<dyn BlockDevice> = if takes_grants {
+                    Box::new(VirtioDisk(Block::new(slot)?))
+                } else {
+                    Box::new(PlainDisk(PlainBlock::new(slot)?))
+                };
+                let mebibytes = disk.sectors() >> 11;
+                let note = if disk.features() & FEATURE_READ_ONLY != 0 { ", read-only" } else { "" };
+                let way = if takes_grants { "" } else { ", without grants" };
+                let number = self.block.add(disk);
                 if let Some(number) = number {
-                    println!("driver-domain: {address:#x}: disk {number}, {mebibytes} MiB{note}");
+                    println!("driver-domain: {address:#x}: disk {number}, {mebibytes} MiB{note}{way}");
                 }
                 number.map(Owner::Disk)
             }

@@ -233,6 +233,11 @@ impl Domain {
             if let (Some(kill), Service::Block(_)) = (&self.kill, service) {
                 kill.strike(Phase::Posted);
             }
+            if let Service::Block(attachment) = &service
+                && self.devices.block.waits(attachment, &request)
+            {
+                self.heartbeat.wait();
+            }
             let ended = match service {
                 Service::Block(attachment) => match self.devices.block.submit(&attachment, place, &request, data) {
                     Submission::Busy => {

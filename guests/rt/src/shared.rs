@@ -164,6 +164,16 @@ impl Shared {
         length as usize
     }
 
+    /// The memory as a slice for a driver that wants one.
+    ///
+    /// # Safety
+    /// The slice must only be asked for its address and its length: its bytes change under it.
+    #[cfg(feature = "virtio")]
+    pub(crate) const unsafe fn as_slice<'a>(&self) -> &'a mut [u8] {
+        // SAFETY: RAM that was claimed for good; the caller reads and writes nothing through the slice.
+        unsafe { core::slice::from_raw_parts_mut(self.start as *mut u8, self.size as usize) }
+    }
+
     /// Fills all of it with zeroes.
     pub fn clear(&self) {
         // SAFETY: claimed RAM, of which nothing of Rust's knows; only its own `size` bytes are written.

@@ -77,6 +77,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             verdict: probed,
             ..scenario("a driver domain reaches no page of its client's", "test-io-probe")
         },
+        Scenario {
+            damage: Damage::Board(&["-global", "virtio-blk-device.queue-size=64"]),
+            verdict: no_grants,
+            ..scenario("a disk that no grant is for is driven by virtio-drivers' own driver", "test-io-disks")
+        },
         damaged("a disk that fails gives its clients errors", "mode=errors bad=4096", failing, every_client_passes),
         damaged("a disk that is read-only is read-only for its clients", "", read_only, all_read_only),
         damaged("a disk that is too small is refused", "mode=nothing", small, nothing_served),
@@ -183,6 +188,18 @@ fn ends_first(source: &Source, outcome: &Outcome, first: &str) -> Result<(), Str
         }
     }
     Ok(())
+}
+
+/// The driver domain has said that the disk takes no grants, and Bulkhead has made none.
+fn no_grants(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    if !outcome.guest_lines(DRIVER_DOMAIN).any(|line| line.ends_with("disk 0, 16 MiB, without grants")) {
+        return Err("the driver domain has not said that its disk is driven without grants".to_owned());
+    }
+    match (counters::counted(outcome, "client", "grants"), counters::counted(outcome, "client", "copies")) {
+        (0, 1..) => Ok(()),
+        (grants, copies) => Err(format!("{grants} requests were granted, and {copies} copied")),
+    }
 }
 
 fn probed(source: &Source, outcome: &Outcome) -> Result<(), String> {

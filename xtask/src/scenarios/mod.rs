@@ -49,7 +49,7 @@ struct Scenario {
     verdict: fn(&Source, &Outcome) -> Result<(), String>,
 }
 
-/// What is damaged, to see what becomes of it.
+/// What is damaged, or poorer than usual, to see what becomes of it.
 #[derive(Clone, Copy)]
 enum Damage {
     /// All is as it should be.
@@ -63,6 +63,8 @@ enum Damage {
     /// Each of the system's disks: gives QEMU's name of what takes its place, if anything does. The second path is that
     /// of a directory for files of one's own.
     Disks(fn(&Path, &Path) -> anyhow::Result<Option<PathBuf>>),
+    /// The board: further arguments for QEMU.
+    Board(&'static [&'static str]),
 }
 
 /// Every scenario, in the order in which they run.
@@ -128,11 +130,15 @@ impl Scenario {
             prepared.bundle.cpio = damage(prepared.bundle.cpio);
         }
         let options = BoardOptions { cpu: self.cpu.map(str::to_owned), smp: None, icount: self.icount };
-        let mut machine = prepared.machine(workspace, &options, Uart::Reader, Vec::new())?;
+        let extra = match self.damage {
+            Damage::Board(arguments) => arguments.iter().map(Into::into).collect(),
+            Damage::None | Damage::Bundle(_) | Damage::Function(_) | Damage::Jump(..) | Damage::Disks(_) => Vec::new(),
+        };
+        let mut machine = prepared.machine(workspace, &options, Uart::Reader, extra)?;
         match self.damage {
             Damage::Function(function) => machine.kernel = broken(workspace, &prepared.program, function, None)?,
             Damage::Jump(from, to) => machine.kernel = broken(workspace, &prepared.program, from, Some(to))?,
-            Damage::None | Damage::Bundle(_) | Damage::Disks(_) => {}
+            Damage::None | Damage::Bundle(_) | Damage::Disks(_) | Damage::Board(_) => {}
         }
         if let (Damage::Disks(damage), Some(virtio)) = (self.damage, &mut machine.virtio) {
             let directory = workspace.cache().join("disks/damaged");

@@ -62,6 +62,11 @@ pub trait BlockDevice {
     /// What it can do: a set of the `FEATURE_` bits of [`abi::io`].
     fn features(&self) -> u64;
 
+    /// Whether a flush is waited for, rather than queued.
+    fn waits_for_flush(&self) -> bool {
+        false
+    }
+
     /// Starts `command`.
     fn submit(&mut self, command: &Command, tag: Tag) -> Submission;
 

@@ -1,6 +1,6 @@
 //! The block service: from a client's request to a disk's command, and back.
 
-use super::{BlockDevice, Command, Data, RamDisk, Submission, Tag, VirtioDisk};
+use super::{BlockDevice, Command, Data, RamDisk, Submission, Tag};
 use crate::channel::{Channel, Ticket};
 use crate::tree::Part;
 use abi::io::{FEATURE_READ_ONLY, Operation, Request, Status};
@@ -69,9 +69,9 @@ impl Sectors for Table<'_> {
 
 impl BlockService {
     /// Adds a virtio disk; all of them come before the first disk of RAM. Gives its number.
-    pub fn add(&mut self, disk: VirtioDisk) -> Option<usize> {
+    pub fn add(&mut self, disk: Box<dyn BlockDevice>) -> Option<usize> {
         let number = self.disks.len();
-        self.disks.try_push(Box::new(disk)).ok()?;
+        self.disks.try_push(disk).ok()?;
         self.virtio_count = number + 1;
         Some(number)
     }
@@ -108,6 +108,13 @@ impl BlockService {
     /// Whether disk `number` is one of virtio's.
     pub const fn is_virtio(&self, number: usize) -> bool {
         number < self.virtio_count
+    }
+
+    /// Whether `request` on `attachment` is one whose end is waited for.
+    #[inline]
+    pub fn waits(&self, attachment: &Attachment, request: &Request) -> bool {
+        request.operation == Operation::Flush as u16
+            && self.disks.get(attachment.disk).is_some_and(|disk| disk.waits_for_flush())
     }
 
     /// Starts `request` of client `client`, whose data, or the list of whose segments, is `data`.

@@ -128,6 +128,22 @@ pub struct Block<T> {
 }
 
 impl<T> Block<T> {
+    /// Whether this driver takes the disk in `slot`, and that takes requests of `segments` pieces of granted memory:
+    /// with tables of descriptors, a queue that is long enough, and so many segments. The disk is reset.
+    ///
+    /// # Errors
+    /// What the crate objects to.
+    pub fn takes_granted(slot: &Slot, segments: u32) -> Result<bool, Error> {
+        let mut transport = slot.transport()?;
+        transport.set_status(virtio_drivers::transport::DeviceStatus::empty());
+        let features = Feature::from_bits_truncate(transport.read_device_features());
+        let has_queue = transport.max_queue_size(QUEUE) >= queue::ENTRIES as u32;
+        if !has_queue || !features.contains(Feature::INDIRECT | Feature::SEGMENTS_MAX) {
+            return Ok(false);
+        }
+        Ok(transport.read_config_space::<u32>(configuration::SEGMENTS_MAX)? >= segments)
+    }
+
     /// Brings the disk in `slot` up.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod block;
 mod console;
 mod entropy;
 mod network;
+mod plain_block;
 mod queue;
 mod slot;
 
@@ -19,6 +20,7 @@ pub use block::{Block, Failed, Refused};
 pub use console::Console;
 pub use entropy::Entropy;
 pub use network::Network;
+pub use plain_block::PlainBlock;
 pub use queue::{Access, Granted};
 pub use slot::{Kind, SLOTS_MAX, Slot, take_slots};
 
