@@ -10,6 +10,7 @@ mod boot_code;
 mod commands;
 mod consoles;
 mod counters;
+mod deny;
 mod disks;
 mod flat_image;
 mod fuzz;

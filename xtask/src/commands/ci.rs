@@ -2,7 +2,7 @@
 
 use crate::{
     bare_metal::{TARGET, cargo},
-    bench, fuzz, host_tests, miri, scenarios, setup,
+    bench, deny, fuzz, host_tests, miri, scenarios, setup,
     tally::Tally,
     tidy,
     workspace::Workspace,
@@ -39,12 +39,21 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let mut doc = cargo(workspace);
     doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps", "--target", TARGET]).args(&bare_metal);
     steps.command("documentation of the bare-metal crates", &mut doc)?;
+    let mut omitted = None;
+    steps.tests("licences and advisories of dependencies", || {
+        let checked = deny::check(workspace)?;
+        omitted = checked.omitted.map(|what| format!("NOT CHECKED {what}"));
+        // Here, and again where it is not overlooked.
+        omitted.iter().for_each(|line| println!("{line}"));
+        Ok(checked.tally)
+    })?;
     steps.tests("host tests", || host_tests::run(workspace, None))?;
     steps.tests("the virtqueue beside its reference, at random", || fuzz::random(workspace, FUZZ_SECONDS))?;
     steps.tests("the pure crates under Miri", || miri::run(workspace))?;
     steps.tests("measurements", || bench::check(workspace))?;
     steps.tests("scenarios under QEMU", || scenarios::run(workspace, None))?;
 
+    omitted.iter().for_each(|line| println!("{line}"));
     println!("== {} s in all", steps.started.elapsed().as_secs());
     println!("{}", steps.tally);
     Ok(if steps.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
