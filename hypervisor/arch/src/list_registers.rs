@@ -13,10 +13,11 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 /// ICH_VTR_EL2.TDS: ICH_HCR_EL2.TDIR exists.
 const VTR_TDS: u64 = 1 << 19;
-/// ICH_HCR_EL2: En; UIE (underflow); LRENPIE (EOI with no list register); TDIR (trap ICC_DIR_EL1); EOIcount at bit 27.
+/// ICH_HCR_EL2: En; LRENPIE (EOI with no list register); NPIE (no pending interrupt); TDIR (trap ICC_DIR_EL1); EOIcount
+/// at bit 27.
 const EN: u64 = 1;
-const UIE: u64 = 1 << 1;
 const LRENPIE: u64 = 1 << 2;
+const NPIE: u64 = 1 << 3;
 const TDIR: u64 = 1 << 14;
 const EOI_COUNT_SHIFT: u64 = 27;
 const EOI_COUNT_MASK: u64 = 0x1f << EOI_COUNT_SHIFT;
@@ -79,14 +80,8 @@ impl ListRegisters for CoreListRegisters {
         ICH_EISR_EL2.get() as u32
     }
 
-    fn set_underflow_interrupt(&mut self, on: bool) {
-        set_control(UIE, on);
-    }
-
-    fn running_priority(&self) -> u16 {
-        // Five bits of priority: bit n of either register stands for priority 8n.
-        let active = (ICH_AP0R0_EL2.get() | ICH_AP1R0_EL2.get()) as u32;
-        (active.trailing_zeros() * 8) as u16
+    fn set_no_pending_interrupt(&mut self, on: bool) {
+        set_control(NPIE, on);
     }
 
     fn set_unlisted_eoi_interrupt(&mut self, on: bool) {
@@ -100,7 +95,8 @@ impl ListRegisters for CoreListRegisters {
         if count != 0 {
             ICH_HCR_EL2.set(control & !EOI_COUNT_MASK);
         }
-        count as u32
+        // With EOImode = 1 an EOI ends nothing, be it counted or not (QEMU does), and what does end an interrupt traps.
+        if control & TDIR != 0 && ICH_VMCR_EL2.get() & VMCR_VEOIM != 0 { 0 } else { count as u32 }
     }
 
     fn deactivate_physical(&mut self, physical: u32) {
@@ -127,6 +123,9 @@ fn set_control(bits: u64, on: bool) {
         ICH_HCR_EL2.set(after);
     }
 }
+
+/// ICH_VMCR_EL2.VEOIM: the guest's ICC_CTLR_EL1.EOImode.
+const VMCR_VEOIM: u64 = 1 << 9;
 
 /// What the virtual CPU interface holds beside the list registers: priority mask, enables, active priorities, and the
 /// maintenance interrupts asked for.

@@ -140,7 +140,7 @@ fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(&'static Slot, u64)
 /// Brings what the vGIC knows of list registers up to date, before a register that speaks of them is used.
 #[inline(never)]
 fn sync(guest: &mut GuestCpu, frame: Frame, offset: u64) {
-    guest.interface.sync(guest.vm.vgic, guest.index, &CoreListRegisters::of_this_core());
+    guest.interface.sync(guest.vm.vgic, guest.index, frame, offset, &CoreListRegisters::of_this_core());
     let stale = guest.vm.vgic.stale(guest.index, frame, offset);
     // Another virtual CPU of this core is not loaded: it has nothing that this could bring up to date.
     let _ = guest.deliver(stale);

@@ -19,6 +19,14 @@
 //! looks at the other's state second, both sequentially consistent, so that at least one of two racing cores sees the
 //! other (a kick too many is harmless, a kick too few would lose an interrupt).
 //!
+//! A virtual CPU may have more interrupts than list registers. Then a flush puts the best of those that wait into the
+//! list registers, and lets a worse one go back to its bank: a pending one, or, if all are active, one of those, whose
+//! end is then counted or trapped ([`ListRegisters::take_unlisted_eois`]). So a list register is pending for as long as
+//! somebody waits, it is as good as any that waits, and when the guest has acknowledged the last one, the no-pending
+//! maintenance interrupt brings the next: the guest takes its interrupts in the order of a controller without list
+//! registers. Priorities and routes are there as bitmaps too, so that finding the best costs the same whether one
+//! interrupt waits or all do.
+//!
 //! What this module leaves out: the system registers behind the list registers and the physical GIC (`arch`), which
 //! core runs which virtual CPU (the scheduler), LPIs and the ITS, message-based SPIs, and the legacy (non-affinity)
 //! mode, which GICv3 allows an implementation to omit.
@@ -63,6 +71,9 @@ pub const VCPUS_MAX: usize = 8;
 
 /// The most words of 32 SPIs that one virtual machine can have: INTIDs 32 to 287.
 pub const SPI_WORDS: usize = 8;
+
+/// The words of 32 interrupts that a virtual CPU has to do with: its private bank, and the SPIs'.
+const WORDS: usize = 1 + SPI_WORDS;
 
 /// The most list registers that an implementation has (IHI0069, ICH_VTR_EL2.ListRegs).
 pub const LIST_REGISTERS_MAX: usize = 16;

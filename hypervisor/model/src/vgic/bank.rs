@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
+use super::VCPUS_MAX;
 use super::interrupt::{IntId, mask};
 
 /// The number that stands for "no virtual CPU" in a route.
@@ -9,6 +10,7 @@ pub(super) const NOBODY: u8 = 0xff;
 
 /// The implemented bits of a priority: 32 levels, as many as every list register can hold.
 const PRIORITY_IMPLEMENTED: u8 = 0xf8;
+const PRIORITY_BITS: usize = PRIORITY_IMPLEMENTED.count_ones() as usize;
 
 /// Thirty-two interrupts: bit n of every bitmap speaks of the same one.
 ///
@@ -47,6 +49,9 @@ pub(super) struct Bank {
     /// it shall be active.
     pub(super) set_active: AtomicU32,
     priority: [AtomicU8; 32],
+    /// The same once more, as bitmaps: the implemented bits of all priorities, the most significant bit first. They
+    /// find the best of many interrupts in as many steps as there are bits.
+    priority_bits: [AtomicU32; PRIORITY_BITS],
 }
 
 impl Bank {
@@ -67,6 +72,7 @@ impl Bank {
             clear_active: AtomicU32::new(0),
             set_active: AtomicU32::new(0),
             priority: [const { AtomicU8::new(0) }; 32],
+            priority_bits: [const { AtomicU32::new(0) }; PRIORITY_BITS],
         }
     }
 
@@ -84,7 +90,10 @@ impl Bank {
             &self.clear_pending,
             &self.clear_active,
             &self.set_active,
-        ] {
+        ]
+        .into_iter()
+        .chain(&self.priority_bits)
+        {
             bitmap.store(0, SeqCst);
         }
         self.group.store(u32::MAX, SeqCst);
@@ -123,12 +132,58 @@ impl Bank {
         self.priority.get((bit & 31) as usize).map_or(0, |priority| priority.load(Relaxed))
     }
 
-    /// Sets the implemented bits of the priority of interrupt `bit`.
-    #[inline]
-    pub(super) fn set_priority(&self, bit: u32, value: u8) {
-        if let Some(priority) = self.priority.get((bit & 31) as usize) {
-            priority.store(value & PRIORITY_IMPLEMENTED, Relaxed);
+    /// The priorities of the four interrupts from `first`, a multiple of 4, on: one in each byte.
+    fn four_priorities(&self, first: u32) -> u32 {
+        (0..4).rev().fold(0, |word, byte| word << 8 | u32::from(self.priority(first | byte)))
+    }
+
+    /// Sets the implemented bits of the priorities of `count` interrupts, up to four, from `first` on. All are of one
+    /// group of four: `first` is a multiple of 4, or `count` is 1.
+    pub(super) fn set_priorities(&self, first: u32, count: u32, values: u32) {
+        let mut changed = 0;
+        let mut rest = values;
+        for bit in first..first.saturating_add(count) {
+            if let Some(priority) = self.priority.get((bit & 31) as usize) {
+                let value = rest as u8 & PRIORITY_IMPLEMENTED;
+                changed |= priority.swap(value, SeqCst) ^ value;
+            }
+            rest >>= 8;
         }
+        if changed != 0 {
+            self.follow_priorities(first & 28, changed);
+        }
+    }
+
+    /// Brings those of the bits `changed` of the four priorities from `first` on up to date in the bitmaps.
+    #[inline(never)]
+    fn follow_priorities(&self, first: u32, changed: u8) {
+        let of_four = 0xf_u32.wrapping_shl(first);
+        let mut changed = changed;
+        // Another virtual CPU may write the same ones: whoever writes last finds its own values in the end.
+        for _ in 0..VCPUS_MAX {
+            let four = self.four_priorities(first);
+            for (place, bitmap) in (0..PRIORITY_BITS as u32).zip(&self.priority_bits) {
+                let shift = 7_u32.wrapping_sub(place);
+                if u32::from(changed).wrapping_shr(shift) & 1 != 0 {
+                    // One bit of each byte, gathered in the product's upper four bits.
+                    let gathered = (four.wrapping_shr(shift) & 0x0101_0101).wrapping_mul(0x1020_4080) >> 28;
+                    replace(bitmap, of_four, gathered.wrapping_shl(first));
+                }
+            }
+            if self.four_priorities(first) == four {
+                return;
+            }
+            changed = PRIORITY_IMPLEMENTED;
+        }
+    }
+
+    /// Those of `interrupts` that have the highest priority.
+    #[inline]
+    pub(super) fn best_of(&self, interrupts: u32) -> u32 {
+        self.priority_bits.iter().fold(interrupts, |best, bitmap| {
+            let better = best & !bitmap.load(Relaxed);
+            if better == 0 { best } else { better }
+        })
     }
 
     /// The group of interrupt `bit`, 0 or 1.
@@ -171,6 +226,18 @@ fn assign(bitmap: &AtomicU32, bits: u32, value: bool) {
     }
 }
 
+/// Gives the bits `range` of `bitmap` the values that they have in `bits`, with no write where nothing changes.
+#[inline]
+fn replace(bitmap: &AtomicU32, range: u32, bits: u32) {
+    let changed = (bitmap.load(Relaxed) ^ bits) & range;
+    if changed & !bits != 0 {
+        bitmap.fetch_and(!(changed & !bits), SeqCst);
+    }
+    if changed & bits != 0 {
+        bitmap.fetch_or(changed & bits, SeqCst);
+    }
+}
+
 /// Clears `bits`, with no write where nothing changes. Gives the others.
 #[inline]
 fn clear(bitmap: &AtomicU32, bits: u32) -> u32 {
@@ -207,7 +274,9 @@ pub(super) struct Routes {
     /// GICD_IROUTER bits 31:0 as the guest wrote them; Aff3 does not exist (GICD_TYPER.A3V = 0).
     pub(super) router: [AtomicU32; 32],
     /// The virtual CPU that GICD_IROUTER names, or [`NOBODY`].
-    pub(super) target: [AtomicU8; 32],
+    target: [AtomicU8; 32],
+    /// The same once more, as bitmaps: which interrupts go to each virtual CPU.
+    routed: [AtomicU32; VCPUS_MAX],
     /// The virtual CPU whose list register holds the interrupt; meaningful for an interrupt in flight.
     pub(super) holder: [AtomicU8; 32],
     /// The physical interrupt of a linked one.
@@ -219,6 +288,11 @@ impl Routes {
         Self {
             router: [const { AtomicU32::new(0) }; 32],
             target: [const { AtomicU8::new(0) }; 32],
+            routed: {
+                let mut routed = [const { AtomicU32::new(0) }; VCPUS_MAX];
+                routed[0] = AtomicU32::new(u32::MAX);
+                routed
+            },
             holder: [const { AtomicU8::new(NOBODY) }; 32],
             physical: [const { AtomicU16::new(0) }; 32],
         }
@@ -229,6 +303,32 @@ impl Routes {
             router.store(0, SeqCst);
             target.store(0, SeqCst);
             holder.store(NOBODY, SeqCst);
+        }
+        for (vcpu, routed) in self.routed.iter().enumerate() {
+            routed.store(if vcpu == 0 { u32::MAX } else { 0 }, SeqCst);
+        }
+    }
+
+    /// The virtual CPU that shall get interrupt `bit`; an index that no virtual CPU has, if it goes nowhere.
+    #[inline]
+    pub(super) fn target(&self, bit: u32) -> usize {
+        self.target.get((bit & 31) as usize).map_or(usize::from(NOBODY), |target| usize::from(target.load(SeqCst)))
+    }
+
+    /// Routes interrupt `bit` to `vcpu`, or nowhere.
+    pub(super) fn set_target(&self, bit: u32, vcpu: Option<usize>) {
+        if let Some(target) = self.target.get((bit & 31) as usize) {
+            target.store(vcpu.map_or(NOBODY, |vcpu| vcpu as u8), SeqCst);
+        }
+        // Another virtual CPU may write the same route: whoever writes last finds its own in the end.
+        for _ in 0..VCPUS_MAX {
+            let target = self.target(bit);
+            for (vcpu, routed) in self.routed.iter().enumerate() {
+                assign(routed, mask(bit), vcpu == target);
+            }
+            if self.target(bit) == target {
+                return;
+            }
         }
     }
 }
@@ -255,13 +355,28 @@ impl Word<'_> {
     /// The virtual CPU that shall get interrupt `bit`; an index that no virtual CPU has, if it goes nowhere.
     #[inline]
     pub(super) fn target(&self, bit: u32) -> usize {
-        lookup(self.routes.map(|routes| &routes.target), bit, self.home)
+        self.routes.map_or(self.home, |routes| routes.target(bit))
+    }
+
+    /// The interrupts that go to `vcpu`, which has this word.
+    #[inline]
+    pub(super) fn routed_to(&self, vcpu: usize) -> u32 {
+        self.routes.map_or(u32::MAX, |routes| routes.routed.get(vcpu).map_or(0, |routed| routed.load(SeqCst)))
+    }
+
+    /// The interrupts that wait for a list register of `vcpu`.
+    #[inline]
+    pub(super) fn waiting_for(&self, vcpu: usize, groups: Groups) -> u32 {
+        let candidates = self.bank.candidates(groups);
+        if candidates == 0 { 0 } else { candidates & self.routed_to(vcpu) }
     }
 
     /// The virtual CPU whose list register holds interrupt `bit`; meaningful for an interrupt in flight.
     #[inline]
     pub(super) fn holder(&self, bit: u32) -> usize {
-        lookup(self.routes.map(|routes| &routes.holder), bit, self.home)
+        self.routes
+            .and_then(|routes| routes.holder.get((bit & 31) as usize))
+            .map_or(self.home, |holder| usize::from(holder.load(SeqCst)))
     }
 
     /// The physical interrupt of the linked interrupt `bit`. A private one has its own number.
@@ -298,13 +413,5 @@ impl Word<'_> {
         }
         self.bank.inflight.fetch_and(!bits, SeqCst);
         None
-    }
-}
-
-#[inline]
-fn lookup(table: Option<&[AtomicU8; 32]>, bit: u32, home: usize) -> usize {
-    match table {
-        None => home,
-        Some(table) => table.get((bit & 31) as usize).map_or(home, |entry| usize::from(entry.load(SeqCst))),
     }
 }

@@ -7,7 +7,7 @@ use super::detours::Detours;
 use super::interrupt::{Bits, IntId, mask};
 use super::overflow::Spilled;
 use super::state::{News, Ready};
-use super::{Kicks, LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic};
+use super::{Kicks, LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic, WORDS};
 
 /// The hardware-facing half of one virtual CPU's interrupts. It belongs to the core that runs the virtual CPU; every
 /// function takes the same virtual machine, virtual CPU index and list registers each time.
@@ -27,8 +27,11 @@ pub struct CpuInterface {
     pub(super) listed: [IntId; LIST_REGISTERS_MAX],
     /// Those of the registers in use that ask for notice when their interrupt ends.
     pub(super) watched: u32,
-    /// Whether the underflow interrupt is on.
-    pub(super) underflow: bool,
+    /// Interrupts wait for a list register, and the no-pending interrupt is on.
+    pub(super) short: bool,
+    /// For each word whose interrupts wait for a list register: none of those is better than this. A word that has
+    /// something new is at 0.
+    pub(super) bounds: [u8; WORDS],
     /// Active interrupts that had to leave their list registers.
     pub(super) spilled: Spilled,
     /// The other virtual CPUs that have to flush, gathered until the end of a call.
@@ -54,7 +57,8 @@ impl CpuInterface {
             latched: 0,
             listed: [IntId::new(0); LIST_REGISTERS_MAX],
             watched: 0,
-            underflow: false,
+            short: false,
+            bounds: [0; WORDS],
             spilled: Spilled::new(),
             kicks: Kicks::NONE,
             saved: [ListRegister::EMPTY; LIST_REGISTERS_MAX],
@@ -74,8 +78,8 @@ impl CpuInterface {
     /// best of those that wait. To be run on the virtual CPU's core when it is kicked, on a maintenance interrupt,
     /// after [`CpuInterface::load`], and after whatever the virtual CPU did itself that returned its own [`Kicks`].
     ///
-    /// Gives the other virtual CPUs that are to flush. Takes a bounded time: every waiting interrupt is looked at
-    /// at most twice.
+    /// Gives the other virtual CPUs that are to flush. Takes a bounded time, however many interrupts wait: for each
+    /// list register, a look at each word of 32.
     #[inline]
     pub fn flush(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
         if self.flush_quick(vgic, vcpu, lrs) || self.flush_shared_quick(vgic, vcpu, lrs) {
@@ -98,8 +102,7 @@ impl CpuInterface {
         if !self.spilled.is_empty() {
             self.retire_spilled(vgic, vcpu, lrs);
         }
-        let ready = Ready(self.detours.leftover() | vgic.take_ready(vcpu).0);
-        self.serve(vgic, vcpu, ready, lrs);
+        self.serve(vgic, vcpu, vgic.take_ready(vcpu), lrs);
         self.detours.set(Detours::SPILLED, !self.spilled.is_empty());
         self.take_kicks()
     }
@@ -123,80 +126,61 @@ impl CpuInterface {
         }
     }
 
-    /// Serves the words `ready`, and asks for notice when list registers run empty if they did not suffice.
+    /// Serves the words `ready`, and asks for notice when no list register holds a pending interrupt if they did not
+    /// suffice: then the best of those that wait is due.
     #[inline]
     fn serve(&mut self, vgic: &Vgic, vcpu: usize, ready: Ready, lrs: &mut impl ListRegisters) {
         let groups = vgic.groups();
-        self.detours.take_up(ready.words());
         for number in Bits(ready.words()) {
             let Some(word) = vgic.word(vcpu, number as usize) else { continue };
             let bank = word.bank;
             // An interrupt in flight that becomes pending again changes its list register too.
             if ready.revisions() & mask(number) != 0 || bank.pending.load(SeqCst) & bank.inflight.load(SeqCst) != 0 {
                 self.revise(vgic, vcpu, word, groups, lrs);
-                // What the revision took out is among the candidates below.
-                self.detours.take_up(mask(number));
             }
-            self.deliver_all(vgic, vcpu, word, groups, lrs);
+            self.note(word, word.waiting_for(vcpu, groups));
         }
-        let leftover = self.detours.leftover();
-        if leftover != 0 && self.used != all(lrs) {
-            // A later word gave back a list register that an earlier one missed.
-            self.detours.take_up(leftover);
-            for number in Bits(leftover) {
-                let Some(word) = vgic.word(vcpu, number as usize) else { continue };
-                self.deliver_all(vgic, vcpu, word, groups, lrs);
-            }
-        }
+        self.fill(vgic, vcpu, groups, lrs);
         let is_short = self.detours.leftover() != 0;
-        if is_short != self.underflow {
-            self.underflow = is_short;
-            lrs.set_underflow_interrupt(is_short);
-        }
-    }
-
-    /// Puts the interrupts of `word` that wait for this virtual CPU into list registers, or remembers the word.
-    fn deliver_all(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, groups: Groups, lrs: &mut impl ListRegisters) {
-        for bit in Bits(word.bank.candidates(groups)) {
-            if word.target(bit) == vcpu {
-                self.deliver(vgic, vcpu, word, bit, groups, lrs);
+        if is_short != self.short {
+            self.short = is_short;
+            lrs.set_no_pending_interrupt(is_short);
+            if is_short {
+                self.separate(vgic, vcpu, lrs);
             }
         }
     }
 
-    /// Puts the interrupt `bit` of `word` into a list register, or remembers it for later.
+    /// Puts the interrupt `bit` of `word` into list register `index`, which is free, unless it is not to be delivered
+    /// any more.
     #[inline]
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
-        vgic: &Vgic,
         vcpu: usize,
         word: Word<'_>,
         bit: u32,
+        index: u32,
         groups: Groups,
         lrs: &mut impl ListRegisters,
     ) {
-        let priority = word.bank.priority(bit);
-        let index = if let Some(index) = self.free_register(lrs) {
-            index
-        } else if let Some(index) = self.make_room(vgic, vcpu, priority, lrs) {
-            index
-        } else {
-            self.detours.leave(word.number);
-            return;
-        };
+        let bank = word.bank;
         let Some(was_latched) = word.claim(bit, vcpu, groups) else { return };
         let intid = word.intid(bit);
-        let group = word.bank.group_of(bit);
+        let (priority, group) = (bank.priority(bit), bank.group_of(bit));
         let slot = mask(index);
-        let value = if word.bank.linked.load(Relaxed) & mask(bit) != 0 {
+        let mut value = if bank.linked.load(Relaxed) & mask(bit) != 0 {
             ListRegister::linked(intid, word.physical(bit), priority, group)
-        } else if word.bank.edge.load(Relaxed) & mask(bit) != 0 {
-            ListRegister::software(intid, priority, group)
         } else {
-            // The line may still be high when the guest ends the interrupt.
-            self.watched |= slot;
-            ListRegister::software(intid, priority, group).with_eoi_notice()
+            ListRegister::software(intid, priority, group)
         };
+        // The line is high, and may still be when the guest ends the interrupt. Should it rise later, its holder hears
+        // of that.
+        if bank.raised() & mask(bit) != 0 {
+            value = value.with_eoi_notice();
+        }
+        if value.notifies_eoi() {
+            self.watched |= slot;
+        }
         lrs.write(index as usize, value);
         self.used |= slot;
         if was_latched {
@@ -210,7 +194,7 @@ impl CpuInterface {
 
     /// A list register that is not in use.
     #[inline]
-    fn free_register(&self, lrs: &impl ListRegisters) -> Option<u32> {
+    pub(super) fn free_register(&self, lrs: &impl ListRegisters) -> Option<u32> {
         let index = self.used.trailing_ones();
         // Two always exist, which saves most calls the question how many do.
         (index < 2 || (index as usize) < lrs.count().min(LIST_REGISTERS_MAX)).then_some(index)
@@ -280,15 +264,18 @@ impl CpuInterface {
         } else if pending && !came_from_latch && bank.raised() & bits == 0 {
             pending = false;
         }
-        let is_linked = current.physical().is_some();
-        // A linked list register cannot be both: its physical interrupt has one active state. The latch waits.
-        if raised && may_pend && (pending || (active && !is_linked)) {
+        // A linked list register cannot be both: its physical interrupt has one active state. And while others wait,
+        // one that became pending at its end could be worse than they are. The latch waits instead.
+        let may_be_both = current.physical().is_none() && !self.short;
+        if raised && may_pend && (pending || (active && may_be_both)) {
             bank.pending.fetch_and(!bits, SeqCst);
             self.latched |= slot;
             pending = true;
         }
-        if pending && active && is_linked {
-            bank.pending.fetch_or(bits, SeqCst);
+        if pending && active && !may_be_both {
+            if self.latched & slot != 0 {
+                bank.pending.fetch_or(bits, SeqCst);
+            }
             pending = false;
         }
         if !pending && !active {
@@ -306,12 +293,13 @@ impl CpuInterface {
         let mut wanted = current.with_state(ListState::of(pending, active));
         if !active {
             wanted = wanted.with_rank(bank.priority(bit), bank.group_of(bit));
-        } else if !pending && bank.raised() & bits != 0 {
-            // It waits for this one's end, perhaps for delivery elsewhere.
+        }
+        // What is raised once more waits for this one's end, perhaps for delivery elsewhere. If the line fell before
+        // the end, as drivers have it, nobody has to look then, which spares an exit. Should it rise before that, this
+        // is looked at again.
+        if bank.raised() & bits != 0 {
             wanted = wanted.with_eoi_notice();
-        } else if !pending {
-            // The line fell before the guest ended the interrupt, as drivers have it: nobody has to look when it does,
-            // which spares an exit. Should the line rise before that, this is looked at again.
+        } else {
             wanted = wanted.without_eoi_notice();
             self.watched &= !slot;
         }
@@ -364,7 +352,11 @@ impl CpuInterface {
     pub(super) fn reconsider(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, bit: u32) {
         let target = word.target(bit);
         if target == vcpu {
-            self.detours.leave(word.number);
+            // How good it is shows when the word is looked at.
+            self.detours.leave(mask(word.number as u32));
+            if let Some(bound) = self.bounds.get_mut(word.number) {
+                *bound = 0;
+            }
             return;
         }
         self.owe(vgic.mark(target, word.number, News::Deliver));
@@ -391,10 +383,4 @@ impl CpuInterface {
         }
         lrs.deactivate_physical(physical);
     }
-}
-
-/// The implemented list registers, as a bitmap.
-#[inline]
-pub(super) fn all(lrs: &impl ListRegisters) -> u32 {
-    mask((lrs.count().min(LIST_REGISTERS_MAX)) as u32).wrapping_sub(1)
 }

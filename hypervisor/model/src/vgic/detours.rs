@@ -55,13 +55,13 @@ impl Detours {
         self.0 & LEFTOVER
     }
 
-    /// Interrupts of the word `number` wait for a free list register.
+    /// Interrupts of the words `words` wait for a free list register, or are to be looked at.
     #[inline]
-    pub(super) const fn leave(&mut self, number: usize) {
-        self.0 |= mask(number as u32) & LEFTOVER;
+    pub(super) const fn leave(&mut self, words: u32) {
+        self.0 |= words & LEFTOVER;
     }
 
-    /// Those of the words `words` wait no more, or are about to be looked at.
+    /// Those of the words `words` wait no more.
     #[inline]
     pub(super) const fn take_up(&mut self, words: u32) {
         self.0 &= !(words & LEFTOVER);

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use vdev::Width;
 
-use super::bank::{Bank, NOBODY, Word};
+use super::bank::{Bank, Word};
 use super::interrupt::{Bits, mask};
 use super::registers::{
     Banked, Bitmap, DISTRIBUTOR_SIZE, Frame, IMPLEMENTER_ID, PERIPHERAL_ID_2, is_word_or_priority, needs_sync,
@@ -89,8 +89,7 @@ impl Vgic {
     #[must_use]
     pub fn target(&self, intid: super::IntId) -> Option<usize> {
         let word = self.word(0, intid.word())?;
-        let target = word.routes?.target.get(intid.bit() as usize)?.load(SeqCst);
-        Some(usize::from(target)).filter(|vcpu| *vcpu < self.vcpus())
+        Some(word.routes?.target(intid.bit())).filter(|vcpu| *vcpu < self.vcpus())
     }
 
     /// Which other virtual CPUs hold, in list registers, interrupts that an access by `vcpu` at `offset` of `frame`
@@ -171,10 +170,10 @@ impl Vgic {
         let router = value as u32 & (ROUTER_ANY | ROUTER_AFFINITY);
         // "Any one virtual CPU" is virtual CPU 0: it always exists.
         let vcpu = if router & ROUTER_ANY != 0 { Some(0) } else { self.vcpu_of_affinity(router) };
-        if let (Some(entry), Some(target)) = (routes.router.get(bit as usize), routes.target.get(bit as usize)) {
+        if let Some(entry) = routes.router.get(bit as usize) {
             entry.store(router, Relaxed);
-            target.store(vcpu.map_or(NOBODY, |vcpu| vcpu as u8), SeqCst);
         }
+        routes.set_target(bit, vcpu);
         let affected = word.bank.raised() | word.bank.inflight.load(SeqCst);
         Some(self.notify_seldom(word, affected & mask(bit)))
     }
@@ -185,12 +184,9 @@ impl Vgic {
         match register {
             Banked::Bitmap(bitmap, _) => self.write_bitmap(word, bitmap, value),
             Banked::Priority(intid) => {
-                let first = intid & 31;
-                let mut written = 0;
-                for (bit, byte) in (first..).zip(value.to_le_bytes()).take(width.bytes() as usize) {
-                    word.bank.set_priority(bit, byte);
-                    written |= mask(bit);
-                }
+                let (first, count) = (intid & 31, width.bytes() as u32);
+                word.bank.set_priorities(first, count, value);
+                let written = mask(count).wrapping_sub(1).wrapping_shl(first);
                 self.notify_seldom(word, written & (word.bank.raised() | word.bank.inflight.load(SeqCst)))
             }
             Banked::Configuration(half) => {

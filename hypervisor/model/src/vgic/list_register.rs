@@ -177,8 +177,7 @@ impl ListRegister {
 /// The list registers of the core that runs a virtual CPU, and what belongs to them. `arch` implements it on the real
 /// ICH_ registers, the tests on a simulated CPU interface.
 pub trait ListRegisters {
-    /// The number of implemented list registers (ICH_VTR_EL2.ListRegs + 1), 2 to 16. An implementation with a single
-    /// one is not supported: its underflow interrupt could never be silenced.
+    /// The number of implemented list registers (ICH_VTR_EL2.ListRegs + 1), 2 to 16.
     fn count(&self) -> usize;
 
     /// Reads list register `index`.
@@ -193,12 +192,9 @@ pub trait ListRegisters {
     /// ICH_EISR_EL2: a bitmap of the registers whose interrupt has ended and that asked for notice of it.
     fn ended(&self) -> u32;
 
-    /// ICH_HCR_EL2.UIE: ask for a maintenance interrupt for as long as at most one register holds an interrupt.
-    fn set_underflow_interrupt(&mut self, on: bool);
-
-    /// The priority that an interrupt must be better than (numerically below) to be signalled to the guest: that of the
-    /// best interrupt whose priority the guest has not dropped yet (ICH_AP0R0_EL2, ICH_AP1R0_EL2), or 0x100.
-    fn running_priority(&self) -> u16;
+    /// ICH_HCR_EL2.NPIE: ask for a maintenance interrupt for as long as no register holds a pending interrupt, those
+    /// that are active too apart.
+    fn set_no_pending_interrupt(&mut self, on: bool);
 
     /// ICH_HCR_EL2.LRENPIE: ask for a maintenance interrupt for as long as ICH_HCR_EL2.EOIcount is not zero. And
     /// ICH_HCR_EL2.TDIR, where it exists: trap the guest's ICC_DIR_EL1, to be given to
@@ -206,6 +202,7 @@ pub trait ListRegisters {
     fn set_unlisted_eoi_interrupt(&mut self, on: bool);
 
     /// Reads ICH_HCR_EL2.EOIcount, the number of interrupts that the guest ended and no register held, and zeroes it.
+    /// Zero if the guest's EOIs only drop the priority (EOImode = 1) and its writes to ICC_DIR_EL1 trap.
     fn take_unlisted_eois(&mut self) -> u32;
 
     /// ICC_DIR_EL1: deactivates the physical interrupt `physical`. No effect on one that is not active.

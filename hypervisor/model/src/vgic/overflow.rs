@@ -2,29 +2,29 @@
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use super::bank::{Groups, Word};
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
 use super::interrupt::{Bits, IntId, mask};
-use super::{ListRegister, ListRegisters, ListState, Vgic};
+use super::{LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic, WORDS};
 
-/// The most active interrupts that can be outside the list registers: one for each priority level, for interrupts that
-/// are active on top of one another differ in priority. With EOImode = 1 there can be more; then no more are
-/// acknowledged until some are deactivated.
-const SPILLED_MAX: usize = 32;
+/// How often a flush looks for the best interrupt that waits. Each time it fills a list register, displaces a worse
+/// interrupt from one, or finds a word worse than its bound promised or without anything that waits; more often than
+/// this only while other cores keep changing what waits, and then they ask for another flush.
+const ROUNDS_MAX: usize = 4 * LIST_REGISTERS_MAX;
 
-/// Interrupts that are active for the guest and have had to leave their list registers. Since no register holds them,
-/// the guest's end of one is only counted (ICH_HCR_EL2.EOIcount); it is the one of the highest priority, because a
-/// guest ends what it acknowledged last. With EOImode = 1 a guest may deactivate in any order, and ICC_DIR_EL1 traps
-/// while there are spilled interrupts.
+/// Interrupts that are active for the guest and have had to leave their list registers, as a bitmap for each word.
+/// Since no register holds them, the guest's end of one is only counted (ICH_HCR_EL2.EOIcount); it is the one of the
+/// highest priority, because a guest ends what it acknowledged last. With EOImode = 1 a guest may deactivate in any
+/// order, and ICC_DIR_EL1 traps while there are spilled interrupts.
 pub(super) struct Spilled {
-    /// The first `count` are in use: priority and INTID.
-    entries: [(u8, IntId); SPILLED_MAX],
-    count: usize,
+    words: [u32; WORDS],
+    count: u32,
 }
 
 impl Spilled {
     pub(super) const fn new() -> Self {
-        Self { entries: [(0, IntId::new(0)); SPILLED_MAX], count: 0 }
+        Self { words: [0; WORDS], count: 0 }
     }
 
     #[inline]
@@ -32,94 +32,208 @@ impl Spilled {
         self.count == 0
     }
 
-    /// Priority and INTID of the interrupt at `position`, if there is one.
-    #[inline(never)]
-    fn at(&self, position: usize) -> Option<(u8, IntId)> {
-        self.entries.get(position).copied().filter(|_| position < self.count)
-    }
-
-    fn put(&mut self, priority: u8, intid: IntId) -> bool {
-        let Some(entry) = self.entries.get_mut(self.count) else { return false };
-        *entry = (priority, intid);
-        self.count = self.count.wrapping_add(1);
-        true
-    }
-
-    /// Takes out the interrupt at `position`, which exists.
-    #[inline(never)]
-    fn remove(&mut self, position: usize) {
-        let last = self.count.saturating_sub(1);
-        if let Some(moved) = self.entries.get(last).copied()
-            && let Some(entry) = self.entries.get_mut(position)
+    fn put(&mut self, intid: IntId) {
+        if let Some(word) = self.words.get_mut(intid.word())
+            && *word & intid.mask() == 0
         {
-            *entry = moved;
-            self.count = last;
+            *word |= intid.mask();
+            self.count = self.count.wrapping_add(1);
         }
-    }
-
-    /// Takes out the interrupt of the highest priority.
-    fn take_best(&mut self) -> Option<IntId> {
-        let best = (0..self.count).min_by_key(|position| self.at(*position))?;
-        let (_, intid) = self.at(best)?;
-        self.remove(best);
-        Some(intid)
     }
 
     /// Takes out `intid`. Returns whether it was there.
     fn take(&mut self, intid: IntId) -> bool {
-        let found = (0..self.count).find(|position| self.at(*position).is_some_and(|(_, spilled)| spilled == intid));
-        if let Some(position) = found {
-            self.remove(position);
-        }
-        found.is_some()
+        let Some(word) = self.words.get_mut(intid.word()).filter(|word| **word & intid.mask() != 0) else {
+            return false;
+        };
+        *word &= !intid.mask();
+        self.count = self.count.wrapping_sub(1);
+        true
     }
 
-    /// Keeps only the interrupts that `keep` names.
-    fn retain(&mut self, keep: impl Fn(IntId) -> bool) {
-        for position in (0..self.count).rev() {
-            // From the back: what `remove` moves has been looked at.
-            if self.at(position).is_some_and(|(_, intid)| !keep(intid)) {
-                self.remove(position);
+    /// Takes out the interrupt of the highest priority.
+    fn take_best(&mut self, vgic: &Vgic, vcpu: usize) -> Option<IntId> {
+        let bests = (0..).zip(&self.words).filter_map(|(number, bits)| Best::of(vgic.word(vcpu, number)?, *bits));
+        let best = bests.min_by_key(|best| best.priority)?;
+        let intid = best.word.intid(best.bits.trailing_zeros());
+        self.take(intid);
+        Some(intid)
+    }
+
+    /// Forgets those that the guest has deactivated through GICx_ICACTIVER.
+    fn forget_inactive(&mut self, vgic: &Vgic, vcpu: usize) {
+        self.count = 0;
+        for (number, bits) in (0..).zip(&mut self.words) {
+            if *bits != 0 {
+                *bits &= vgic.word(vcpu, number).map_or(0, |word| word.bank.active.load(SeqCst));
+                self.count = self.count.wrapping_add(bits.count_ones());
             }
         }
     }
 }
 
+/// The best of some interrupts of a word.
+pub(super) struct Best<'a> {
+    word: Word<'a>,
+    /// All of them that have this priority; one at least.
+    bits: u32,
+    priority: u8,
+}
+
+impl<'a> Best<'a> {
+    /// The best of the interrupts `bits` of `word`, if there is one.
+    fn of(word: Word<'a>, bits: u32) -> Option<Self> {
+        if bits == 0 {
+            return None;
+        }
+        let bits = word.bank.best_of(bits);
+        Some(Self { word, bits, priority: word.bank.priority(bits.trailing_zeros()) })
+    }
+}
+
+/// A list register for an interrupt.
+#[derive(Clone, Copy)]
+enum Place {
+    /// It is free.
+    Free(u32),
+    /// It holds a pending interrupt of this priority.
+    Pending(u8, u32),
+    /// It holds an active interrupt.
+    Active(u32),
+}
+
+impl Place {
+    /// Whether an interrupt of `priority` may have it.
+    #[inline]
+    const fn is_for(self, priority: u8) -> bool {
+        match self {
+            Self::Free(_) | Self::Active(_) => true,
+            Self::Pending(worst, _) => priority < worst,
+        }
+    }
+
+    /// Which list register it is.
+    #[inline]
+    const fn index(self) -> u32 {
+        match self {
+            Self::Free(index) | Self::Pending(_, index) | Self::Active(index) => index,
+        }
+    }
+}
+
 impl CpuInterface {
-    /// Frees a list register for an interrupt of `priority`, when all are in use, and gives its index. A pending
-    /// interrupt of lower priority leaves first. If all are active and the newcomer would be signalled all the same,
-    /// because it is better than what runs or because the guest has dropped the priority of all (EOImode = 1), the
-    /// lowest of them leaves.
-    #[cold]
-    pub(super) fn make_room(
-        &mut self,
-        vgic: &Vgic,
-        vcpu: usize,
-        priority: u8,
-        lrs: &mut impl ListRegisters,
-    ) -> Option<u32> {
-        let mut worst_pending: Option<(u8, u32)> = None;
-        let mut worst_active: Option<(u8, u32)> = None;
-        for index in Bits(self.used) {
-            let value = lrs.read(index as usize);
-            let rank = (value.priority(), index);
-            if value.state().is_active() {
-                worst_active = worst_active.max(Some(rank));
-            } else {
-                worst_pending = worst_pending.max(Some(rank));
+    /// Puts the interrupts that wait in the words left over into list registers, the best first, until nobody waits or
+    /// every list register holds something better. Then one of them is pending, and it is as good as any that waits:
+    /// so the guest sees next what it would see with a register for each.
+    pub(super) fn fill(&mut self, vgic: &Vgic, vcpu: usize, groups: Groups, lrs: &mut impl ListRegisters) {
+        let mut place = self.place(lrs);
+        for _ in 0..ROUNDS_MAX {
+            let Some((number, bound)) = self.most_promising() else { return };
+            if !place.is_for(bound) {
+                return;
+            }
+            let Some(word) = vgic.word(vcpu, number) else { return };
+            let waiting = word.waiting_for(vcpu, groups);
+            let best = self.note(word, waiting);
+            // If it is not as good as promised, others may be better.
+            let Some(best) = best.filter(|best| best.priority == bound) else { continue };
+            let mut was_free = true;
+            for bit in Bits(best.bits) {
+                if !place.is_for(bound) {
+                    return;
+                }
+                match place {
+                    Place::Free(_) => {}
+                    Place::Pending(_, index) => self.give_back(vgic, vcpu, index, lrs),
+                    Place::Active(index) => self.spill(vgic, vcpu, index, lrs),
+                }
+                was_free &= matches!(place, Place::Free(_));
+                self.deliver(vcpu, word, bit, place.index(), groups, lrs);
+                place = self.place(lrs);
+            }
+            // One that had to give way may wait in the same word.
+            if was_free {
+                self.note(word, waiting & !best.bits);
             }
         }
-        match (worst_pending, worst_active) {
-            (Some((worst, index)), _) if worst > priority => {
-                self.give_back(vgic, vcpu, index, lrs);
-                Some(index)
+    }
+
+    /// Notes how good the best of the interrupts `waiting` of `word` is, for which [`CpuInterface::fill`] is to find a
+    /// list register.
+    #[inline(never)]
+    pub(super) fn note<'a>(&mut self, word: Word<'a>, waiting: u32) -> Option<Best<'a>> {
+        let best = Best::of(word, waiting);
+        let words = mask(word.number as u32);
+        match &best {
+            None => self.detours.take_up(words),
+            Some(best) => {
+                self.detours.leave(words);
+                if let Some(bound) = self.bounds.get_mut(word.number) {
+                    *bound = best.priority;
+                }
             }
-            (None, Some((_, index)))
-                if lrs.running_priority() > u16::from(priority) && self.spill(vgic, vcpu, index, lrs) =>
+        }
+        best
+    }
+
+    /// The word left over whose interrupts may be the best that wait, and the bound of their priorities.
+    #[inline(always)]
+    fn most_promising(&self) -> Option<(usize, u8)> {
+        let mut most = None;
+        let mut lowest = u32::MAX;
+        for number in Bits(self.detours.leftover()) {
+            let Some(&bound) = self.bounds.get(number as usize) else { break };
+            if u32::from(bound) < lowest {
+                lowest = u32::from(bound);
+                most = Some((number as usize, bound));
+            }
+        }
+        most
+    }
+
+    /// The list register that the next interrupt gets: a free one; or else that of the pending interrupt of the lowest
+    /// priority, if that is worse; or, if all are active, that of the lowest of them, though the newcomer may have to
+    /// wait for the end of others: it is the guest's end of those that makes room for it, and nobody but the hardware
+    /// sees that.
+    fn place(&self, lrs: &impl ListRegisters) -> Place {
+        if let Some(index) = self.free_register(lrs) {
+            return Place::Free(index);
+        }
+        let mut worst = Place::Active(0);
+        let mut priority = 0;
+        for index in Bits(self.used) {
+            let value = lrs.read(index as usize);
+            let is_worst = value.priority() >= priority;
+            match (worst, value.state().is_active()) {
+                (Place::Pending(..), true) => continue,
+                (Place::Pending(..), false) | (Place::Free(_) | Place::Active(_), true) if !is_worst => continue,
+                (_, true) => worst = Place::Active(index),
+                (_, false) => worst = Place::Pending(value.priority(), index),
+            }
+            priority = value.priority();
+        }
+        worst
+    }
+
+    /// Takes the pending state of the interrupts that are active too back into their banks, to wait there for the end.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn separate(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
+        for index in Bits(self.used) {
+            let value = lrs.read(index as usize);
+            if value.state() != ListState::PendingActive {
+                continue;
+            }
+            let slot = mask(index);
+            if let Some(word) = vgic.word(vcpu, value.intid().word())
+                && self.latched & slot != 0
             {
-                Some(index)
+                word.bank.pending.fetch_or(value.intid().mask(), SeqCst);
             }
-            (Some(_) | None, _) => None,
+            self.latched &= !slot;
+            self.watched |= slot;
+            self.detours.set_special(index, true);
+            lrs.write(index as usize, value.with_state(ListState::Active).with_eoi_notice());
         }
     }
 
@@ -136,41 +250,33 @@ impl CpuInterface {
     }
 
     /// Takes the active interrupt in list register `index` back into its bank, where it stays active.
-    fn spill(&mut self, vgic: &Vgic, vcpu: usize, index: u32, lrs: &mut impl ListRegisters) -> bool {
+    fn spill(&mut self, vgic: &Vgic, vcpu: usize, index: u32, lrs: &mut impl ListRegisters) {
         let value = lrs.read(index as usize);
         let intid = value.intid();
-        let Some(word) = vgic.word(vcpu, intid.word()) else { return false };
+        let Some(word) = vgic.word(vcpu, intid.word()) else { return };
         let is_first = self.spilled.is_empty();
-        if !self.spilled.put(value.priority(), intid) {
-            return false;
-        }
+        self.spilled.put(intid);
         if is_first {
             // Ends from before this one have nothing to do with it.
             lrs.take_unlisted_eois();
             lrs.set_unlisted_eoi_interrupt(true);
         }
         word.bank.active.fetch_or(intid.mask(), SeqCst);
-        if value.state().is_pending() {
+        if value.state().is_pending() && self.latched & mask(index) != 0 {
             word.bank.pending.fetch_or(intid.mask(), SeqCst);
         }
         let held = self.held;
         lrs.write(index as usize, ListRegister::EMPTY);
         self.vacate(vgic, vcpu, index);
         self.held = held;
-        true
     }
 
     /// Deactivates as many spilled interrupts as the guest has ended without a list register.
     #[cold]
     pub(super) fn retire_spilled(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) {
-        let is_active = |intid: IntId| {
-            vgic.word(vcpu, intid.word()).is_some_and(|word| word.bank.active.load(SeqCst) & intid.mask() != 0)
-        };
-        // The guest may have deactivated some through GICx_ICACTIVER.
-        self.spilled.retain(is_active);
-        let ended = lrs.take_unlisted_eois().min(SPILLED_MAX as u32);
-        for _ in 0..ended {
-            let Some(intid) = self.spilled.take_best() else { break };
+        self.spilled.forget_inactive(vgic, vcpu);
+        for _ in 0..lrs.take_unlisted_eois() {
+            let Some(intid) = self.spilled.take_best(vgic, vcpu) else { break };
             self.end_spilled(vgic, vcpu, intid, lrs);
         }
         if self.spilled.is_empty() {

@@ -11,6 +11,16 @@ pub enum Frame {
     Redistributor(usize),
 }
 
+impl Frame {
+    /// The word of 32 interrupts that the bitmap at `offset` speaks of: 0 is the private bank, 1 + n the SPI word n.
+    pub(super) const fn word_at(self, offset: u64) -> usize {
+        match self {
+            Self::Distributor => ((offset & 0x7f) >> 2) as usize,
+            Self::Redistributor(_) => 0,
+        }
+    }
+}
+
 /// The size of the distributor's frame in bytes.
 pub(super) const DISTRIBUTOR_SIZE: u64 = 0x1_0000;
 

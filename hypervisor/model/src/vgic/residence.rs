@@ -6,17 +6,20 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
 use super::interrupt::{Bits, mask};
-use super::{Kicks, ListRegister, ListRegisters, ListState, Vgic};
+use super::{Frame, Kicks, ListRegister, ListRegisters, ListState, Vgic};
 
 impl CpuInterface {
-    /// Copies the states of this virtual CPU's list registers to where register reads look for them. To be called
-    /// before an access for which [`needs_sync`](super::needs_sync) holds; what the access writes is applied by the
-    /// flush that follows.
+    /// Copies the states of this virtual CPU's list registers to where an access at `offset` of `frame` looks for them.
+    /// To be called before an access for which [`needs_sync`](super::needs_sync) holds; what the access writes is
+    /// applied by the flush that follows.
     #[cold]
-    pub fn sync(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) {
+    pub fn sync(&mut self, vgic: &Vgic, vcpu: usize, frame: Frame, offset: u64, lrs: &impl ListRegisters) {
+        let number = frame.word_at(offset);
         for index in Bits(self.used) {
-            let state = self.listed_register(index, lrs).state();
-            self.publish_listed(vgic, vcpu, index, state);
+            if self.listed.get(index as usize).is_some_and(|intid| intid.word() == number) {
+                let state = self.listed_register(index, lrs).state();
+                self.publish_listed(vgic, vcpu, index, state);
+            }
         }
     }
 
@@ -84,7 +87,7 @@ impl CpuInterface {
                 return false;
             }
         }
-        debug_assert!(!self.underflow && self.spilled.is_empty(), "those are detours too");
+        debug_assert!(!self.short && self.spilled.is_empty(), "those are detours too");
         self.detours = Detours::UNLOADED;
         true
     }
@@ -123,7 +126,7 @@ impl CpuInterface {
     pub fn load(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> u32 {
         if self.detours == Detours::UNLOADED && self.used | self.held == 0 {
             self.detours = Detours::NONE;
-            debug_assert!(!self.underflow && self.spilled.is_empty(), "those are detours too");
+            debug_assert!(!self.short && self.spilled.is_empty(), "those are detours too");
             return 0;
         }
         self.load_at_length(vgic, vcpu, lrs)
@@ -143,8 +146,8 @@ impl CpuInterface {
                 listed |= saved.intid().mask();
             }
         }
-        if self.underflow {
-            lrs.set_underflow_interrupt(true);
+        if self.short {
+            lrs.set_no_pending_interrupt(true);
         }
         if !self.spilled.is_empty() {
             lrs.take_unlisted_eois();
@@ -207,8 +210,8 @@ impl CpuInterface {
 
     /// Turns the maintenance interrupts off that are on.
     fn silence(&mut self, lrs: &mut impl ListRegisters) {
-        if self.underflow {
-            lrs.set_underflow_interrupt(false);
+        if self.short {
+            lrs.set_no_pending_interrupt(false);
         }
         if !self.spilled.is_empty() {
             lrs.set_unlisted_eoi_interrupt(false);

@@ -262,10 +262,8 @@ impl Vgic {
     #[inline(never)]
     pub(super) fn has_deliverable_in(&self, vcpu: usize, words: u32) -> bool {
         let groups = self.groups();
-        Bits(words).filter_map(|number| self.word(vcpu, number as usize)).any(|word| {
-            let mut candidates = Bits(word.bank.candidates(groups));
-            candidates.any(|bit| word.target(bit) == vcpu)
-        })
+        let mut words = Bits(words).filter_map(|number| self.word(vcpu, number as usize));
+        words.any(|word| word.waiting_for(vcpu, groups) != 0)
     }
 
     /// Whether `intid`, if it becomes pending, is forwarded to `vcpu`: what a virtual CPU that waits for it can be
@@ -353,8 +351,18 @@ impl Vgic {
         let Some(_) = word.routes else { return self.mark(word.home, 0, News::Deliver) };
         let inflight = word.bank.inflight.load(SeqCst);
         let mut kicks = Kicks::NONE;
-        for bit in Bits(bits) {
-            let vcpu = if inflight & mask(bit) != 0 { word.holder(bit) } else { word.target(bit) };
+        let mut rest = bits;
+        while rest != 0 {
+            let bit = rest.trailing_zeros();
+            rest &= !mask(bit);
+            let vcpu = if inflight & mask(bit) != 0 {
+                word.holder(bit)
+            } else {
+                // One mark does for all that go there.
+                let target = word.target(bit);
+                rest &= inflight | !word.routed_to(target);
+                target
+            };
             kicks |= self.mark(vcpu, word.number, News::Deliver);
         }
         kicks

@@ -8,6 +8,7 @@ mod driver;
 mod edges;
 mod linked;
 mod machine;
+mod order;
 mod overflow;
 mod random;
 mod remote;

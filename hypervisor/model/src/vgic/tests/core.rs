@@ -11,9 +11,11 @@ pub const SPURIOUS: u32 = 1023;
 
 pub struct Core {
     pub registers: Vec<ListRegister>,
-    pub underflow: bool,
+    pub asks_when_none_pends: bool,
     unlisted: bool,
     eoi_count: u32,
+    /// The guest has EOImode = 1.
+    drops_only: bool,
     /// What the guest has acknowledged and not ended: priority and INTID, the innermost last.
     pub running: Vec<(u8, u32)>,
     /// The physical interrupts that have been deactivated since somebody looked.
@@ -27,9 +29,10 @@ impl Core {
     pub fn new(count: usize) -> Self {
         Self {
             registers: std::vec![ListRegister::EMPTY; count],
-            underflow: false,
+            asks_when_none_pends: false,
             unlisted: false,
             eoi_count: 0,
+            drops_only: false,
             running: Vec::new(),
             deactivated: Vec::new(),
             active_ppis: BTreeSet::new(),
@@ -44,6 +47,11 @@ impl Core {
             .filter(|index| self.registers[*index].state() == ListState::Pending)
             .filter(|index| u16::from(self.registers[*index].priority()) < limit)
             .min_by_key(|index| self.registers[*index].priority())
+    }
+
+    /// The priority of the interrupt that the core signals, if it signals one: what ends a WFI.
+    pub fn signalled_priority(&self) -> Option<u8> {
+        self.signalled().map(|index| self.registers[index].priority())
     }
 
     /// A read of ICC_IAR1_EL1.
@@ -73,9 +81,13 @@ impl Core {
         }
     }
 
-    /// A write of ICC_EOIR1_EL1 with EOImode = 1: drops the priority, and nothing else.
+    /// A write of ICC_EOIR1_EL1 with EOImode = 1: drops the priority, and nothing else. It is counted all the same.
     pub fn drop_priority(&mut self) {
-        self.running.pop().expect("the guest ends what it acknowledged");
+        let (_, intid) = self.running.pop().expect("the guest ends what it acknowledged");
+        self.drops_only = true;
+        if !self.registers.iter().any(|value| value.intid().raw() == intid && value.state().is_active()) {
+            self.eoi_count += 1;
+        }
     }
 
     /// A write of ICC_DIR_EL1 for an interrupt in a list register. Where ICH_HCR_EL2.TDIR is set, it traps instead.
@@ -83,7 +95,8 @@ impl Core {
         assert!(!self.unlisted, "the write traps");
         let held = self.registers.iter_mut().find(|value| value.intid().raw() == intid && value.state().is_active());
         let value = held.expect("the guest deactivates what is active");
-        *value = value.with_state(ListState::Invalid);
+        let is_pending = value.state() == ListState::PendingActive;
+        *value = value.with_state(if is_pending { ListState::Pending } else { ListState::Invalid });
     }
 
     pub fn traps_deactivation(&self) -> bool {
@@ -92,8 +105,8 @@ impl Core {
 
     /// Whether the core's maintenance interrupt is asserted.
     pub fn maintenance(&self) -> bool {
-        let valid = self.registers.iter().filter(|value| value.state() != ListState::Invalid).count();
-        self.ended() != 0 || (self.underflow && valid <= 1) || (self.unlisted && self.eoi_count != 0)
+        let does_one_pend = self.registers.iter().any(|value| value.state() == ListState::Pending);
+        self.ended() != 0 || (self.asks_when_none_pends && !does_one_pend) || (self.unlisted && self.eoi_count != 0)
     }
 
     /// The interrupts in the list registers that are not free.
@@ -140,13 +153,9 @@ impl ListRegisters for Core {
         self.bitmap(|value| value.state() == ListState::Invalid && value.notifies_eoi())
     }
 
-    fn set_underflow_interrupt(&mut self, on: bool) {
-        assert_ne!(self.underflow, on, "the control register is written only where it changes");
-        self.underflow = on;
-    }
-
-    fn running_priority(&self) -> u16 {
-        self.running.last().map_or(0x100, |(priority, _)| u16::from(*priority))
+    fn set_no_pending_interrupt(&mut self, on: bool) {
+        assert_ne!(self.asks_when_none_pends, on, "the control register is written only where it changes");
+        self.asks_when_none_pends = on;
     }
 
     fn set_unlisted_eoi_interrupt(&mut self, on: bool) {
@@ -154,7 +163,8 @@ impl ListRegisters for Core {
     }
 
     fn take_unlisted_eois(&mut self) -> u32 {
-        std::mem::take(&mut self.eoi_count)
+        let count = std::mem::take(&mut self.eoi_count);
+        if self.drops_only && self.unlisted { 0 } else { count }
     }
 
     fn deactivate_physical(&mut self, physical: u32) {

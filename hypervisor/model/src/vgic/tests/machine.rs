@@ -88,7 +88,7 @@ impl Machine {
     fn prepare(&mut self, vcpu: usize, frame: Frame, offset: u64) {
         if needs_sync(frame, offset) {
             let (interface, core) = &mut self.cpus[vcpu];
-            interface.sync(&self.vgic, vcpu, core);
+            interface.sync(&self.vgic, vcpu, frame, offset, core);
             let stale = self.vgic.stale(vcpu, frame, offset);
             self.kick(stale);
         }
@@ -152,15 +152,39 @@ impl Machine {
 
     /// The guest's virtual CPU `vcpu` reads ICC_IAR1_EL1.
     pub fn acknowledge(&mut self, vcpu: usize) -> u32 {
-        self.cpus[vcpu].1.acknowledge()
+        let intid = self.cpus[vcpu].1.acknowledge();
+        self.maintain(vcpu);
+        intid
+    }
+
+    /// Takes the maintenance interrupt of the core of `vcpu`, if it is asserted.
+    pub fn maintain(&mut self, vcpu: usize) {
+        if self.cpus[vcpu].1.maintenance() {
+            self.kick(Kicks::one(vcpu));
+        }
     }
 
     /// The guest's virtual CPU `vcpu` writes ICC_EOIR1_EL1.
     pub fn end(&mut self, vcpu: usize, intid: u32) {
         self.cpus[vcpu].1.end(intid);
-        if self.cpus[vcpu].1.maintenance() {
-            self.kick(Kicks::one(vcpu));
+        self.maintain(vcpu);
+    }
+
+    /// The guest's virtual CPU `vcpu` writes ICC_EOIR1_EL1 with EOImode = 1.
+    pub fn drop_priority(&mut self, vcpu: usize) {
+        self.cpus[vcpu].1.drop_priority();
+        self.maintain(vcpu);
+    }
+
+    /// The guest's virtual CPU `vcpu` writes ICC_DIR_EL1.
+    pub fn deactivate(&mut self, vcpu: usize, intid: u32) {
+        let (interface, core) = &mut self.cpus[vcpu];
+        if core.traps_deactivation() {
+            interface.deactivate_listed_or_spilled(&self.vgic, vcpu, IntId::new(intid), core);
+            return self.kick(Kicks::one(vcpu));
         }
+        core.deactivate(intid);
+        self.maintain(vcpu);
     }
 
     /// Acknowledges and ends interrupts until there are none; gives them in order.

@@ -14,11 +14,11 @@ const EDGE: core::ops::Range<u32> = 62..74;
 const LINKED: u32 = 80;
 const PHYSICAL: u32 = 200;
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// xorshift64 (Marsaglia).
-    fn below(&mut self, limit: u32) -> u32 {
+    pub fn below(&mut self, limit: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -244,7 +244,7 @@ impl World {
         for vcpu in 0..VCPUS {
             assert!(!self.machine.vgic.has_deliverable(vcpu));
             assert!(self.machine.core(vcpu).active_ppis.is_empty());
-            assert!(!self.machine.core(vcpu).underflow);
+            assert!(!self.machine.core(vcpu).asks_when_none_pends);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Real concurrency: three cores, a device and a guest that moves and masks its interrupt, with no lock between them.
 
+use std::sync::Barrier;
 use std::sync::atomic::{
     AtomicBool, AtomicU32,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -9,7 +10,7 @@ use std::thread;
 use vdev::Width;
 
 use super::core::{Core, SPURIOUS};
-use super::machine::{CTLR, ICENABLER, IROUTER, ISENABLER, SGI_BASE};
+use super::machine::{CTLR, ICENABLER, IPRIORITYR, IROUTER, ISENABLER, SGI_BASE};
 use crate::vgic::{CpuInterface, IntId, Kicks, Vgic};
 
 const VCPUS: usize = 3;
@@ -163,6 +164,43 @@ fn a_timer_that_another_cpu_masks_comes_once_and_only_while_it_is_not_masked() {
             }
         }
     });
+}
+
+#[test]
+fn of_two_cpus_that_write_one_priority_or_route_at_once_one_has_its_way() {
+    let vgic = Vgic::new(VCPUS, 32);
+    for _ in 0..EVENTS / 3 {
+        let start = Barrier::new(VCPUS);
+        thread::scope(|scope| {
+            for vcpu in 0..VCPUS as u64 {
+                let (vgic, start) = (&vgic, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for round in 0..3 {
+                        let priorities = u64::from(0x1111_1111_u32 * (vcpu as u32 * 5 + round));
+                        let _none_is_pending = vgic.distributor_write(0, IPRIORITYR + 40, Width::Word, priorities);
+                        let router = (vcpu + u64::from(round)) % (VCPUS as u64 + 1);
+                        let _nor_is_this = vgic.distributor_write(0, IROUTER + 8 * 40, Width::DoubleWord, router);
+                    }
+                });
+            }
+        });
+        let word = vgic.word(0, 1).expect("it has 32 SPIs");
+        let target = vgic.target(IntId::new(40));
+        for vcpu in 0..VCPUS {
+            assert_eq!(word.routed_to(vcpu) & 1 << 8 != 0, target == Some(vcpu));
+        }
+        for other in [0, 0x30, 0x80, 0xf8] {
+            let _none_is_pending = vgic.distributor_write(0, IPRIORITYR + 36, Width::Byte, other);
+            for bit in 8..12 {
+                let best = word.bank.best_of(1 << 4 | 1 << bit);
+                let priority = word.bank.priority(bit);
+                let expected =
+                    u32::from(u64::from(priority) <= other) << bit | u32::from(other <= priority.into()) << 4;
+                assert_eq!(best, expected, "{priority:#x} and {other:#x}");
+            }
+        }
+    }
 }
 
 /// Ends the other thread, also when an assertion fails.
