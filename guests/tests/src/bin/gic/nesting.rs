@@ -2,7 +2,7 @@
 
 use crate::{SPIS, eventually, expect, expect_and_end, expect_quiet, spi, test};
 use core::sync::atomic::{AtomicU32, Ordering};
-use rt::gic::{self, Trigger};
+use rt::gic::{self, EndMode, Trigger};
 use rt::{Outcome, ensure, interrupts, timer};
 
 const DEPTH: u32 = 6;
@@ -17,6 +17,12 @@ pub(crate) fn run() {
     test("six interrupts preempt one another and end in reverse order", six_deep);
     test("a less urgent interrupt waits for all that are active", waits_for_active);
     test("six handlers preempt one another by exceptions", six_handlers);
+    test("with two-step ends, six interrupts at once are taken though all stay active", six_active);
+    test("an interrupt between two nested ones comes when the inner ones have ended", between_nested);
+    test("whatever runs, nests and ends, interrupts come in the order of their priorities", || {
+        random_order(EndMode::DropAndDeactivate)
+    });
+    test("the same with two-step ends, deactivated in any order", || random_order(EndMode::DropOnly));
     test("a storm of edges loses none of the other interrupts", storm);
 }
 
@@ -165,6 +171,139 @@ fn nested_handler(_: usize, id: u32) {
     }
     DEPTH_NOW.fetch_sub(1, Ordering::Relaxed);
     taken.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Nothing that the guest does after the start makes a hypervisor look by itself.
+fn six_active() -> Outcome {
+    gic::set_end_mode(EndMode::DropOnly);
+    gic::set_mask(0);
+    for number in 0..DEPTH {
+        gic::set_trigger(spi(number), Trigger::Edge);
+        gic::enable(spi(number));
+        gic::set_pending(spi(number));
+    }
+    gic::set_mask(0xff);
+    let mut left: u32 = (1 << DEPTH) - 1;
+    for _ in 0..DEPTH {
+        let got = gic::acknowledge_within(crate::SOON_MICROSECONDS);
+        let number = got.and_then(|id| id.checked_sub(spi(0))).filter(|number| *number < DEPTH);
+        ensure!(number.is_some(), "{got:?} came with {} due", left.count_ones());
+        left &= !(1 << number.unwrap_or(0));
+        gic::end(got.unwrap_or(0));
+    }
+    ensure!(left == 0, "some came twice, and {left:#x} did not come");
+    for number in [3, 0, 5, 1, 4, 2] {
+        gic::deactivate(spi(number));
+        ensure!(!gic::is_active(spi(number)), "{} is active after its deactivation", spi(number));
+    }
+    expect_quiet()
+}
+
+fn between_nested() -> Outcome {
+    prepare_nest();
+    for number in 0..4 {
+        gic::set_pending(spi(number));
+        expect(spi(number))?;
+    }
+    let middle = spi(DEPTH);
+    gic::set_trigger(middle, Trigger::Edge);
+    // Better than the second one, and not than the third.
+    gic::set_priority(middle, nest_priority(2) + 0x10);
+    gic::enable(middle);
+    gic::set_pending(middle);
+    for number in [3, 2] {
+        expect_quiet()?;
+        gic::end(spi(number));
+    }
+    expect_and_end(middle)?;
+    gic::end(spi(1));
+    gic::end(spi(0));
+    expect_quiet()
+}
+
+/// What the specification says of the interrupts that [`random_order`] plays with (IHI0069 4.8).
+#[derive(Clone, Copy)]
+struct Expected {
+    priority: u8,
+    pending: bool,
+    active: bool,
+}
+
+/// Raises, acknowledges and ends interrupts at random, and keeps a record of what is due. Which of several of one
+/// priority comes first is the implementation's to choose.
+fn random_order(mode: EndMode) -> Outcome {
+    const COUNT: usize = 16;
+    const STEPS: u32 = 600;
+    gic::set_end_mode(mode);
+    let mut state = [Expected { priority: 0, pending: false, active: false }; COUNT];
+    let mut running = [0_usize; COUNT];
+    let mut depth: usize = 0;
+    let mut random = 0x2545_f491_u32;
+    let mut below = |limit: u32| {
+        // xorshift32 (Marsaglia).
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        (random >> 8) % limit
+    };
+    for (number, expected) in (0..).zip(&mut state) {
+        expected.priority = (below(16) * 8 + 0x40) as u8;
+        gic::set_trigger(spi(number), Trigger::Edge);
+        gic::set_priority(spi(number), expected.priority);
+        gic::enable(spi(number));
+    }
+    for step in 0..STEPS {
+        match below(8) {
+            0 | 1 => {
+                for _ in 0..1 + below(4) {
+                    let number = below(COUNT as u32);
+                    state[number as usize].pending = true;
+                    gic::set_pending(spi(number));
+                }
+            }
+            2..=4 => {
+                let waiting = state.iter().filter(|it| it.pending && !it.active).map(|it| it.priority).min();
+                let limit = depth.checked_sub(1).map_or(0xff, |top| state[running[top]].priority);
+                let due = waiting.filter(|priority| *priority < limit);
+                let got =
+                    if due.is_some() { gic::acknowledge_within(crate::SOON_MICROSECONDS) } else { gic::acknowledge() };
+                let number = got.and_then(|id| id.checked_sub(spi(0))).map(|number| number as usize);
+                let came = number.and_then(|number| state.get(number)).map(|it| it.priority);
+                ensure!(came == due, "step {step}: priority {due:x?} was due, and {got:?} of {came:x?} came");
+                if let Some(number) = number {
+                    ensure!(state[number].pending && !state[number].active, "step {step}: {got:?} was not pending");
+                    (state[number].pending, state[number].active) = (false, true);
+                    running[depth] = number;
+                    depth += 1;
+                }
+            }
+            5 | 6 if depth > 0 => {
+                depth -= 1;
+                gic::end(spi(running[depth] as u32));
+                state[running[depth]].active = mode == EndMode::DropOnly;
+            }
+            _ if mode == EndMode::DropOnly => {
+                let number = below(COUNT as u32) as usize;
+                if state[number].active && !running[..depth].contains(&number) {
+                    gic::deactivate(spi(number as u32));
+                    state[number].active = false;
+                }
+            }
+            _ => {}
+        }
+    }
+    for number in running[..depth].iter().rev() {
+        gic::end(spi(*number as u32));
+    }
+    if mode == EndMode::DropOnly {
+        (0..COUNT as u32)
+            .filter(|number| state[*number as usize].active)
+            .for_each(|number| gic::deactivate(spi(number)));
+    }
+    for number in 0..COUNT as u32 {
+        gic::clear_pending(spi(number));
+    }
+    expect_quiet()
 }
 
 fn storm() -> Outcome {
