@@ -18,6 +18,7 @@ mod clock;
 mod compute;
 mod interrupts;
 mod pair;
+mod pending;
 mod shared;
 mod virtio;
 
@@ -39,6 +40,7 @@ fn main() -> ! {
             accesses::run();
             interrupts::run();
             pair::run();
+            pending::run();
             compute::run();
             virtio::run(false);
         }
