@@ -23,6 +23,18 @@ pub fn find(name: &str) -> Option<&'static Board> {
     BOARDS.iter().copied().find(|board| board.name == name)
 }
 
+/// Models of cores, as QEMU names them, that translate no pages of 16 KiB (ID_AA64MMFR0_EL1.TGran16 is 0, in their
+/// technical reference manuals).
+const WITHOUT_16_KIB_PAGES: [&str; 4] = ["cortex-a53", "cortex-a57", "cortex-a72", "a64fx"];
+
+/// Whether cores that QEMU calls `model` translate pages of 16 KiB; those of 4 KiB and of 64 KiB are in all of them.
+/// What follows a comma are the model's options.
+#[must_use]
+pub fn has_16_kib_pages(model: &str) -> bool {
+    let name = model.split(',').next().unwrap_or(model);
+    !WITHOUT_16_KIB_PAGES.contains(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +142,15 @@ mod tests {
         for board in BOARDS {
             assert!((1..=board.cores_max).contains(&board.cores_default), "{}", board.name);
             assert!(board.memory_default <= board.memory_max, "{}", board.name);
+        }
+    }
+
+    #[test]
+    fn the_boards_default_cores_have_no_16_kib_pages_and_later_ones_do() {
+        for (model, expected) in
+            [("cortex-a57", false), ("cortex-a72,pmu=off", false), ("cortex-a76", true), ("max", true)]
+        {
+            assert_eq!(has_16_kib_pages(model), expected, "{model}");
         }
     }
 }

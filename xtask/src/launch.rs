@@ -103,9 +103,11 @@ impl Prepared {
             source.name(),
             source.cores()
         );
+        let cpu = options.cpu.clone().unwrap_or_else(|| board.cpu_default.to_owned());
+        self.bundle.check_cores(source, &cpu)?;
         Ok(Machine {
             board,
-            cpu: options.cpu.clone().unwrap_or_else(|| board.cpu_default.to_owned()),
+            cpu,
             cores,
             memory_bytes: source.memory_bytes(),
             clock: options.icount.map_or(Clock::Host, |shift| Clock::Instructions { shift }),

@@ -44,6 +44,7 @@ impl Check {
             return Ok((source, None));
         }
         let bundle = launch::bundle(workspace, &source, "")?;
+        bundle.check_cores(&source, source.board().cpu_default).map_err(Problems::from)?;
         Ok((source, Some(bundle)))
     }
 }

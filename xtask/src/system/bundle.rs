@@ -11,7 +11,7 @@ use super::{
     archive::Archive,
     device_tree::{Description, Served, device_tree},
     identity::identity,
-    kernel::place_kernel,
+    kernel::{PageSize, place_kernel},
     layout::{place_device_tree, place_initrd},
     size::show_size_rounded,
     source::{ImageName, Line},
@@ -58,6 +58,33 @@ pub(crate) struct Bundle {
     pub(crate) system: System,
     /// What each virtual machine is started with, for the report.
     pub(crate) images: Vec<Vec<Image>>,
+    /// The size of the pages of each virtual machine's kernel, where the kernel says so.
+    pub(crate) page_sizes: Vec<Option<PageSize>>,
+}
+
+impl Bundle {
+    /// Refuses a kernel of `source` whose pages the cores of this model do not have.
+    ///
+    /// # Errors
+    /// A [`Problem`] about the first one.
+    pub(crate) fn check_cores(&self, source: &Source, model: &str) -> Result<(), Problem> {
+        let misfits = |page_size: &Option<PageSize>| match page_size {
+            Some(PageSize::Kib16) => !platform::has_16_kib_pages(model),
+            // Every model has these.
+            Some(PageSize::Kib4 | PageSize::Kib64) | None => false,
+        };
+        match source.vms.iter().zip(&self.page_sizes).find(|(_, page_size)| misfits(page_size)) {
+            None => Ok(()),
+            Some((vm, _)) => {
+                let sentence = format!(
+                    "the kernel of vm {:?} uses pages of 16 KiB, which {model} does not have; take a kernel with pages \
+                     of 4 KiB, or run it on other cores, such as --cpu cortex-a76",
+                    vm.name
+                );
+                Err(source.problem(vm.lines.kernel, sentence))
+            }
+        }
+    }
 }
 
 /// An image in a guest's RAM.
@@ -78,10 +105,13 @@ pub(crate) struct Image {
 pub(crate) fn bundle(source: &Source, images: &dyn Images, options: &BundleOptions) -> Result<Bundle, Problems> {
     let mut archive = Archive::default();
     let mut system = source.skeleton();
-    let (mut notes, mut problems) = (Vec::new(), Vec::new());
+    let (mut notes, mut page_sizes, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for (vm, built) in source.vms.iter().zip(&mut system.vms) {
         let mut builder = Builder { source, vm, images, archive: &mut archive, notes: Vec::new() };
-        problems.extend(builder.build(options, built).err());
+        match builder.build(options, built) {
+            Ok(page_size) => page_sizes.push(page_size),
+            Err(problem) => problems.push(problem),
+        }
         notes.push(builder.notes);
     }
     Problems::check(problems)?;
@@ -92,7 +122,7 @@ pub(crate) fn bundle(source: &Source, images: &dyn Images, options: &BundleOptio
     let cpio = archive.write((manifest::MANIFEST_FILE, &encoded)).map_err(|error| whole(&error))?;
     // Read it back as EL2 will: nothing leaves that Bulkhead would refuse.
     system.validate_files(&manifest::Bundle::new(&cpio)).map_err(|error| whole(&error))?;
-    let bundle = Bundle { cpio, system, images: notes };
+    let bundle = Bundle { cpio, system, images: notes, page_sizes };
     check_board_memory(source, &bundle)?;
     Ok(bundle)
 }
@@ -124,7 +154,8 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&mut self, options: &BundleOptions, built: &mut manifest::Vm) -> Result<(), Problem> {
+    /// Gives the size of the kernel's pages.
+    fn build(&mut self, options: &BundleOptions, built: &mut manifest::Vm) -> Result<Option<PageSize>, Problem> {
         let (vm, ram) = (self.vm, self.vm.ram());
 
         let path = match &vm.kernel {
@@ -178,7 +209,7 @@ impl Builder<'_> {
             built.seeds.extend(tree.seeds.iter().map(in_ram));
             self.note("device tree", "made from this description".to_string(), span);
         }
-        Ok(())
+        Ok(kernel.page_size)
     }
 
     fn served(&self, doorbell: u32) -> Served<'_> {

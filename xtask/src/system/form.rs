@@ -48,7 +48,8 @@ forms! {
     /// A `[[disk]]` section.
     DiskForm, called |table, _| named("disk", "name", table) => {
         name: Spanned<String>,
-        size: Spanned<Size>,
+        size: Option<Spanned<Size>>,
+        image: Option<Spanned<String>>,
         owner: Option<Spanned<String>>,
         partition: Vec<Spanned<PartitionForm>>,
     }
@@ -78,6 +79,7 @@ forms! {
         name: Spanned<String>,
         memory: Spanned<MemoryForm>,
         cores: Spanned<Vec<Spanned<u64>>>,
+        shared_cores: Option<Spanned<bool>>,
         kernel: Spanned<String>,
         initrd: Option<Spanned<String>>,
         command_line: Option<String>,

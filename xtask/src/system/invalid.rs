@@ -9,15 +9,15 @@ use super::{BundleOptions, Contents, Images, Problems, VmSource, bundle, reader:
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/invalid");
 
-/// Images of these tests: the kernel `small` is 16 bytes, `large` an `Image` header that asks for 64 MiB; an initrd is
-/// named after its size.
+/// Images of these tests: the kernels lie beside the systems, and are named after what they are (`large` is an `Image`
+/// header that asks for 64 MiB); an initrd is named after its size.
 struct FixtureImages;
 
 impl Images for FixtureImages {
     fn kernel(&self, name: &str, _directory: &Path) -> Result<PathBuf, String> {
         match name {
-            "small" | "large" => Ok(Path::new(FIXTURES).join(format!("{name}.kernel"))),
-            other => Ok(PathBuf::from(other)),
+            path if path.contains(['.', '/']) => Ok(PathBuf::from(path)),
+            name => Ok(Path::new(FIXTURES).join(format!("{name}.kernel"))),
         }
     }
 
@@ -43,8 +43,10 @@ fn read(name: &str, extension: &str) -> String {
 fn problems_of(name: &str) -> Problems {
     let file = format!("{name}.toml");
     let bytes = fs::read(Path::new(FIXTURES).join(&file)).unwrap();
-    let result = parse_bytes(Path::new(&file), bytes)
-        .and_then(|source| bundle(&source, &FixtureImages, &BundleOptions::default()));
+    let result = parse_bytes(Path::new(&file), bytes).and_then(|source| {
+        let bundle = bundle(&source, &FixtureImages, &BundleOptions::default())?;
+        Ok(bundle.check_cores(&source, source.board().cpu_default)?)
+    });
     match result {
         Ok(_) => panic!("{file} is accepted"),
         Err(problems) => problems,

@@ -3,7 +3,7 @@
 //! | kind | place | entry |
 //! | --- | --- | --- |
 //! | arm64 `Image` | `text_offset` above the start of RAM; 2 MiB higher where that is less than 4 KiB | its first byte |
-//! | the same, compressed with gzip, or as an EFI `vmlinuz.efi` | as above, once it is uncompressed | its first byte |
+//! | the same, compressed with gzip or zstd, or as an EFI `vmlinuz.efi` | as above, once it is uncompressed | its first byte |
 //! | ELF64 for AArch64 | each segment at its physical address; position-independent ones 2 MiB above the start of RAM | its entry |
 //! | anything else | 512 KiB above the start of RAM | its first byte |
 //!
@@ -13,13 +13,14 @@
 //! Sources: Linux's "Booting AArch64 Linux" (the `Image` header); the ELF specification; QEMU's documentation of `virt`
 //! ("Hardware configuration information for bare-metal programming").
 
-use flate2::read::GzDecoder;
+mod packed;
+
 use manifest::Span;
 use object::{
-    Endianness, elf,
+    Endian as _, Endianness, elf,
     read::elf::{FileHeader, ProgramHeader},
 };
-use std::io::Read;
+use packed::packed;
 
 /// A kernel, placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) struct Kernel {
     pub(crate) kind: &'static str,
     /// Where it looks for its device tree.
     pub(crate) protocol: Protocol,
+    /// The size of its pages, as far as the file says so.
+    pub(crate) page_size: Option<PageSize>,
     /// Its parts in ascending order of address; at least one.
     pub(crate) segments: Vec<Segment>,
     /// The guest address at which it starts.
@@ -47,6 +50,14 @@ pub(crate) enum Protocol {
     Unknown,
 }
 
+/// The size of a kernel's pages: its translation granule (`flags` of an `Image`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageSize {
+    Kib4,
+    Kib16,
+    Kib64,
+}
+
 /// Bytes and the guest address they go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
@@ -64,59 +75,24 @@ const LOADER_SIZE: u64 = 0x1000;
 const OLD_TEXT_OFFSET: u64 = 0x8_0000;
 const IMAGE_MAGIC_OFFSET: usize = 0x38;
 const IMAGE_MAGIC: &[u8] = b"ARM\x64";
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+/// `flags` of an `Image`: its byte order, and its page size.
+const FLAG_BIG_ENDIAN: u64 = 1;
+const FLAGS_PAGE_SHIFT: u32 = 1;
+const BIG_ENDIAN: &str = "is made for big-endian cores, and a guest starts little-endian; build it little-endian";
 
 /// Recognises the kernel in `bytes` and places it in the guest's RAM `ram`.
 ///
 /// # Errors
 /// The end of a sentence that starts with what and where: why it cannot be started, and what to do.
 pub(crate) fn place_kernel(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
-    let kernel = match compressed_part(&bytes)? {
-        Some((kind, packed)) => {
-            let unpacked = unpack(packed, ram.size)?;
-            Kernel { kind, ..place_uncompressed(unpacked, ram)? }
-        }
+    let kernel = match packed(&bytes)? {
+        Some(packed) => Kernel { kind: packed.kind, ..place_uncompressed(packed.unpack(ram.size)?, ram)? },
         None => place_uncompressed(bytes, ram)?,
     };
     if !ram.contains(kernel.span) {
         return Err(format!("needs memory at {}, but the vm has {ram}; give the vm other or more memory", kernel.span));
     }
     Ok(kernel)
-}
-
-/// The gzip stream in `bytes`, if the kernel is compressed.
-fn compressed_part(bytes: &[u8]) -> Result<Option<(&'static str, &[u8])>, String> {
-    if bytes.starts_with(GZIP_MAGIC) {
-        return Ok(Some(("compressed kernel (gzip)", bytes)));
-    }
-    // The header of an EFI zboot image: "MZ", "zimg" at 4, offset and size of the payload, and at 24 the method.
-    if !(bytes.starts_with(b"MZ") && bytes.get(4..8) == Some(b"zimg")) {
-        return Ok(None);
-    }
-    let cut = || "is cut short; get the file again".to_string();
-    let method = bytes.get(24..56).ok_or_else(cut)?;
-    let method = method.split(|byte| *byte == 0).next().unwrap_or_default();
-    if method != b"gzip" {
-        let method = String::from_utf8_lossy(method);
-        return Err(format!("is compressed with {method:?}, but only gzip can be read; uncompress it first"));
-    }
-    let offset = word(bytes, 8).ok_or_else(cut)?;
-    let size = word(bytes, 12).ok_or_else(cut)?;
-    let packed = bytes.get(offset..).and_then(|rest| rest.get(..size)).ok_or_else(cut)?;
-    Ok(Some(("compressed kernel (EFI, gzip)", packed)))
-}
-
-/// Unpacks a gzip stream, but not more than the guest's RAM can hold.
-fn unpack(packed: &[u8], size_max: u64) -> Result<Vec<u8>, String> {
-    let mut unpacked = Vec::new();
-    GzDecoder::new(packed)
-        .take(size_max.saturating_add(1))
-        .read_to_end(&mut unpacked)
-        .map_err(|error| format!("cannot be uncompressed ({error}); get the file again"))?;
-    if unpacked.len() as u64 > size_max {
-        return Err("is larger than the vm's memory once it is uncompressed; give the vm more memory".to_string());
-    }
-    Ok(unpacked)
 }
 
 fn place_uncompressed(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
@@ -131,8 +107,18 @@ fn place_uncompressed(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
     }
     let address = offset_in(ram, RAW_OFFSET)?;
     let span = Span::new(address, bytes.len() as u64);
+    if is_text(&bytes) {
+        return Err("is a text and no kernel; name an arm64 Image, an ELF file or a raw binary".to_string());
+    }
     let protocol = Protocol::Unknown;
-    Ok(Kernel { kind: "raw binary", protocol, segments: vec![Segment { address, bytes }], entry: address, span })
+    Ok(Kernel {
+        kind: "raw binary",
+        protocol,
+        page_size: None,
+        segments: vec![Segment { address, bytes }],
+        entry: address,
+        span,
+    })
 }
 
 fn place_image(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
@@ -141,12 +127,30 @@ fn place_image(bytes: Vec<u8>, ram: Span) -> Result<Kernel, String> {
         (Some(text_offset), Some(size)) if size != 0 => (text_offset, size.max(length)),
         _ => (OLD_TEXT_OFFSET, length),
     };
+    // A header too old to state its size has no flags either.
+    let flags = double_word(&bytes, 24).filter(|_| double_word(&bytes, 16) != Some(0)).unwrap_or(0);
+    if flags & FLAG_BIG_ENDIAN != 0 {
+        return Err(BIG_ENDIAN.to_string());
+    }
+    let page_size = match flags >> FLAGS_PAGE_SHIFT & 3 {
+        1 => Some(PageSize::Kib4),
+        2 => Some(PageSize::Kib16),
+        3 => Some(PageSize::Kib64),
+        _ => None,
+    };
     let is_taken = text_offset < LOADER_SIZE;
     let offset = if is_taken { text_offset.saturating_add(BLOCK_SIZE) } else { text_offset };
     let address = offset_in(ram, offset)?;
     let span = Span::new(address, image_size);
     let protocol = Protocol::Linux;
-    Ok(Kernel { kind: "arm64 Image", protocol, segments: vec![Segment { address, bytes }], entry: address, span })
+    Ok(Kernel {
+        kind: "arm64 Image",
+        protocol,
+        page_size,
+        segments: vec![Segment { address, bytes }],
+        entry: address,
+        span,
+    })
 }
 
 fn place_elf(bytes: &[u8], ram: Span) -> Result<Kernel, String> {
@@ -156,6 +160,9 @@ fn place_elf(bytes: &[u8], ram: Span) -> Result<Kernel, String> {
     let endian = header.endian().map_err(broken)?;
     if header.e_machine(endian) != elf::EM_AARCH64 {
         return Err("is an ELF file for another processor; build it for AArch64".to_string());
+    }
+    if endian.is_big_endian() {
+        return Err(BIG_ENDIAN.to_string());
     }
     let bias = match header.e_type(endian) {
         elf::ET_EXEC => None,
@@ -197,17 +204,18 @@ fn place_elf(bytes: &[u8], ram: Span) -> Result<Kernel, String> {
     let low = low.wrapping_add(bias);
     let size = end.checked_sub(low).ok_or_else(wraps)?;
     let protocol = Protocol::BareMetal;
-    Ok(Kernel { kind: "ELF program", protocol, segments, entry, span: Span::new(low, size) })
+    Ok(Kernel { kind: "ELF program", protocol, page_size: None, segments, entry, span: Span::new(low, size) })
+}
+
+/// Whether a file that is nothing else is for people: no code comes without a byte that a text does not have.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_control = |character: char| character.is_control() && !character.is_whitespace();
+    std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(is_control))
 }
 
 /// The address `offset` above the start of RAM.
 fn offset_in(ram: Span, offset: u64) -> Result<u64, String> {
     ram.base.checked_add(offset).ok_or_else(|| "has an offset beyond 64 bits; get the file again".to_string())
-}
-
-fn word(bytes: &[u8], offset: usize) -> Option<usize> {
-    let bytes = bytes.get(offset..)?.first_chunk()?;
-    usize::try_from(u32::from_le_bytes(*bytes)).ok()
 }
 
 fn double_word(bytes: &[u8], offset: usize) -> Option<u64> {

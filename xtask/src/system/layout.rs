@@ -103,7 +103,14 @@ mod tests {
 
     fn kernel(base: u64, size: u64) -> Kernel {
         let protocol = Protocol::Linux;
-        Kernel { kind: "arm64 Image", protocol, segments: Vec::new(), entry: base, span: Span::new(base, size) }
+        Kernel {
+            kind: "arm64 Image",
+            protocol,
+            page_size: None,
+            segments: Vec::new(),
+            entry: base,
+            span: Span::new(base, size),
+        }
     }
 
     fn tree(kernel: &Kernel, initrd: Option<Span>, size: u64) -> (u64, Option<u64>) {

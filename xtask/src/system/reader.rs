@@ -270,9 +270,20 @@ impl Reader<'_> {
             }
         }
         let mut cores = Vec::new();
+        let mut shares_cores = form.shared_cores.as_ref().is_some_and(|stated| *stated.get_ref());
         for core in form.cores.get_ref() {
             if let Some(number) = keep.keep(self.core_number(core)) {
                 lines.core.push(Some(core.span().into()));
+                if !shares_cores && cores.contains(&number) {
+                    // One sentence says it for all of them.
+                    shares_cores = true;
+                    let sentence = format!(
+                        "vm {:?} has two virtual cpus on core {number}, which could only take turns; give each a core \
+                         of its own, or say shared_cores = true",
+                        form.name.get_ref()
+                    );
+                    keep.report(core.span(), sentence);
+                }
                 cores.push(number);
             }
         }

@@ -21,6 +21,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
 /// An EFI zboot image that holds `payload`.
 fn zboot(payload: &[u8], method: &[u8]) -> Vec<u8> {
     let mut bytes = b"MZ\0\0zimg".to_vec();
@@ -114,18 +118,73 @@ fn a_compressed_kernel_is_uncompressed_here_so_that_the_hypervisor_need_not() {
     let kernel = place_kernel(zboot(&gzip(&plain), b"gzip"), RAM).unwrap();
     assert_eq!(kernel.kind, "compressed kernel (EFI, gzip)");
     assert_eq!(kernel.segments[0].bytes, plain);
+    let kernel = place_kernel(zstd(&plain), RAM).unwrap();
+    assert_eq!(kernel.kind, "compressed kernel (zstd)");
+    assert_eq!(kernel.segments[0].bytes, plain);
+    // With what Linux's build puts behind: the unpacked size.
+    let kernel = place_kernel(zboot(&[zstd(&plain), vec![73, 0, 0, 0]].concat(), b"zstd"), RAM).unwrap();
+    assert_eq!(kernel.kind, "compressed kernel (EFI, zstd)");
+    assert_eq!(kernel.segments[0].bytes, plain);
 }
 
 #[test]
 fn what_unpacks_to_more_than_ram_is_refused() {
-    let end = place_kernel(gzip(&vec![0; 3 << 20]), Span::new(0x4000_0000, 2 << 20)).unwrap_err();
-    assert!(end.contains("once it is uncompressed"), "{end}");
+    for packed in [gzip(&vec![0; 3 << 20]), zstd(&vec![0; 3 << 20])] {
+        let end = place_kernel(packed, Span::new(0x4000_0000, 2 << 20)).unwrap_err();
+        assert!(end.contains("once it is uncompressed"), "{end}");
+    }
 }
 
 #[test]
 fn another_compression_is_named() {
-    let end = place_kernel(zboot(b"x", b"zstd"), RAM).unwrap_err();
-    assert_eq!(end, "is compressed with \"zstd\", but only gzip can be read; uncompress it first");
+    let end = place_kernel(zboot(b"x", b"lz4"), RAM).unwrap_err();
+    assert_eq!(end, "is compressed with \"lz4\", but only gzip and zstd can be read; uncompress it first");
+    for (magic, name) in [
+        (b"\xfd7zXZ\0".as_slice(), "xz"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x02\x21\x4c\x18", "lz4"),
+        (b"BZh91AY", "bzip2"),
+        (b"\x89LZO\0", "lzo"),
+        (b"\x5d\0\0\x80", "lzma"),
+    ] {
+        let end = place_kernel([magic, &[7; 100]].concat(), RAM).unwrap_err();
+        assert!(end.starts_with(&format!("is compressed with {name:?}, ")), "{end}");
+    }
+}
+
+/// An `Image` header with `flags`.
+fn image_with(flags: u64) -> Vec<u8> {
+    let mut bytes = image(0, 1 << 20, 0);
+    bytes[24..32].copy_from_slice(&flags.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_big_endian_kernel_is_refused() {
+    assert_eq!(place_kernel(image_with(0b1011), RAM).unwrap_err(), BIG_ENDIAN);
+    let parts: [Part<'_>; 1] = [(0x4008_0000, 0x4008_0000, b"text", 4)];
+    let mut elf = elf_file(EXECUTABLE, AARCH64, 0x4008_0000, &parts);
+    // EI_DATA, and a machine that reads as AArch64 in that order.
+    (elf[5], elf[18], elf[19]) = (2, 0, 183);
+    assert_eq!(place_kernel(elf, RAM).unwrap_err(), BIG_ENDIAN);
+}
+
+#[test]
+fn an_image_says_which_pages_it_uses() {
+    let found = |flags| place_kernel(image_with(flags), RAM).unwrap().page_size;
+    let expected = [None, Some(PageSize::Kib4), Some(PageSize::Kib16), Some(PageSize::Kib64)];
+    assert_eq!([0b1000, 0b1010, 0b1100, 0b1110].map(found), expected);
+    let mut old = image_with(0b101);
+    old[16..24].fill(0);
+    assert_eq!(place_kernel(old, RAM).unwrap().page_size, None, "a header from before there were flags");
+}
+
+#[test]
+fn a_text_is_no_kernel() {
+    for text in ["[[vm]]\nname = \"a\"\n", "Größe\r\n\t1"] {
+        let end = place_kernel(text.into(), RAM).unwrap_err();
+        assert!(end.starts_with("is a text and no kernel; "), "{end}");
+    }
 }
 
 #[test]
@@ -134,6 +193,11 @@ fn a_damaged_stream_is_refused() {
     packed.truncate(packed.len() / 2);
     place_kernel(packed.clone(), RAM).unwrap_err();
     place_kernel(zboot(&packed, b"gzip"), RAM).unwrap_err();
+    let mut packed = zstd(&image(0, 1, 1000));
+    for length in [3, 4, 5, packed.len() / 2] {
+        packed.truncate(packed.len().min(length.max(4)));
+        place_kernel(packed.clone(), RAM).unwrap_err();
+    }
     place_kernel(b"MZ\0\0zimg".to_vec(), RAM).unwrap_err();
 }
 
@@ -197,7 +261,7 @@ fn an_elf_file_cut_anywhere_is_refused() {
 
 #[test]
 fn anything_else_goes_where_qemu_puts_it() {
-    let kernel = place_kernel(b"hello".to_vec(), RAM).unwrap();
+    let kernel = place_kernel(b"\x7f\x20\x03\xd5\0".to_vec(), RAM).unwrap();
     assert_eq!((kernel.kind, kernel.entry), ("raw binary", 0x4008_0000));
     assert_eq!(kernel.span, Span::new(0x4008_0000, 5));
 }

@@ -2,6 +2,7 @@
 
 use devices::{Make, virtio_mmio::Kind};
 use manifest::Span;
+use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::Reader;
@@ -35,16 +36,34 @@ impl Reader<'_> {
             let sentence = format!("two disks have the name {name:?}; rename one of them");
             return Err(self.problem(form.name.span(), sentence));
         }
-        let size = form.size.get_ref().0;
-        if size == 0 || !size.is_multiple_of(SECTOR_SIZE) {
-            let sentence = format!("the size of disk {name:?} is no multiple of {SECTOR_SIZE} bytes; round it up");
-            return Err(self.problem(form.size.span(), sentence));
+        let (size, file) = match (&form.size, &form.image) {
+            (Some(size), None) => (self.disk_size(&name, size)?, None),
+            (None, Some(image)) => {
+                let (size, file) = self.disk_image(&name, image)?;
+                (size, Some(file))
+            }
+            (None, None) => {
+                let sentence =
+                    format!("disk {name:?} lacks the key \"size\"; add it, or image = \"FILE\" for one that is there");
+                return Err(self.problem(span, sentence));
+            }
+            (Some(size), Some(_)) => {
+                let sentence = format!("disk {name:?} has an image, which has a size; remove the key \"size\"");
+                return Err(self.problem(size.span(), sentence));
+            }
+        };
+        if let (Some(_), Some(partition)) = (&file, form.partition.first()) {
+            let sentence = format!(
+                "disk {name:?} has an image, and nothing is added to it; remove this section, and give its user a range, \
+                 or all of the disk"
+            );
+            return Err(self.problem(partition.span(), sentence));
         }
         let mut disk = Disk {
             name,
             size,
             partitions: Vec::new(),
-            file: None,
+            file,
             owner: form.owner.map(Spanned::into_inner),
             line: Some(span.into()),
         };
@@ -53,6 +72,34 @@ impl Reader<'_> {
             self.findings.keep(self.partition(&mut disk, partition.into_inner()));
         }
         Ok(disk)
+    }
+
+    /// The bytes of a disk that is made.
+    fn disk_size(&self, name: &str, size: &Spanned<Size>) -> Result<u64, Problem> {
+        let bytes = size.get_ref().0;
+        if bytes == 0 || !bytes.is_multiple_of(SECTOR_SIZE) {
+            let sentence = format!("the size of disk {name:?} is no multiple of {SECTOR_SIZE} bytes; round it up");
+            return Err(self.problem(size.span(), sentence));
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes of a disk that is there, and its file, whose name is relative to the system's.
+    fn disk_image(&self, name: &str, image: &Spanned<String>) -> Result<(u64, PathBuf), Problem> {
+        let path = self.findings.text.path().parent().unwrap_or(Path::new("")).join(image.get_ref());
+        let refused = |reason: &str| {
+            let sentence = format!("the image of disk {name:?} is missing: {} {reason}", path.display());
+            Err(self.problem(image.span(), sentence))
+        };
+        match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() => {
+                refused("is no file; write the path of one, relative to the system's file")
+            }
+            Ok(found) if found.len() == 0 => refused("is empty; give it a size with `truncate -s`"),
+            // QEMU counts whole sectors, and so does the guest.
+            Ok(found) => Ok((found.len().checked_next_multiple_of(SECTOR_SIZE).unwrap_or(found.len()), path)),
+            Err(_) => refused("cannot be found; write the path of a file, relative to the system's file"),
+        }
     }
 
     /// Reads a card with an owner.
@@ -310,5 +357,32 @@ impl Reader<'_> {
             );
             self.problem(text.span(), sentence)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::system::reader::parse;
+    use std::path::Path;
+
+    #[test]
+    fn a_disk_may_be_an_image_that_is_there() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/invalid");
+        let text = r#"
+            board = "qemu-virt"
+            [[disk]]
+            name = "mine"
+            image = "text.kernel"
+            [[vm]]
+            name = "driver"
+            memory = "32 MiB"
+            cores = [1]
+            kernel = "guest:driver-domain"
+            owns = ["virtio-mmio"]
+            driver_domain = true
+        "#;
+        let source = parse(&fixtures.join("mine.toml"), text).expect("valid");
+        let [disk] = source.disks() else { panic!("{} disks", source.disks().len()) };
+        assert_eq!((disk.file.as_deref(), disk.size), (Some(fixtures.join("text.kernel").as_path()), 512));
     }
 }

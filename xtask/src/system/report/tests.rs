@@ -76,7 +76,7 @@ fn with_a_bundle_it_also_says_what_starts_where() {
     let images = vec![image("kernel", 0x4020_0000, 32 << 20), image("device tree", 0x4000_0000, 5000)];
     let mut system = source.skeleton();
     system.vms[0].entry = 0x4020_0000;
-    let bundle = Bundle { cpio: vec![0; 5 << 20], system, images: vec![images] };
+    let bundle = Bundle { cpio: vec![0; 5 << 20], system, images: vec![images], page_sizes: Vec::new() };
     let found = report(&source, Some(&bundle));
     let expected = "
 Images
