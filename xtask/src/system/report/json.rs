@@ -45,6 +45,8 @@ struct SystemReport<'a> {
     disks: Vec<DiskReport<'a>>,
     /// The address of the board's network card, if there is one.
     uplink_mac: Option<String>,
+    /// What an author should know, although nothing is wrong.
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -179,6 +181,7 @@ fn system<'a>(source: &'a Source, bundle: Option<&'a Bundle>) -> SystemReport<'a
         vms: source.vms.iter().enumerate().map(|(index, machine)| vm(source, bundle, index, machine)).collect(),
         disks: (0..source.disks.len()).filter_map(|number| disk(source, number)).collect(),
         uplink_mac: source.uplink_mac().as_ref().map(Mac::to_string),
+        notes: source.notes(),
     }
 }
 
@@ -286,6 +289,7 @@ mod tests {
             ("system.vms.2.physical_devices.0.name", "virtio-mmio".into()),
             ("system.vms.2.physical_devices.0.dma", true.into()),
             ("system.disks.0.driver", "driver-domain".into()),
+            ("system.notes.0", source.notes()[0].as_str().into()),
             ("system.disks.0.partitions.0.users", vec!["alpha"].into()),
         ];
         for (path, value) in expected {
