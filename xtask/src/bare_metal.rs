@@ -99,6 +99,15 @@ fn flatten_file(elf: &Path, image: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `--package NAME` for each crate that does not build on the host.
+pub(crate) fn packages(workspace: &Workspace) -> Vec<String> {
+    let metadata = &workspace.metadata;
+    let host = metadata.workspace_default_packages();
+    let all = metadata.workspace_packages().into_iter();
+    let others = all.filter(|package| !host.iter().any(|other| other.id == package.id));
+    others.flat_map(|package| ["--package".to_owned(), package.name.to_string()]).collect()
+}
+
 /// Cargo, to be run at the workspace's root with the toolchain that runs this program.
 pub(crate) fn cargo(workspace: &Workspace) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -144,6 +144,20 @@ fn make(disk: &Disk, path: &Path, fill: Fill<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Copies the image `from` to the file `to`, under another name until it is whole; what is all zeroes takes no room.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub(crate) fn copy_sparse(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let size = fs::metadata(from)?.len();
+    let unfinished = to.with_extension("img.new");
+    let mut file = File::create(&unfinished)?;
+    file.set_len(size)?;
+    copy(from, &mut file, 0, size)?;
+    fs::rename(&unfinished, to)?;
+    Ok(())
+}
+
 /// Copies the file `from`, of `size` bytes, to `offset` of `to`, which is all zeroes there.
 fn copy(from: &Path, to: &mut File, offset: u64, size: u64) -> anyhow::Result<()> {
     let mut from = File::open(from)?;

@@ -76,6 +76,16 @@ pub(crate) enum Need {
     Nothing,
 }
 
+/// Whether images of `source` are fetched from Debian.
+pub(crate) fn are_fetched(source: &Source) -> bool {
+    let is_fetched = |name: &ImageName, known: &[&str]| match name {
+        ImageName::Named(name) => known.contains(&name.as_str()),
+        ImageName::File(_) => false,
+    };
+    let initrd = |vm: &VmSource| vm.initrd.as_ref().is_some_and(|name| is_fetched(name, INITRDS));
+    source.vms().iter().any(|vm| is_fetched(&vm.kernel, &[DEBIAN]) || initrd(vm))
+}
+
 /// Looks for the images of `source` without building or fetching any.
 ///
 /// # Errors

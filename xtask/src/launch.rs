@@ -2,6 +2,7 @@
 
 use crate::{
     bare_metal::{self, Program},
+    claim::{self, Claim},
     consoles,
     disks::{self, Age},
     images::{self, HostImages, Need},
@@ -13,7 +14,7 @@ use crate::{
 };
 use anyhow::{Context, ensure};
 use clap::Args;
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 /// The options that choose the board's cores and clock.
 #[derive(Args, Clone, Debug, Default)]
@@ -39,6 +40,8 @@ pub(crate) struct Prepared {
     pub(crate) program: Program,
     /// What becomes of the disks that earlier runs have left.
     pub(crate) disks: Age,
+    /// That nobody else runs it.
+    pub(crate) claim: Arc<Claim>,
 }
 
 /// Builds Bulkhead and the bundle of `source`, and sets up what is missing for that. Each machine's command line gets
@@ -47,10 +50,35 @@ pub(crate) struct Prepared {
 /// # Errors
 /// What is wrong with the system or with this machine, in a sentence.
 pub(crate) fn prepare(workspace: &Workspace, source: Source, extra_command_line: &str) -> anyhow::Result<Prepared> {
+    setup::room(workspace)?;
+    images::look(workspace, &source, Need::Files)?;
+    setup::qemu(workspace)?;
+    prepare_image(workspace, source, extra_command_line)
+}
+
+/// As [`prepare`], for a machine that need not have QEMU. What is missing is found, and fetched, before anything is
+/// built.
+///
+/// # Errors
+/// As [`prepare`], and when another process runs the system.
+pub(crate) fn prepare_image(
+    workspace: &Workspace,
+    mut source: Source,
+    extra_command_line: &str,
+) -> anyhow::Result<Prepared> {
+    setup::room(workspace)?;
+    images::look(workspace, &source, Need::Files)?;
+    let claim = claim::claim(workspace, &mut source)?;
+    if source.disks().iter().flat_map(|disk| &disk.partitions).any(|partition| partition.content.is_some()) {
+        setup::file_system_programs()?;
+    }
+    if images::are_fetched(&source) {
+        setup::linux(workspace)?;
+    }
     setup::rust_target(bare_metal::TARGET)?;
     let program = bare_metal::build_hypervisor(workspace)?;
     let bundle = bundle(workspace, &source, extra_command_line)?;
-    Ok(Prepared { source, bundle, program, disks: Age::Kept })
+    Ok(Prepared { source, bundle, program, disks: Age::Kept, claim })
 }
 
 /// Builds the bundle of `source` alone.
@@ -64,10 +92,10 @@ pub(crate) fn bundle(workspace: &Workspace, source: &Source, extra_command_line:
 }
 
 impl Prepared {
-    /// Writes the bundle to the cache and gives the board to start, with QEMU installed where it was missing.
+    /// Writes the bundle to the cache and gives the board to start.
     ///
     /// # Errors
-    /// When the board has fewer cores than the system uses, or QEMU cannot be had.
+    /// When the board has fewer cores than the system uses, or a disk cannot be made.
     pub(crate) fn machine(
         &self,
         workspace: &Workspace,
@@ -77,7 +105,6 @@ impl Prepared {
     ) -> anyhow::Result<Machine> {
         let bundle = workspace.cache().join("bundles").join(format!("{}.bundle", self.source.name()));
         self.write_bundle(&bundle)?;
-        setup::qemu(workspace)?;
         self.machine_with(workspace, options, uart, extra, self.program.image.clone(), bundle)
     }
 
@@ -116,6 +143,7 @@ impl Prepared {
             bundle,
             virtio: self.virtio(workspace)?,
             extra,
+            claim: Some(Arc::clone(&self.claim)),
         })
     }
 

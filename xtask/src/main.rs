@@ -7,6 +7,7 @@
 mod bare_metal;
 mod bench;
 mod boot_code;
+mod claim;
 mod commands;
 mod consoles;
 mod counters;
@@ -30,6 +31,7 @@ mod system;
 mod systems;
 mod tally;
 mod tidy;
+mod u_boot;
 mod verdict;
 mod workspace;
 
@@ -43,6 +45,9 @@ fn main() -> ExitCode {
             match error.downcast_ref::<system::Problems>() {
                 Some(problems) => eprint!("{}", problems.shown(std::io::stderr().is_terminal())),
                 None => eprintln!("error: {error:#}"),
+            }
+            if let Some(sentence) = setup::behind(&error) {
+                eprintln!("error: {sentence}");
             }
             ExitCode::FAILURE
         }

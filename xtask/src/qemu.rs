@@ -5,11 +5,13 @@ mod virtio;
 
 pub(crate) use virtio::Virtio;
 
+use crate::claim::Claim;
 use platform::Board;
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
     process::Command,
+    sync::Arc,
 };
 
 /// The program that emulates the boards.
@@ -59,6 +61,9 @@ pub(crate) struct Machine {
     pub(crate) virtio: Option<Virtio>,
     /// Further arguments, as the user gave them.
     pub(crate) extra: Vec<OsString>,
+    /// That nobody else runs the system, where it has disks of its own.
+    #[expect(dead_code, reason = "it is kept for as long as the machine may run")]
+    pub(crate) claim: Option<Arc<Claim>>,
 }
 
 impl Machine {
@@ -134,10 +139,11 @@ fn quoted(word: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn machine() -> Machine {
+    /// A board without anything plugged in.
+    pub(crate) fn machine() -> Machine {
         let board = platform::find("qemu-virt").expect("the board is known");
         Machine {
             board,
@@ -150,6 +156,7 @@ mod tests {
             bundle: "two linux.bundle".into(),
             virtio: None,
             extra: vec!["-d".into(), "guest_errors".into()],
+            claim: None,
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) use plugs::Plug;
 pub(crate) use problem::{Problem, Problems, choice, nearest};
 pub(crate) use reader::load;
 pub(crate) use report::{json, json_of_problems, report};
-pub(crate) use size::parse_size;
+pub(crate) use size::{parse_size, show_size_rounded};
 pub(crate) use source::{DEBIAN, ImageName, Source, VmSource};
 #[cfg(test)]
 pub(crate) use storage::Partition;

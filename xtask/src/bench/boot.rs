@@ -7,6 +7,7 @@
 use super::{Figure, Figures, platforms::board};
 use crate::{
     bare_metal::{self, Program},
+    claim,
     disks::Age,
     launch::{self, Prepared},
     qemu::Uart,
@@ -61,7 +62,7 @@ fn started(
     let initrd = workspace.cache().join(format!("bench/{}-mib.ramdisk", ramdisk / MIB));
     std::fs::create_dir_all(workspace.cache().join("bench"))?;
     std::fs::write(&initrd, vec![0x5a_u8; usize::try_from(ramdisk)?])?;
-    let source = system::ad_hoc(&AdHoc {
+    let mut source = system::ad_hoc(&AdHoc {
         board: board_data,
         cores: 1,
         kernel: kernel.to_owned(),
@@ -72,9 +73,10 @@ fn started(
         disks: Vec::new(),
         network: false,
     })?;
+    let claim = claim::claim(workspace, &mut source)?;
     let bundle = launch::bundle(workspace, &source, "")?;
     let program = Program { elf: program.elf.clone(), image: program.image.clone() };
-    let prepared = Prepared { source, bundle, program, disks: Age::Kept };
+    let prepared = Prepared { source, bundle, program, disks: Age::Kept, claim };
     let machine = prepared.machine(workspace, &board(cpu), Uart::Reader, Vec::new())?;
     let outcome = Session { symbols: None, echo: false, log: None, limit: Some(LIMIT) }.run(&machine)?;
     verdict::ended_well(&outcome).map_err(anyhow::Error::msg)?;

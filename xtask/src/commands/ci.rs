@@ -1,7 +1,8 @@
 //! `ci`: everything that must hold before a change lands. `.ci/run` calls this and nothing else.
 
+use super::doc;
 use crate::{
-    bare_metal::{TARGET, cargo},
+    bare_metal::{self, TARGET, cargo},
     bench, deny, fuzz, host_tests, miri, scenarios, setup,
     tally::Tally,
     tidy,
@@ -18,7 +19,7 @@ const FUZZ_SECONDS: u32 = 10;
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     setup::rust_target(TARGET)?;
-    let bare_metal = bare_metal_packages(workspace);
+    let bare_metal = bare_metal::packages(workspace);
     let mut steps = Steps::default();
 
     steps.command("format", cargo(workspace).args(["fmt", "--all", "--check"]))?;
@@ -34,11 +35,13 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let mut clippy = cargo(workspace);
     clippy.args(["clippy", "--target", TARGET]).args(&bare_metal).args(["--", "-D", "warnings"]);
     steps.command("lints of the bare-metal crates", &mut clippy)?;
-    let mut doc = cargo(workspace);
-    steps.command("documentation", doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps"]))?;
-    let mut doc = cargo(workspace);
-    doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps", "--target", TARGET]).args(&bare_metal);
-    steps.command("documentation of the bare-metal crates", &mut doc)?;
+    let strict = |mut command: Command| {
+        command.env("RUSTDOCFLAGS", "-D warnings");
+        command
+    };
+    steps.command("documentation", &mut strict(doc::host(workspace)))?;
+    steps.command("documentation of the bare-metal crates", &mut strict(doc::bare_metal(workspace)))?;
+    steps.check("index of the documentation", || doc::index(workspace).map(|_| true))?;
     let mut omitted = None;
     steps.tests("licences and advisories of dependencies", || {
         let checked = deny::check(workspace)?;
@@ -57,15 +60,6 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     println!("== {} s in all", steps.started.elapsed().as_secs());
     println!("{}", steps.tally);
     Ok(if steps.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// `--package NAME` for each crate that does not build on the host.
-fn bare_metal_packages(workspace: &Workspace) -> Vec<String> {
-    let metadata = &workspace.metadata;
-    let host = metadata.workspace_default_packages();
-    let all = metadata.workspace_packages().into_iter();
-    let others = all.filter(|package| !host.iter().any(|other| other.id == package.id));
-    others.flat_map(|package| ["--package".to_owned(), package.name.to_string()]).collect()
 }
 
 /// The steps, each counted as one test unless it counts tests itself.

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod ci;
 mod debug;
+mod doc;
 mod fuzz;
 mod image;
 mod run;
@@ -43,6 +44,8 @@ enum Command {
     Check(check::Check),
     /// Start a system under QEMU with a debugger attached
     Debug(debug::Debug),
+    /// Make the documentation of every crate, with an index
+    Doc,
     /// Fetch what the other commands would fetch when they need it
     Setup,
 }
@@ -65,6 +68,7 @@ impl CommandLine {
             Command::Image(image) => image.run(&workspace),
             Command::Check(check) => check.run(&workspace),
             Command::Debug(debug) => debug.run(&workspace),
+            Command::Doc => doc::run(&workspace),
             Command::Setup => setup::run(&workspace),
         }
     }

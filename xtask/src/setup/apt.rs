@@ -164,7 +164,8 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("W: ")).collect();
         let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("; ");
-        bail!("{name} failed ({status}): {last}");
+        let cause = super::room::cause(&text).map(|cause| format!("{cause} - ")).unwrap_or_default();
+        bail!("{cause}{name} failed ({status}): {last}");
     }
     Ok(())
 }

@@ -26,6 +26,9 @@ const MACHINE_SOURCES: &str = "/etc/apt/sources.list";
 /// One sentence that says what to install, where there is none and this machine does not let us install it.
 pub(crate) fn qemu(workspace: &Workspace) -> anyhow::Result<()> {
     let found = version();
+    if let Some(reason) = known_fault(&name()) {
+        eprintln!("set-up: {reason}");
+    }
     let kept = workspace.cache().join("old-qemu-is-kept");
     if found.is_some_and(|major| major >= MEASURES || kept.is_file()) {
         return Ok(());
@@ -34,9 +37,14 @@ pub(crate) fn qemu(workspace: &Workspace) -> anyhow::Result<()> {
     if found.is_none() && version().is_none() {
         // Where the newer one cannot be had, the usual one will do.
         let installed = progress::step(&format!("installing QEMU (package {PACKAGE})"), || apt::install(PACKAGE))?;
+        let reason = if installed {
+            ""
+        } else {
+            ", and this user may not install it (not root, or `sudo` asks for a password, or no apt-get)"
+        };
         ensure!(
             installed && apt::exists(QEMU),
-            "there is no `{QEMU}`: install QEMU 7.2 or newer for AArch64 (Debian and Ubuntu: `sudo apt-get install \
+            "there is no `{QEMU}`{reason}: install QEMU 7.2 or newer for AArch64 (Debian and Ubuntu: `sudo apt-get install \
              {PACKAGE}`; Fedora: `sudo dnf install qemu-system-aarch64`; macOS: `brew install qemu`) and run the command \
              again"
         );
@@ -79,6 +87,23 @@ pub(crate) fn name() -> String {
 /// The major version of this machine's QEMU, if it has one.
 pub(crate) fn version() -> Option<u32> {
     major(&name())
+}
+
+/// The oldest QEMU on which systems have been seen to run, as major and minor version.
+const OLDEST: (u32, u32) = (7, 2);
+
+/// What is known to go wrong with the QEMU that says this about itself.
+fn known_fault(text: &str) -> Option<String> {
+    let (_, version) = text.split_once("version ")?;
+    let mut numbers = version.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    ((major, minor) < OLDEST).then(|| {
+        format!(
+            "QEMU {major}.{minor} is older than {}.{}, the oldest on which systems have been seen to run: install a newer \
+             one where something fails",
+            OLDEST.0, OLDEST.1
+        )
+    })
 }
 
 /// The major version in what a QEMU says about itself: `QEMU emulator version 10.0.2 (Debian …)`.
@@ -178,6 +203,15 @@ mod tests {
         assert_eq!(major("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright"), Some(7));
         assert_eq!(major("QEMU emulator version 10.0.2"), Some(10));
         assert_eq!(major("command not found"), None);
+    }
+
+    #[test]
+    fn a_qemu_on_which_nothing_has_run_is_named() {
+        let sentence = known_fault("QEMU emulator version 6.2.0 (Debian 1:6.2)").expect("too old");
+        assert!(sentence.starts_with("QEMU 6.2 is older than 7.2, "), "{sentence}");
+        for text in ["QEMU emulator version 7.2.22 (Debian)", "QEMU emulator version 10.0.2", "an unknown QEMU"] {
+            assert_eq!(known_fault(text), None, "{text}");
+        }
     }
 
     #[test]

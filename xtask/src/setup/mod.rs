@@ -7,6 +7,7 @@ mod emulator;
 mod file_system;
 mod host;
 mod package;
+mod room;
 mod u_boot;
 mod xen;
 
@@ -14,6 +15,7 @@ pub(crate) use apt::run as run_quietly;
 pub(crate) use emulator::{measuring_qemu, name as qemu_name, qemu};
 pub(crate) use file_system::{FileSystemPrograms, file_system_programs};
 pub(crate) use host::{debugger, rust_target};
+pub(crate) use room::{behind, room};
 
 use crate::{
     bare_metal,

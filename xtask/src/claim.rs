@@ -1,0 +1,99 @@
+//! One run of a system at a time: two would write the same disks, consoles and bundle.
+//!
+//! The lock is the kernel's, on a file below `locks`, so it ends with the process, however that ends.
+
+use crate::{system::Source, workspace::Workspace};
+use anyhow::{Context, bail};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io::{Read, Seek, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+/// So many runs of images from the command line may go on at once.
+const NUMBERED_MAX: u32 = 64;
+
+/// A system that no other process runs, for as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    _file: File,
+}
+
+/// Claims `source`. A system from the command line has no disks of its own and gets a number where its name is taken.
+///
+/// # Errors
+/// Who runs the system, and what to do.
+pub(crate) fn claim(workspace: &Workspace, source: &mut Source) -> anyhow::Result<Arc<Claim>> {
+    let directory = workspace.cache().join("locks");
+    fs::create_dir_all(&directory).with_context(|| format!("{} cannot be created", directory.display()))?;
+    let lock = |name: &str| take(&directory.join(format!("{name}.lock")));
+    if source.text.is_some() {
+        return match lock(&source.name)? {
+            Ok(claim) => Ok(claim),
+            Err(owner) => bail!(
+                "the system `{}` is in use by {owner}; wait until that ends or end it, or copy the system's .toml to \
+                 another name, under which it has disks of its own",
+                source.name
+            ),
+        };
+    }
+    for number in 1..=NUMBERED_MAX {
+        let name = if number == 1 { source.name.clone() } else { format!("{}-{number}", source.name) };
+        if let Ok(claim) = lock(&name)? {
+            source.name = name;
+            return Ok(claim);
+        }
+    }
+    bail!("{NUMBERED_MAX} images from the command line run already; end one of them")
+}
+
+/// Takes the lock `path`, or says who has it. A process may take it several times.
+fn take(path: &Path) -> anyhow::Result<Result<Arc<Claim>, String>> {
+    static HELD: Mutex<BTreeMap<PathBuf, Weak<Claim>>> = Mutex::new(BTreeMap::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(claim) = held.get(path).and_then(Weak::upgrade) {
+        return Ok(Ok(claim));
+    }
+    let unusable = || format!("{} cannot be used", path.display());
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(false).open(path).with_context(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            file.read_to_string(&mut owner).with_context(unusable)?;
+            return Ok(Err(if owner.is_empty() { "another process".to_owned() } else { owner }));
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
+    }
+    // Those who find the lock taken are told by whom.
+    file.set_len(0)?;
+    file.rewind()?;
+    let words: Vec<String> = std::env::args().skip(1).take(2).collect();
+    write!(file, "process {} (`cargo xtask {}`)", std::process::id(), words.join(" ")).with_context(unusable)?;
+    let claim = Arc::new(Claim { _file: file });
+    held.insert(path.to_owned(), Arc::downgrade(&claim));
+    Ok(Ok(claim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_another_has_names_the_owner_and_ends_with_it() {
+        let path = std::env::temp_dir().join(format!("bulkhead-claim-{}.lock", std::process::id()));
+        // Another open file counts as another process.
+        let mut other = File::create(&path).expect("a file");
+        other.lock().expect("a lock");
+        write!(other, "process 7 (`cargo xtask run`)").expect("a write");
+        assert_eq!(take(&path).expect("a file").err().as_deref(), Some("process 7 (`cargo xtask run`)"));
+        drop(other);
+        let claim = take(&path).expect("a file").expect("a free lock");
+        let again = take(&path).expect("a file").expect("its own lock");
+        assert!(Arc::ptr_eq(&claim, &again));
+        let _ = fs::remove_file(path);
+    }
+}
