@@ -89,7 +89,11 @@ fn affinity_info(vcpu: &Vcpu<GuestCpu>, target: u64, lowest_level: u64) -> u64 {
 
 /// Every suspend is a standby: the virtual CPU keeps its state and waits for an interrupt. A request for power-down may
 /// be answered so (DEN0022 5.4.5 allows a shallower state), and then returns as a standby does.
-fn suspend(vcpu: &mut Vcpu<GuestCpu>, _power_state: u32, _entry: u64, _context: u64) -> Verdict {
+fn suspend(vcpu: &mut Vcpu<GuestCpu>, power_state: u32, _entry: u64, _context: u64) -> Verdict {
+    if !psci::is_power_state(power_state) {
+        vcpu.context.x[0] = psci::INVALID_PARAMETERS;
+        return Verdict::Resume;
+    }
     vcpu.context.x[0] = psci::SUCCESS;
     leave(vcpu, Left::Wait)
 }

@@ -160,6 +160,13 @@ pub fn decode(function: u32, arguments: [u64; 3]) -> Call {
     decode_others(function, arguments)
 }
 
+/// Whether CPU_SUSPEND knows `power_state` (PSCI, CPU_SUSPEND, "power_state: original format"): bits 31:26 and 23:17
+/// are reserved, and a power level above that of a CPU, in bits 25:24, does not exist here.
+#[must_use]
+pub const fn is_power_state(power_state: u32) -> bool {
+    power_state & 0xfffe_0000 == 0
+}
+
 #[inline(never)]
 fn decode_others(function: u32, arguments: [u64; 3]) -> Call {
     let mask = if function & function::SMC64 == 0 { 0xffff_ffff } else { u64::MAX };
@@ -196,7 +203,7 @@ fn decode_others(function: u32, arguments: [u64; 3]) -> Call {
 
 #[cfg(test)]
 mod tests {
-    use super::{Call, INVALID_ADDRESS, NOT_SUPPORTED, PSCI_VERSION, decode};
+    use super::{Call, INVALID_ADDRESS, NOT_SUPPORTED, PSCI_VERSION, decode, is_power_state};
 
     #[test]
     fn linux_turns_a_cpu_on_with_the_64_bit_call() {
@@ -244,6 +251,16 @@ mod tests {
             (0xc400_0053, Call::TrngRandom { bits: 0, wide: true }),
         ] {
             assert_eq!(decode(function, none), call, "{function:#x}");
+        }
+    }
+
+    #[test]
+    fn a_suspend_names_a_state_of_a_cpu_and_nothing_that_is_reserved() {
+        for power_state in [0, 1, 0xffff, 1 << 16, 0x1_ffff] {
+            assert!(is_power_state(power_state), "{power_state:#x}");
+        }
+        for bit in 17..32 {
+            assert!(!is_power_state(1 << bit) && !is_power_state(1 << bit | 1 << 16), "bit {bit}");
         }
     }
 

@@ -36,6 +36,13 @@ fn main() -> ! {
     });
     report::test("this CPU is on, and one that does not exist is neither on nor off", affinities);
     report::test("a standby suspend ends with the timer's interrupt", suspend);
+    report::test("a suspend with reserved bits, or a level that does not exist, is refused", || {
+        for bit in 17..32 {
+            let answer = psci::call(function::CPU_SUSPEND, [1 << bit, cpu::entry_address(), 0]);
+            ensure!(answer == Err(Error::InvalidParameters), "with bit {bit} it answered {answer:?}");
+        }
+        Ok(())
+    });
     others();
     conventions();
     report::finish()
