@@ -271,7 +271,7 @@ impl Groups {
 
 /// Where the 32 SPIs of a word go and who has them.
 pub(super) struct Routes {
-    /// GICD_IROUTER bits 31:0 as the guest wrote them; Aff3 does not exist (GICD_TYPER.A3V = 0).
+    /// GICD_IROUTER bits 23:0 as the guest wrote them; Aff3 does not exist (GICD_TYPER.A3V = 0).
     pub(super) router: [AtomicU32; 32],
     /// The virtual CPU that GICD_IROUTER names, or [`NOBODY`].
     target: [AtomicU8; 32],

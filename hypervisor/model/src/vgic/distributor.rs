@@ -25,8 +25,7 @@ const IROUTER: u64 = 0x6000;
 const IROUTER_END: u64 = 0x8000;
 const PIDR2: u64 = 0xffe8;
 
-/// GICD_IROUTER: Interrupt_Routing_Mode and the affinity fields that exist.
-const ROUTER_ANY: u32 = 1 << 31;
+/// GICD_IROUTER: the affinity fields that exist. Interrupt_Routing_Mode is RES0, as GICD_TYPER.No1N says.
 const ROUTER_AFFINITY: u32 = 0x00ff_ffff;
 
 impl Vgic {
@@ -122,10 +121,12 @@ impl Vgic {
         }
     }
 
-    /// GICD_TYPER: SPIs, ten bits of INTID, no LPIs, no message-based SPIs, one range of 16 in SGI targets.
+    /// GICD_TYPER: SPIs, ten bits of INTID, no LPIs, no message-based SPIs, one range of 16 in SGI targets, and no SPI
+    /// goes to any one of several CPUs.
     fn type_register(&self) -> u64 {
         const ID_BITS_LESS_ONE: u64 = 9;
-        (self.spi_words() as u64) | ID_BITS_LESS_ONE << 19
+        const NO_1_OF_N: u64 = 1 << 25;
+        (self.spi_words() as u64) | ID_BITS_LESS_ONE << 19 | NO_1_OF_N
     }
 
     /// The SPI word that a banked register at `offset` speaks of. Private interrupts have none here: with affinity
@@ -167,13 +168,11 @@ impl Vgic {
         let (place, is_upper_half) = self.router(offset, width)?;
         let Some((word, bit)) = place else { return Some(Kicks::NONE) };
         let Some(routes) = word.routes.filter(|_| !is_upper_half) else { return Some(Kicks::NONE) };
-        let router = value as u32 & (ROUTER_ANY | ROUTER_AFFINITY);
-        // "Any one virtual CPU" is virtual CPU 0: it always exists.
-        let vcpu = if router & ROUTER_ANY != 0 { Some(0) } else { self.vcpu_of_affinity(router) };
+        let router = value as u32 & ROUTER_AFFINITY;
         if let Some(entry) = routes.router.get(bit as usize) {
             entry.store(router, Relaxed);
         }
-        routes.set_target(bit, vcpu);
+        routes.set_target(bit, self.vcpu_of_affinity(router));
         let affected = word.bank.raised() | word.bank.inflight.load(SeqCst);
         Some(self.notify_seldom(word, affected & mask(bit)))
     }
