@@ -50,7 +50,7 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
         vgic.distributor_read(guest.index, offset, width)
     } else if let Some((vcpu, offset)) = redistributor_offset(address) {
         if needs_sync(Frame::Redistributor(vcpu), offset) {
-            sync(guest, Frame::Redistributor(vcpu), offset);
+            return load_state(guest, vcpu, offset, width).ok_or(Refusal);
         }
         vgic.redistributor_read(vcpu, offset, width)
     } else {
@@ -61,6 +61,22 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
         return load_device(guest, slot, offset, width);
     };
     value.map(|value| (value, Kicks::NONE)).ok_or(Refusal)
+}
+
+/// A load from the redistributor of virtual CPU `vcpu` that speaks of pending or active states. The lines of this
+/// virtual CPU's own timers are known to the timers alone.
+#[inline(never)]
+fn load_state(guest: &mut GuestCpu, vcpu: usize, offset: u64, width: Width) -> Option<(u64, Kicks)> {
+    let vgic = guest.vm.vgic;
+    let is_own = vcpu == guest.index;
+    let mut kicks = Kicks::NONE;
+    if is_own && guest.interface.holds_physical() && withdraw_quiet_timers(guest) {
+        kicks = guest.interface.flush(vgic, vcpu, &mut CoreListRegisters::of_this_core());
+    }
+    sync(guest, Frame::Redistributor(vcpu), offset);
+    let value = vgic.redistributor_read(vcpu, offset, width)?;
+    let lines = if is_own { vgic.pending_by_line(vcpu, offset, !timer::quiet_guest_timers()) } else { 0 };
+    Some((value | u64::from(lines), kicks))
 }
 
 #[inline(never)]
@@ -103,9 +119,9 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
         if needs_sync(Frame::Redistributor(vcpu), offset) {
             sync(guest, Frame::Redistributor(vcpu), offset);
         }
-        let kicks = vgic.redistributor_write(vcpu, offset, width, value).ok_or(Refusal)?;
-        if vcpu == guest.index && guest.interface.holds_physical() {
-            withdraw_quiet_timers(guest);
+        let mut kicks = vgic.redistributor_write(vcpu, offset, width, value).ok_or(Refusal)?;
+        if vcpu == guest.index && guest.interface.holds_physical() && withdraw_quiet_timers(guest) {
+            kicks |= Kicks::one(vcpu);
         }
         Ok(kicks)
     } else {
@@ -146,14 +162,17 @@ fn sync(guest: &mut GuestCpu, frame: Frame, offset: u64) {
     let _ = guest.deliver(stale);
 }
 
-/// A timer interrupt that came while it was disabled must not reach the guest if the timer has been turned off since.
+/// A timer interrupt that the guest could not see yet must not reach it if the timer has been turned off since. Returns
+/// whether this virtual CPU has to flush.
 #[inline(never)]
-pub fn withdraw_quiet_timers(guest: &mut GuestCpu) {
+pub fn withdraw_quiet_timers(guest: &mut GuestCpu) -> bool {
     let quiet = timer::quiet_guest_timers();
+    let mut must_flush = false;
     for intid in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {
         if quiet & (1 << intid) != 0 {
             let lrs = &mut CoreListRegisters::of_this_core();
-            guest.interface.withdraw_linked(guest.vm.vgic, guest.index, IntId::new(intid), lrs);
+            must_flush |= guest.interface.withdraw_linked(guest.vm.vgic, guest.index, IntId::new(intid), lrs);
         }
     }
+    must_flush
 }

@@ -6,6 +6,7 @@ use super::bank::{Groups, Word};
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
 use super::interrupt::{Bits, IntId, mask};
+use super::state::News;
 use super::{LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic, WORDS};
 
 /// How often a flush looks for the best interrupt that waits. Each time it fills a list register, displaces a worse
@@ -332,16 +333,22 @@ impl CpuInterface {
         }
     }
 
-    /// Takes the linked PPI `intid` back if it waits in no list register: its source was turned off before the guest
-    /// could see it. To be called before a flush that the guest's own register write asks for.
-    pub fn withdraw_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) {
+    /// Takes the linked PPI `intid` back: its source was turned off before the guest could see it. Returns whether a
+    /// flush must follow, since it waits in a list register.
+    pub fn withdraw_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) -> bool {
         let bits = intid.mask();
         if self.detours.has(Detours::UNLOADED) || !intid.is_private() || self.held & bits == 0 {
-            return;
+            return false;
         }
-        let Some(word) = vgic.word(vcpu, 0) else { return };
-        if word.bank.inflight.load(SeqCst) & bits == 0 && word.bank.pending.fetch_and(!bits, SeqCst) & bits != 0 {
+        let Some(word) = vgic.word(vcpu, 0) else { return false };
+        let bank = word.bank;
+        if bank.inflight.load(SeqCst) & bits != 0 {
+            bank.clear_pending.fetch_or(bits, SeqCst);
+            return !vgic.mark(vcpu, 0, News::Revise).is_empty();
+        }
+        if bank.pending.fetch_and(!bits, SeqCst) & bits != 0 {
             self.deactivate(lrs, word, intid.bit(), intid.raw());
         }
+        false
     }
 }

@@ -49,6 +49,20 @@ impl Vgic {
         Some(register.map_or(0, |register| word.read(register, width)))
     }
 
+    /// The linked PPIs that a load at `offset` of the redistributor of `vcpu` shows as pending because their lines are
+    /// high, active or not: those of `lines`, if they are level-sensitive and the register is GICR_ISPENDR0 or
+    /// GICR_ICPENDR0. No line of a linked interrupt is known here otherwise.
+    #[must_use]
+    pub fn pending_by_line(&self, vcpu: usize, offset: u64, lines: u32) -> u32 {
+        let register = Banked::decode(offset.wrapping_sub(SGI_BASE));
+        match (register, self.private(vcpu)) {
+            (Some(Banked::Bitmap(Bitmap::SetPending | Bitmap::ClearPending, 0)), Some(private)) => {
+                lines & private.bank.linked.load(Relaxed) & !private.bank.edge.load(Relaxed)
+            }
+            (_, _) => 0,
+        }
+    }
+
     /// Takes a store at byte `offset` into the pair of frames of the redistributor of `vcpu_of_frame`. Stores to
     /// reserved and read-only registers have no effect. `None` as for a load.
     #[inline]

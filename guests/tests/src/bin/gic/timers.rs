@@ -14,6 +14,7 @@ pub(crate) fn run() {
     test("a masked timer meets its condition without an interrupt", masked);
     test("a disabled timer interrupt comes when it is enabled", enabled_late);
     test("a timer turned off before its acknowledgement does not come", turned_off);
+    test("GICR_ISPENDR0 follows a timer's line, enabled or not, active or not", pending_follows_line);
     test("a deadline in the past comes at once", past);
     test("waiting ends with the timer, interrupts masked or not", wait);
 }
@@ -101,6 +102,43 @@ fn turned_off() -> Outcome {
         timer::spin(100);
         timer::disarm();
         gic::enable(VIRTUAL_TIMER);
+        expect_quiet()
+    })
+}
+
+fn pending_follows_line() -> Outcome {
+    let is = |pending: bool, when: &str| {
+        let reads = gic::is_pending(VIRTUAL_TIMER);
+        ensure!(reads == pending, "it reads {} {when}", if reads { "pending" } else { "not pending" });
+        Ok(())
+    };
+    with_timer(|| {
+        for enabled in [false, true] {
+            if enabled {
+                gic::enable(VIRTUAL_TIMER);
+            }
+            is(false, "before the timer is armed")?;
+            timer::arm(timer::now());
+            is(true, "at once when the deadline is past")?;
+            timer::arm_masked(timer::now());
+            is(false, "with IMASK")?;
+            timer::arm(timer::now());
+            is(true, "without IMASK")?;
+            timer::arm(u64::MAX);
+            is(false, "with a deadline that is put off")?;
+            timer::arm(0);
+            is(true, "when it is due again")?;
+            timer::disarm();
+            is(false, "when the timer is off")?;
+        }
+        expect_quiet()?;
+        timer::arm(timer::now());
+        expect(VIRTUAL_TIMER)?;
+        is(true, "while it is active and its line is high")?;
+        ensure!(gic::is_active(VIRTUAL_TIMER), "it is not active after the acknowledgement");
+        timer::disarm();
+        is(false, "while it is active and its line is low")?;
+        gic::end(VIRTUAL_TIMER);
         expect_quiet()
     })
 }

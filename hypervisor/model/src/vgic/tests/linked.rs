@@ -120,12 +120,49 @@ fn a_masked_timer_that_is_turned_off_can_be_taken_back() {
     machine.gicr_write(0, 0, SGI_BASE + ICENABLER, 1 << TIMER);
     fire_timer(&mut machine, 0);
     let (interface, core) = &mut machine.cpus[0];
-    interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
+    assert!(!interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core));
     assert!(machine.core(0).active_ppis.is_empty());
     machine.gicr_write(0, 0, SGI_BASE + ISENABLER, 1 << TIMER);
     assert_eq!(machine.acknowledge(0), SPURIOUS);
     fire_timer(&mut machine, 0);
     assert_eq!(machine.drain(0), [TIMER]);
+}
+
+#[test]
+fn a_listed_timer_that_is_turned_off_before_it_is_acknowledged_can_be_taken_back() {
+    let mut machine = linked_machine(1, 4);
+    fire_timer(&mut machine, 0);
+    let (interface, core) = &mut machine.cpus[0];
+    assert!(interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core));
+    machine.kick(Kicks::one(0));
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+    assert!(machine.core(0).active_ppis.is_empty());
+    // One that is active stays so.
+    fire_timer(&mut machine, 0);
+    assert_eq!(machine.acknowledge(0), TIMER);
+    let (interface, core) = &mut machine.cpus[0];
+    interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
+    machine.kick(Kicks::one(0));
+    assert_eq!(machine.gicr_read(0, 0, SGI_BASE + ISACTIVER), 1 << TIMER);
+    machine.end(0, TIMER);
+    assert!(machine.core(0).active_ppis.is_empty());
+    fire_timer(&mut machine, 0);
+    assert_eq!(machine.drain(0), [TIMER]);
+}
+
+#[test]
+fn a_line_that_is_high_is_pending_whatever_the_state_of_its_interrupt() {
+    let machine = linked_machine(2, 4);
+    for offset in [SGI_BASE + ISPENDR, SGI_BASE + ICPENDR] {
+        assert_eq!(machine.vgic.pending_by_line(1, offset, u32::MAX), 1 << TIMER, "what is not linked has no line");
+        assert_eq!(machine.vgic.pending_by_line(1, offset, 0), 0);
+        assert_eq!(machine.vgic.pending_by_line(2, offset, u32::MAX), 0);
+    }
+    for offset in [ISPENDR, SGI_BASE + ISACTIVER, SGI_BASE + ISPENDR + 4, SGI_BASE + ICACTIVER] {
+        assert_eq!(machine.vgic.pending_by_line(0, offset, u32::MAX), 0, "{offset:#x}");
+    }
+    let _nothing_pending = machine.vgic.redistributor_write(0, SGI_BASE + ICFGR + 4, vdev::Width::Word, 2 << 22);
+    assert_eq!(machine.vgic.pending_by_line(0, SGI_BASE + ISPENDR, u32::MAX), 0, "an edge is no level");
 }
 
 #[test]
