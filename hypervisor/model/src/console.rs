@@ -11,28 +11,29 @@
 //! programs work. Whoever is given the keyboard can therefore also draw anywhere on a terminal; without the focus no
 //! guest can.
 //!
-//! Ctrl-] is the escape key: a digit after it moves the focus, a second Ctrl-] goes to the guest, `?` or `h` explains.
+//! Ctrl-] is the escape key: after it, a digit moves the focus where there are at most nine guests, and so does a number
+//! or the beginning of a name with Enter; a second Ctrl-] goes to the guest; `?`, and whatever else, explains.
 //!
 //! What this module leaves out: the UART (a [`Sink`] takes the bytes, its driver in `arch` brings them), locking, and
 //! the guests' emulated UARTs, which call [`Console::guest_put`] and [`Console::take`].
 
+mod choice;
 mod line;
 mod queue;
 #[cfg(test)]
 mod tests;
 
+use choice::{Choice, Step};
 use core::fmt;
 use line::Line;
 use queue::Queue;
 
 /// How many guests the console can serve.
-pub const GUESTS_MAX: usize = 8;
+pub const GUESTS_MAX: usize = 16;
 /// How many bytes of a guest's name its prefix shows.
 pub const NAME_BYTES_MAX: usize = 16;
 /// The escape key: Ctrl-].
 pub const ESCAPE_KEY: u8 = 0x1d;
-
-const _: () = assert!(GUESTS_MAX <= 9, "one digit selects a guest");
 
 /// The name in front of Bulkhead's own lines. No guest may have it.
 pub const OWN_NAME: &str = "bulkhead";
@@ -64,8 +65,8 @@ pub struct Console {
     /// The guest whose unfinished line the cursor is on; `None` when the cursor is at the start of an empty line.
     on_screen: Option<GuestIndex>,
     unfinished_lines: UnfinishedLines,
-    /// Whether the last byte typed was the escape key.
-    escaped: bool,
+    /// What has been typed after the escape key.
+    choice: Option<Choice>,
 }
 
 /// What the console knows about one guest.
@@ -117,7 +118,7 @@ impl Console {
             focus: GuestIndex(0),
             on_screen: None,
             unfinished_lines: UnfinishedLines::Shown,
-            escaped: false,
+            choice: None,
         }
     }
 
@@ -193,17 +194,19 @@ impl Console {
     /// Takes a byte that was typed. Gives the guest that has input waiting because of it, if any: its UART is to be
     /// polled.
     pub fn input(&mut self, byte: u8, sink: &mut impl Sink) -> Option<GuestIndex> {
-        if core::mem::take(&mut self.escaped) {
-            match byte {
-                ESCAPE_KEY => return self.type_for_focus(byte),
-                b'1'..=b'9' => self.select(GuestIndex(byte.wrapping_sub(b'1')), sink),
-                // `?`, `h`, and whatever else was meant by it.
-                _ => self.help_line(sink),
+        if let Some(choice) = self.choice.take() {
+            if byte == ESCAPE_KEY && choice.length == 0 {
+                return self.type_for_focus(byte);
+            }
+            match choice.take(byte, self.guests.get(..usize::from(self.guests_added)).unwrap_or_default()) {
+                Step::More(choice) => self.choice = Some(choice),
+                Step::Guest(guest) => self.select(guest, sink),
+                Step::Nobody => self.help_line(sink),
             }
             return None;
         }
         if byte == ESCAPE_KEY {
-            self.escaped = true;
+            self.choice = Some(Choice::NEW);
             return None;
         }
         self.type_for_focus(byte)
@@ -254,12 +257,19 @@ impl Console {
         put_prefix(OWN_NAME.as_bytes(), sink);
         put_all(b"input goes to ", sink);
         put_all(self.guest(self.focus).map_or(b"nobody", Guest::name), sink);
-        put_all(b" (Ctrl-] then a digit switches: ", sink);
-        for (digit, guest) in (b'1'..=b'9').zip(self.guests.iter().take(usize::from(self.guests_added))) {
-            if digit != b'1' {
+        let how: &[u8] = if self.guests_added > 9 { b"number or name and Enter" } else { b"digit" };
+        put_all(b" (Ctrl-] then a ", sink);
+        put_all(how, sink);
+        put_all(b" switches: ", sink);
+        for (number, guest) in (1_u8..).zip(self.guests.iter().take(usize::from(self.guests_added))) {
+            if number != 1 {
                 put_all(b", ", sink);
             }
-            sink.put(digit);
+            let tens = number / 10;
+            if tens != 0 {
+                sink.put(b'0'.wrapping_add(tens));
+            }
+            sink.put(b'0'.wrapping_add(number % 10));
             sink.put(b' ');
             put_all(guest.name(), sink);
         }
