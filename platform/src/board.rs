@@ -28,7 +28,8 @@ pub struct Board {
     /// How far above [`Board::ram_base`] the boot loader puts `bulkhead.bin`: a multiple of 2 MiB (Linux boot
     /// protocol).
     pub image_load_offset: u64,
-    /// How much RAM stays Bulkhead's own: image, heap, tables, stacks. The rest is the virtual machines' to share.
+    /// How much RAM stays Bulkhead's own whatever the system: its image, the device tree, and what lies between them in
+    /// pieces too small for a virtual machine. What it takes for a system comes on top.
     pub reserved_for_hypervisor: u64,
     /// How Bulkhead calls the firmware (PSCI DEN0022 5.1).
     pub psci: Conduit,

@@ -14,7 +14,7 @@ pub(crate) const QEMU_VIRT: Board = Board {
     qemu_machine_reproducible: "dtb-randomness=off",
     cpu_default: "cortex-a57",
     cores_default: 4,
-    cores_max: 8,
+    cores_max: 16,
     memory_default: GIB,
     // QEMU puts further redistributors and PCIe at 256 GiB, right after the largest RAM.
     memory_max: 255 * GIB,

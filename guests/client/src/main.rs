@@ -6,6 +6,7 @@
 //!
 //! Parameters: `mode=` is `check` (all of the above, the default), `load` (a neighbour that verifies what it reads for
 //! `seconds=`, and so notices whoever disturbs it; no request to a disk may take more than `longest=` microseconds),
+//! `once` (one round of the same with each device),
 //! `reads` (nothing but `requests=` reads of `size=` KiB, 4 if not given, at `depth=`, 1 to 16, from disk `disk=`,
 //! driven by interrupts, so that what they cost can be told from Bulkhead's counters), `errors` (every disk fails at
 //! sector `bad=`), `abandoned` (the driver domain is lost for good after a while), `nothing` (there is nothing behind
@@ -48,6 +49,7 @@ fn main() -> ! {
     });
     match machine().parameter("mode") {
         Some("load") => load::run(slots),
+        Some("once") => load::once(&mut slots),
         Some("reads") => reads::run(slots),
         Some("resets") => resets::run(slots),
         Some("errors") => errors::run(slots, errors::failing),

@@ -5,9 +5,10 @@
 use crate::per_core::PER_CORE;
 use core::arch::global_asm;
 use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most cores that Bulkhead runs on.
-pub const CORES_MAX: usize = 8;
+pub const CORES_MAX: usize = 16;
 /// The size of one core's EL2 stack, in bytes, without the guard page below it.
 pub const STACK_SIZE: usize = 32 * 1024;
 /// The unmapped page below each stack, in bytes.
@@ -33,9 +34,22 @@ pub(crate) fn stack_top(core: usize) -> usize {
     stack_guard(core) + STACK_STRIDE
 }
 
+/// How many cores the board has: the stacks of others are RAM like any.
+static CORES: AtomicUsize = AtomicUsize::new(1);
+
+/// Notes how many cores the board has, before anything is made of its RAM.
+pub(crate) fn set_cores(cores: usize) {
+    CORES.store(cores.clamp(1, CORES_MAX), Ordering::Relaxed);
+}
+
+/// The numbers of the cores that have stacks.
+pub(crate) fn cores() -> Range<usize> {
+    0..CORES.load(Ordering::Relaxed)
+}
+
 /// The stack that `address` lies on, if it lies on one: its addresses without the guard page.
 pub(crate) fn stack_around(address: u64) -> Option<Range<u64>> {
-    (0..CORES_MAX)
+    cores()
         .map(|core| (stack_guard(core) + STACK_GUARD_SIZE) as u64..stack_top(core) as u64)
         .find(|stack| stack.contains(&address))
 }
@@ -248,9 +262,14 @@ macro_rules! linker_symbol {
     }};
 }
 
-/// The whole image, with BSS, heap and stacks.
-pub fn image() -> ImageRange {
-    ImageRange { start: linker_symbol!(__image_start), end: linker_symbol!(__image_end) }
+/// The first address of the image.
+pub(crate) fn start() -> u64 {
+    linker_symbol!(__image_start)
+}
+
+/// The whole image, with BSS, tables, and the stacks of the cores that there are, which are its end.
+pub(crate) fn image() -> ImageRange {
+    ImageRange { start: start(), end: stack_guard(cores().end) as u64 }
 }
 
 /// Code that runs before every core is in its run loop, and never after.
@@ -268,14 +287,9 @@ pub fn rodata() -> ImageRange {
     ImageRange { start: linker_symbol!(__text_end), end: linker_symbol!(__rodata_end) }
 }
 
-/// Data and BSS.
+/// Data, BSS and EL2's tables.
 pub(crate) fn data() -> ImageRange {
     ImageRange { start: linker_symbol!(__rodata_end), end: linker_symbol!(__stacks_start) }
-}
-
-/// The heap, behind the stacks.
-pub(crate) fn heap() -> ImageRange {
-    ImageRange { start: linker_symbol!(__stacks_end), end: linker_symbol!(__image_end) }
 }
 
 /// Where PSCI CPU_ON sends a secondary core.

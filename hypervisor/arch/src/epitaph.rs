@@ -129,7 +129,7 @@ fn write_epitaph(
         describe(core, out)?;
         writeln!(out)?;
     }
-    let base = boot::image().start;
+    let base = boot::start();
     writeln!(out, "  image    {base:#x}")?;
     writeln!(out, "  ESR_EL2  {:#018x}  ELR_EL2   {:#018x}", ESR_EL2.get(), ELR_EL2.get())?;
     writeln!(out, "  FAR_EL2  {:#018x}  HPFAR_EL2 {:#018x}", FAR_EL2.get(), HPFAR_EL2.get())?;
@@ -157,7 +157,7 @@ fn write_epitaph(
 }
 
 fn write_frame(out: &mut RawConsole, number: usize, address: u64) -> fmt::Result {
-    writeln!(out, "  frame {number}: bulkhead+{:#x}", address.wrapping_sub(boot::image().start))
+    writeln!(out, "  frame {number}: bulkhead+{:#x}", address.wrapping_sub(boot::start()))
 }
 
 /// Follows the frame records (AAPCS64 6.4.6: previous frame pointer, return address) as long as they are on one stack

@@ -52,6 +52,7 @@ pub struct Hardware {
 pub fn take_hardware(device_tree: DeviceTree) -> Result<Hardware, &'static str> {
     // SAFETY: a `DeviceTree` is what the boot loader passed.
     let board = unsafe { Board::read(device_tree.0) }?;
+    boot::set_cores(board.cores.len());
     epitaph::set_uart(board.uart.start);
     // SAFETY: the addresses come from the board's device tree; with the MMU off all memory is device memory, and after
     // that the binary maps these ranges as such before it uses them.

@@ -99,6 +99,12 @@ impl PhysicalMemory {
         Some(MemoryBlock { start, size })
     }
 
+    /// A block of `size` bytes from the lowest place, whose address is a multiple of `align`.
+    pub fn allocate_lowest(&mut self, size: u64, align: u64) -> Option<MemoryBlock> {
+        let start = self.map.allocate_lowest(size, align)?;
+        Some(MemoryBlock { start, size })
+    }
+
     /// The block of `size` bytes at `start`, if all of it is free.
     pub fn allocate_at(&mut self, start: PhysAddr, size: u64) -> Option<MemoryBlock> {
         self.map.reserve(start, size).ok().map(|()| MemoryBlock { start, size })

@@ -160,11 +160,10 @@ impl HypMap {
             (boot::text(), Attributes::HYP_CODE),
             (boot::rodata(), Attributes::HYP_READ_ONLY),
             (boot::data(), Attributes::HYP_DATA),
-            (boot::heap(), Attributes::HYP_DATA),
         ] {
             self.map(WHAT, Range { start: range.start, size: range.end - range.start }, attributes)?;
         }
-        for core in 0..boot::CORES_MAX {
+        for core in boot::cores() {
             let start = (boot::stack_guard(core) + boot::STACK_GUARD_SIZE) as u64;
             self.map(WHAT, Range { start, size: boot::STACK_SIZE as u64 }, Attributes::HYP_DATA)?;
         }

@@ -23,23 +23,45 @@ use arch::shadow::{ReadablePage, ShadowPage};
 use core::sync::atomic::Ordering;
 use devices::Make;
 use devices::virtio_mmio::vacant_word;
+use manifest::takes::{self, size};
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
 use model::bus::{Bus, Recent};
+use model::io::ServiceKind;
 use model::io::watch::Watch;
+use model::psci::Power;
 use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
 use vdev::GuestAddr;
 use vdev::guest_map::{
     FLASH_BASE, FLASH_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, VIRTIO_SLOTS, VIRTIO_STRIDE, virtio_address,
 };
 
-/// Stage-2 tables of one machine: a root, and for each region at most two tables a level at its two ends.
-const TABLES_PER_VM: u64 = 24;
 const TABLE_SIZE: u64 = arch::mmu::TABLE_SIZE;
 /// Guest RAM starts at a multiple of this, so that stage 2 maps it in blocks.
 const BLOCK_SIZE: u64 = 2 << 20;
 /// The SPIs of a machine: as many as the vGIC has.
 const SPIS: usize = 32 * model::vgic::SPI_WORDS;
+
+// What the sum of a system's heap rests on.
+const _: () = {
+    assert!(size_of::<Machine>() as u64 <= size::MACHINE);
+    assert!(size_of::<Vm>() as u64 <= size::VM);
+    assert!(size_of::<Vgic>() as u64 <= size::VGIC);
+    assert!(size_of::<Vcpu<GuestCpu>>() as u64 <= size::VCPU);
+    assert!(size_of::<Slot>() as u64 <= size::SLOT);
+    assert!(size_of::<VirtioDevice>() as u64 <= size::VIRTIO_DEVICE);
+    assert!(size_of::<AssignedDevices>() as u64 <= size::ASSIGNED_DEVICES);
+    assert!(size_of::<DeviceWindow>() as u64 <= size::PAIR);
+    assert!(size_of::<(u64, ReadablePage)>() as u64 <= size::PAIR && VIRTIO_SLOTS as usize <= takes::VACANT_SLOTS_MAX);
+    assert!(size_of::<Image>() as u64 <= size::IMAGE);
+    assert!(size_of::<Power>() as u64 <= size::POWER);
+    let [(_, block), (_, network), (_, console), (_, entropy)] = takes::CHAINS;
+    let kinds = [ServiceKind::Block, ServiceKind::Network, ServiceKind::Console, ServiceKind::Entropy];
+    let [first, second, third, fourth] = kinds;
+    assert!(first.chain_bytes() <= block && second.chain_bytes() <= network);
+    assert!(third.chain_bytes() <= console && fourth.chain_bytes() <= entropy);
+    assert!(CORES_MAX <= 16 && manifest::VMS_MAX <= model::console::GUESTS_MAX);
+};
 
 const _: () =
     assert!(VCPUS_MAX >= manifest::VCPUS_MAX, "the vGIC has room for every virtual CPU that a manifest may ask for");
@@ -57,10 +79,13 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
         );
     }
     let bundle = Bundle::new(bytes);
+    // The manifest says how large the heap is, and to read it takes some already.
+    give_heap(takes::reading(step(bundle.manifest_file()).len()), &mut memory);
     let system = step(bundle.manifest());
     check(&system, &bundle, board, &memory);
 
     let fixed = reserve(&system, &mut memory);
+    give_heap(system.heap_bytes(), &mut memory);
     let constants = Constants::new(&mut memory);
     let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed, constants };
     let mut vms = Vec::with_capacity(system.vms.len());
@@ -76,10 +101,11 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
     let machine = machine::install(Machine::new(gic, board.uart_interrupt, cores, vms, Pool::new(board)));
     place_vcpus(machine);
     log::info!(
-        "system {}: {} vms, {} KiB of EL2 heap, {} MiB of RAM spare",
+        "system {}: {} vms, {} of {} KiB of EL2 heap, {} MiB of RAM spare",
         system.name,
         vms.len(),
         arch::heap::used() / 1024,
+        arch::heap::size() / 1024,
         memory.free() >> 20
     );
     if vms.len() > 1 {
@@ -120,10 +146,23 @@ impl Constants {
 /// RAM at fixed physical addresses, in the manifest's order.
 type Fixed = alloc::vec::IntoIter<MemoryBlock>;
 
+/// Gives the heap `bytes` more. From the lowest place, since the system may fix addresses of others.
+fn give_heap(bytes: u64, memory: &mut PhysicalMemory) {
+    // At a multiple of its largest block: then its blocks, which are powers of two, fill it without a gap.
+    match memory.allocate_lowest(bytes, 1 << bytes.checked_ilog2().unwrap_or(0)) {
+        Some(block) => arch::heap::add(block),
+        None => refuse!(
+            "the board has no {} KiB of RAM in one piece for Bulkhead's own heap; give the board more or the vms less",
+            bytes >> 10
+        ),
+    }
+}
+
 /// Takes the RAM whose physical address the system fixes, before anything else is put there.
 #[inline(never)]
 fn reserve(system: &System, memory: &mut PhysicalMemory) -> Fixed {
-    let mut blocks = Vec::new();
+    let count = system.vms.iter().map(|vm| vm.memory.len()).sum();
+    let mut blocks = Vec::with_capacity(count);
     for vm in &system.vms {
         for region in &vm.memory {
             if let Some(start) = region.physical {
@@ -193,7 +232,7 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
     for timer in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {
         vgic.link(IntId::new(timer), timer);
     }
-    let mut images = Vec::new();
+    let mut images = Vec::with_capacity(vm.loads.len());
     for load in &vm.loads {
         let bytes = step(material.bundle.find(&load.file));
         images.push(Image { address: load.address, bytes });
@@ -241,7 +280,7 @@ fn build_memory(
     material: &mut Material<'_>,
 ) -> (GuestRam, Stage2) {
     let name = &vm.name;
-    let tables = material.memory.allocate(TABLES_PER_VM * TABLE_SIZE, TABLE_SIZE);
+    let tables = material.memory.allocate(vm.table_bytes(), TABLE_SIZE);
     let Some(tables) = tables else { refuse!("no RAM is left for the tables of vm {name}") };
     let mut ram = GuestRam::new();
     for MemoryRegion { guest, size, physical } in &vm.memory {
@@ -274,8 +313,8 @@ struct Devices {
 fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Devices {
     // Para-virtual devices are large: no room for more of them than there are.
     let count = vm.devices.iter().filter(|device| device.service.is_some()).count();
-    let (mut virtio, mut pages) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut bus, mut slots) = (Bus::new(), Vec::new());
+    let (mut virtio, mut pages) = (Vec::with_capacity(count), Vec::with_capacity(count + VIRTIO_SLOTS as usize));
+    let (mut bus, mut slots) = (Bus::new(), Vec::with_capacity(vm.devices.len() - count));
     for device in &vm.devices {
         let (name, kind) = (&vm.name, &device.kind);
         let Some(model) = devices::find(kind) else {
@@ -320,7 +359,8 @@ fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Devices {
 
 /// What the virtual machine `number` serves, by channel: the client's place, and the index of its device.
 fn channels_of(system: &System, number: usize) -> Vec<(usize, usize)> {
-    let mut channels = Vec::new();
+    let most = if system.vms.get(number).is_some_and(|vm| vm.doorbell.is_some()) { manifest::CHANNELS_MAX } else { 0 };
+    let mut channels = Vec::with_capacity(most);
     for (client, vm) in system.vms.iter().enumerate() {
         let services = vm.devices.iter().filter_map(|device| device.service.as_ref());
         for (index, service) in services.enumerate().filter(|(_, service)| usize::from(service.provider) == number) {
@@ -338,6 +378,9 @@ fn place_vcpus(machine: &'static Machine) {
     let mut per_core = [0usize; CORES_MAX];
     for core in machine.vms.iter().flat_map(|vm| (0..vm.vcpu_count()).filter_map(|index| vm.core_of(index))) {
         per_core[core] += 1;
+    }
+    for (vcpus, count) in machine.vcpus.iter().zip(per_core) {
+        vcpus.lock().reserve_exact(count);
     }
     for vm in machine.vms {
         for index in 0..vm.vcpu_count() {

@@ -40,7 +40,6 @@ fn primary(device_tree: DeviceTree) -> ! {
     let hardware = boot::step(arch::take_hardware(device_tree));
     let mut map = boot::step(HypMap::new(&hardware.board));
     map.enable();
-    arch::heap::configure();
     epitaph::describe_with(machine::describe_core);
     let arch::Hardware { board, uart, gic } = hardware;
     console::install(uart, board.console_in_lines);

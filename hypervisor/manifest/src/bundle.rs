@@ -8,7 +8,7 @@
 
 use core::str;
 
-use crate::{Damage, Error, Name, System, decode};
+use crate::{Damage, Error, MANIFEST_SIZE_MAX, Name, System, decode};
 
 /// The name of the first file of every bundle.
 pub const MANIFEST_FILE: &str = "manifest.bin";
@@ -67,10 +67,22 @@ impl<'a> Bundle<'a> {
     /// Reads the manifest. It is not validated: that is [`System::validate`] and [`System::validate_files`].
     ///
     /// # Errors
-    /// [`Damage::ManifestNotFirst`], a [`Damage`] of the archive's start, or one of the manifest.
+    /// As for [`Bundle::manifest_file`], or a [`Damage`] of the manifest.
     pub fn manifest(&self) -> Result<System, Error<'static>> {
+        decode(self.manifest_file()?)
+    }
+
+    /// The manifest as it is in the bundle.
+    ///
+    /// # Errors
+    /// [`Damage::ManifestNotFirst`], [`Damage::WrongLength`] if it is too long to be read, or a [`Damage`] of the
+    /// archive's start.
+    pub fn manifest_file(&self) -> Result<&'a [u8], Error<'static>> {
         match self.entries().next() {
-            Some(Ok(Entry { name: MANIFEST_FILE, data })) => decode(data),
+            Some(Ok(Entry { name: MANIFEST_FILE, data })) if data.len() > MANIFEST_SIZE_MAX => {
+                Err(Damage::WrongLength.into())
+            }
+            Some(Ok(Entry { name: MANIFEST_FILE, data })) => Ok(data),
             Some(Err(error)) => Err(error),
             Some(Ok(_)) | None => Err(Damage::ManifestNotFirst.into()),
         }

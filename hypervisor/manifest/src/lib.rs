@@ -31,6 +31,7 @@ mod record;
 mod rule;
 mod span;
 mod system;
+pub mod takes;
 mod validate;
 
 pub use binary::{MAGIC, MANIFEST_SIZE_MAX, VERSION, decode, encode};

@@ -3,7 +3,7 @@
 use crate::Span;
 
 /// The most virtual machines of one system.
-pub const VMS_MAX: usize = 8;
+pub const VMS_MAX: usize = 16;
 /// The most virtual CPUs of one virtual machine.
 pub const VCPUS_MAX: usize = 8;
 /// The longest name of a virtual machine, in bytes; it prefixes every console line.
@@ -59,7 +59,8 @@ pub struct BoardLimits<'a> {
     pub cores: u8,
     /// The board's RAM.
     pub memory: &'a [Span],
-    /// How many bytes of that RAM the virtual machines cannot have: Bulkhead's own.
+    /// How many bytes of that RAM are taken before Bulkhead has read the system, by its image for one. What it takes
+    /// for the system is added ([`System::own_bytes`](crate::System::own_bytes)).
     pub reserved: u64,
     /// Where every guest finds its interrupt controller.
     pub gic: GicWindows,

@@ -3,7 +3,7 @@
 //! | what | bytes |
 //! | --- | --- |
 //! | a number | its own size, little-endian |
-//! | a list or a text | its length in two bytes, then its elements, of which there are at most [`LIST_LENGTH_MAX`] |
+//! | a list or a text | its length in two bytes, then its elements, of which there are at most [`Record::COUNT_MAX`] |
 //! | yes or no | 1 or 0 |
 //! | what may be missing | 0; or 1 and then what it is |
 //! | one of several | its place among them, from 0, in one byte |
@@ -13,13 +13,19 @@
 
 use alloc::{string::String, vec::Vec};
 
-use crate::{Assigned, Device, Load, MemoryRegion, Seed, Service, Store, System, Trigger, Vcpu, Vm, Watch};
+use crate::{
+    ASSIGNED_MAX, Assigned, DEVICES_MAX, Device, LOADS_MAX, Load, MemoryRegion, REGIONS_MAX, SEEDS_MAX, SILENCE_MAX,
+    Seed, Service, Store, System, Trigger, VCPUS_MAX, VMS_MAX, Vcpu, Vm, Watch,
+};
 
-/// The longest list or text. It bounds what a reader allocates, whatever the lengths claim.
+/// The longest text, and the longest list of numbers.
 pub(crate) const LIST_LENGTH_MAX: usize = 256;
 
 /// What can be written and read.
 pub(crate) trait Record: Sized {
+    /// The most of them in one list. It bounds what a reader allocates, whatever the lengths claim.
+    const COUNT_MAX: usize = LIST_LENGTH_MAX;
+
     /// Appends its bytes to `out`.
     fn write(&self, out: &mut Vec<u8>);
     /// Reads one. What is missing or cannot be reads as anything: [`Reader::end`] says so.
@@ -62,10 +68,10 @@ impl<'a> Reader<'a> {
         self.take(size).iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
-    /// The length of a list.
-    fn length(&mut self) -> usize {
+    /// The length of a list that has no more than `most` elements.
+    fn length(&mut self, most: usize) -> usize {
         let length = self.number(2) as usize;
-        self.is_sound &= length <= LIST_LENGTH_MAX;
+        self.is_sound &= length <= most;
         if self.is_sound { length } else { 0 }
     }
 
@@ -141,7 +147,7 @@ impl Record for String {
 
     #[inline(never)]
     fn read(from: &mut Reader<'_>) -> Self {
-        let length = from.length();
+        let length = from.length(LIST_LENGTH_MAX);
         let text = core::str::from_utf8(from.take(length));
         from.is_sound &= text.is_ok();
         text.unwrap_or_default().into()
@@ -170,8 +176,9 @@ impl<T: Record> Record for Vec<T> {
     }
 
     fn read(from: &mut Reader<'_>) -> Self {
-        let mut list = Self::new();
-        for _ in 0..from.length() {
+        let length = from.length(T::COUNT_MAX);
+        let mut list = Self::with_capacity(length);
+        for _ in 0..length {
             list.push(T::read(from));
             if !from.is_sound {
                 break;
@@ -181,10 +188,13 @@ impl<T: Record> Record for Vec<T> {
     }
 }
 
-/// The fields of each type, in the order in which they are written. One that is forgotten does not compile.
+/// How many there are in one list at most, and the fields of each type, in the order in which they are written. One
+/// that is forgotten does not compile.
 macro_rules! records {
-    ($($record:ident { $($field:ident)* })*) => {$(
+    ($($record:ident[$most:expr] { $($field:ident)* })*) => {$(
         impl Record for $record {
+            const COUNT_MAX: usize = $most;
+
             fn write(&self, out: &mut Vec<u8>) {
                 let Self { $($field),* } = self;
                 $($field.write(out);)*
@@ -198,17 +208,17 @@ macro_rules! records {
 }
 
 records! {
-    System { name cores vms }
-    Vm { name memory vcpus loads entry device_tree seeds devices assigned doorbell watch }
-    MemoryRegion { guest size physical }
-    Vcpu { core }
-    Load { file address }
-    Seed { address size }
-    Device { kind address size interrupt service }
-    Service { provider channel address size queues mac }
-    Assigned { name address size instance_size interrupts trigger dma silence }
-    Store { offset value }
-    Watch { heartbeat_ms request_ms startup_ms restart_limit restart_window_ms }
+    System[1] { name cores vms }
+    Vm[VMS_MAX] { name memory vcpus loads entry device_tree seeds devices assigned doorbell watch }
+    MemoryRegion[REGIONS_MAX] { guest size physical }
+    Vcpu[VCPUS_MAX] { core }
+    Load[LOADS_MAX] { file address }
+    Seed[SEEDS_MAX] { address size }
+    Device[DEVICES_MAX] { kind address size interrupt service }
+    Service[1] { provider channel address size queues mac }
+    Assigned[ASSIGNED_MAX] { name address size instance_size interrupts trigger dma silence }
+    Store[SILENCE_MAX] { offset value }
+    Watch[1] { heartbeat_ms request_ms startup_ms restart_limit restart_window_ms }
 }
 
 #[cfg(test)]
@@ -265,5 +275,19 @@ mod tests {
         assert_eq!(read_all::<Vec<u8>>(&bytes), None);
         bytes[..2].copy_from_slice(&(LIST_LENGTH_MAX as u16).to_le_bytes());
         assert_eq!(read_all::<Vec<u8>>(&bytes[..2 + LIST_LENGTH_MAX]), Some(vec![0; LIST_LENGTH_MAX]));
+    }
+
+    #[test]
+    fn more_of_a_kind_than_there_can_be_are_refused_before_they_are_read() {
+        // Nothing follows the length: had it been believed, what is missing would be the fault.
+        for (length, is_sound) in [(VMS_MAX, true), (VMS_MAX + 1, false), (LIST_LENGTH_MAX, false)] {
+            let bytes = (length as u16).to_le_bytes();
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(reader.length(Vm::COUNT_MAX), if is_sound { length } else { 0 });
+            assert_eq!(reader.end(), is_sound);
+        }
+        let mut bytes = (DEVICES_MAX as u16 + 1).to_le_bytes().to_vec();
+        bytes.resize(1 << 12, 0);
+        assert_eq!(Vec::<Device>::read(&mut Reader::new(&bytes)).capacity(), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use core::fmt::{self, Write};
 
+use crate::takes::Share;
 use crate::{
     ASSIGNED_INSTANCES_MAX, Address, CHANNELS_MAX, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, MEMORY_ALIGN,
     NAME_LENGTH_MAX, PAGE_SIZE, QUEUES_MAX, Span, VCPUS_MAX, VMS_MAX, WATCH_MS_MAX, WATCH_MS_MIN,
@@ -52,7 +53,7 @@ pub enum Rule<'a> {
     /// RAM fixed at a physical address belongs to one virtual machine.
     PhysicalOverlap { vm: Name<'a>, region: Span, other_vm: Name<'a>, other: Span },
     /// All RAM together, Bulkhead's included, fits the board.
-    MemoryBeyondBoard { needed: u64, reserved: u64, board: u64 },
+    MemoryBeyondBoard { needed: u64, reserved: u64, own: u64, largest: Option<Share<'a>>, board: u64 },
     /// The size of a device's window is a multiple of [`PAGE_SIZE`], and not zero.
     DeviceSize { vm: Name<'a>, device: Name<'a>, size: u64 },
     /// The address of a device's window is a multiple of [`PAGE_SIZE`].
@@ -172,13 +173,23 @@ impl fmt::Display for Rule<'_> {
                 out,
                 "vm {vm:?} and vm {other_vm:?} both own physical memory: {region} overlaps {other}; move one of them"
             ),
-            Self::MemoryBeyondBoard { needed, reserved, board } => write!(
-                out,
-                "the vms need {} of memory and Bulkhead {}, but the board has {}; give the vms less",
-                Bytes(*needed),
-                Bytes(*reserved),
-                Bytes(*board)
-            ),
+            Self::MemoryBeyondBoard { needed, reserved, own, largest, board } => {
+                write!(
+                    out,
+                    "the vms need {} of memory, Bulkhead {}, and what it keeps for them {}",
+                    Bytes(*needed),
+                    Bytes(*reserved),
+                    whole_kib(*own)
+                )?;
+                if let Some(Share { vm, kind, count, bytes }) = largest {
+                    let bytes = whole_kib(*bytes);
+                    match kind {
+                        Some(kind) => write!(out, " (of which {count} {kind} of vm {:?} take {bytes})", Name(vm))?,
+                        None => write!(out, " (of which vm {:?} takes {bytes})", Name(vm))?,
+                    }
+                }
+                write!(out, ", but the board has {}; give the vms less, or the board more", Bytes(*board))
+            }
             Self::DeviceSize { vm, device, size } => write!(
                 out,
                 "device {device:?} of vm {vm:?} has a window of {}, but windows come in multiples of {} KiB; round it up",
@@ -321,6 +332,10 @@ impl fmt::Display for Bytes {
         }
         write!(out, "{} bytes", self.0)
     }
+}
+
+fn whole_kib(bytes: u64) -> Bytes {
+    Bytes(bytes.checked_next_multiple_of(1 << 10).unwrap_or(bytes))
 }
 
 /// A name that a system gives to something. It may be anything until its rule has been checked, so `Debug` quotes it

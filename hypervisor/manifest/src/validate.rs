@@ -107,8 +107,21 @@ impl System {
         Ok(())
     }
 
+    /// What overlaps `span` of the RAM whose physical address is fixed, before region `index` of machine `vm_index`.
+    /// Looked at anew for each instead of kept in a list: this also runs where there is little heap.
+    fn fixed_before(&self, vm_index: usize, index: usize, span: Span) -> Option<(Span, &Vm)> {
+        for (number, vm) in self.vms.iter().enumerate().take(vm_index.saturating_add(1)) {
+            let regions = if number == vm_index { index } else { vm.memory.len() };
+            for region in vm.memory.iter().take(regions) {
+                if let Some(other) = region.physical_span().filter(|other| other.overlaps(span)) {
+                    return Some((other, vm));
+                }
+            }
+        }
+        None
+    }
+
     fn check_physical_memory(&self, board: &BoardLimits<'_>) -> Check<'_> {
-        let mut taken: Vec<(Span, &Vm)> = Vec::new();
         for (vm_index, vm) in self.vms.iter().enumerate() {
             for (index, region) in vm.memory.iter().enumerate() {
                 let Some(span) = region.physical_span() else { continue };
@@ -117,17 +130,18 @@ impl System {
                 if !board.memory.iter().any(|ram| ram.contains(span)) {
                     return broken(place, Rule::PhysicalOutsideBoard { vm: name(), region: span });
                 }
-                if let Some((other, other_vm)) = taken.iter().find(|(other, _)| other.overlaps(span)) {
+                if let Some((other, other_vm)) = self.fixed_before(vm_index, index, span) {
                     let other_vm = Name(&other_vm.name);
-                    return broken(place, Rule::PhysicalOverlap { vm: name(), region: span, other_vm, other: *other });
+                    return broken(place, Rule::PhysicalOverlap { vm: name(), region: span, other_vm, other });
                 }
-                taken.push((span, vm));
             }
         }
         let needed = self.vms.iter().fold(0_u64, |sum, vm| sum.saturating_add(vm.memory_bytes()));
         let available = board.memory.iter().fold(0_u64, |sum, ram| sum.saturating_add(ram.size));
-        if needed.saturating_add(board.reserved) > available {
-            let rule = Rule::MemoryBeyondBoard { needed, reserved: board.reserved, board: available };
+        let (own, reserved) = (self.own_bytes(), board.reserved);
+        if needed.saturating_add(reserved).saturating_add(own) > available {
+            let largest = self.largest_share();
+            let rule = Rule::MemoryBeyondBoard { needed, reserved, own, largest, board: available };
             return broken(Place::BoardMemory, rule);
         }
         Ok(())

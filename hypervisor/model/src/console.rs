@@ -11,8 +11,8 @@
 //! programs work. Whoever is given the keyboard can therefore also draw anywhere on a terminal; without the focus no
 //! guest can.
 //!
-//! Ctrl-] is the escape key: after it, a digit moves the focus where there are at most nine guests, and so does a number
-//! or the beginning of a name with Enter; a second Ctrl-] goes to the guest; `?`, and whatever else, explains.
+//! Ctrl-] is the escape key: after it, a digit moves the focus where there are at most nine guests, and so does a
+//! number or the beginning of a name with Enter; a second Ctrl-] goes to the guest; `?`, and whatever else, explains.
 //!
 //! What this module leaves out: the UART (a [`Sink`] takes the bytes, its driver in `arch` brings them), locking, and
 //! the guests' emulated UARTs, which call [`Console::guest_put`] and [`Console::take`].

@@ -163,6 +163,21 @@ impl RamMap {
         self.carve(size, align)
     }
 
+    /// Takes `size` bytes at a multiple of `align`, a power of two, from the lowest place where they fit: for what is
+    /// taken before it is known which places must stay free.
+    #[must_use]
+    pub fn allocate_lowest(&mut self, size: u64, align: u64) -> Option<PhysAddr> {
+        if size == 0 || !align.is_power_of_two() {
+            return None;
+        }
+        let ranges = self.free.clone();
+        ranges.iter().find_map(|free| {
+            let start = free.start.checked_next_multiple_of(align)?;
+            let fits = start.checked_add(size)? <= free.end;
+            (fits && self.reserve(PhysAddr(start), size).is_ok()).then_some(PhysAddr(start))
+        })
+    }
+
     /// The size of the largest free range in bytes.
     #[must_use]
     pub fn largest_free(&self) -> u64 {
@@ -329,5 +344,19 @@ mod tests {
         // What needs no further range still works.
         ram.add(PhysAddr(GIB), MIB).unwrap();
         assert_eq!(ram.allocate(MIB, 4096), Some(PhysAddr(GIB)));
+    }
+
+    #[test]
+    fn what_is_taken_early_comes_from_the_lowest_place_where_it_fits() {
+        let mut ram = RamMap::new();
+        ram.add(PhysAddr(0x1000), 0x2000).unwrap();
+        ram.add(PhysAddr(0x4_0000), 0x4_0000).unwrap();
+        assert_eq!(ram.allocate_lowest(0x1000, 0x1000), Some(PhysAddr(0x1000)));
+        assert_eq!(ram.allocate_lowest(0x3000, 0x2000), Some(PhysAddr(0x4_0000)));
+        assert_eq!(ram.allocate_lowest(0x1000, 0x1_0000), Some(PhysAddr(0x5_0000)));
+        assert_eq!(ram.allocate_lowest(0x1000, 0x1000), Some(PhysAddr(0x2000)));
+        for (size, align) in [(0x4_0000, 1), (0, 1), (0x1000, 3), (u64::MAX, 1), (1, 1 << 63)] {
+            assert_eq!(ram.allocate_lowest(size, align), None, "{size:#x} at {align:#x}");
+        }
     }
 }

@@ -4,10 +4,14 @@ use super::{Figure, Figures};
 use crate::{
     bare_metal,
     boot_code::{BOOT_SECTION, TEXT_SECTION},
+    systems,
     workspace::Workspace,
 };
 use anyhow::Context;
-use object::{Object, ObjectSection, ObjectSegment};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
+
+/// The system whose heap counts: the one that runs if none is asked for.
+const SYSTEM: &str = "two-linux";
 
 /// Adds the sizes of Bulkhead's ELF file to `figures`.
 ///
@@ -28,11 +32,19 @@ pub(super) fn measure(workspace: &Workspace, figures: &mut Figures) -> anyhow::R
     {
         figures.insert(row, Figure::once(size));
     }
-    // From the first byte of the image to the last of BSS, heap and stacks. What is built beside it at boot is the
-    // virtual machines' own: their stage-2 tables.
+    // From the first byte of the image to the last of BSS and stacks, of which cores that a board does not have need
+    // none; and the heap. What is built beside it at boot is the virtual machines' own: their stage-2 tables.
     let starts = file.segments().map(|segment| segment.address());
     let ends = file.segments().map(|segment| segment.address() + segment.size());
-    let ram = ends.max().zip(starts.min()).map_or(0, |(end, start)| end - start);
-    figures.insert("ram", Figure::once(ram));
+    let image = ends.max().zip(starts.min()).map_or(0, |(end, start)| end - start);
+    let source = systems::find(workspace, SYSTEM)?;
+    let system = source.skeleton();
+    let manifest = manifest::encode(&system).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let heap = system.heap_bytes() + manifest::takes::reading(manifest.len());
+    let is_stacks = |symbol: &object::Symbol<'_, '_>| symbol.name().is_ok_and(|name| name.contains("6STACKS"));
+    let stacks = file.symbols().find(is_stacks).context("Bulkhead has no stacks")?.size();
+    let most = source.board().cores_max;
+    let spare = stacks / u64::from(most) * u64::from(most.saturating_sub(source.cores()));
+    figures.insert("ram", Figure::once(image + heap - spare));
     Ok(())
 }

@@ -25,6 +25,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         refused("a bundle with a damaged manifest stops the boot with a sentence", damage_manifest),
         refused("a bundle cut short stops the boot with a sentence", cut_short),
         refused("a bundle of random bytes stops the boot with a sentence", overwrite),
+        scenario(
+            "a forged bundle with more devices than the board has RAM for is refused with their sum",
+            Damage::Bundle(forge),
+            sum_is_refused,
+        ),
         scenario("a Bulkhead that fails leaves an epitaph", Damage::Function("bulkhead::run::run"), epitaph_is_left),
         scenario(
             "a jump into the boot's code, which is unmapped when guests run, leaves an epitaph",
@@ -56,6 +61,52 @@ fn overwrite(mut bundle: Vec<u8>) -> Vec<u8> {
         *byte = state.to_le_bytes()[3];
     }
     bundle
+}
+
+/// A manifest that `check` refuses: sixteen machines with 31 disks each, and RAM that is there but for these disks.
+fn forge(bundle: Vec<u8>) -> Vec<u8> {
+    let Ok(mut system) = manifest::Bundle::new(&bundle).manifest() else { return Vec::new() };
+    let Some(first) = system.vms.first_mut() else { return Vec::new() };
+    first.memory.iter_mut().for_each(|region| region.size = 30 << 20);
+    first.devices.extend((0..31).map(|number| manifest::Device {
+        kind: "virtio-blk".to_owned(),
+        address: 0x0a00_0000 + u64::from(number) * 0x1000,
+        size: 0x1000,
+        interrupt: Some(48 + u32::from(number)),
+        service: Some(manifest::Service {
+            provider: 0,
+            channel: number,
+            address: 0,
+            size: 0x10_0000,
+            queues: 1,
+            mac: None,
+        }),
+    }));
+    let vm = first.clone();
+    system.vms = (0..16).map(|number| manifest::Vm { name: format!("forged-{number}"), ..vm.clone() }).collect();
+    system.vms.iter_mut().take(1).flat_map(|vm| &mut vm.memory).for_each(|region| region.size = 40 << 20);
+    let Ok(encoded) = manifest::encode(&system) else { return Vec::new() };
+    let mut forged = Vec::new();
+    for (name, data) in [(manifest::MANIFEST_FILE, encoded.as_slice()), ("TRAILER!!!", &[])] {
+        let numbers = [1, 0o100_644, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0];
+        forged.extend_from_slice(b"070701");
+        numbers.iter().for_each(|number| forged.extend_from_slice(format!("{number:08X}").as_bytes()));
+        for part in [format!("{name}\0").as_bytes(), data] {
+            forged.extend_from_slice(part);
+            forged.resize(forged.len().next_multiple_of(4), 0);
+        }
+    }
+    forged
+}
+
+fn sum_is_refused(_: &Source, outcome: &Outcome) -> Result<(), String> {
+    let words = outcome.last_words().ok_or("Bulkhead has said nothing")?;
+    for part in ["the vms need 490 MiB of memory", "of which 31 virtio-blk of vm \"forged-"] {
+        if !words.contains(part) {
+            return Err(format!("`{part}` is not in `{words}`"));
+        }
+    }
+    qemu_fails(outcome)
 }
 
 fn boot_is_refused(_: &Source, outcome: &Outcome) -> Result<(), String> {

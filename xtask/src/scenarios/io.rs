@@ -108,7 +108,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn every_client_passes(source: &Source, outcome: &Outcome) -> Result<(), String> {
+pub(super) fn every_client_passes(source: &Source, outcome: &Outcome) -> Result<(), String> {
     verdict::whole_run(source, outcome)?;
     tested(source).try_for_each(|vm| guests::passes(outcome, vm.name()))
 }

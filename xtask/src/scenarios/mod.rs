@@ -5,6 +5,7 @@
 mod boot;
 mod guests;
 mod io;
+mod limits;
 mod linux;
 
 use crate::{
@@ -72,6 +73,7 @@ fn all() -> Vec<Scenario> {
     let mut scenarios = boot::scenarios();
     scenarios.extend(guests::scenarios());
     scenarios.extend(io::scenarios());
+    scenarios.extend(limits::scenarios());
     scenarios.extend(linux::scenarios());
     scenarios
 }

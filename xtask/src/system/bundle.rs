@@ -60,6 +60,8 @@ pub(crate) struct Bundle {
     pub(crate) images: Vec<Vec<Image>>,
     /// The size of the pages of each virtual machine's kernel, where the kernel says so.
     pub(crate) page_sizes: Vec<Option<PageSize>>,
+    /// What Bulkhead takes of the board's RAM for it: heap, tables, device pages, in bytes.
+    pub(crate) own_bytes: u64,
 }
 
 impl Bundle {
@@ -122,7 +124,8 @@ pub(crate) fn bundle(source: &Source, images: &dyn Images, options: &BundleOptio
     let cpio = archive.write((manifest::MANIFEST_FILE, &encoded)).map_err(|error| whole(&error))?;
     // Read it back as EL2 will: nothing leaves that Bulkhead would refuse.
     system.validate_files(&manifest::Bundle::new(&cpio)).map_err(|error| whole(&error))?;
-    let bundle = Bundle { cpio, system, images: notes, page_sizes };
+    let own_bytes = system.own_bytes().saturating_add(manifest::takes::reading(encoded.len()));
+    let bundle = Bundle { cpio, system, images: notes, page_sizes, own_bytes };
     check_board_memory(source, &bundle)?;
     Ok(bundle)
 }
@@ -130,7 +133,7 @@ pub(crate) fn bundle(source: &Source, images: &dyn Images, options: &BundleOptio
 /// The bundle stays in the board's RAM for as long as the system runs, because a restart loads from it.
 fn check_board_memory(source: &Source, bundle: &Bundle) -> Result<(), Problem> {
     let machines = source.vms.iter().fold(0_u64, |sum, vm| sum.saturating_add(vm.memory_bytes()));
-    let (own, packed) = (source.board.reserved_for_hypervisor, bundle.cpio.len() as u64);
+    let (own, packed) = (source.bulkhead_bytes(bundle.own_bytes), bundle.cpio.len() as u64);
     if machines.saturating_add(own).saturating_add(packed) <= source.memory_bytes {
         return Ok(());
     }

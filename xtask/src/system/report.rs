@@ -50,15 +50,15 @@ pub(crate) fn report(source: &Source, bundle: Option<&Bundle>) -> String {
 
 fn memory(source: &Source, bundle: Option<&Bundle>) -> Table {
     let mut table = Table::new("Memory", &["owner", "size", "guest addresses", "physical addresses"]);
-    let mut used = source.board.reserved_for_hypervisor;
+    let own = source.bulkhead_bytes(bundle.map_or_else(|| source.skeleton().own_bytes(), |bundle| bundle.own_bytes));
+    let mut used = own;
     for vm in &source.vms {
         for region in &vm.memory {
             used = used.saturating_add(region.size);
             table.row([vm.name.clone(), show_size(region.size), region.guest_span().to_string(), physical(region)]);
         }
     }
-    let own = show_size(source.board.reserved_for_hypervisor);
-    table.row(["Bulkhead".to_string(), own, "-".to_string(), "chosen at boot".to_string()]);
+    table.row(["Bulkhead".to_string(), show_size_rounded(own), "-".to_string(), "chosen at boot".to_string()]);
     if let Some(bundle) = bundle {
         let size = bundle.cpio.len() as u64;
         used = used.saturating_add(size);

@@ -211,6 +211,11 @@ impl Source {
         manifest::System { name: self.name.clone(), cores: self.cores, vms: self.vms.iter().map(vm).collect() }
     }
 
+    /// All that is Bulkhead's own of the board's RAM, if it takes `own_bytes` for this system.
+    pub(crate) fn bulkhead_bytes(&self, own_bytes: u64) -> u64 {
+        self.board.reserved_for_hypervisor.saturating_add(own_bytes)
+    }
+
     /// Applies the rules of the `manifest` crate to `system`, made from this source.
     ///
     /// # Errors

@@ -1,7 +1,5 @@
 //! Para-virtual devices: each has a channel of its own in the RAM of a driver domain that is another machine.
 
-use alloc::vec::Vec;
-
 use super::{Check, broken};
 use crate::{
     CHANNEL_SIZE_MAX, CHANNEL_SIZE_MIN, CHANNELS_MAX, Device, Name, PAGE_SIZE, Place, QUEUES_MAX, Rule, Service, Span,
@@ -19,16 +17,16 @@ struct Client<'a> {
 
 impl System {
     pub(super) fn check_services(&self) -> Check<'_> {
-        // At most `VMS_MAX` times `DEVICES_MAX`: the counts are checked by now.
-        let mut clients: Vec<Client<'_>> = Vec::new();
-        for client in self.clients() {
+        // At most `VMS_MAX` times `DEVICES_MAX`: the counts are checked by now. Those before each are looked at anew
+        // instead of kept in a list: this also runs where there is little heap.
+        for (number, client) in self.clients().enumerate() {
             self.check_channel(&client)?;
             client.check_card()?;
-            let same = clients.iter().filter(|other| other.service.provider == client.service.provider);
-            for other in same {
-                client.check_beside(other)?;
+            for (_, other) in (0..number).zip(self.clients()) {
+                if other.service.provider == client.service.provider {
+                    client.check_beside(&other)?;
+                }
             }
-            clients.push(client);
         }
         Ok(())
     }

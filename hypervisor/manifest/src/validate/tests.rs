@@ -126,9 +126,9 @@ fn a_system_needs_a_vm() {
 }
 
 #[test]
-fn nine_vms_are_too_many() {
-    let change = |system: &mut System| system.vms = vec![system.vms[0].clone(); 9];
-    refused(change, Place::Vm(8), "the system has 9 vms, but at most 8 are possible; remove some");
+fn seventeen_vms_are_too_many() {
+    let change = |system: &mut System| system.vms = vec![system.vms[0].clone(); 17];
+    refused(change, Place::Vm(16), "the system has 17 vms, but at most 16 are possible; remove some");
 }
 
 #[test]
@@ -238,7 +238,8 @@ fn memory_fixed_at_a_physical_address_is_ram() {
 
 #[test]
 fn all_memory_fits_the_board() {
-    let sentence = "the vms need 1 GiB of memory and Bulkhead 16 MiB, but the board has 1 GiB; give the vms less";
+    let sentence = "the vms need 1 GiB of memory, Bulkhead 16 MiB, and what it keeps for them 112 KiB (of which vm \
+                    \"beta\" takes 45 KiB), but the board has 1 GiB; give the vms less, or the board more";
     refused(|system| system.vms[0].memory[0].size = 960 << 20, Place::BoardMemory, sentence);
 }
 
@@ -249,7 +250,8 @@ fn sizes_that_overflow_together_do_not_fit_the_board() {
             vm.memory[0] = MemoryRegion { guest: 0x4000_0000, size: (1 << 39) - (1 << 30), physical: None };
         }
     };
-    let sentence = "the vms need 1022 GiB of memory and Bulkhead 16 MiB, but the board has 1 GiB; give the vms less";
+    let sentence = "the vms need 1022 GiB of memory, Bulkhead 16 MiB, and what it keeps for them 4200 KiB (of which vm \
+                    \"beta\" takes 2089 KiB), but the board has 1 GiB; give the vms less, or the board more";
     refused(huge, Place::BoardMemory, sentence);
 }
 

@@ -79,7 +79,7 @@ impl Flights {
     /// many chains can be kept that have how many segments at most, the shortest first.
     pub fn new(depth: usize, chains: &[(usize, usize)]) -> Self {
         let none = Place { sequence: 0, flight: None };
-        let mut pool = Vec::new();
+        let mut pool = Vec::with_capacity(chains.iter().map(|(count, _)| count).sum());
         for (count, segments) in chains {
             pool.extend((0..*count).map(|_| Chain::with_room(*segments)));
         }

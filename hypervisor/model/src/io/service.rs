@@ -15,7 +15,7 @@ use super::channel::{Channel, Forged};
 use super::counters::{Counters, add};
 use super::flights::{FLIGHTS_MAX, Flights};
 use super::window::{Run, Window};
-use crate::virtqueue::{Features, QueueError, SEGMENTS_MAX, Virtqueue};
+use crate::virtqueue::{Chain, Features, QueueError, SEGMENTS_MAX, Segment, Virtqueue};
 use abi::io::{self, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
 use outage::Provider;
 use vdev::{GuestMemory, QueueLayout};
@@ -74,6 +74,30 @@ impl ServiceKind {
             Self::Network | Self::Console | Self::Entropy => WINDOW_PAGE_SIZE,
         };
         REQUEST_WINDOW.saturating_add(window)
+    }
+
+    /// How many requests are out at a time, and how many chains are kept for them, of how many segments.
+    const fn depth_and_chains(self) -> (usize, &'static [(usize, usize)]) {
+        match self {
+            Self::Block => (BLOCK_DEPTH, &BLOCK_CHAINS),
+            Self::Entropy => (ENTROPY_DEPTH, &[(ENTROPY_DEPTH, OTHER_SEGMENTS_MAX)]),
+            // One chain, to look at it before it goes back; receiving takes several.
+            Self::Network | Self::Console => (FLIGHTS_MAX, &[(MERGED_MAX, OTHER_SEGMENTS_MAX)]),
+        }
+    }
+
+    /// What those chains take of a heap whose blocks are powers of two, in bytes.
+    #[must_use]
+    pub const fn chain_bytes(self) -> u64 {
+        let (_, mut rest) = self.depth_and_chains();
+        let (mut chains, mut bytes) = (0_usize, 0_usize);
+        while let [(count, segments), others @ ..] = rest {
+            let each = segments.saturating_mul(size_of::<Segment>()).next_power_of_two();
+            bytes = bytes.saturating_add(count.saturating_mul(each));
+            chains = chains.saturating_add(*count);
+            rest = others;
+        }
+        bytes.saturating_add(chains.saturating_mul(size_of::<Chain>()).next_power_of_two()) as u64
     }
 }
 
@@ -167,12 +191,7 @@ impl Service {
     /// A device whose channel lies at `base` in the driver domain's memory, `size` bytes of it.
     pub fn new(kind: ServiceKind, base: u64, size: u64) -> Self {
         let pages = size.saturating_sub(REQUEST_WINDOW) / WINDOW_PAGE_SIZE;
-        let (depth, chains) = match kind {
-            ServiceKind::Block => (BLOCK_DEPTH, BLOCK_CHAINS.as_slice()),
-            ServiceKind::Entropy => (ENTROPY_DEPTH, [(ENTROPY_DEPTH, OTHER_SEGMENTS_MAX)].as_slice()),
-            // One chain, to look at it before it goes back; receiving takes several.
-            ServiceKind::Network | ServiceKind::Console => (FLIGHTS_MAX, [(MERGED_MAX, OTHER_SEGMENTS_MAX)].as_slice()),
-        };
+        let (depth, chains) = kind.depth_and_chains();
         Self {
             kind,
             channel: Channel::new(base),

@@ -42,7 +42,7 @@ Memory
   alpha     64 MiB   0x4000_0000–0x43ff_ffff      0x6000_0000–0x63ff_ffff
   alpha     2 MiB    0x1_0000_0000–0x1_001f_ffff  chosen at boot
   beta      32 MiB   0x4000_0000–0x41ff_ffff      chosen at boot
-  Bulkhead  16 MiB   -                            chosen at boot
+  Bulkhead  17 MiB   -                            chosen at boot
   spare     910 MiB  -                            -
   board     1 GiB    -                            0x4000_0000–0x7fff_ffff
 
@@ -76,7 +76,8 @@ fn with_a_bundle_it_also_says_what_starts_where() {
     let images = vec![image("kernel", 0x4020_0000, 32 << 20), image("device tree", 0x4000_0000, 5000)];
     let mut system = source.skeleton();
     system.vms[0].entry = 0x4020_0000;
-    let bundle = Bundle { cpio: vec![0; 5 << 20], system, images: vec![images], page_sizes: Vec::new() };
+    let (page_sizes, own_bytes) = (Vec::new(), 1 << 20);
+    let bundle = Bundle { cpio: vec![0; 5 << 20], system, images: vec![images], page_sizes, own_bytes };
     let found = report(&source, Some(&bundle));
     let expected = "
 Images
@@ -92,7 +93,7 @@ Notes
         found.contains("\n  bundle    5 MiB    -                            chosen by the boot loader\n"),
         "{found}"
     );
-    assert!(found.contains("\n  spare     905 MiB  -                            -\n"), "{found}");
+    assert!(found.contains("\n  spare     904 MiB  -                            -\n"), "{found}");
 }
 
 const WITH_DEVICES: &str = r#"
