@@ -94,7 +94,7 @@ impl Domain {
                 println!("driver-domain: channel {number} of {name}: there is no disk {disk}; not served");
                 None
             }
-            Purpose::Disk { disk, part, read_only } => match devices.block.attach(disk, part, read_only) {
+            Purpose::Disk { disk, part, read_only } => match devices.block.attach(disk, part, read_only, node.serial) {
                 Ok(attachment) => Some(Service::Block(attachment)),
                 Err(error) => {
                     println!("driver-domain: channel {number} of {name}: disk {disk}, {part}: {error}; not served");
@@ -103,7 +103,7 @@ impl Domain {
             },
             Purpose::RamDisk { memory, part, read_only } => {
                 let disk = devices.block.ram_disk(memory);
-                let attachment = disk.and_then(|disk| devices.block.attach(disk, part, read_only).ok());
+                let attachment = disk.and_then(|disk| devices.block.attach(disk, part, read_only, node.serial).ok());
                 if attachment.is_none() {
                     without("its disk of RAM is not in this domain's free RAM");
                 }

@@ -1,5 +1,6 @@
 //! What the device tree says about this domain's clients (`abi::io::CHANNEL_COMPATIBLE`).
 
+use crate::block::Serial;
 use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};
 use arrayvec::ArrayVec;
 use core::fmt;
@@ -59,6 +60,8 @@ pub struct ChannelNode {
     pub client: &'static str,
     /// What it is for.
     pub purpose: Purpose,
+    /// Its disk's serial number; zeroes where it has none.
+    pub serial: Serial,
 }
 
 fn bytes(node: Node<'_>, property: &str) -> Option<&'static [u8]> {
@@ -104,6 +107,13 @@ fn purpose(node: Node<'_>) -> Option<Purpose> {
     }
 }
 
+fn serial(node: Node<'_>) -> Serial {
+    let mut serial = Serial::default();
+    let text = text(node, "bulkhead,serial").unwrap_or_default();
+    serial.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
+    serial
+}
+
 fn channel(node: Node<'_>) -> Option<ChannelNode> {
     let window = node.reg()?.next()?;
     Some(ChannelNode {
@@ -111,6 +121,7 @@ fn channel(node: Node<'_>) -> Option<ChannelNode> {
         memory: Region { start: window.starting_address as u64, size: window.size? as u64 },
         client: text(node, "bulkhead,client").unwrap_or("?"),
         purpose: purpose(node)?,
+        serial: serial(node),
     })
 }
 

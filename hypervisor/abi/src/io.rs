@@ -74,6 +74,9 @@ pub mod control {
 /// request may be out.
 pub const HEARTBEAT_WAITING: u32 = 1 << 31;
 
+/// The bytes of a disk's serial number (VIRTIO 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID); a shorter one ends with zeroes.
+pub const SERIAL_SIZE: usize = 20;
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -95,11 +98,13 @@ pub enum Operation {
     Print = 6,
     /// Entropy: fill `length` bytes of the window with random numbers.
     Random = 7,
+    /// Block: fill `length` bytes of the window, [`SERIAL_SIZE`] at most, with the start of the disk's serial number.
+    Identify = 8,
 }
 
 impl Operation {
     /// Every operation; the index is its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Write,
         Self::Flush,
@@ -108,6 +113,7 @@ impl Operation {
         Self::Transmit,
         Self::Print,
         Self::Random,
+        Self::Identify,
     ];
 
     /// The operation with this number, if there is one.
@@ -119,7 +125,7 @@ impl Operation {
     /// Whether the driver domain fills the window (otherwise it finds it filled, or there is no data).
     #[must_use]
     pub const fn fills_window(self) -> bool {
-        matches!(self, Self::Read | Self::Random)
+        matches!(self, Self::Read | Self::Random | Self::Identify)
     }
 }
 
@@ -329,6 +335,6 @@ mod tests {
         for operation in Operation::ALL {
             assert_eq!(Operation::from_number(operation as u16), Some(operation));
         }
-        assert_eq!(Operation::from_number(8), None);
+        assert_eq!(Operation::from_number(9), None);
     }
 }

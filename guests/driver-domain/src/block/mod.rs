@@ -9,5 +9,5 @@ mod virtio_disk;
 pub use device::{BlockDevice, Command, Data, Submission, Tag};
 pub use plain_disk::PlainDisk;
 pub use ram_disk::RamDisk;
-pub use service::{Attachment, BlockService, finish};
+pub use service::{Attachment, BlockService, Serial, finish};
 pub use virtio_disk::VirtioDisk;

@@ -3,7 +3,7 @@
 use super::{BlockDevice, Command, Data, RamDisk, Submission, Tag};
 use crate::channel::{Channel, Ticket};
 use crate::tree::Part;
-use abi::io::{FEATURE_READ_ONLY, Operation, Request, Status};
+use abi::io::{FEATURE_READ_ONLY, Operation, Request, SERIAL_SIZE, Status};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use rt::machine::Region;
@@ -22,7 +22,11 @@ pub struct Attachment {
     slice: Slice,
     features: u64,
     block_size: u32,
+    serial: Serial,
 }
+
+/// A disk's serial number.
+pub type Serial = [u8; SERIAL_SIZE];
 
 impl Attachment {
     /// The size in sectors.
@@ -88,11 +92,11 @@ impl BlockService {
         Some(number)
     }
 
-    /// Gives a client `part` of disk `disk`.
+    /// Gives a client `part` of disk `disk`, under the serial number `serial`.
     ///
     /// # Errors
     /// See [`Missing`]; a disk that is not there cannot be read.
-    pub fn attach(&mut self, disk: usize, part: Part, read_only: bool) -> Result<Attachment, Missing> {
+    pub fn attach(&mut self, disk: usize, part: Part, read_only: bool, serial: Serial) -> Result<Attachment, Missing> {
         let device = self.disks.get_mut(disk).ok_or(Missing::Unreadable)?.as_mut();
         let (sectors, features, block_size) = (device.sectors(), device.features(), device.block_size());
         let slice = match part {
@@ -102,7 +106,7 @@ impl BlockService {
         };
         let read_only = read_only || features & FEATURE_READ_ONLY != 0;
         let (slice, flag) = if read_only { (slice.read_only(), FEATURE_READ_ONLY) } else { (slice, 0) };
-        Ok(Attachment { disk, slice, features: features | flag, block_size })
+        Ok(Attachment { disk, slice, features: features | flag, block_size, serial })
     }
 
     /// Whether disk `number` is one of virtio's.
@@ -129,6 +133,9 @@ impl BlockService {
         let Some(operation) = Operation::from_number(request.operation) else {
             return Submission::Finished(Status::Unsupported);
         };
+        if operation == Operation::Identify {
+            return Submission::Finished(identify(attachment, request, data));
+        }
         let bytes = u64::from(request.length);
         let locate = |access| attachment.slice.locate(request.sector, bytes, access);
         let data = match data {
@@ -144,7 +151,7 @@ impl BlockService {
             (Operation::Read | Operation::Write, None) => (None, Data::None),
             (Operation::Discard | Operation::WriteZeroes, _) => (locate(Access::Write), Data::None),
             (Operation::Flush, _) => (Some(0), Data::None),
-            (Operation::Transmit | Operation::Print | Operation::Random, _) => {
+            (Operation::Transmit | Operation::Print | Operation::Random | Operation::Identify, _) => {
                 return Submission::Finished(Status::Unsupported);
             }
         };
@@ -183,6 +190,13 @@ impl BlockService {
         }
         found
     }
+}
+
+/// Says who the client's disk is. `data` is as long as the request.
+fn identify(attachment: &Attachment, request: &Request, data: Option<Shared>) -> Status {
+    let wanted = (request.length as usize).min(SERIAL_SIZE);
+    let written = data.filter(|_| request.segments == 0).map(|data| data.write(&attachment.serial));
+    if written.is_some_and(|written| written >= wanted) { Status::Done } else { Status::Failed }
 }
 
 /// Completes on `channel` what `tag` stands for.

@@ -1,7 +1,7 @@
 //! What a chain of a block device asks for (VIRTIO 1.2, 5.2.6).
 
 use crate::virtqueue::Chain;
-use abi::io::{Operation, WINDOW_PAGE_SIZE};
+use abi::io::{Operation, SERIAL_SIZE, WINDOW_PAGE_SIZE};
 use vdev::{GuestFault, GuestMemory};
 
 /// Bytes of the header: type, reserved, sector.
@@ -12,10 +12,6 @@ pub const SECTOR_SIZE: u64 = 512;
 pub const DATA_SIZE_MAX: u64 = 64 * WINDOW_PAGE_SIZE;
 /// The same where data is granted and not copied.
 pub const GRANT_SIZE_MAX: u64 = 4 << 20;
-/// VIRTIO_BLK_ID_BYTES: the length of the answer to a request for the device's identity.
-const IDENTITY_SIZE: usize = 20;
-/// The identity: what `/sys/block/vda/serial` shows.
-const IDENTITY: &[u8; IDENTITY_SIZE] = b"bulkhead\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// The status byte (VIRTIO 1.2, 5.2.6): VIRTIO_BLK_S_OK, IOERR, UNSUPP.
 pub const STATUS_OK: u8 = 0;
@@ -89,11 +85,10 @@ pub fn plan(chain: &Chain, memory: &impl GuestMemory, disk: &Disk) -> Result<Pla
         }
         // Without a volatile cache, everything that was completed is there to stay.
         4 => answer(chain, memory, STATUS_OK),
-        // VIRTIO_BLK_T_GET_ID
-        8 if data_in >= IDENTITY_SIZE as u64 => {
-            chain.write(memory, 0, IDENTITY)?;
-            chain.write(memory, data_in, &[STATUS_OK])?;
-            Ok(Plan::Answered((IDENTITY_SIZE as u32).wrapping_add(1)))
+        // VIRTIO_BLK_T_GET_ID: as much of it as there is room for.
+        8 if data_in != 0 => {
+            let length = data_in.min(SERIAL_SIZE as u64) as u32;
+            Ok(Plan::Post { operation: Operation::Identify, sector: 0, length })
         }
         // VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES
         11 if is_writable && disk.features & abi::io::FEATURE_DISCARD != 0 => {

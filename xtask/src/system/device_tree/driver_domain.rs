@@ -1,6 +1,6 @@
 //! What only a driver domain finds in its device tree: its doorbell and its channels (`abi::io` names the properties).
 
-use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};
+use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE, SERIAL_SIZE};
 use vm_fdt::{Error, FdtWriter};
 
 use super::{EDGE_RISING, Served, write_interrupt};
@@ -26,6 +26,9 @@ fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> 
     fdt.property_u32("bulkhead,channel", service.channel.into())?;
     fdt.property_string("bulkhead,kind", channel.client.backend.kind())?;
     fdt.property_string("bulkhead,client", channel.vm.name())?;
+    if let Some(serial) = serial(&channel.client.backend, disks) {
+        fdt.property_string("bulkhead,serial", &serial)?;
+    }
     match &channel.client.backend {
         Backend::Disk { disk, slice, read_only, .. } => {
             // A driver domain counts the disks in its own slots.
@@ -55,6 +58,29 @@ fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> 
         Backend::Console | Backend::Entropy => {}
     }
     fdt.end_node(node)
+}
+
+/// The serial number of a client's disk: what it is a part of, and which. Where that is too long, or has characters
+/// that a serial number has not, a number takes its place (64-bit FNV-1a). It is the same in every run.
+fn serial(backend: &Backend, disks: &[Disk]) -> Option<String> {
+    let text = match backend {
+        Backend::Disk { disk, slice, .. } => {
+            let disk = disks.get(*disk)?;
+            match slice {
+                Slice::Whole => disk.name.clone(),
+                Slice::Partition(index) => format!("{}.{}", disk.name, disk.partitions.get(*index)?.name),
+                Slice::Range(span) => format!("{}.{:x}+{:x}", disk.name, span.base, span.size),
+            }
+        }
+        Backend::RamDisk { span, .. } => format!("ram.{:x}+{:x}", span.base, span.size),
+        Backend::Network { .. } | Backend::Console | Backend::Entropy => return None,
+    };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.+".contains(&byte);
+    if text.len() <= SERIAL_SIZE && text.bytes().all(is_plain) {
+        return Some(text);
+    }
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    Some(format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step)))
 }
 
 fn write_read_only(fdt: &mut FdtWriter, read_only: bool) -> Result<(), Error> {

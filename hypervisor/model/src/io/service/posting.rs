@@ -196,9 +196,12 @@ impl Service {
         let pages = match operation {
             Operation::Flush | Operation::Discard | Operation::WriteZeroes => 0,
             Operation::Read | Operation::Write if is_granted => 1,
-            Operation::Read | Operation::Write | Operation::Transmit | Operation::Print | Operation::Random => {
-                u64::from(length).div_ceil(WINDOW_PAGE_SIZE) as u16
-            }
+            Operation::Read
+            | Operation::Write
+            | Operation::Transmit
+            | Operation::Print
+            | Operation::Random
+            | Operation::Identify => u64::from(length).div_ceil(WINDOW_PAGE_SIZE) as u16,
         };
         let Some(run) = self.window.take(pages) else { return Ok(Next::PutBack) };
         let flight = Flight { operation, sector, length, run, is_granted, waiter };
@@ -241,9 +244,12 @@ impl Service {
             Operation::Write | Operation::Transmit | Operation::Print => {
                 self.copy_out(queue, place, flight, skip, wires).map(|()| 0)
             }
-            Operation::Read | Operation::Flush | Operation::Discard | Operation::WriteZeroes | Operation::Random => {
-                Ok(0)
-            }
+            Operation::Read
+            | Operation::Flush
+            | Operation::Discard
+            | Operation::WriteZeroes
+            | Operation::Random
+            | Operation::Identify => Ok(0),
         }
     }
 

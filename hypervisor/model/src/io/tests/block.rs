@@ -115,12 +115,24 @@ fn a_flush_is_the_driver_domains_if_there_is_a_cache_and_done_if_there_is_none()
 }
 
 #[test]
-fn the_identity_is_told_and_unknown_requests_are_unsupported() {
+fn the_serial_number_is_the_driver_domains_as_much_of_it_as_there_is_room_for() {
+    for (room, length) in [(20, 20), (10, 10), (40, 20), (512, 20)] {
+        let mut stage = disk(0);
+        stage.ask(0, GET_ID, 0, room);
+        stage.notify(0).unwrap();
+        let request = stage.request().unwrap();
+        assert_eq!((request.operation, request.length), (Operation::Identify as u16, length));
+        let serial = b"a-serial-number-of-20".get(..length as usize).unwrap();
+        stage.finish(&request, serial);
+        stage.complete().unwrap();
+        assert_eq!((stage.used(0), stage.status()), (Some((0, length + 1)), 0));
+        assert_eq!(stage.get(DATA, length as usize), serial);
+    }
+}
+
+#[test]
+fn unknown_requests_are_unsupported() {
     let mut stage = disk(0);
-    stage.ask(0, GET_ID, 0, 20);
-    stage.notify(0).unwrap();
-    assert_eq!((stage.used(0), stage.status()), (Some((0, 21)), 0));
-    assert!(stage.get(DATA, 20).starts_with(b"bulkhead\0"));
     for kind in [2, DISCARD, 99, u32::MAX] {
         stage.ask(0, kind, 0, 0);
         stage.notify(0).unwrap();

@@ -1,5 +1,6 @@
 //! What a driver domain and its clients find in their trees, made from a system as its author writes it.
 
+use super::{Backend, Disk, SERIAL_SIZE, Slice};
 use crate::system::{BundleOptions, Contents, Images, VmSource, bundle, reader::parse};
 use fdt::Fdt;
 use std::path::{Path, PathBuf};
@@ -165,4 +166,31 @@ fn a_client_finds_one_slot_for_each_device_and_no_channel() {
     assert_eq!(slots, 6);
     assert!(tree.find_node("/virtio_mmio@a005000").unwrap().property("dma-coherent").is_some());
     assert!(tree.all_nodes().all(|node| !node.name.starts_with("channel@") && node.name != "doorbell"));
+}
+
+#[test]
+fn two_disks_have_two_serial_numbers() {
+    let serials: Vec<_> = of_channels("bulkhead,serial", text).into_iter().flatten().collect();
+    assert_eq!(serials.len(), 3, "{serials:?}");
+    assert_eq!(serials.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{serials:?}");
+    assert!(serials.iter().all(|serial| (1..=SERIAL_SIZE).contains(&serial.len())), "{serials:?}");
+}
+
+#[test]
+fn a_serial_number_is_the_disks_name_or_a_number_where_that_cannot_be() {
+    let disk = |name: &str| Disk {
+        name: name.to_string(),
+        size: 4096,
+        partitions: Vec::new(),
+        file: None,
+        owner: None,
+        line: None,
+    };
+    let disks = ["main", "a-name-of-more-than-twenty", "/tmp/a.img", "/tmp/b.img"].map(disk);
+    let serial = |disk| {
+        let backend = Backend::Disk { disk, slice: Slice::Whole, read_only: false, shared: false };
+        super::serial(&backend, &disks).unwrap()
+    };
+    assert_eq!((serial(0).as_str(), serial(1).len()), ("main", 16));
+    assert_ne!(serial(2), serial(3));
 }
