@@ -10,6 +10,9 @@ use std::{
 /// The target of everything that runs on the board: no floating-point registers, so EL2 has none to save.
 pub(crate) const TARGET: &str = "aarch64-unknown-none-softfloat";
 
+/// What precedes the name of a bare-metal guest of this repository where a system names its kernel.
+pub(crate) const GUEST: &str = "guest:";
+
 /// The package of the EL2 binary.
 const HYPERVISOR: &str = "bulkhead";
 
@@ -43,6 +46,13 @@ pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program>
 pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<Program> {
     let (package, binary) = find_guest(workspace, name).map_err(anyhow::Error::msg)?;
     build(workspace, &package, &binary, &format!("guest-{name}"), &[])
+}
+
+/// The program of the guest `name` with its symbols, linked at address 0, if it has been built.
+pub(crate) fn guest_elf(workspace: &Workspace, name: &str) -> Option<PathBuf> {
+    let (_, binary) = find_guest(workspace, name).ok()?;
+    let elf = workspace.target().join(TARGET).join("release").join(binary);
+    elf.is_file().then_some(elf)
 }
 
 /// The package and the binary of the bare-metal guest `name`.

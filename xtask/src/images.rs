@@ -1,7 +1,8 @@
 //! Finds the images that a system names: fetches, builds or just opens them.
 
 use crate::{
-    bare_metal, setup,
+    bare_metal::{self, GUEST},
+    setup,
     system::{self, Contents, DEBIAN, ImageName, Images, Problems, Source, VmSource},
     workspace::Workspace,
 };
@@ -20,8 +21,6 @@ const KERNEL: &str = "kernel";
 /// The names that are no paths; a file of such a name is `./NAME`.
 const KERNELS: &[&str] = &[DEBIAN, U_BOOT, "guest:NAME"];
 const INITRDS: &[&str] = &[LINUX, LINUX_BENCH];
-/// What precedes the name of a bare-metal guest of this repository.
-const GUEST: &str = "guest:";
 
 /// The images that this machine has or can make.
 pub(crate) struct HostImages<'a> {

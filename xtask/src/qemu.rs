@@ -17,6 +17,9 @@ use std::{
 /// The program that emulates the boards.
 pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
 
+/// What [`Uart::Chardev`] calls its character device.
+pub(crate) const UART_CHARDEV: &str = "uart";
+
 /// Who has the other end of the board's UART.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Uart {
@@ -24,6 +27,8 @@ pub(crate) enum Uart {
     Terminal,
     /// A program that only reads.
     Reader,
+    /// The character device [`UART_CHARDEV`], which further arguments define.
+    Chardev,
 }
 
 /// How the board's time passes.
@@ -83,6 +88,10 @@ impl Machine {
         option("-m", format!("{}M", self.memory_bytes >> 20).as_ref());
         option("-display", "none".as_ref());
         match self.uart {
+            Uart::Chardev => {
+                option("-serial", format!("chardev:{UART_CHARDEV}").as_ref());
+                option("-monitor", "none".as_ref());
+            }
             Uart::Terminal => option("-serial", "mon:stdio".as_ref()),
             Uart::Reader => {
                 option("-serial", "stdio".as_ref());

@@ -98,7 +98,7 @@ impl Session<'_> {
         let mut command = machine.command();
         command.stdin(match machine.uart {
             qemu::Uart::Terminal => Stdio::inherit(),
-            qemu::Uart::Reader => Stdio::null(),
+            qemu::Uart::Reader | qemu::Uart::Chardev => Stdio::null(),
         });
         self.watch(
             command,

@@ -1,17 +1,40 @@
-//! `debug`: QEMU waits before the first instruction, and a debugger with Bulkhead's symbols attaches.
+//! `debug`: QEMU waits before the first instruction, and a debugger with everybody's symbols attaches.
+//!
+//! The board's UART is a socket that `console` connects to from another terminal, so that a guest can be typed to.
+//! gdb is told which programs there are and in which address space each is; `bulkhead.py` does the rest.
 
+use super::console;
 use crate::{
-    launch::{self, BoardOptions},
-    qemu::Uart,
-    setup, systems,
+    bare_metal::{GUEST, guest_elf},
+    launch::{self, BoardOptions, Prepared},
+    qemu::{UART_CHARDEV, Uart},
+    setup,
+    system::{ImageName, VmSource},
+    systems,
     workspace::Workspace,
 };
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use object::{Object, ObjectSegment};
+use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::{
     ffi::OsString,
-    fs::File,
-    process::{Command, ExitCode, Stdio},
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
 };
+
+/// The script for gdb.
+const SCRIPT: &str = include_str!("bulkhead.py");
+/// How often is looked whether gdb has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The options of `debug`.
 #[derive(clap::Args)]
@@ -24,41 +47,268 @@ pub(super) struct Debug {
     /// The TCP port between the debugger and QEMU
     #[arg(long, default_value_t = 1234)]
     port: u16,
+    /// A guest's program with symbols, such as alpha=/usr/lib/debug/boot/vmlinux-6.1.0-56-arm64 (may be repeated)
+    #[arg(long, value_name = "VM=FILE", value_parser = parse_symbols)]
+    symbols: Vec<(String, PathBuf)>,
     /// Further arguments for gdb
     #[arg(last = true, value_name = "GDB ARGS")]
     gdb: Vec<OsString>,
 }
 
+/// A program in an address space, as `bulkhead.py` reads it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Space {
+    name: String,
+    /// Nothing for EL2.
+    vmid: Option<usize>,
+    /// With symbols, where there are some.
+    file: Option<PathBuf>,
+    /// What is to be added to the addresses in the file.
+    offset: u64,
+    /// Whether it is a Linux, which moves itself.
+    linux: bool,
+}
+
 impl Debug {
     pub(super) fn run(self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
-        let gdb = setup::debugger()?;
-        let prepared = launch::prepare(workspace, systems::find(workspace, &self.system)?, "")?;
-        let waiting = ["-S".into(), "-gdb".into(), format!("tcp:localhost:{}", self.port).into()];
-        let machine = prepared.machine(workspace, &self.board, Uart::Reader, waiting.into())?;
-
-        let log = workspace.cache().join("logs/debug.log");
-        std::fs::create_dir_all(workspace.cache().join("logs"))?;
-        let output = File::create(&log).with_context(|| format!("{} cannot be written", log.display()))?;
-        let mut command = machine.command();
-        command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
-        // Ctrl-C at the debugger stops the board's cores; it must not reach QEMU itself.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut qemu = command.spawn().context("QEMU could not be started")?;
-
-        let board = prepared.source.board();
-        let loaded_at = board.ram_base + board.image_load_offset;
-        println!("debug: the console goes to {}; follow it with `tail -f`", workspace.display(&log));
-        let status = Command::new(gdb)
-            .args(["-q", "-ex", "set confirm off", "-ex", "set architecture aarch64"])
-            .arg("-ex")
-            .arg(format!("add-symbol-file {} -o {loaded_at:#x}", prepared.program.elf.display()))
-            .arg("-ex")
-            .arg(format!("target remote localhost:{}", self.port))
-            .args(&self.gdb)
-            .status();
-        qemu.kill()?;
-        qemu.wait()?;
-        let status = status.with_context(|| format!("{gdb} could not be started"))?;
+        let status = self.attach(workspace, None)?;
         Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+
+    /// Runs gdb until it ends; what it prints goes to `output` where that is given.
+    fn attach(self, workspace: &Workspace, output: Option<&Path>) -> anyhow::Result<ExitStatus> {
+        check_port(self.port)?;
+        let gdb = setup::debugger()?;
+        let prepared = launch::prepare(workspace, systems::find(workspace, &self.system)?, "")?;
+        let spaces = serde_json::to_string(&self.spaces(workspace, &prepared)?)?;
+        let logs = workspace.cache().join("logs");
+        fs::create_dir_all(&logs)?;
+        let (socket, log) = (console::socket(workspace), logs.join("debug.log"));
+        let _ = fs::remove_file(&socket);
+        let uart = format!(
+            "socket,id={UART_CHARDEV},path={},server=on,wait=off,logfile={}",
+            socket.display().to_string().replace(',', ",,"),
+            log.display().to_string().replace(',', ",,")
+        );
+        let gdb_server = format!("tcp:localhost:{}", self.port);
+        let extra = ["-chardev", &uart, "-S", "-gdb", &gdb_server].map(OsString::from);
+        let machine = prepared.machine(workspace, &self.board, Uart::Chardev, extra.into())?;
+        let script = logs.join("bulkhead.py");
+        fs::write(&script, SCRIPT)?;
+
+        let ended = signals()?;
+        let mut qemu = Board::start(machine.command(), &log)?;
+        eprintln!(
+            "debug: `cargo xtask console` in another terminal is the board's UART; its text is also in {}",
+            workspace.display(&log)
+        );
+        eprintln!("debug: Ctrl-C stops the board's cores; `help bulkhead` says how to find and follow the guests");
+        let mut command = Command::new(gdb);
+        command
+            .args(["-q", "-ex", "set confirm off", "-ex", "set pagination off", "-ex", "set architecture aarch64"])
+            .arg("-ex")
+            .arg(format!("python gdb.set_convenience_variable('bulkhead_spaces', {})", python_text(&spaces)))
+            .arg("-ex")
+            .arg(format!("source {}", script.display()))
+            .arg("-ex")
+            .arg(format!("target remote localhost:{}", self.port))
+            .args(&self.gdb);
+        if let Some(path) = output {
+            let file = File::create(path)?;
+            command.stdin(Stdio::null()).stderr(file.try_clone()?).stdout(file);
+        }
+        let mut gdb = command.spawn().with_context(|| format!("{gdb} could not be started"))?;
+        let status = loop {
+            if let Some(status) = gdb.try_wait()? {
+                break status;
+            }
+            if ended.load(Ordering::Relaxed) {
+                gdb.kill()?;
+                break gdb.wait()?;
+            }
+            if let Some(reason) = qemu.failure()? {
+                gdb.kill()?;
+                gdb.wait()?;
+                bail!("QEMU has failed: {reason}");
+            }
+            thread::sleep(LOOK_EVERY);
+        };
+        Ok(status)
+    }
+
+    /// EL2 and every guest, each with its symbols where there are some.
+    fn spaces(&self, workspace: &Workspace, prepared: &Prepared) -> anyhow::Result<Vec<Space>> {
+        let source = &prepared.source;
+        for (name, _) in &self.symbols {
+            ensure!(
+                source.vms().iter().any(|vm| vm.name() == name),
+                "--symbols: system `{}` has no vm `{name}`; choose one of these: {}",
+                source.name(),
+                source.vms().iter().map(VmSource::name).collect::<Vec<_>>().join(", ")
+            );
+        }
+        let board = source.board();
+        let mut spaces = vec![Space {
+            name: "bulkhead".to_owned(),
+            vmid: None,
+            file: Some(prepared.program.elf.clone()),
+            offset: board.ram_base + board.image_load_offset,
+            linux: false,
+        }];
+        for (index, vm) in source.vms().iter().enumerate() {
+            let images = prepared.bundle.images.get(index).map(Vec::as_slice).unwrap_or_default();
+            let kernel = images.iter().find(|image| image.role == "kernel").map_or(0, |image| image.span.base);
+            let stated = self.symbols.iter().find(|(name, _)| name == vm.name()).map(|(_, file)| file.clone());
+            let (file, offset, linux) = match (stated, &vm.kernel) {
+                (Some(file), _) => {
+                    let is_linux = has_linux_addresses(&file)?;
+                    (Some(file), 0, is_linux)
+                }
+                (None, ImageName::Named(name)) if name.starts_with(GUEST) => {
+                    let elf = guest_elf(workspace, name.trim_start_matches(GUEST));
+                    (elf, kernel, false)
+                }
+                (None, ImageName::Named(name)) => elf_with_offset(&source.directory().join(name), kernel),
+                (None, ImageName::File(path)) => elf_with_offset(path, kernel),
+            };
+            // Bulkhead numbers them from 1, in the order of the system.
+            spaces.push(Space { name: vm.name().to_owned(), vmid: Some(index + 1), file, offset, linux });
+        }
+        Ok(spaces)
+    }
+}
+
+/// Has gdb stop in EL2, in a guest, and at Ctrl-C, and looks whether each stop has the symbols of who runs. What gdb
+/// prints goes to `log`.
+///
+/// # Errors
+/// What is missing in it.
+pub(crate) fn check(workspace: &Workspace, log: &Path) -> anyhow::Result<()> {
+    const INTERRUPT: &str = "python import os, signal, threading; threading.Timer(2, lambda: os.kill(os.getpid(), \
+                             signal.SIGINT)).start()";
+    let commands = [
+        "bulkhead break bulkhead bulkhead::construct::build_devices",
+        "bulkhead break attacker spinner::main",
+        "continue",
+        "backtrace 1",
+        "delete 1",
+        "continue",
+        "backtrace 1",
+        "bulkhead where",
+        "delete",
+        INTERRUPT,
+        "continue",
+        "echo still here\\n",
+    ];
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let mut gdb: Vec<OsString> = vec!["-nx".into(), "-batch".into()];
+    gdb.extend(commands.iter().flat_map(|command| ["-ex".into(), command.into()]));
+    let debug =
+        Debug { system: "test-spinner".to_owned(), board: BoardOptions::default(), port, symbols: Vec::new(), gdb };
+    if let Some(directory) = log.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    debug.attach(workspace, Some(log))?;
+    let text = fs::read_to_string(log)?;
+    for wanted in [
+        "#0  bulkhead::construct::build_devices ",
+        "#0  spinner::main ",
+        ": attacker at EL1, pc 0x",
+        "SIGINT",
+        "still here",
+    ] {
+        ensure!(text.contains(wanted), "gdb does not say {wanted:?}");
+    }
+    Ok(())
+}
+
+/// `VM=FILE`.
+fn parse_symbols(text: &str) -> Result<(String, PathBuf), String> {
+    let (vm, file) = text.split_once('=').ok_or("write VM=FILE, as in alpha=vmlinux")?;
+    let file = PathBuf::from(file);
+    if !file.is_file() {
+        return Err(format!("there is no file {}", file.display()));
+    }
+    Ok((vm.to_owned(), file))
+}
+
+/// Whether `file` is linked for the upper half of the address space, as Linux is.
+fn has_linux_addresses(file: &Path) -> anyhow::Result<bool> {
+    let bytes = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let elf =
+        object::File::parse(&*bytes).with_context(|| format!("{} is no ELF file with symbols", file.display()))?;
+    Ok(elf.entry() >> 48 == 0xffff)
+}
+
+/// A kernel that is an ELF file has its own symbols: where it says, or, position-independent, moved to `base`.
+fn elf_with_offset(path: &Path, base: u64) -> (Option<PathBuf>, u64, bool) {
+    let Ok(bytes) = fs::read(path) else { return (None, 0, false) };
+    let Ok(elf) = object::File::parse(&*bytes) else { return (None, 0, false) };
+    let low = elf.segments().map(|segment| segment.address()).min().unwrap_or(0);
+    let offset = if elf.kind() == object::ObjectKind::Dynamic { base.wrapping_sub(low) } else { 0 };
+    (Some(path.to_owned()), offset, false)
+}
+
+/// # Errors
+/// Where somebody listens there.
+fn check_port(port: u16) -> anyhow::Result<()> {
+    let free = TcpListener::bind(("127.0.0.1", port));
+    free.map(drop).with_context(|| {
+        format!("the port {port} cannot be used, perhaps by another `cargo xtask debug`; choose another with --port")
+    })
+}
+
+/// Ctrl-C is for gdb alone. What ends this program instead sets the flag.
+fn signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let (ended, ignored) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    signal_hook::flag::register(SIGINT, ignored)?;
+    signal_hook::flag::register(SIGTERM, Arc::clone(&ended))?;
+    signal_hook::flag::register(SIGHUP, Arc::clone(&ended))?;
+    Ok(ended)
+}
+
+/// A QEMU that ends with this value, and with this program, however that ends.
+struct Board {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Board {
+    fn start(command: Command, log: &Path) -> anyhow::Result<Self> {
+        let errors = log.with_extension("errors");
+        let output = File::create(&errors).with_context(|| format!("{} cannot be written", errors.display()))?;
+        // The kernel ends it when this program is killed; where there is no `setpriv`, it is ended in every other case.
+        let mut guarded = Command::new("setpriv");
+        guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+        let has_guard = Command::new("setpriv").arg("--version").output().is_ok();
+        let mut command = if has_guard { guarded } else { command };
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // Ctrl-C at the debugger stops the board's cores; it must not reach QEMU itself.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command.spawn().context("QEMU could not be started")?;
+        Ok(Self { child, log: errors })
+    }
+
+    /// What QEMU said, if it has ended by itself with a failure.
+    fn failure(&mut self) -> anyhow::Result<Option<String>> {
+        match self.child.try_wait()? {
+            Some(status) if !status.success() => {
+                let text = fs::read_to_string(&self.log).unwrap_or_default();
+                Ok(Some(format!("{status}: {}", text.trim())))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `text` as Python writes it.
+fn python_text(text: &str) -> String {
+    format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }

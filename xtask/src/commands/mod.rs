@@ -3,7 +3,8 @@
 mod bench;
 mod check;
 mod ci;
-mod debug;
+mod console;
+pub(crate) mod debug;
 mod doc;
 mod fuzz;
 mod image;
@@ -44,6 +45,8 @@ enum Command {
     Check(check::Check),
     /// Start a system under QEMU with a debugger attached
     Debug(debug::Debug),
+    /// Be the terminal of the board that `debug` has started; Ctrl-A X leaves
+    Console,
     /// Make the documentation of every crate, with an index
     Doc,
     /// Fetch what the other commands would fetch when they need it
@@ -68,6 +71,7 @@ impl CommandLine {
             Command::Image(image) => image.run(&workspace),
             Command::Check(check) => check.run(&workspace),
             Command::Debug(debug) => debug.run(&workspace),
+            Command::Console => console::run(&workspace),
             Command::Doc => doc::run(&workspace),
             Command::Setup => setup::run(&workspace),
         }

@@ -10,6 +10,7 @@ mod linux;
 
 use crate::{
     bare_metal::{self, Program},
+    commands::debug,
     consoles, counters,
     launch::{self, BoardOptions},
     qemu::Uart,
@@ -26,6 +27,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The name of the scenario that gdb plays, and not a system by itself.
+const DEBUGGER: &str = "gdb stops in EL2, in a guest and at Ctrl-C, each with its own symbols";
 /// How much of a failed run's output is shown.
 const TAIL_LINES: usize = 25;
 
@@ -80,7 +83,7 @@ fn all() -> Vec<Scenario> {
 
 /// The names of all scenarios.
 pub(crate) fn names() -> Vec<String> {
-    all().into_iter().map(|scenario| scenario.name).collect()
+    all().into_iter().map(|scenario| scenario.name).chain([DEBUGGER.to_owned()]).collect()
 }
 
 /// Runs the scenarios whose names contain `filter`, or all, one at a time: each emulates several cores.
@@ -91,7 +94,8 @@ pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result
     let mut tally = Tally::default();
     let scenarios: Vec<_> =
         all().into_iter().filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter))).collect();
-    if scenarios.is_empty() {
+    let has_debugger = filter.is_none_or(|filter| DEBUGGER.contains(filter));
+    if scenarios.is_empty() && !has_debugger {
         return Ok(tally);
     }
     // One failure says it: each scenario would only repeat it.
@@ -116,6 +120,18 @@ pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result
                 tally.count(false);
             }
         }
+    }
+    if has_debugger {
+        let (started, log) = (Instant::now(), log_path(workspace, DEBUGGER));
+        let result = debug::check(workspace, &log);
+        match &result {
+            Ok(()) => println!("PASS {DEBUGGER} ({:.1} s)", started.elapsed().as_secs_f32()),
+            Err(reason) => {
+                println!("FAIL {DEBUGGER}: {reason:#}");
+                show_tail(workspace, &log);
+            }
+        }
+        tally.count(result.is_ok());
     }
     Ok(tally)
 }
