@@ -20,6 +20,7 @@ pub mod boot;
 pub mod clock;
 pub mod console;
 pub mod cpu;
+pub mod debug;
 #[cfg(feature = "virtio")]
 mod dma;
 pub mod gic;

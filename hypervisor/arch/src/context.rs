@@ -2,6 +2,7 @@
 //!
 //! Leaves out what a virtual CPU *means* (its VM, its interrupts): that is the type parameter of [`Vcpu`].
 
+use crate::lazy::LazyState;
 use crate::per_core;
 use crate::vectors::enter_guest;
 use core::arch::asm;
@@ -67,6 +68,7 @@ pub struct Vcpu<G: Guest> {
     pub context: Context,
     /// The hypervisor's own part.
     pub guest: G,
+    pub(crate) lazy: LazyState,
 }
 
 macro_rules! handler {
@@ -108,6 +110,7 @@ impl<G: Guest> Vcpu<G> {
                 fp: FpState::new(),
             },
             guest,
+            lazy: LazyState::new(),
         }
     }
 
@@ -133,6 +136,7 @@ impl<G: Guest> Vcpu<G> {
         self.context.elr = entry;
         self.context.spsr = RESET_PSTATE;
         self.context.el1 = El1State::new();
+        self.lazy = LazyState::new();
         self.context.fp = FpState::new();
     }
 

@@ -159,6 +159,9 @@ impl<G: Guest> Vcpu<G> {
         }
         self.context.el1.load();
         self.context.fp.load();
+        if self.lazy.is_used {
+            self.lazy.load();
+        }
         clear_hidden_registers();
         instruction_barrier();
     }
@@ -179,6 +182,9 @@ impl<G: Guest> Vcpu<G> {
         assert!(loaded == self.context.identity, "a virtual CPU is saved where it is loaded");
         self.context.el1.save();
         self.context.fp.save();
+        if self.lazy.is_used {
+            self.lazy.save();
+        }
         crate::timer::stop_guest_timers();
         // This has the barrier that the timers need.
         take_system_error()
@@ -370,17 +376,6 @@ pub fn inject(entry: impl FnOnce(&El1Target) -> El1Entry) {
 /// After [`inject`]: where the guest was (ELR_EL1).
 pub fn interrupted_at() -> u64 {
     ELR_EL1.get()
-}
-
-/// The loaded guest's MDSCR_EL1 (debug registers trap, this one is live).
-pub fn monitor_debug_control() -> u64 {
-    MDSCR_EL1.get()
-}
-
-/// Sets the loaded guest's MDSCR_EL1: single step and the monitor enables only, none of the external debugger's bits.
-pub fn set_monitor_debug_control(value: u64) {
-    const SS_TDCC_KDE_MDE: u64 = 1 | (1 << 12) | (1 << 13) | (1 << 15);
-    MDSCR_EL1.set(value & SS_TDCC_KDE_MDE);
 }
 
 // The ID space `op0=3, op1=0, CRn=0`, CRm from 1: eight functions for each CRm, one for each op2, of two instructions

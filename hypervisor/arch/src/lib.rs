@@ -20,6 +20,7 @@ pub mod epitaph;
 pub mod firmware;
 pub mod gic;
 pub mod heap;
+mod lazy;
 pub mod list_registers;
 pub mod memory;
 pub mod mmu;

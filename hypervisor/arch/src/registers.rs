@@ -99,6 +99,10 @@ system_registers! {
     OSDLR_EL1, "s2_0_c1_c3_4";
     /// Monitor debug control.
     MDSCR_EL1, "s2_0_c0_c2_2";
+    /// The number of EL0's software context.
+    SCXTNUM_EL0, "s3_3_c13_c0_7";
+    /// The number of EL1's software context.
+    SCXTNUM_EL1, "s3_0_c13_c0_7";
     /// PMU control.
     PMCR_EL0, "s3_3_c9_c12_0";
     /// Instruction set attributes 0 (read only).

@@ -146,10 +146,7 @@ fn other_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     let exit = decode(&cpu::syndrome(esr));
     match exit {
         Exit::DataAbort(abort) => {
-            if load_store::is_part(esr) {
-                return load_store::REFUSED;
-            }
-            if DeviceAccess::needs_instruction(esr, abort.virtual_address)
+            if load_store::is_not_plain(esr, abort.virtual_address)
                 && let Some(verdict) = load_store::emulate(vcpu, esr, abort.virtual_address)
             {
                 return verdict;

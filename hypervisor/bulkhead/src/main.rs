@@ -11,6 +11,7 @@ mod assigned;
 mod boot;
 mod console;
 mod construct;
+mod debug_registers;
 mod entropy;
 mod fast;
 mod guest_cpu;

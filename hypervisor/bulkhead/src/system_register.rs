@@ -1,5 +1,6 @@
-//! Trapped system registers: SGIs, the ID space, debug. Everything else is undefined to a guest.
+//! Trapped system registers: SGIs, the ID space, debug (`debug_registers`). Everything else is undefined to a guest.
 
+use crate::debug_registers;
 use crate::fast::{leave, undefined};
 use crate::guest_cpu::{GuestCpu, Left};
 use arch::context::{Vcpu, Verdict};
@@ -31,10 +32,6 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: SystemRegisterAccess, exit: Exi
             }
             // Group 0 and the other security state have no interrupts here (IHI 0069 12.2.14): nothing is sent.
             SystemRegister::ICC_SGI0R_EL1 | SystemRegister::ICC_ASGI1R_EL1 => return ignored(),
-            SystemRegister::MDSCR_EL1 => {
-                cpu::set_monitor_debug_control(value);
-                return ignored();
-            }
             _ => {}
         }
     }
@@ -46,7 +43,14 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: SystemRegisterAccess, exit: Exi
             cpu::skip_instruction();
             Verdict::Resume
         }
-        Answer::Undefined => undefined(vcpu, exit),
+        Answer::Undefined => match register {
+            SystemRegister { op0: 2, .. } => debug_registers::answer(vcpu, access, exit),
+            // Made again, without a trap.
+            SystemRegister::SCXTNUM_EL0 | SystemRegister::SCXTNUM_EL1 if vcpu.enable_software_context() => {
+                Verdict::Resume
+            }
+            _ => undefined(vcpu, exit),
+        },
     }
 }
 
@@ -75,16 +79,10 @@ fn value(register: SystemRegister, access: Access) -> Answer {
         };
     }
     match register {
-        SystemRegister::MDSCR_EL1 => Answer::Value(cpu::monitor_debug_control()),
-        // OSLSR_EL1: OSLM = 0b10, the OS lock is implemented; OSLK = 0, it is not locked.
-        SystemRegister::OSLSR_EL1 => Answer::Value(1 << 3),
         // SRE, DFB and DIB: the system-register interface is on and nothing bypasses it, whatever a guest writes.
         SystemRegister::ICC_SRE_EL1 => Answer::Value(0b111),
         // ACTLR_EL1 has nothing that a guest may set.
         SystemRegister::ACTLR_EL1 => Answer::Value(0),
-        // op0 = 2 is the debug and trace space: breakpoints, watchpoints, the OS locks and the DCC read as zero and
-        // ignore writes. CRn 0 and 1 with op1 0 and 3; trace (op1 1) does not exist.
-        SystemRegister { op0: 2, op1: 0 | 3 | 4, .. } => Answer::Value(0),
         _ => Answer::Undefined,
     }
 }

@@ -88,7 +88,20 @@ mod tests {
         let value = greedy(SystemRegister::ID_AA64PFR1_EL1);
         assert_eq!(field(value, 0), 1, "BT");
         assert_eq!(field(value, 4), 2, "SSBS");
-        assert_eq!(value & !0xff, 0);
+        assert_eq!(field(value, 32), 2, "CSV2_frac");
+        assert_eq!(value & !0xf_0000_00ff, 0);
+    }
+
+    #[test]
+    fn what_hardware_says_of_speculation_is_shown() {
+        // CSV2 and CSV3 of ID_AA64PFR0_EL1, CSV2_frac, SPECRES.
+        for value in 0..=3_u64 {
+            let shown = visible(SystemRegister::ID_AA64PFR0_EL1, value << 56 | (value & 1) << 60).unwrap();
+            assert_eq!((field(shown, 56), field(shown, 60)), (value, value & 1));
+            let least = value.min(2);
+            assert_eq!(visible(SystemRegister::ID_AA64PFR1_EL1, value << 32), Some(least << 32));
+            assert_eq!(visible(SystemRegister::ID_AA64ISAR1_EL1, value << 40), Some(least << 40));
+        }
     }
 
     #[test]
@@ -98,13 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn debug_is_the_least_that_armv8_has_without_counters_or_trace() {
+    fn debug_has_the_breakpoints_of_the_hardware_and_neither_counters_nor_trace() {
         let value = greedy(SystemRegister::ID_AA64DFR0_EL1);
         assert_eq!(field(value, 0), 6, "DebugVer");
-        assert_eq!(field(value, 12), 1, "two breakpoints");
-        assert_eq!(field(value, 20), 1, "two watchpoints");
+        assert_eq!((field(value, 12), field(value, 20), field(value, 28)), (7, 7, 7), "BRPs, WRPs, CTX_CMPs");
         assert_eq!(field(value, 36), 0xf, "no OS double lock");
-        for hidden in [4, 8, 16, 24, 28, 32, 40, 44, 48, 52, 56, 60] {
+        for hidden in [4, 8, 16, 24, 32, 40, 44, 48, 52, 56, 60] {
             assert_eq!(field(value, hidden), 0, "bits {hidden}");
         }
     }
@@ -148,7 +160,7 @@ mod tests {
         assert_eq!(visible(SystemRegister::ID_AA64ISAR0_EL1, 0x0001_1120), Some(0x0001_1120));
         assert_eq!(visible(SystemRegister::ID_AA64MMFR0_EL1, 0x0000_1122), Some(0x0000_0022));
         assert_eq!(visible(SystemRegister::ID_AA64PFR0_EL1, 0x0100_2222), Some(0x0100_0012));
-        assert_eq!(visible(SystemRegister::ID_AA64DFR0_EL1, 0x1030_5106), Some(0x00f0_0010_1006));
+        assert_eq!(visible(SystemRegister::ID_AA64DFR0_EL1, 0x1030_5106), Some(0x00f0_1030_5006));
         assert_eq!(visible(SystemRegister::ID_ISAR5_EL1, 0x0001_1121), Some(0x0001_1121));
         assert_eq!(visible(SystemRegister::ID_MMFR0_EL1, 0x1020_1105), Some(0x1020_1105));
     }

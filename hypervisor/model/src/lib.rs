@@ -11,6 +11,7 @@
 //! | [`inject`] | what does EL1 see when we hand it an exception? |
 //! | [`table`] | which descriptors map this range? |
 //! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
+//! | [`debug`] | what do a guest's breakpoints and watchpoints hold, and what does the core get of it? |
 //! | [`id_registers`] | which processor features does a guest see? |
 //! | [`ram`] | which physical memory is free? |
 //! | [`io`] | what becomes of a virtio request on its way to the driver domain and back? |
@@ -39,6 +40,7 @@ extern crate std;
 
 pub mod bus;
 pub mod console;
+pub mod debug;
 pub mod exit;
 pub mod id_registers;
 pub mod inject;

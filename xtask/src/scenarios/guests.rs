@@ -92,6 +92,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             cpu: Some("max"),
             ..expectations("two guests that share a core see nothing of each other's registers", "test-registers")
         },
+        Scenario {
+            // One that has numbers of software contexts (FEAT_CSV2_2).
+            cpu: Some("max"),
+            ..expectations("guests that share a core meet breakpoints and watchpoints of their own alone", "test-debug")
+        },
         disturbance("a guest without translation tables disturbs nobody", "test-lost", 4, every_guest_passes),
         disturbance("a guest that loops with interrupts masked disturbs nobody", "test-spinner", 4, every_guest_passes),
         disturbance("a guest that panics disturbs nobody", "test-panicker", 4, attacker_panics),

@@ -161,6 +161,8 @@ registers! {
     MAIR_EL1 = 3 0 10 2 0;
     AMAIR_EL1 = 3 0 10 3 0;
     CONTEXTIDR_EL1 = 3 0 13 0 1;
+    SCXTNUM_EL1 = 3 0 13 0 7;
+    SCXTNUM_EL0 = 3 3 13 0 7;
 
     // Error records (RAS).
     ERRIDR_EL1 = 3 0 5 3 0;

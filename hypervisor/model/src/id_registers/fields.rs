@@ -82,22 +82,24 @@ const PFR0: &[Field] = &[
     signed_at_most(1, 20), // AdvSIMD, with half precision.
     at_most(1, 24),        // GIC: system registers of GICv3; zero where the board has none.
     at_most(1, 48),        // DIT.
-    at_most(1, 56),        // CSV2: the next value brings SCXTNUM_ELx, which is not switched.
+    at_most(3, 56),        // CSV2, with SCXTNUM_ELx.
     at_most(1, 60),        // CSV3.
 ];
 
-/// Hidden: MTE, RAS_frac, MPAM_frac, SME, RNDR_trap, CSV2_frac, NMI, MTE_frac, GCS, THE, MTEX, DF2, PFAR.
+/// Hidden: MTE, RAS_frac, MPAM_frac, SME, RNDR_trap, NMI, MTE_frac, GCS, THE, MTEX, DF2, PFAR.
 const PFR1: &[Field] = &[
-    at_most(1, 0), // BT: PSTATE.BTYPE, and bits of stage 1 and SCTLR_EL1.
-    at_most(2, 4), // SSBS, with MSR and MRS.
+    at_most(1, 0),  // BT: PSTATE.BTYPE, and bits of stage 1 and SCTLR_EL1.
+    at_most(2, 4),  // SSBS, with MSR and MRS.
+    at_most(2, 32), // CSV2_frac, with SCXTNUM_ELx.
 ];
 
-/// Hidden: trace, PMU, SPE, TRBE, BRBE, and all but the least number of breakpoints.
+/// Hidden: trace, PMU, SPE, TRBE, BRBE.
 const DFR0: &[Field] = &[
-    at_most(6, 0),  // DebugVer: Armv8.0.
-    at_most(1, 12), // BRPs: two breakpoints, the least there can be.
-    at_most(1, 20), // WRPs: two watchpoints, the least there can be.
-    fixed(0xf, 36), // DoubleLock: OSDLR_EL1 does nothing, so that no guest can lock a debugger out.
+    at_most(6, 0),   // DebugVer: Armv8.0.
+    at_most(15, 12), // BRPs: breakpoints.
+    at_most(15, 20), // WRPs: watchpoints.
+    at_most(15, 28), // CTX_CMPs: breakpoints that can compare CONTEXTIDR_EL1.
+    fixed(0xf, 36),  // DoubleLock: OSDLR_EL1 does nothing, so that no guest can lock a debugger out.
 ];
 
 /// Hidden: TME.
@@ -126,7 +128,7 @@ const ISAR1: &[Field] = &[
     at_most(2, 20), // LRCPC.
     at_most(1, 32), // FRINTTS.
     at_most(1, 36), // SB.
-    at_most(1, 40), // SPECRES.
+    at_most(2, 40), // SPECRES: instructions that concern a guest's own contexts.
     at_most(1, 44), // BF16.
     at_most(1, 48), // DGH.
     at_most(1, 52), // I8MM.
@@ -184,7 +186,7 @@ const AARCH32_PFR0: &[Field] = &[
     at_most(15, 4),  // State1: T32.
     at_most(15, 8),  // State2: Jazelle.
     at_most(15, 12), // State3: T32EE.
-    at_most(1, 16),  // CSV2.
+    at_most(2, 16),  // CSV2.
     at_most(1, 24),  // DIT.
 ];
 
