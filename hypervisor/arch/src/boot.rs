@@ -8,11 +8,15 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most cores that Bulkhead runs on.
-pub const CORES_MAX: usize = 16;
+pub const CORES_MAX: usize = model::board::CORES_MAX;
 /// The size of one core's EL2 stack, in bytes, without the guard page below it.
 pub const STACK_SIZE: usize = 32 * 1024;
 /// The unmapped page below each stack, in bytes.
 pub const STACK_GUARD_SIZE: usize = 4096;
+
+/// Where there is a PL011 on QEMU's `virt`, the one board so far. Before a device tree has said where the UART is, and
+/// where none can, a sentence goes there.
+pub(crate) const KNOWN_UART: u64 = vdev::guest_map::PL011_BASE;
 
 const STACK_STRIDE: usize = STACK_SIZE + STACK_GUARD_SIZE;
 
@@ -162,9 +166,32 @@ primary_entry:
     mov     x30, xzr
     mov     x0, x19
     bl      {primary}
-not_el2:
+stopped:
     wfe
-    b       not_el2
+    b       stopped
+
+// Entered at another exception level: a sentence on the known UART, which needs no memory but the image's own. `x1` is
+// CurrentEL; the digit of EL1 or EL3 completes the sentence. FR.TXFF (bit 5) is looked at a bounded number of times.
+not_el2:
+    lsr     x1, x1, #2
+    add     w1, w1, #'0'
+    adr     x2, el2_sentence
+    mov     x3, #{uart}
+1:  ldrb    w4, [x2], #1
+    cbz     w4, stopped
+    cmp     w4, #'%'
+    csel    w4, w1, w4, eq
+    mov     w5, #0x10000
+2:  ldr     w6, [x3, #0x18]
+    tbz     w6, #5, 3f
+    subs    w5, w5, #1
+    b.ne    2b
+3:  str     w4, [x3]
+    b       1b
+el2_sentence:
+    .ascii  "\r\nBULKHEAD STOPS: it was started at EL%, but a hypervisor needs EL2; start QEMU with "
+    .asciz  "-M virt,virtualization=on,gic-version=3, or have the boot loader enter it at EL2\r\n"
+    .balign 4
 
 .global secondary_entry
 secondary_entry:
@@ -196,9 +223,10 @@ secondary_entry:
     mov     x30, xzr
     mov     x0, x20
     bl      {secondary}
-    b       not_el2
+    b       stopped
 "#,
     hcr_rw = const 1u64 << 31,
+    uart = const KNOWN_UART,
     stacks = sym STACKS,
     stack_stride = const STACK_STRIDE,
     per_core = sym PER_CORE,

@@ -49,10 +49,16 @@ pub struct Hardware {
 /// Reads the board's device tree and takes its hardware. The MMU is off: no lock may be taken before it is on.
 ///
 /// # Errors
-/// What the device tree lacks, as a sentence.
+/// What the device tree lacks, as a sentence. It can be said from then on: on the UART that the tree has, as far as it
+/// can be read, or else on the known one of QEMU's `virt`.
 pub fn take_hardware(device_tree: DeviceTree) -> Result<Hardware, &'static str> {
+    epitaph::set_uart(boot::KNOWN_UART);
     // SAFETY: a `DeviceTree` is what the boot loader passed.
-    let board = unsafe { Board::read(device_tree.0) }?;
+    let tree = unsafe { board::tree(device_tree.0) }?;
+    if let Some(uart) = model::board::find_uart(tree) {
+        epitaph::set_uart(uart);
+    }
+    let board = Board::read(tree, cpu::affinity())?;
     boot::set_cores(board.cores.len());
     epitaph::set_uart(board.uart.start);
     // SAFETY: the addresses come from the board's device tree; with the MMU off all memory is device memory, and after

@@ -63,7 +63,7 @@ impl PhysicalMemory {
         assert!(!TAKEN.swap(true, Ordering::Relaxed), "the board's RAM has one owner");
         const FULL: &str = "the device tree describes RAM in more pieces than Bulkhead can hold";
         let mut map = RamMap::new();
-        for range in &board.memory {
+        for range in board.memory.iter().filter(|range| range.size != 0) {
             map.add(PhysAddr(range.start), range.size).map_err(|_| FULL)?;
         }
         let image = boot::image();
@@ -71,12 +71,11 @@ impl PhysicalMemory {
         for range in board.reserved.iter().chain([&image, &board.device_tree]).chain(&board.bundle) {
             map.exclude(PhysAddr(range.start), range.size).map_err(|_| FULL)?;
         }
-        let inside = |range: &Range| {
-            board
-                .memory
-                .iter()
-                .any(|memory| range.start >= memory.start && range.start - memory.start + range.size <= memory.size)
+        // Compared without a sum, which may be too large for an address.
+        let holds = |memory: &Range, range: &Range| {
+            range.start >= memory.start && memory.size.checked_sub(range.start - memory.start) >= Some(range.size)
         };
+        let inside = |range: &Range| board.memory.iter().any(|memory| holds(memory, range));
         let bundle = match &board.bundle {
             // SAFETY: the bytes are RAM, reserved above so that nobody else gets them, and nothing writes to them.
             Some(range) if inside(range) => unsafe {

@@ -176,7 +176,7 @@ impl HypMap {
         let mut ram = RamMap::new();
         for range in &board.memory {
             // A page that is RAM in part only is left out.
-            let start = range.start.next_multiple_of(PAGE_SIZE);
+            let start = range.start.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
             let end = range.start.saturating_add(range.size) & !(PAGE_SIZE - 1);
             if start < end {
                 ram.add(PhysAddr(start), end - start).map_err(|error| Unmappable {

@@ -185,7 +185,7 @@ fn no_room(name: &str, guest: u64, size: u64) -> ! {
 #[inline(never)]
 fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalMemory) {
     let ram: Vec<Span> = board.memory.iter().map(|range| Span::new(range.start, range.size)).collect();
-    let total: u64 = ram.iter().map(|span| span.size).sum();
+    let total = ram.iter().fold(0_u64, |sum, span| sum.saturating_add(span.size));
     let kept = [board.uart, board.distributor, board.redistributors].map(|range| Span::new(range.start, range.size));
     let limits = BoardLimits {
         cores: board.cores.len() as u8,

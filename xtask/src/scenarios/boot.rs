@@ -30,6 +30,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Damage::Bundle(forge),
             sum_is_refused,
         ),
+        scenario("a board with a GICv2 is told so", Damage::Board(&["-M", "gic-version=2"]), |_, outcome| {
+            stops(outcome, "start QEMU with gic-version=3")
+        }),
+        scenario(
+            "a start at EL1, without virtualization=on, is told so",
+            Damage::Board(&["-M", "virtualization=off"]),
+            |_, outcome| stops(outcome, "started at EL1, but a hypervisor needs EL2"),
+        ),
+        scenario("any damaged device tree ends in a sentence or in a boot", Damage::Trees(30), |_, _| Ok(())),
         scenario("a Bulkhead that fails leaves an epitaph", Damage::Function("bulkhead::run::run"), epitaph_is_left),
         scenario(
             "a jump into the boot's code, which is unmapped when guests run, leaves an epitaph",
@@ -97,6 +106,15 @@ fn forge(bundle: Vec<u8>) -> Vec<u8> {
         }
     }
     forged
+}
+
+/// Bulkhead's last words contain `part`.
+fn stops(outcome: &Outcome, part: &str) -> Result<(), String> {
+    match outcome.last_words() {
+        Some(words) if words.contains(part) => Ok(()),
+        Some(words) => Err(format!("`{part}` is not in `{words}`")),
+        None => Err("Bulkhead has said nothing".to_owned()),
+    }
 }
 
 fn sum_is_refused(_: &Source, outcome: &Outcome) -> Result<(), String> {

@@ -7,6 +7,7 @@ mod guests;
 mod io;
 mod limits;
 mod linux;
+mod trees;
 
 use crate::{
     bare_metal::{self, Program},
@@ -58,6 +59,8 @@ struct Scenario {
 enum Damage {
     /// All is as it should be.
     None,
+    /// The device tree, so many times in so many ways.
+    Trees(u32),
     /// The bundle.
     Bundle(fn(Vec<u8>) -> Vec<u8>),
     /// A function of Bulkhead's: its first instruction is an undefined one.
@@ -148,14 +151,13 @@ impl Scenario {
             prepared.bundle.cpio = damage(prepared.bundle.cpio);
         }
         let options = BoardOptions { cpu: self.cpu.map(str::to_owned), smp: None, icount: self.icount };
-        let extra = match self.damage {
-            Damage::Board(arguments) => arguments.iter().map(Into::into).collect(),
-            Damage::None | Damage::Bundle(_) | Damage::Function(_) | Damage::Jump(..) | Damage::Disks(_) => Vec::new(),
-        };
+        let arguments = if let Damage::Board(arguments) = self.damage { arguments } else { &[] };
+        let extra = arguments.iter().map(Into::into).collect();
         let mut machine = prepared.machine(workspace, &options, Uart::Reader, extra)?;
         match self.damage {
             Damage::Function(function) => machine.kernel = broken(workspace, &prepared.program, function, None)?,
             Damage::Jump(from, to) => machine.kernel = broken(workspace, &prepared.program, from, Some(to))?,
+            Damage::Trees(count) => return trees::run(machine, count, &workspace.cache().join("images/trees")),
             Damage::None | Damage::Bundle(_) | Damage::Disks(_) | Damage::Board(_) => {}
         }
         if let (Damage::Disks(damage), Some(virtio)) = (self.damage, &mut machine.virtio) {
