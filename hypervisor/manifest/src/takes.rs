@@ -11,7 +11,7 @@ pub mod size {
     pub const MACHINE: u64 = 2048;
     pub const VM: u64 = 2048;
     pub const VGIC: u64 = 8192;
-    pub const VCPU: u64 = 2048;
+    pub const VCPU: u64 = 3072;
     pub const SLOT: u64 = 160;
     pub const VIRTIO_DEVICE: u64 = 7168;
     pub const ASSIGNED_DEVICES: u64 = 96;

@@ -238,8 +238,8 @@ fn memory_fixed_at_a_physical_address_is_ram() {
 
 #[test]
 fn all_memory_fits_the_board() {
-    let sentence = "the vms need 1 GiB of memory, Bulkhead 16 MiB, and what it keeps for them 112 KiB (of which vm \
-                    \"beta\" takes 45 KiB), but the board has 1 GiB; give the vms less, or the board more";
+    let sentence = "the vms need 1 GiB of memory, Bulkhead 16 MiB, and what it keeps for them 120 KiB (of which vm \
+                    \"beta\" takes 49 KiB), but the board has 1 GiB; give the vms less, or the board more";
     refused(|system| system.vms[0].memory[0].size = 960 << 20, Place::BoardMemory, sentence);
 }
 
@@ -250,8 +250,8 @@ fn sizes_that_overflow_together_do_not_fit_the_board() {
             vm.memory[0] = MemoryRegion { guest: 0x4000_0000, size: (1 << 39) - (1 << 30), physical: None };
         }
     };
-    let sentence = "the vms need 1022 GiB of memory, Bulkhead 16 MiB, and what it keeps for them 4200 KiB (of which vm \
-                    \"beta\" takes 2089 KiB), but the board has 1 GiB; give the vms less, or the board more";
+    let sentence = "the vms need 1022 GiB of memory, Bulkhead 16 MiB, and what it keeps for them 4208 KiB (of which vm \
+                    \"beta\" takes 2093 KiB), but the board has 1 GiB; give the vms less, or the board more";
     refused(huge, Place::BoardMemory, sentence);
 }
 
