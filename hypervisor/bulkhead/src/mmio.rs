@@ -49,10 +49,13 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
         }
         vgic.distributor_read(guest.index, offset, width)
     } else if let Some((vcpu, offset)) = redistributor_offset(address) {
-        if needs_sync(Frame::Redistributor(vcpu), offset) {
-            return load_state(guest, vcpu, offset, width).ok_or(Refusal);
-        }
-        vgic.redistributor_read(vcpu, offset, width)
+        let (lines, kicks) = if needs_sync(Frame::Redistributor(vcpu), offset) {
+            sync_redistributor(guest, vcpu, offset)
+        } else {
+            (0, Kicks::NONE)
+        };
+        let value = vgic.redistributor_read(vcpu, offset, width).ok_or(Refusal)?;
+        return Ok((value | u64::from(lines), kicks));
     } else {
         let (slot, offset) = find(guest, address)?;
         if let Some(value) = slot.peek(offset, width) {
@@ -63,10 +66,11 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
     value.map(|value| (value, Kicks::NONE)).ok_or(Refusal)
 }
 
-/// A load from the redistributor of virtual CPU `vcpu` that speaks of pending or active states. The lines of this
-/// virtual CPU's own timers are known to the timers alone.
+/// As [`sync`], before a load from the redistributor of virtual CPU `vcpu`. Gives the PPIs that it shows as pending
+/// whatever the vGIC says: the lines of this virtual CPU's own timers are known to the timers alone. The virtual CPUs
+/// in the second value are to be told.
 #[inline(never)]
-fn load_state(guest: &mut GuestCpu, vcpu: usize, offset: u64, width: Width) -> Option<(u64, Kicks)> {
+fn sync_redistributor(guest: &mut GuestCpu, vcpu: usize, offset: u64) -> (u32, Kicks) {
     let vgic = guest.vm.vgic;
     let is_own = vcpu == guest.index;
     let mut kicks = Kicks::NONE;
@@ -74,9 +78,7 @@ fn load_state(guest: &mut GuestCpu, vcpu: usize, offset: u64, width: Width) -> O
         kicks = guest.interface.flush(vgic, vcpu, &mut CoreListRegisters::of_this_core());
     }
     sync(guest, Frame::Redistributor(vcpu), offset);
-    let value = vgic.redistributor_read(vcpu, offset, width)?;
-    let lines = if is_own { vgic.pending_by_line(vcpu, offset, !timer::quiet_guest_timers()) } else { 0 };
-    Some((value | u64::from(lines), kicks))
+    (if is_own { vgic.pending_by_line(vcpu, offset, !timer::quiet_guest_timers()) } else { 0 }, kicks)
 }
 
 #[inline(never)]
