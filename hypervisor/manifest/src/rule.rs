@@ -24,6 +24,8 @@ pub enum Rule<'a> {
     CoresBeyondBoard { cores: u8, board: u8 },
     /// A name is 1 to [`NAME_LENGTH_MAX`] characters out of `a-z0-9-`.
     BadName { vm: Name<'a> },
+    /// No vm's name reads like Bulkhead's own, which stands before its lines on the console.
+    ReservedName { vm: Name<'a> },
     /// Names are unique.
     NameTaken { vm: Name<'a> },
     /// A virtual machine has at least one virtual CPU.
@@ -121,6 +123,10 @@ impl fmt::Display for Rule<'_> {
             Self::BadName { vm } => write!(
                 out,
                 "{vm:?} cannot be the name of a vm; use 1 to {NAME_LENGTH_MAX} characters out of a-z, 0-9 and -"
+            ),
+            Self::ReservedName { vm } => write!(
+                out,
+                "{vm:?} cannot be the name of a vm: on the console it would pass for Bulkhead itself; choose another"
             ),
             Self::NameTaken { vm } => write!(out, "two vms have the name {vm:?}; rename one of them"),
             Self::NoVcpu { vm } => write!(out, "vm {vm:?} has no virtual cpu; name a core in its list of cores"),

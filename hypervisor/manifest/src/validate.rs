@@ -100,6 +100,9 @@ impl System {
             if !is_vm_name(&vm.name) {
                 return broken(Place::Name(index), Rule::BadName { vm: name() });
             }
+            if reads_like_own(&vm.name) {
+                return broken(Place::Name(index), Rule::ReservedName { vm: name() });
+            }
             if self.vms.iter().take(index).any(|other| other.name == vm.name) {
                 return broken(Place::Name(index), Rule::NameTaken { vm: name() });
             }
@@ -338,6 +341,33 @@ impl<'a> VmChecker<'a, '_> {
     fn gic_windows(&self) -> [Span; 2] {
         [self.board.gic.distributor, self.board.gic.redistributor_span(self.vm.vcpus.len())]
     }
+}
+
+/// Bulkhead's name, which stands before its own lines on the console.
+const OWN_NAME: &str = "bulkhead";
+
+/// Whether Bulkhead's own name can be read in `name`: case, hyphens, and digits that look like letters apart.
+fn reads_like_own(name: &str) -> bool {
+    let letters = name.chars().filter(|letter| *letter != '-').map(|letter| match letter {
+        '0' => 'o',
+        '1' => 'l',
+        '3' => 'e',
+        '4' => 'a',
+        '8' => 'b',
+        other => other.to_ascii_lowercase(),
+    });
+    let mut read = 0;
+    // Its letters all differ, so that a mismatch can only begin it anew.
+    for letter in letters {
+        if OWN_NAME.chars().nth(read) != Some(letter) {
+            read = 0;
+        }
+        read += usize::from(OWN_NAME.chars().nth(read) == Some(letter));
+        if read == OWN_NAME.len() {
+            return true;
+        }
+    }
+    false
 }
 
 fn is_vm_name(name: &str) -> bool {

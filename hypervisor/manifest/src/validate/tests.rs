@@ -149,6 +149,21 @@ fn names_are_short_plain_and_unique() {
 }
 
 #[test]
+fn no_name_passes_for_bulkheads_own() {
+    for name in ["bulkhead", "bulk-head", "8u1khe4d", "my-bulkhead", "bbulkhead", "bulkhead-2"] {
+        let sentence = format!(
+            "{name:?} cannot be the name of a vm: on the console it would pass for Bulkhead itself; choose another"
+        );
+        refused(|system| system.vms[1].name = name.to_string(), Place::Name(1), &sentence);
+    }
+    for name in ["bulk", "head", "bulkhea", "bulk-heap", "ulkhead"] {
+        let mut system = two_vms();
+        system.vms[1].name = name.to_string();
+        system.validate(&BOARD).unwrap();
+    }
+}
+
+#[test]
 fn a_vm_has_one_to_eight_virtual_cpus() {
     let sentence = "vm \"beta\" has no virtual cpu; name a core in its list of cores";
     refused(|system| system.vms[1].vcpus.clear(), Place::Vcpus(1), sentence);
