@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bulkhead-platform", &[]),
     ("bulkhead-devices", &["bulkhead-vdev"]),
     ("bulkhead-manifest", &["bulkhead-abi"]),
-    ("bulkhead-model", &["bulkhead-vdev", "bulkhead-abi"]),
+    ("bulkhead-terminal", &[]),
+    ("bulkhead-model", &["bulkhead-vdev", "bulkhead-abi", "bulkhead-terminal"]),
     ("bulkhead-arch", &["bulkhead-model", "bulkhead-abi", "bulkhead-vdev"]),
     (
         "bulkhead",
@@ -34,12 +35,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "bulkhead-linux-io-bench",
             "bulkhead-manifest",
             "bulkhead-platform",
+            "bulkhead-terminal",
             "bulkhead-vdev",
         ],
     ),
     ("bulkhead-linux-io-bench", &[]),
     ("bulkhead-guest-rt", &["bulkhead-abi"]),
-    ("bulkhead-driver-services", &["bulkhead-abi"]),
+    ("bulkhead-driver-services", &["bulkhead-abi", "bulkhead-terminal"]),
     ("bulkhead-driver-domain", &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-driver-services"]),
     // One of the tests is a driver domain, a hostile one.
     ("bulkhead-guest-tests", &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-driver-services"]),
@@ -56,6 +58,7 @@ const PURE: &[&str] = &[
     "bulkhead-manifest",
     "bulkhead-model",
     "bulkhead-platform",
+    "bulkhead-terminal",
     "bulkhead-vdev",
 ];
 

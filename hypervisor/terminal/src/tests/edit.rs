@@ -1,0 +1,111 @@
+//! The line editors of shells, whose row is shown as it grows.
+
+use super::*;
+use std::format;
+
+#[test]
+fn a_prompt_appears_at_once() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.prints(ALPHA, "# ").written(), "[alpha] # ");
+    assert_eq!(bench.prints(ALPHA, "l").written(), "l");
+    assert_eq!(bench.prints(ALPHA, "\r\n").written(), "\r\n");
+}
+
+#[test]
+fn a_shell_erases_what_was_typed() {
+    let mut bench = Bench::new();
+    bench.prints(ALPHA, "# lx\x08 \x08s\r\n").prints(BETA, "# lx\x08 \x08s\r\n");
+    assert_eq!(bench.shown(), ["[alpha] # ls", "[beta] # ls"]);
+}
+
+#[test]
+fn a_backspace_over_a_character_of_unknown_width_begins_the_row_again() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.prints(ALPHA, "ä\x08").written(), "[alpha] ä\r[alpha] ");
+    assert_eq!(bench.prints(ALPHA, " \x08").written(), "  \x08\x08");
+}
+
+#[test]
+fn the_cursor_stops_at_either_end_of_the_text() {
+    let mut bench = Bench::new();
+    bench.prints(ALPHA, "ab\x1b[99D\x1b[DX\x1b[99999CY\x08\x08Z");
+    assert_eq!(bench.shown(), ["[alpha] XZY"]);
+}
+
+#[test]
+fn a_row_that_comes_back_is_as_it_was() {
+    let mut bench = Bench::new();
+    bench.prints(ALPHA, "# one two\x1b[4D").prints(BETA, "hello\n").prints(ALPHA, "X");
+    assert_eq!(bench.shown(), ["[alpha] # one two", "[beta] hello", "[alpha] # oneXtwo"]);
+}
+
+#[test]
+fn what_shells_send_with_each_prompt_shows_nothing() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.prints(ALPHA, "\x1b[?2004h# \x1b[6n\x1b[J").written(), "[alpha] # ");
+}
+
+#[test]
+fn a_progress_bar_starts_its_row_over() {
+    for guest in [ALPHA, BETA] {
+        let mut bench = Bench::new();
+        bench.prints(guest, "10 percent\r20\r\x1b[2K30\x1b[K%\n");
+        assert_eq!(bench.shown()[0].split_once("] ").unwrap().1, "30%");
+    }
+}
+
+#[test]
+fn a_return_before_the_end_of_a_line_costs_nothing() {
+    assert_eq!(Bench::new().prints(ALPHA, "text\r\n").written(), "[alpha] text\r\n");
+}
+
+#[test]
+fn tabs_are_blanks_up_to_the_next_stop() {
+    assert_eq!(seen("a\tb"), "[beta] a       b");
+    assert_eq!(seen("abcdefgh\tb"), "[beta] abcdefgh        b");
+    assert_eq!(seen(" ".repeat(70) + "\tx"), format!("[beta] {}\\\r\n[beta]         x", " ".repeat(71)));
+}
+
+/// Whatever a line editor does with plain text, a terminal shows the same, and its cursor is at the same place.
+#[test]
+fn a_row_is_edited_as_a_terminal_of_its_own_would() {
+    let pieces = [
+        "a",
+        "b",
+        "long",
+        " ",
+        "\x08",
+        "\r",
+        "\x1b[D",
+        "\x1b[2D",
+        "\x1b[K",
+        "\x1b[J",
+        "\r\x1b[2K",
+        "\x1b[31m",
+        "\x1b[m",
+    ];
+    let mut random = hostile::Random::new();
+    for _ in 0..if cfg!(miri) { 5 } else { 1000 } {
+        let mut bench = Bench::new();
+        let mut plain = vt100::Parser::default();
+        for _ in 0..random.below(25) {
+            let piece = pieces[random.below(pieces.len())];
+            bench.prints(ALPHA, piece);
+            plain.process(piece.as_bytes());
+        }
+        // A return waits for what follows it, and the prefix for anything at all.
+        bench.prints(ALPHA, ".");
+        plain.process(b".");
+        let mut terminal = vt100::Parser::default();
+        terminal.process(&bench.wire.0);
+        let (own, real) = (terminal.screen(), plain.screen());
+        assert_eq!(own.contents().trim_end(), format!("[alpha] {}", real.contents().trim_end()));
+        assert_eq!(own.cursor_position().1, real.cursor_position().1 + 8);
+        for column in 0..70 {
+            let (own, real) = (own.cell(0, column + 8).unwrap(), real.cell(0, column).unwrap());
+            if real.has_contents() && real.contents() != " " {
+                assert_eq!(own.fgcolor(), real.fgcolor());
+            }
+        }
+    }
+}
