@@ -20,7 +20,7 @@ pub(crate) fn log(workspace: &Workspace, source: &Source) -> PathBuf {
 
 /// Adds to `outcome` what the guests of `source` have said on virtio consoles that are their only ones.
 pub(crate) fn hear(workspace: &Workspace, source: &Source, outcome: &mut Outcome) {
-    outcome.lines.extend(heard(source, &log(workspace, source)));
+    outcome.hear(heard(source, &log(workspace, source)));
 }
 
 /// As [`hear`], and shows it. What may move a terminal's cursor stays visible as what it is.
@@ -32,7 +32,7 @@ pub(crate) fn hear_and_show(workspace: &Workspace, source: &Source, outcome: &mu
         // Who has closed the output does not want to see it.
         let _ = writeln!(output, "{text}\r");
     }
-    outcome.lines.extend(lines);
+    outcome.hear(lines);
 }
 
 /// The lines of those guests in the file `log`, each with the name before it.

@@ -139,6 +139,7 @@ impl Prepared {
             memory_bytes: source.memory_bytes(),
             clock: options.icount.map_or(Clock::Host, |shift| Clock::Instructions { shift }),
             uart,
+            columns: None,
             kernel,
             bundle,
             virtio: self.virtio(workspace)?,

@@ -58,6 +58,8 @@ pub(crate) struct Machine {
     pub(crate) clock: Clock,
     /// Who has the other end of its UART.
     pub(crate) uart: Uart,
+    /// How wide the terminal is that shows what comes from it, if it is one.
+    pub(crate) columns: Option<u16>,
     /// `bulkhead.bin`.
     pub(crate) kernel: PathBuf,
     /// The bundle.
@@ -96,9 +98,14 @@ impl Machine {
             Uart::Reader => {
                 option("-serial", "stdio".as_ref());
                 option("-monitor", "none".as_ref());
-                // A guest's unfinished line would otherwise be shown at once, and again when it is continued.
-                option("-append", "bulkhead.console=lines".as_ref());
             }
+        }
+        // A guest's unfinished line would otherwise be shown at once, and again when it is continued.
+        let lines = (self.uart == Uart::Reader).then(|| "bulkhead.console=lines".to_owned());
+        let columns = self.columns.map(|columns| format!("bulkhead.columns={columns}"));
+        let words: Vec<_> = lines.into_iter().chain(columns).collect();
+        if !words.is_empty() {
+            option("-append", words.join(" ").as_ref());
         }
         match &self.virtio {
             None => option("-nic", "none".as_ref()),
@@ -161,6 +168,7 @@ pub(crate) mod tests {
             memory_bytes: 1 << 30,
             clock: Clock::Host,
             uart: Uart::Reader,
+            columns: None,
             kernel: "bulkhead.bin".into(),
             bundle: "two linux.bundle".into(),
             virtio: None,
@@ -173,6 +181,13 @@ pub(crate) mod tests {
     fn the_gic_version_is_always_stated() {
         // QEMU's default with `virtualization=on` is a GICv2.
         assert!(machine().line().contains("gic-version=3"));
+    }
+
+    #[test]
+    fn the_width_of_the_terminal_is_told() {
+        let line = Machine { columns: Some(132), ..machine() }.line();
+        assert!(line.contains("-append 'bulkhead.console=lines bulkhead.columns=132'"), "{line}");
+        assert!(!machine().line().contains("columns"), "{}", machine().line());
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! How often a run's driver domains ended, in which phase of a request, and for how long their clients waited: found in
 //! its output.
 
-use crate::session::Outcome;
+use crate::{
+    lines::owner,
+    session::Outcome,
+    system::{Source, VmSource},
+};
 use std::{collections::BTreeMap, fmt};
 
 /// What a driver domain says before it ends itself (`guests/driver-domain/src/kill.rs`).
@@ -26,23 +30,28 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    /// Those that `outcome` tells of.
-    pub(crate) fn of(outcome: &Outcome) -> Self {
-        Self::of_lines(&outcome.lines)
+    /// Those that Bulkhead, and the driver domains of `source` themselves, tell of.
+    pub(crate) fn of(source: &Source, outcome: &Outcome) -> Self {
+        let domains: Vec<_> = source.vms().iter().filter(|vm| vm.doorbell.is_some()).map(VmSource::name).collect();
+        Self::of_lines(&domains, &outcome.lines)
     }
 
-    fn of_lines(lines: &[String]) -> Self {
+    fn of_lines(domains: &[&str], lines: &[String]) -> Self {
         let mut restarts = Self::default();
         for line in lines {
-            if let Some((_, end)) = line.split_once(END) {
+            let Some((name, text)) = owner(line) else { continue };
+            if domains.contains(&name)
+                && let Some(end) = text.strip_prefix(END)
+            {
                 for (key, value) in end.split(' ').filter_map(|word| word.split_once('=')) {
                     let counts = if key == "phase" { &mut restarts.phases } else { &mut restarts.ends };
                     *counts.entry(value.to_owned()).or_default() += 1;
                 }
             }
-            let pause = line.strip_prefix("[bulkhead] ").and_then(|line| line.split_once(PAUSE));
-            let pause = pause.and_then(|(_, pause)| pause.strip_suffix(" us")?.parse::<u64>().ok());
-            restarts.pauses.extend(pause);
+            if name == terminal::OWN_NAME {
+                let pause = text.strip_prefix("vm ").and_then(|text| text.split_once(PAUSE));
+                restarts.pauses.extend(pause.and_then(|(_, pause)| pause.strip_suffix(" us")?.parse::<u64>().ok()));
+            }
         }
         restarts.pauses.sort_unstable();
         restarts
@@ -101,12 +110,14 @@ mod tests {
             "[driver-domain] driver-domain: ends itself: phase=posted end=panic",
             "[bulkhead] vm driver-domain serves again after 3000 us",
             "[alpha] vm driver-domain serves again after 9 us",
+            "[alpha] [bulkhead] vm driver-domain serves again after 9 us",
+            "[alpha] driver-domain: ends itself: phase=done end=off",
             "[driver-domain] driver-domain: ends itself: phase=done end=hang",
             "[bulkhead] vm driver-domain serves again after 1000 us",
             "[driver-domain] driver-domain: ends itself: phase=posted end=off",
             "[bulkhead] vm driver-domain serves again after 2000 us",
         ];
-        let restarts = Restarts::of_lines(&lines.map(str::to_owned));
+        let restarts = Restarts::of_lines(&["driver-domain"], &lines.map(str::to_owned));
         assert_eq!((restarts.phases["posted"], restarts.phases["done"]), (2, 1));
         assert_eq!((restarts.median(), restarts.pauses.last()), (Some(2000), Some(&3000)));
         assert_eq!(
@@ -118,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_run_without_restarts_has_none() {
-        let restarts = Restarts::of_lines(&[]);
+        let restarts = Restarts::of_lines(&[], &[]);
         assert!(restarts.is_empty() && restarts.median().is_none());
     }
 

@@ -1,6 +1,11 @@
 //! One run of a board under QEMU: starts it, passes its output on, keeps the lines, and ends it in time.
 
-use crate::{qemu, symbols::Symbols};
+use crate::{
+    lines::{self, Joiner, Kept},
+    qemu,
+    reports::Reports,
+    symbols::Symbols,
+};
 use anyhow::Context;
 use std::{
     fs::File,
@@ -16,17 +21,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What Bulkhead's epitaph starts with.
-const PANIC_MARK: &str = "BULKHEAD PANIC";
-/// What Bulkhead says when it cannot boot: a sentence follows.
-const REFUSAL_MARK: &str = "BULKHEAD STOPS";
 /// How long QEMU may go on after Bulkhead's last words.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
+/// So many rows that break the console's rules are kept.
+const UNRULY_ROWS_MAX: usize = 8;
 /// How often a run looks at its limit while the board says nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// More output than this is not kept: a guest may print without end.
-const KEPT_LINES_MAX: usize = 200_000;
-
 /// What to do with a run's output, and how long it may take.
 pub(crate) struct Session<'a> {
     /// Explains the addresses of an epitaph.
@@ -56,28 +56,51 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// The board's output, line by line, without line ends; each line of a backtrace is followed by its explanation.
+    /// Of a run that printed very much, the beginning and the end.
     pub(crate) lines: Vec<String>,
     /// How it ended.
     pub(crate) ending: Ending,
+    /// What all of its lines say of the virtual machines.
+    pub(crate) reports: Reports,
+    /// The rows of the console that break its rules: each begins with an owner's name, is shorter than the terminal is
+    /// wide, and has no control characters but those of colours. The first few.
+    pub(crate) unruly_rows: Vec<String>,
 }
 
 impl Outcome {
+    /// The outcome of a run with these lines.
+    #[cfg(test)]
+    pub(crate) fn of(lines: &[&str], ending: Ending) -> Self {
+        let mut outcome = Self { lines: Vec::new(), ending, reports: Reports::default(), unruly_rows: Vec::new() };
+        outcome.hear(lines.iter().map(|line| (*line).to_owned()));
+        outcome
+    }
+
+    /// Adds rows that somebody printed elsewhere than on the board's console.
+    pub(crate) fn hear(&mut self, rows: impl IntoIterator<Item = String>) {
+        let mut joiner = Joiner::default();
+        let lines: Vec<_> = rows.into_iter().filter_map(|row| joiner.take(&row)).collect();
+        for line in lines.into_iter().chain(joiner.finish()) {
+            self.reports.take(&line);
+            self.lines.push(line);
+        }
+    }
+
     /// What the virtual machine `name` printed: its lines, without the prefix.
     pub(crate) fn guest_lines(&self, name: &str) -> impl Iterator<Item = &str> {
         let prefix = format!("[{name}] ");
         self.lines.iter().filter_map(move |line| line.strip_prefix(&prefix))
     }
 
+    /// The lines that no guest has printed.
+    pub(crate) fn own_lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str).filter(|line| lines::is_own(line))
+    }
+
     /// Bulkhead's last line, if it panicked or refused to boot: the line that says why.
     pub(crate) fn last_words(&self) -> Option<&str> {
-        self.lines.iter().map(String::as_str).find(|line| are_last_words(line))
+        self.reports.last_words.as_deref()
     }
-}
-
-/// Last words come from Bulkhead itself: a guest that prints the same has its own prefix before them.
-fn are_last_words(line: &str) -> bool {
-    let line = line.strip_prefix("[bulkhead] ").unwrap_or(line);
-    line.starts_with(PANIC_MARK) || line.starts_with(REFUSAL_MARK)
 }
 
 impl Session<'_> {
@@ -100,38 +123,32 @@ impl Session<'_> {
             qemu::Uart::Terminal => Stdio::inherit(),
             qemu::Uart::Reader | qemu::Uart::Chardev => Stdio::null(),
         });
-        self.watch(
-            command,
-            Output { symbols: self.symbols, echo: self.echo, log, partial: Vec::new(), lines: Vec::new() },
-        )
+        self.watch(command, Output::new(self, log))
     }
 
     fn watch(&self, mut command: Command, mut output: Output<'_>) -> anyhow::Result<Outcome> {
         let interrupted = interrupts();
-        // One pipe for both, so that QEMU's own complaints stand where they belong.
-        let (mut reader, writer) = io::pipe().context("no pipe for QEMU's output")?;
-        command.stdout(writer.try_clone()?).stderr(writer);
+        // The board's console has a pipe of its own: QEMU's complaints could else end a guest's row in its middle, and
+        // the next would begin with what the guest likes.
+        let (console, stdout) = io::pipe().context("no pipe for the board's output")?;
+        let (complaints, stderr) = io::pipe().context("no pipe for QEMU's output")?;
+        command.stdout(stdout).stderr(stderr);
         let name = command.get_program().to_string_lossy().into_owned();
         let mut child = command.spawn().with_context(|| format!("{name} could not be started"))?;
-        // The command holds this end's copies of the pipe; without them the reader sees the end of the output.
+        // The command holds this end's copies of the pipes; without them the readers see the end of the output.
         drop(command);
         let started = Instant::now();
 
-        let (sender, receiver) = mpsc::channel::<Vec<u8>>();
-        let pump = thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                if sender.send(buffer.get(..count).unwrap_or_default().to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
+        let (sender, receiver) = mpsc::channel();
+        pump(console, Origin::Board, sender.clone());
+        pump(complaints, Origin::Emulator, sender);
 
         let mut stopped_since: Option<Instant> = None;
         let cut_short = loop {
             match receiver.recv_timeout(LOOK_EVERY) {
-                Ok(bytes) => {
-                    if output.take(&bytes)? {
+                Ok((origin, bytes)) => {
+                    output.take(origin, &bytes)?;
+                    if output.reports.last_words.is_some() {
                         stopped_since.get_or_insert_with(Instant::now);
                     }
                 }
@@ -155,15 +172,33 @@ impl Session<'_> {
             }
             None => Ending::Exited(child.wait()?),
         };
-        while let Ok(bytes) = receiver.recv_timeout(LOOK_EVERY) {
-            output.take(&bytes)?;
+        while let Ok((origin, bytes)) = receiver.recv_timeout(LOOK_EVERY) {
+            output.take(origin, &bytes)?;
         }
-        drop(receiver);
-        // The pump ends with the pipe. A process that QEMU left behind could keep it open, so it is not waited for.
-        drop(pump);
-        output.finish()?;
-        Ok(Outcome { lines: output.lines, ending })
+        output.finish(ending)
     }
+}
+
+/// Who has written to a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The board, on its UART.
+    Board,
+    /// QEMU itself.
+    Emulator,
+}
+
+/// Passes on what comes out of `pipe`, until it ends. A process that QEMU left behind could keep it open, so that is
+/// not waited for.
+fn pump(mut pipe: impl Read + Send + 'static, origin: Origin, sender: mpsc::Sender<(Origin, Vec<u8>)>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            if sender.send((origin, buffer.get(..count).unwrap_or_default().to_vec())).is_err() {
+                break;
+            }
+        }
+    });
 }
 
 /// Ends `child`: politely first, because QEMU then restores the terminal.
@@ -204,43 +239,69 @@ struct Output<'a> {
     symbols: Option<&'a Symbols>,
     echo: bool,
     log: Option<File>,
-    /// The line that has not ended yet.
-    partial: Vec<u8>,
-    lines: Vec<String>,
+    /// The rows that have not ended yet: the board's and QEMU's.
+    partial: [Vec<u8>; 2],
+    joiner: Joiner,
+    kept: Kept,
+    reports: Reports,
+    unruly_rows: Vec<String>,
 }
 
-impl Output<'_> {
-    /// Takes the next bytes. Gives whether Bulkhead's last words are in them.
-    fn take(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let mut stopped = false;
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.show(part)?;
-            self.partial.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                stopped |= self.end_line()?;
-            }
+impl<'a> Output<'a> {
+    fn new(session: &Session<'a>, log: Option<File>) -> Self {
+        Self {
+            symbols: session.symbols,
+            echo: session.echo,
+            log,
+            partial: Default::default(),
+            joiner: Joiner::default(),
+            kept: Kept::default(),
+            reports: Reports::default(),
+            unruly_rows: Vec::new(),
         }
-        Ok(stopped)
     }
 
-    fn end_line(&mut self) -> io::Result<bool> {
-        let line = String::from_utf8_lossy(&self.partial).trim_end_matches(['\r', '\n']).to_owned();
-        self.partial.clear();
-        let explanations = self.symbols.map(|symbols| symbols.explain(&line)).unwrap_or_default();
-        let stopped = are_last_words(&line);
-        self.keep(line);
+    /// Takes the next bytes.
+    fn take(&mut self, origin: Origin, bytes: &[u8]) -> io::Result<()> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.show(part)?;
+            self.partial[origin as usize].extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                self.end_row(origin)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_row(&mut self, origin: Origin) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.partial[origin as usize]);
+        let row = String::from_utf8_lossy(&bytes);
+        let row = row.trim_end_matches(['\r', '\n']);
+        if origin == Origin::Emulator {
+            // Whatever it looks like, nobody on the board has said it.
+            self.kept.push(row.to_owned());
+            return Ok(());
+        }
+        if self.unruly_rows.len() < UNRULY_ROWS_MAX && lines::is_unruly(row) {
+            self.unruly_rows.push(row.to_owned());
+        }
+        match self.joiner.take(row) {
+            Some(line) => self.end_line(line),
+            None => Ok(()),
+        }
+    }
+
+    fn end_line(&mut self, line: String) -> io::Result<()> {
+        self.reports.take(&line);
+        let symbols = self.symbols.filter(|_| lines::is_own(&line));
+        let explanations = symbols.map(|symbols| symbols.explain(&line)).unwrap_or_default();
+        self.kept.push(line);
         for explanation in explanations {
             let explanation = format!("             {explanation}");
             self.show(format!("{explanation}\r\n").as_bytes())?;
-            self.keep(explanation);
+            self.kept.push(explanation);
         }
-        Ok(stopped)
-    }
-
-    fn keep(&mut self, line: String) {
-        if self.lines.len() < KEPT_LINES_MAX {
-            self.lines.push(line);
-        }
+        Ok(())
     }
 
     fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -255,11 +316,17 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        if !self.partial.is_empty() {
-            self.end_line()?;
+    fn finish(mut self, ending: Ending) -> anyhow::Result<Outcome> {
+        for origin in [Origin::Board, Origin::Emulator] {
+            if !self.partial[origin as usize].is_empty() {
+                self.end_row(origin)?;
+            }
         }
-        Ok(())
+        for line in std::mem::take(&mut self.joiner).finish() {
+            self.end_line(line)?;
+        }
+        let Self { kept, reports, unruly_rows, .. } = self;
+        Ok(Outcome { lines: kept.finish(), ending, reports, unruly_rows })
     }
 }
 
@@ -271,13 +338,12 @@ mod tests {
         let session = Session { symbols: None, echo: false, log: None, limit };
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        let output = Output { symbols: None, echo: false, log: None, partial: Vec::new(), lines: Vec::new() };
-        session.watch(command, output).expect("the shell starts")
+        session.watch(command, Output::new(&session, None)).expect("the shell starts")
     }
 
     #[test]
     fn lines_are_kept_in_order_and_without_their_ends() {
-        let outcome = run(r"printf '[a] one\r\n[b] two\n'; printf '[a] thr' >&2; printf ee", None);
+        let outcome = run(r"printf '[a] one\r\n[b] two\n'; printf '[a] thr\\\r\n[a] ee'", None);
         assert_eq!(outcome.lines, ["[a] one", "[b] two", "[a] three"]);
         assert_eq!(outcome.guest_lines("a").collect::<Vec<_>>(), ["one", "three"]);
         assert!(matches!(outcome.ending, Ending::Exited(status) if status.success()));
@@ -296,10 +362,33 @@ mod tests {
     }
 
     #[test]
+    fn what_qemu_says_breaks_no_row_and_is_nobodys_word() {
+        let script =
+            r"printf '[a] one '; echo '[bulkhead] BULKHEAD STOPS: x' >&2; sleep 0.3; printf 'BULKHEAD STOPS: y\r\n'";
+        let outcome = run(script, None);
+        assert_eq!(outcome.last_words(), None);
+        assert_eq!(outcome.guest_lines("a").collect::<Vec<_>>(), ["one BULKHEAD STOPS: y"]);
+    }
+
+    #[test]
+    fn a_failure_behind_more_lines_than_are_kept_is_judged() {
+        let script =
+            "yes '[a] a line of some length that is printed again and again' | head -n 100000; echo '[a] FAIL x'";
+        let outcome = run(script, None);
+        assert_eq!(outcome.reports.of("a").failure.as_deref(), Some("FAIL x"));
+    }
+
+    #[test]
     fn only_bulkhead_itself_has_last_words() {
         assert!(run("echo 'BULKHEAD STOPS: there is no bundle'", None).last_words().is_some());
         assert!(run("echo '[bulkhead] BULKHEAD PANIC: no memory'", None).last_words().is_some());
-        assert!(run("echo 'BULKHEAD PANIC: no memory'", None).last_words().is_some());
         assert!(run("echo '[alpha] BULKHEAD PANIC: says the guest'", None).last_words().is_none());
+    }
+
+    #[test]
+    fn rows_without_an_owner_are_noted() {
+        let outcome =
+            run("echo '[a] fine'; echo stray; printf '[a] \\033[2J\\n[a] \\033[0;0;31mred\\033[0;0;39m\\n'", None);
+        assert_eq!(outcome.unruly_rows, ["stray", "[a] \x1b[2J"]);
     }
 }

@@ -17,9 +17,8 @@ pub(crate) type Findings = BTreeMap<String, String>;
 /// # Errors
 /// A sentence, when it reported a failure or nothing at all.
 pub(crate) fn findings(outcome: &Outcome, check: &str, name: &str) -> Result<Findings, String> {
-    let prefix = format!("{check} {name}: ");
-    let report = outcome.guest_lines(name).find_map(|line| line.strip_prefix(&prefix));
-    match report.map(|report| report.split_once(' ').unwrap_or((report, ""))) {
+    let report = outcome.reports.of(name);
+    match report.check(check).map(|report| report.split_once(' ').unwrap_or((report, ""))) {
         None => Err(format!("guest `{name}` has not reported its {check}")),
         Some(("ok", found)) => Ok(found
             .split(' ')
@@ -54,6 +53,26 @@ pub(crate) fn ended_well(outcome: &Outcome) -> Result<(), String> {
     }
 }
 
+/// Which virtual machines of `source` have not come to an end in a run whose time was up, and where each stands; a
+/// driver domain is to have none. Then those that start again and again.
+pub(crate) fn unfinished(source: &Source, outcome: &Outcome) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if matches!(outcome.ending, Ending::TimedOut(_)) {
+        for vm in source.vms() {
+            let report = outcome.reports.of(vm.name());
+            let is_over = report.is_off || report.is_done || vm.doorbell.is_some();
+            if !is_over {
+                sentences.push(format!("vm {} is not off: {}", vm.name(), report.stand()));
+            }
+        }
+    }
+    for vm in source.vms() {
+        let loops = outcome.reports.of(vm.name()).loops();
+        sentences.extend(loops.map(|loops| format!("vm {} {loops}", vm.name())));
+    }
+    sentences
+}
+
 /// The last line that says something, quoted.
 fn last_line(outcome: &Outcome) -> String {
     // That it is ended is what QEMU says when a session ends it.
@@ -69,15 +88,12 @@ fn last_line(outcome: &Outcome) -> String {
 pub(crate) fn whole_run(source: &Source, outcome: &Outcome) -> Result<(), String> {
     // A guest's own reason says more than the timeout that may follow from it.
     for vm in source.vms() {
-        let failure = outcome.guest_lines(vm.name()).find(|line| {
-            line.starts_with("FAIL ") || line.starts_with("GUEST PANIC") || line.contains("Kernel panic - not syncing")
-        });
-        if let Some(failure) = failure {
+        if let Some(failure) = outcome.reports.of(vm.name()).failure {
             return Err(format!("guest `{}` reports: {failure}", vm.name()));
         }
     }
     // Where Bulkhead has stopped, or has never said a word, the guests' silence needs no other explanation.
-    if outcome.last_words().is_some() || !outcome.lines.iter().any(|line| line.starts_with("[bulkhead] ")) {
+    if outcome.last_words().is_some() || !outcome.reports.has_begun {
         ended_well(outcome)?;
     }
     let mut boot_ids: BTreeMap<String, &str> = BTreeMap::new();
@@ -149,7 +165,7 @@ mod tests {
 
     fn outcome(lines: &[&str]) -> Outcome {
         let ending = Ending::Exited(ExitStatus::from_raw(0));
-        Outcome { lines: lines.iter().map(|line| (*line).to_owned()).collect(), ending }
+        Outcome::of(lines, ending)
     }
 
     #[test]

@@ -51,9 +51,12 @@ fn with<R: Default>(action: impl FnOnce(&mut Console, &mut Output) -> R) -> R {
     uart.as_mut().map(|output| action(multiplexer, output)).unwrap_or_default()
 }
 
-/// Gives the console its UART and makes it the log's target.
-pub fn install(uart: Uart, whole_lines: bool) {
+/// Gives the console its UART, behind which is a terminal of so many columns, and makes it the log's target.
+pub fn install(uart: Uart, whole_lines: bool, columns: Option<u16>) {
     let mut console = CONSOLE.lock();
+    if let Some(columns) = columns {
+        console.multiplexer.set_columns(columns);
+    }
     console.uart = Some(Output(uart));
     if whole_lines {
         console.multiplexer.set_unfinished_lines(UnfinishedLines::Held);

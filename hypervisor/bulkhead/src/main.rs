@@ -43,7 +43,7 @@ fn primary(device_tree: DeviceTree) -> ! {
     map.enable();
     epitaph::describe_with(machine::describe_core);
     let arch::Hardware { board, uart, gic } = hardware;
-    console::install(uart, board.console_in_lines);
+    console::install(uart, board.console_in_lines, board.console_columns);
     log::info!("Bulkhead {} on {} cores", env!("CARGO_PKG_VERSION"), board.cores.len());
     gic.configure_distributor();
     let machine = construct::build(&board, gic, &mut map);

@@ -89,6 +89,8 @@ pub struct Description {
     pub seed: Option<[u8; 32]>,
     /// `bulkhead.console=lines` on Bulkhead's own command line: the console shows whole lines only, for a log.
     pub console_in_lines: bool,
+    /// `bulkhead.columns=132` on the same command line: how wide the terminal is, if it is stated.
+    pub console_columns: Option<u16>,
 }
 
 /// What a device tree lacks: a sentence for the person at the console.
@@ -252,7 +254,13 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
         };
         let seed = chosen("rng-seed").first_chunk::<32>().copied();
         let is_between_words = |byte: &u8| *byte == b' ' || *byte == 0;
-        let console_in_lines = chosen("bootargs").split(is_between_words).any(|word| word == b"bulkhead.console=lines");
+        let (mut console_in_lines, mut console_columns) = (false, None);
+        for word in chosen("bootargs").split(is_between_words) {
+            console_in_lines |= word == b"bulkhead.console=lines";
+            if let Some(digits) = word.strip_prefix(b"bulkhead.columns=") {
+                console_columns = Some(decimal(digits));
+            }
+        }
         // No combinator: its code might be put outside of the boot's.
         let pcie = match self.pcie {
             Some(node) if self.is_qemu => pcie_root(node),
@@ -274,8 +282,19 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
             pcie,
             seed,
             console_in_lines,
+            console_columns,
         })
     }
+}
+
+/// The number that `digits` begins with; no larger one than fits.
+#[inline(never)]
+fn decimal(digits: &[u8]) -> u16 {
+    let mut number: u16 = 0;
+    for digit in digits.iter().take_while(|byte| byte.is_ascii_digit()) {
+        number = number.saturating_mul(10).saturating_add(u16::from(digit & 0xf));
+    }
+    number
 }
 
 /// The bytes of a node's property; none if it has no such property.

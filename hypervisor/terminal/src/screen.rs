@@ -4,8 +4,8 @@ use crate::{
     BREAK_MARK, COLUMNS_DEFAULT, COLUMNS_MAX, COLUMNS_MIN, MARK, Sink, filter::Action, row::Row, style::Style,
 };
 
-/// Columns that no text is written to: one for the mark of a break, and the last, at which terminals differ in when they
-/// begin a new row.
+/// Columns that no text is written to: one for the mark of a break, and the last, at which terminals differ in when
+/// they begin a new row.
 const COLUMNS_SPARED: usize = 2;
 /// What encloses a name in a prefix: `[`, `]` and a space.
 const PREFIX_BYTES: usize = 3;

@@ -99,7 +99,8 @@ impl Run {
         let mut prepared = launch::prepare(workspace, source, &(work.to_owned() + &kill.unwrap_or_default()))?;
         prepared.disks = if self.fresh { Age::Fresh } else { Age::Kept };
         let uart = if terminal { Uart::Terminal } else { Uart::Reader };
-        let machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
+        let mut machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
+        machine.columns = columns();
         let symbols = prepared.symbols();
 
         let is_slow = self.board.icount.is_some() || self.kill_driver_domain.is_some();
@@ -124,11 +125,14 @@ impl Run {
             consoles::hear_and_show(workspace, &prepared.source, &mut outcome);
         }
         eprint!("{}", counters::table(&counters::collect(&outcome.lines)));
-        let restarts = Restarts::of(&outcome);
+        let restarts = Restarts::of(&prepared.source, &outcome);
         if !restarts.is_empty() {
             eprintln!("run: {restarts}");
         }
-        let judged = if terminal || alone {
+        for sentence in verdict::unfinished(&prepared.source, &outcome) {
+            eprintln!("run: {sentence}");
+        }
+        let judged = if terminal {
             verdict::ended_well(&outcome)
         } else if self.kill_driver_domain.is_some() {
             verdict::written(&prepared.source, &outcome, verdict::WRITTEN_BYTES).and_then(|()| {
@@ -176,6 +180,13 @@ impl Run {
             network: self.net,
         })?)
     }
+}
+
+/// How wide the terminal is that shows the output. Whatever else reads it may show it on one, too: that is taken for
+/// one of Bulkhead's default width, unless `COLUMNS` says otherwise.
+fn columns() -> Option<u16> {
+    let stated = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0).or_else(stated)
 }
 
 /// The image `file` with its size in bytes.

@@ -128,7 +128,7 @@ fn sum_is_refused(_: &Source, outcome: &Outcome) -> Result<(), String> {
 }
 
 fn boot_is_refused(_: &Source, outcome: &Outcome) -> Result<(), String> {
-    if !outcome.lines.iter().any(|line| line.contains("bundle")) {
+    if !outcome.own_lines().any(|line| line.contains("bundle")) {
         return Err("no line says that the bundle is to blame".to_owned());
     }
     qemu_fails(outcome)
@@ -139,7 +139,7 @@ fn epitaph_is_left(_: &Source, outcome: &Outcome) -> Result<(), String> {
     for part in
         ["BULKHEAD PANIC on core", "ESR_EL2", "frame 0: bulkhead+0x", "at bulkhead::run::run", "at bulkhead::primary"]
     {
-        if !outcome.lines.iter().any(|line| line.contains(part)) {
+        if !outcome.own_lines().any(|line| line.contains(part)) {
             return Err(format!("the epitaph has no `{part}`"));
         }
     }
@@ -150,7 +150,7 @@ fn epitaph_is_left(_: &Source, outcome: &Outcome) -> Result<(), String> {
 fn boot_code_is_gone(_: &Source, outcome: &Outcome) -> Result<(), String> {
     // Exception class 0x21, an instruction abort at EL2; fault status 0b000111, a translation fault at level 3.
     for part in ["ESR_EL2  0x0000000086000007", &format!("at {BOOT_FUNCTION}")] {
-        if !outcome.lines.iter().any(|line| line.contains(part)) {
+        if !outcome.own_lines().any(|line| line.contains(part)) {
             return Err(format!("the epitaph has no `{part}`"));
         }
     }

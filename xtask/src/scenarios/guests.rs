@@ -1,7 +1,7 @@
 //! The bare-metal test guests: each prints `PASS what holds` and `FAIL what does not: why`, and `DONE` at its end.
 
 use super::{Damage, Scenario};
-use crate::{session::Outcome, system::Source, verdict};
+use crate::{restarts::Restarts, session::Outcome, system::Source, verdict};
 
 /// How often a guest must have reset itself beside its neighbour.
 const RESETS_MIN: usize = 10;
@@ -49,6 +49,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 "test-load-store",
             )
         },
+        scenario(
+            "whatever bytes guests send, each row of the console is its owner's, and no forged line is believed",
+            "test-forger",
+            60,
+            None,
+            nothing_is_forged,
+        ),
         disturbance("every page outside a guest's memory refuses it", "test-prober", 0, attacker_ends_first),
         disturbance("a hostile guest is contained", "test-hostile", 4, every_guest_passes),
         disturbance(
@@ -111,14 +118,14 @@ fn every_guest_passes(source: &Source, outcome: &Outcome) -> Result<(), String> 
 
 /// The guest's tests have all passed, and it came to its end.
 pub(super) fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
-    let lines: Vec<&str> = outcome.guest_lines(guest).collect();
-    if let Some(failure) = lines.iter().find(|line| line.starts_with("FAIL ")) {
+    let report = outcome.reports.of(guest);
+    if let Some(failure) = report.failure {
         return Err(format!("guest `{guest}` reports: {failure}"));
     }
-    if !lines.iter().any(|line| line.starts_with("PASS ")) {
+    if !report.has_passed {
         return Err(format!("guest `{guest}` has tested nothing"));
     }
-    if !lines.contains(&"DONE") {
+    if !report.is_done {
         return Err(format!("guest `{guest}` has not come to its end"));
     }
     Ok(())
@@ -130,6 +137,25 @@ fn says(outcome: &Outcome, guest: &str, line: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("guest `{guest}` has not said `{line}`"))
+}
+
+/// What Bulkhead says of virtual machines where nothing is wrong with any.
+const PLAIN_WORDS: [&str; 5] = ["forger is off", "another-forger is off", "victim is off", "forger: ", "victim: "];
+
+fn nothing_is_forged(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_guest_passes(source, outcome)?;
+    if let Some(row) = outcome.unruly_rows.first() {
+        return Err(format!("this row of the console is not as Bulkhead writes them: {row:?}"));
+    }
+    let mut words = outcome.own_lines().filter_map(|line| line.strip_prefix("[bulkhead] vm "));
+    if let Some(word) = words.find(|word| !PLAIN_WORDS.iter().any(|plain| word.starts_with(plain))) {
+        return Err(format!("Bulkhead is taken to have said `vm {word}`"));
+    }
+    if !Restarts::of(source, outcome).is_empty() || source.vms().iter().any(|vm| !outcome.reports.of(vm.name()).is_off)
+    {
+        return Err("a restart that a guest has forged is believed, or an end is missed".to_owned());
+    }
+    Ok(())
 }
 
 /// The guest says how often it has raised an interrupt; Bulkhead, how often its CPUs have come to EL2. An exit for the
@@ -202,7 +228,7 @@ mod tests {
 
     fn outcome(lines: &[&str]) -> Outcome {
         let ending = Ending::Exited(ExitStatus::from_raw(0));
-        Outcome { lines: lines.iter().map(|line| (*line).to_owned()).collect(), ending }
+        Outcome::of(lines, ending)
     }
 
     #[test]

@@ -142,7 +142,7 @@ fn own_hardware(source: &Source, outcome: &Outcome) -> Result<(), String> {
 const RESTARTS_MIN: usize = 20;
 
 fn written_despite_restarts(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    let restarts = Restarts::of(outcome);
+    let restarts = Restarts::of(source, outcome);
     println!("     {restarts}");
     if restarts.pauses.len() < RESTARTS_MIN {
         let count = restarts.pauses.len();

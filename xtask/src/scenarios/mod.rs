@@ -20,6 +20,7 @@ use crate::{
     system::Source,
     systems,
     tally::Tally,
+    verdict,
     workspace::Workspace,
 };
 use anyhow::{Context, bail};
@@ -174,6 +175,9 @@ impl Scenario {
         consoles::hear(workspace, &prepared.source, &mut outcome);
         (self.verdict)(&prepared.source, &outcome).map_err(|reason| {
             print!("{}", counters::table(&counters::collect(&outcome.lines)));
+            for sentence in verdict::unfinished(&prepared.source, &outcome) {
+                println!("     {sentence}");
+            }
             anyhow::Error::msg(reason)
         })
     }

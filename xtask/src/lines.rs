@@ -1,0 +1,153 @@
+//! From rows of the board's console to the lines that somebody printed.
+//!
+//! Bulkhead writes the name of its owner before each row, and breaks long lines into several (`terminal`). Who has said
+//! a line is what this prefix says, and nothing else in it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// A longer line is taken for several: a guest may print without end.
+const LINE_BYTES_MAX: usize = 16 << 10;
+/// So much is kept of a run's beginning, and as much of its end.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+
+/// Whose line it is, and what they have printed. `None` for those of QEMU, of firmware, or of a Bulkhead that fails.
+pub(crate) fn owner(line: &str) -> Option<(&str, &str)> {
+    let (name, _, _) = terminal::parse(line)?;
+    // What looks like the mark of a break is text: the lines are whole.
+    Some((name, line.get(name.len() + 3..)?))
+}
+
+/// Whether `line` is no guest's.
+pub(crate) fn is_own(line: &str) -> bool {
+    owner(line).is_none_or(|(name, _)| name == terminal::OWN_NAME)
+}
+
+/// Whether a row is one that Bulkhead would not write: without an owner, with control characters other than those of a
+/// colour, or wider than a terminal of which nothing is known.
+pub(crate) fn is_unruly(row: &str) -> bool {
+    let mut text = String::new();
+    for (index, part) in row.split("\x1b[0;").enumerate() {
+        // A colour: bold or not, and one digit.
+        let plain =
+            (index > 0).then(|| part.get(5..).filter(|_| part.get(1..3) == Some(";3") && part.get(4..5) == Some("m")));
+        match plain {
+            None => text += part,
+            Some(Some(rest)) => text += rest,
+            Some(None) => return true,
+        }
+    }
+    terminal::parse(&text).is_none()
+        || text.contains(char::is_control)
+        || text.chars().count() >= usize::from(terminal::COLUMNS_DEFAULT)
+}
+
+/// Puts lines together that were broken into rows.
+#[derive(Debug, Default)]
+pub(crate) struct Joiner {
+    /// The lines that go on, by their owner; each with its prefix.
+    open: BTreeMap<String, String>,
+}
+
+impl Joiner {
+    /// Takes the next row of the console, without its end. Gives the line that ends with it.
+    pub(crate) fn take(&mut self, row: &str) -> Option<String> {
+        let Some((name, text, is_broken)) = terminal::parse(row) else { return Some(row.to_owned()) };
+        let mut line = self.open.remove(name).unwrap_or_else(|| format!("[{name}] "));
+        // A line that ends like a broken one has a space more.
+        line += if is_broken { text } else { text.strip_suffix("\\ ").map_or(text, |_| &text[..text.len() - 1]) };
+        if is_broken && line.len() < LINE_BYTES_MAX {
+            self.open.insert(name.to_owned(), line);
+            return None;
+        }
+        Some(line)
+    }
+
+    /// What has come of the lines that have not ended.
+    pub(crate) fn finish(self) -> impl Iterator<Item = String> {
+        self.open.into_values()
+    }
+}
+
+/// The first and the last lines of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    first: Vec<String>,
+    first_bytes: usize,
+    last: VecDeque<String>,
+    last_bytes: usize,
+    dropped: usize,
+}
+
+impl Kept {
+    /// Keeps `line`, and perhaps drops another.
+    pub(crate) fn push(&mut self, line: String) {
+        let bytes = |line: &String| line.len() + size_of::<String>();
+        if self.last.is_empty() && self.first_bytes + bytes(&line) <= KEPT_BYTES_MAX {
+            self.first_bytes += bytes(&line);
+            self.first.push(line);
+            return;
+        }
+        self.last_bytes += bytes(&line);
+        self.last.push_back(line);
+        while self.last_bytes > KEPT_BYTES_MAX
+            && let Some(line) = self.last.pop_front()
+        {
+            self.last_bytes -= bytes(&line);
+            self.dropped += 1;
+        }
+    }
+
+    /// All that was kept, in order.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        if self.dropped > 0 {
+            self.first.push(format!("… {} lines are not kept …", self.dropped));
+        }
+        self.first.extend(self.last);
+        self.first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_lines_are_joined_whoever_prints_in_between() {
+        let mut joiner = Joiner::default();
+        assert_eq!(joiner.take("[a] one\\"), None);
+        assert_eq!(joiner.take("[b] other").as_deref(), Some("[b] other"));
+        assert_eq!(joiner.take("[a] two\\"), None);
+        assert_eq!(joiner.take("[a] three").as_deref(), Some("[a] onetwothree"));
+        assert_eq!(joiner.take("[a] back\\ ").as_deref(), Some("[a] back\\"));
+        assert_eq!(joiner.take("qemu: no owner\\").as_deref(), Some("qemu: no owner\\"));
+        assert_eq!(joiner.take("[a] rest\\"), None);
+        assert_eq!(joiner.finish().collect::<Vec<_>>(), ["[a] rest"]);
+    }
+
+    #[test]
+    fn a_line_without_end_comes_in_pieces() {
+        let (mut joiner, mut pieces) = (Joiner::default(), 0);
+        for _ in 0..1000 {
+            let piece = joiner.take(&format!("[a] {}\\", "x".repeat(71)));
+            assert!(piece.as_ref().is_none_or(|piece| piece.len() < LINE_BYTES_MAX + 80));
+            pieces += usize::from(piece.is_some());
+        }
+        assert!(pieces > 2);
+    }
+
+    #[test]
+    fn a_prefix_within_a_line_is_text() {
+        assert_eq!(owner("[a] [bulkhead] vm b is off"), Some(("a", "[bulkhead] vm b is off")));
+        assert_eq!(owner("[a] text\\"), Some(("a", "text\\")));
+        assert!(is_own("[bulkhead] x") && is_own("BULKHEAD PANIC") && !is_own("[a] BULKHEAD PANIC"));
+    }
+
+    #[test]
+    fn both_ends_of_a_flood_are_kept() {
+        let mut kept = Kept::default();
+        (0..800_000).for_each(|number| kept.push(number.to_string()));
+        let lines = kept.finish();
+        assert_eq!((lines[0].as_str(), lines.last().map(String::as_str)), ("0", Some("799999")));
+        assert!(lines.len() < 700_000 && lines.iter().any(|line| line.ends_with("lines are not kept …")));
+    }
+}
