@@ -55,7 +55,8 @@ impl ConsoleService {
         let mut done = 0;
         while let Some(rest) = data.piece(done, data.size() - done).filter(|rest| rest.size() > 0) {
             let length = rest.read(&mut chunk);
-            self.lines.write(client, name, &chunk[..length], |bytes| console.write(bytes));
+            let is_listening = self.listener == Some(client);
+            self.lines.write(client, name, &chunk[..length], is_listening, |bytes| console.write(bytes));
             done += length as u64;
         }
         Status::Done
@@ -104,9 +105,7 @@ impl ConsoleService {
         if let (Some(next), Some(console)) = (next, &mut self.console) {
             self.listener = Some(next);
             let name = clients.get(next).map_or("", |client| client.name);
-            for part in ["\r\n[now typing to ", name, "]\r\n"] {
-                console.write(part.as_bytes());
-            }
+            self.lines.announce(&["[now typing to ", name, "]"], |bytes| console.write(bytes));
         }
     }
 }

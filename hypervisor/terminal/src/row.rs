@@ -75,7 +75,7 @@ impl Row {
         Self { name: OWN_NAME_BYTES, name_bytes: OWN_NAME.len(), number: OWN_NUMBER, ..Self::new() }
     }
 
-    /// Gives the row its owner. `number` is another one for each row of a screen, and not 255. The prefix shows the
+    /// Gives the row its owner. `number` is another one for each row of a screen, and below 254. The prefix shows the
     /// first [`NAME_BYTES_MAX`] bytes of `name`; bytes that are not printable ASCII show as `?`.
     pub fn set_owner(&mut self, number: u8, name: &str) {
         self.number = number;

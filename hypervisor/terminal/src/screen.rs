@@ -9,6 +9,8 @@ use crate::{
 const COLUMNS_SPARED: usize = 2;
 /// What encloses a name in a prefix: `[`, `]` and a space.
 const PREFIX_BYTES: usize = 3;
+/// The number of no row.
+const NOBODY: u8 = u8::MAX - 1;
 const BACKSPACE: u8 = 0x08;
 const BELL: u8 = 0x07;
 const TAB: u32 = b'\t' as u32;
@@ -30,6 +32,12 @@ impl Screen {
     #[must_use]
     pub const fn new() -> Self {
         Self { columns: COLUMNS_DEFAULT, owner: None, at: 0, pen: Style::PLAIN }
+    }
+
+    /// One whose cursor may be anywhere in a row of somebody who is gone.
+    #[must_use]
+    pub const fn after_another() -> Self {
+        Self { owner: Some(NOBODY), pen: Style::UNKNOWN, ..Self::new() }
     }
 
     /// Says how many columns the terminal has: at least [`COLUMNS_MIN`], and as many as [`COLUMNS_MAX`] are filled.

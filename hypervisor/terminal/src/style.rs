@@ -9,6 +9,8 @@ pub struct Style(u8);
 impl Style {
     /// The terminal's own.
     pub const PLAIN: Self = Self(9);
+    /// None that a row has.
+    pub(crate) const UNKNOWN: Self = Self(u8::MAX);
     const BOLD: u8 = 1 << 4;
     const DIGIT: u8 = 0xf;
 
