@@ -7,14 +7,11 @@ use crate::guest_cpu::{GuestCpu, Left};
 use crate::{hypercall, interrupt, load_store, mmio, system_register, virtio};
 use arch::context::{Guest, Vcpu, Verdict};
 use arch::{cpu, gic};
-use core::sync::atomic::Ordering;
 use model::exit::{DeviceAccess, Exit, SystemRegister, decode, is_data_abort, waits_for_interrupt};
+use model::repeated::Repeated;
 use model::vgic::{Kicks, Vgic};
 use model::{inject, psci};
 use vdev::Access;
-
-/// How many faults of a virtual machine are logged.
-const FAULTS_LOGGED_MAX: u32 = 8;
 
 impl Guest for GuestCpu {
     #[inline]
@@ -117,11 +114,7 @@ pub fn leave(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
 
 /// Resumes the guest, which has been given an exception, or leaves so that the refusal is logged.
 fn refused(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
-    if vcpu.guest.vm.faults.fetch_add(1, Ordering::Relaxed) < FAULTS_LOGGED_MAX {
-        leave(vcpu, reason)
-    } else {
-        Verdict::Resume
-    }
+    if Repeated::Refusal.count(&vcpu.guest.vm.faults) { leave(vcpu, reason) } else { Verdict::Resume }
 }
 
 /// Refuses an instruction as undefined.

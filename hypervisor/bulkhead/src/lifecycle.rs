@@ -14,10 +14,8 @@ use arch::list_registers::VirtualInterface;
 use arch::{bulk, firmware, timer};
 use core::sync::atomic::Ordering;
 use model::io::watch::{Failure, Judgement};
+use model::repeated::Repeated;
 use model::vgic::CpuInterface;
-
-/// How many restarts are logged one by one; after that, those whose number is a power of two.
-const RESTARTS_LOGGED_MAX: u32 = 16;
 
 /// Bytes of one seed that are drawn at once.
 const SEED_CHUNK: usize = 64;
@@ -37,7 +35,9 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
 
 /// Stops the machine of `guest`, which has caused the SError `esr`. A driver domain starts again: others wait for it.
 pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
-    log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
+    if supervision::is_logged(guest.vm) {
+        log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
+    }
     if guest.vm.is_driver_domain() {
         supervision::fail(machine, guest.vm, Failure::SystemError, guest.core);
     } else {
@@ -113,7 +113,7 @@ fn report(vm: &Vm) {
 /// A guest that restarts again and again is not to fill the log.
 fn log_restart(vm: &Vm) {
     let starts = vm.starts.load(Ordering::Relaxed);
-    if starts <= RESTARTS_LOGGED_MAX || starts.is_power_of_two() {
+    if Repeated::Start.is_logged(starts) {
         log::info!("vm {} restarts (start {})", vm.name, starts + 1);
     }
 }
@@ -154,7 +154,9 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm) {
     if waits_for(machine, vm).is_none() {
         release(machine, vm, core);
     } else if let Some(provider) = waits_for(machine, vm) {
-        log::info!("vm {} waits for its driver domain, vm {}", vm.name, provider.name);
+        if Repeated::Start.is_logged(vm.starts.load(Ordering::Relaxed)) {
+            log::info!("vm {} waits for its driver domain, vm {}", vm.name, provider.name);
+        }
         machine.summon(core, core);
     }
 }

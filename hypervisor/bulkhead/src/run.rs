@@ -11,7 +11,9 @@ use crate::supervision;
 use crate::virtio;
 use arch::context::Vcpu;
 use arch::{cpu, gic};
+use core::sync::atomic::AtomicU32;
 use model::exit::{DataAbort, Exit, SystemRegister};
+use model::repeated::Repeated;
 use vdev::Access;
 
 /// Runs core `number`'s virtual CPUs, for ever.
@@ -143,6 +145,9 @@ fn take_own_interrupts(machine: &'static Machine, core: usize) {
     }
 }
 
+/// Interrupts that nobody owns: a device of the board may repeat one without end.
+static STRAY_INTERRUPTS: AtomicU32 = AtomicU32::new(0);
+
 /// Serves an interrupt that is not a running guest's, and ends it.
 fn serve(machine: &'static Machine, intid: u32, core: usize) {
     match intid {
@@ -162,7 +167,9 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
                 interrupt::take_for_absent(machine, owner, intid, core);
                 return;
             }
-            log::warn!("core {core}: interrupt {intid} came that nobody owns");
+            if Repeated::StrayInterrupt.count(&STRAY_INTERRUPTS) {
+                log::warn!("core {core}: interrupt {intid} came that nobody owns");
+            }
         }
     }
     gic::deactivate(intid);

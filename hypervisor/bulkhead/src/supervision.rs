@@ -13,10 +13,8 @@ use crate::vm::{Phase, Vm};
 use arch::timer;
 use core::sync::atomic::Ordering;
 use model::io::watch::{Failure, Judgement, Limits, Sight};
+use model::repeated::Repeated;
 use vdev::Ticks;
-
-/// How many ends of a driver domain are logged one by one; after that, those of every power of two of starts.
-const ENDS_LOGGED_MAX: u32 = 256;
 
 /// What `watch` says, in ticks of this board's counter.
 pub fn limits(watch: &manifest::Watch) -> Limits {
@@ -86,9 +84,8 @@ pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_c
 }
 
 /// Ends to be logged are bounded, like all that a guest can bring about.
-fn is_logged(vm: &Vm) -> bool {
-    let starts = vm.starts.load(Ordering::Relaxed);
-    starts <= ENDS_LOGGED_MAX || starts.is_power_of_two()
+pub fn is_logged(vm: &Vm) -> bool {
+    Repeated::DriverDomainStart.is_logged(vm.starts.load(Ordering::Relaxed))
 }
 
 /// The guest `vm` wants to be off. One that others depend on starts again.

@@ -17,7 +17,6 @@ use arch::cpu::{self, InTurn};
 use arch::gic;
 use arch::memory::GuestRam;
 use arch::shadow::ShadowPage;
-use core::sync::atomic::Ordering;
 use devices::virtio_mmio::{Configuration, Effect, Kind, Shadow, VirtioMmio, feature};
 use model::exit::DeviceAccess;
 use model::io::attach::Backing;
@@ -26,6 +25,7 @@ use model::io::service::{Broken, Wires};
 use model::io::watch::{Failure, Sight};
 use model::io::{Outcome, Service, ServiceKind};
 use model::psci;
+use model::repeated::Repeated;
 use model::vgic::{IntId, Kicks};
 use model::virtqueue::{Features, QueueError};
 use spin::mutex::TicketMutex;
@@ -34,9 +34,6 @@ use vdev::guest_map::{VIRTIO_BASE, VIRTIO_SLOTS, VIRTIO_STRIDE};
 
 /// On the bus of a virtual machine, the device numbers from here on are para-virtual devices.
 pub const FIRST_NUMBER: u16 = 0x100;
-
-/// How many broken protocols of a virtual machine are logged.
-const BREACHES_LOGGED_MAX: u32 = 4;
 
 /// The page that a guest reads a device's registers from.
 struct Page(ShadowPage);
@@ -495,7 +492,7 @@ fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: 
 /// A guest that breaks the protocol again and again is not to fill the log.
 fn log_breach(client: &Vm, provider: &Vm, breach: Broken) {
     let blamed = if breach == Broken::Provider { provider } else { client };
-    if blamed.breaches.fetch_add(1, Ordering::Relaxed) >= BREACHES_LOGGED_MAX {
+    if !Repeated::Breach.count(&blamed.breaches) {
         return;
     }
     match breach {

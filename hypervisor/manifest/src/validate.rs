@@ -356,14 +356,16 @@ fn reads_like_own(name: &str) -> bool {
         '8' => 'b',
         other => other.to_ascii_lowercase(),
     });
-    let mut read = 0;
+    let mut rest = OWN_NAME.chars();
     // Its letters all differ, so that a mismatch can only begin it anew.
     for letter in letters {
-        if OWN_NAME.chars().nth(read) != Some(letter) {
-            read = 0;
+        if !rest.as_str().starts_with(letter) {
+            rest = OWN_NAME.chars();
         }
-        read += usize::from(OWN_NAME.chars().nth(read) == Some(letter));
-        if read == OWN_NAME.len() {
+        if rest.as_str().starts_with(letter) {
+            rest.next();
+        }
+        if rest.as_str().is_empty() {
             return true;
         }
     }

@@ -14,6 +14,7 @@
 //! | [`debug`] | what do a guest's breakpoints and watchpoints hold, and what does the core get of it? |
 //! | [`id_registers`] | which processor features does a guest see? |
 //! | [`ram`] | which physical memory is free? |
+//! | [`repeated`] | what of that which a guest repeats is logged? |
 //! | [`io`] | what becomes of a virtio request on its way to the driver domain and back? |
 //! | [`bus`] | which device answers at this address? |
 //! | [`vgic`] | which interrupts does a guest see, and which are in the list registers? |
@@ -49,6 +50,7 @@ pub mod io;
 pub mod load_store;
 pub mod psci;
 pub mod ram;
+pub mod repeated;
 pub mod table;
 pub mod vgic;
 pub mod virtqueue;

@@ -11,8 +11,8 @@ const MARKED: Action = Action::Put(MARK as u32);
 pub enum Action {
     /// Nothing, or nothing yet.
     Nothing,
-    /// Write the character of this number at the cursor; [`MARK`] stands for what is removed, a tab for blanks up to the
-    /// next stop.
+    /// Write the character of this number at the cursor; [`MARK`] stands for what is removed, and a tab for blanks up
+    /// to the next stop.
     Put(u32),
     /// The byte has cut off a character or sequence that was not complete: write [`MARK`], and take the byte again.
     Cut,

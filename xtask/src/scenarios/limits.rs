@@ -54,7 +54,7 @@ mod tests {
 
     fn judged(line: &str) -> Result<(), String> {
         let ending = Ending::TimedOut(Duration::ZERO);
-        heap_is_as_summed(&Outcome { lines: vec![line.to_owned()], ending })
+        heap_is_as_summed(&Outcome::of(&[line], ending))
     }
 
     #[test]

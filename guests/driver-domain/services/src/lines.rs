@@ -1,5 +1,5 @@
-//! Several consoles on one: each row begins with the name of the client that wrote it, and a client's bytes do nothing to
-//! the terminal but show text (`terminal`).
+//! Several consoles on one: each row begins with the name of the client that wrote it, and a client's bytes do nothing
+//! to the terminal but show text (`terminal`).
 
 use arrayvec::ArrayVec;
 use terminal::{Row, Screen, Sink};
@@ -24,8 +24,8 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Passes on what becomes of `bytes` that client `client`, called `name`, has written. Its line is shown as it grows
-    /// if the client `is_listening`, which is to say that it gets what is typed; else when it is ended.
+    /// Passes on what becomes of `bytes` that client `client`, called `name`, has written. Its line is shown as it
+    /// grows if the client `is_listening`, which is to say that it gets what is typed; else when it is ended.
     pub fn write(&mut self, client: usize, name: &str, bytes: &[u8], is_listening: bool, out: impl FnMut(&[u8])) {
         let mut batch = Batch { bytes: ArrayVec::new(), out };
         if let Some((screen, row)) = self.row_of(client, name, &mut batch) {
