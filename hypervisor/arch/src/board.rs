@@ -3,7 +3,7 @@
 //! What the tree says is read by `model::board`.
 
 use core::ops::Deref;
-use model::board;
+use model::board::{self, Survey};
 pub use model::board::{Conduit, Description, Missing, Pcie, Range, Ranges};
 
 /// The board, as its device tree describes it. Nobody else can make one up or change it: what EL2 maps, owns and drives
@@ -37,11 +37,11 @@ pub(crate) unsafe fn tree(address: usize) -> Result<&'static [u8], Missing> {
 }
 
 impl Board {
-    /// Reads the device tree in `tree`, on the core whose affinity is `own`.
+    /// Reads the device tree that `survey` has seen and that lies at `address`, on the core whose affinity is `own`.
     ///
     /// # Errors
     /// What is missing or not supported, as a sentence.
-    pub(crate) fn read(tree: &'static [u8], own: u64) -> Result<Self, Missing> {
-        board::read(tree, tree.as_ptr() as u64, own).map(Self)
+    pub(crate) fn read(survey: Survey<'_>, address: u64, own: u64) -> Result<Self, Missing> {
+        board::read(survey, address, own).map(Self)
     }
 }

@@ -34,6 +34,7 @@ mod vectors;
 use board::Board;
 use boot::DeviceTree;
 use gic::Gic;
+use model::board::Survey;
 use uart::Uart;
 
 /// The board's hardware, taken once by the primary core.
@@ -55,10 +56,11 @@ pub fn take_hardware(device_tree: DeviceTree) -> Result<Hardware, &'static str> 
     epitaph::set_uart(boot::KNOWN_UART);
     // SAFETY: a `DeviceTree` is what the boot loader passed.
     let tree = unsafe { board::tree(device_tree.0) }?;
-    if let Some(uart) = model::board::find_uart(tree) {
+    let survey = Survey::of(tree);
+    if let Some(uart) = survey.uart() {
         epitaph::set_uart(uart);
     }
-    let board = Board::read(tree, cpu::affinity())?;
+    let board = Board::read(survey, tree.as_ptr() as u64, cpu::affinity())?;
     boot::set_cores(board.cores.len());
     epitaph::set_uart(board.uart.start);
     // SAFETY: the addresses come from the board's device tree; with the MMU off all memory is device memory, and after

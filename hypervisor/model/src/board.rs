@@ -7,7 +7,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-pub use survey::{find_uart, size};
+pub use survey::{Survey, size};
 
 use arrayvec::ArrayVec;
 use core::ops::Range as Span;
@@ -98,16 +98,16 @@ pub type Missing = &'static str;
 
 const TOO_MANY_RESERVED: Missing = "the device tree reserves more ranges than Bulkhead can hold";
 
-/// Reads the device tree in `bytes`, which lies at `address`; the core that boots has the affinity `own` (MPIDR_EL1),
-/// and becomes the first.
+/// Reads the device tree that `survey` has seen, and which lies at `address`; the core that boots has the affinity `own`
+/// (MPIDR_EL1), and becomes the first.
 ///
 /// # Errors
 /// What is missing, malformed or not supported, as a sentence.
-pub fn read(bytes: &[u8], address: u64, own: u64) -> Result<Description, Missing> {
-    let survey = survey::survey(bytes);
+pub fn read(survey: Survey<'_>, address: u64, own: u64) -> Result<Description, Missing> {
     if let Some(fault) = survey.fault {
         return Err(fault);
     }
+    let bytes = survey.bytes;
     let tree = Fdt::new(bytes).map_err(|_| "x0 does not point to a device tree")?;
     let mut found =
         Found { reserved_memory: survey.reserved_memory, start: bytes.as_ptr() as usize, ..Found::default() };

@@ -1,6 +1,6 @@
 //! Trees written by hand, and many that are damaged.
 
-use super::{Conduit, Description, Missing, Range, find_uart, read};
+use super::{Conduit, Description, Missing, Range, Survey, read};
 use std::{format, vec, vec::Vec};
 
 /// Writes a flattened device tree (Devicetree Specification 0.4, chapter 5).
@@ -108,7 +108,7 @@ fn board(cores: &[u32], more: impl FnOnce(&mut Writer)) -> Vec<u8> {
 }
 
 fn described(tree: &[u8], own: u64) -> Result<Description, Missing> {
-    read(tree, 0x4000_0000, own)
+    read(Survey::of(tree), 0x4000_0000, own)
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_board_is_what_its_tree_says() {
     assert_eq!(found.bundle, Some(Range { start: 0x4800_0000, size: 0x0100_0000 }));
     assert_eq!((found.seed, found.console_in_lines), (Some([7; 32]), true));
     assert!(found.pcie.is_some() && found.devices.contains(&0x0900_0000));
-    assert_eq!(find_uart(&tree), Some(0x0900_0000));
+    assert_eq!(Survey::of(&tree).uart(), Some(0x0900_0000));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_board_without_a_gicv3_is_told_so_and_has_a_uart_to_be_told_on() {
     let place = tree.windows(10).position(|bytes| bytes == b"arm,gic-v3").unwrap();
     tree[place + 9] = b'2';
     assert!(described(&tree, 0).unwrap_err().contains("gic-version=3"));
-    assert_eq!(find_uart(&tree), Some(0x0900_0000));
+    assert_eq!(Survey::of(&tree).uart(), Some(0x0900_0000));
 }
 
 #[test]
@@ -173,13 +173,12 @@ fn a_uart_whose_addresses_contradict_each_other_is_not_believed() {
     for place in places {
         let mut tree = tree.clone();
         tree[place + 1] = 1;
-        assert_ne!(find_uart(&tree), Some(0x0901_0000));
+        assert_ne!(Survey::of(&tree).uart(), Some(0x0901_0000));
     }
 }
 
 /// Deals with a tree as the boot does: to come back is to pass.
 fn survives(tree: &[u8]) -> bool {
-    let _ = find_uart(tree);
     match described(tree, 0) {
         Ok(_) => true,
         Err(sentence) => {
