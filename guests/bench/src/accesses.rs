@@ -57,14 +57,14 @@ fn call() {
     });
 }
 
-fn read(name: &str, address: u64) {
+pub(crate) fn read(name: &str, address: u64) {
     let Some(register) = Register::at(address) else { return absent(name, "memory is in its place") };
     measure(name, || {
         let _ = register.read();
     });
 }
 
-fn write(name: &str, address: u64, value: u32) {
+pub(crate) fn write(name: &str, address: u64, value: u32) {
     let Some(register) = Register::at(address) else { return absent(name, "memory is in its place") };
     measure(name, || register.write(value));
 }

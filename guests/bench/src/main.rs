@@ -1,14 +1,14 @@
 //! Measures what a guest pays for its hypervisor: the same image runs on the board itself, under Bulkhead, and under
 //! any other hypervisor that gives it a device tree.
 //!
-//! Each measurement prints one line, `bench NAME rounds=N total=T loop=L`: T is the time that N rounds took, L the time
-//! that the same loop takes with a NOP in place of what is measured, both in nanoseconds of the virtual counter. Under
-//! QEMU's `-icount shift=0` a nanosecond is an instruction of any core. Nothing is subtracted here; the command that
-//! reads the lines knows what each row means.
+//! Each measurement prints one line, `bench NAME rounds=N total=T loop=L`: T is the time that N rounds took, L the
+//! time that the same loop takes with a NOP in place of what is measured, both in nanoseconds of the virtual counter.
+//! Under QEMU's `-icount shift=0` a nanosecond is an instruction of any core. Nothing is subtracted here; the command
+//! that reads the lines knows what each row means.
 //!
-//! The parameter `bench=` on the command line chooses: `shared` measures the switch between two CPUs that share a core,
-//! `virtio` the devices of a driver domain, `boot` prints only when this guest was started, and without it everything
-//! else is measured.
+//! The parameter `bench=` on the command line chooses: `shared` measures the switch between two CPUs that share a
+//! core, `virtio` the devices of a driver domain, `boot` prints only when this guest was started, and without it
+//! everything else is measured.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ mod compute;
 mod interrupts;
 mod pair;
 mod pending;
+mod registers;
 mod shared;
 mod virtio;
 
@@ -38,6 +39,7 @@ fn main() -> ! {
         Some("virtio") => virtio::run(true),
         _ => {
             accesses::run();
+            registers::run();
             interrupts::run();
             pair::run();
             pending::run();

@@ -73,7 +73,7 @@ fn value(register: SystemRegister, access: Access) -> Answer {
         return match access {
             Access::Read => {
                 let hardware = cpu::id_register(register.crm, register.op2);
-                Answer::Value(id_registers::visible(register, hardware).unwrap_or(0))
+                Answer::Value(id_registers::shown(register, hardware))
             }
             Access::Write => Answer::Undefined,
         };

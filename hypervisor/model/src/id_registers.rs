@@ -25,8 +25,13 @@ pub fn visible(register: SystemRegister, hardware: u64) -> Option<u64> {
     if !register.is_identification() {
         return None;
     }
-    let shown = fields::of(register).iter().fold(0, |shown, field| shown | field.show(hardware));
-    Some(shown)
+    Some(shown(register, hardware))
+}
+
+/// The same for a register that is known to be one of them.
+#[must_use]
+pub fn shown(register: SystemRegister, hardware: u64) -> u64 {
+    fields::of(register).iter().fold(0, |shown, field| shown | field.show(hardware))
 }
 
 impl Field {

@@ -64,7 +64,9 @@ pub(crate) fn measure(workspace: &Workspace, cpu: &str, xen: Option<&Path>) -> a
     let mut measured = measure_alike(&platforms, cpu)?;
     linux::measure(workspace, cpu, &mut measured)?;
     let bulkhead = measured.of_mut(Platform::Bulkhead);
-    bulkhead.insert("boot", boot::measure(workspace, cpu).context("the start cannot be measured")?);
+    let [boot, whole] = boot::measure(workspace, cpu).context("the start cannot be measured")?;
+    bulkhead.insert("boot", boot);
+    bulkhead.insert("boot-whole", whole);
     sizes::measure(workspace, bulkhead)?;
     Ok(measured)
 }

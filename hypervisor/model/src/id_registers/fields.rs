@@ -36,8 +36,26 @@ const fn fixed(value: u64, shift: u32) -> Field {
     Field { shift, rule: Rule::Fixed(value) }
 }
 
-/// The fields of `register` that a guest sees.
+/// By CRm and op2: the fields that a guest sees of each identification register.
+#[expect(clippy::indexing_slicing, reason = "the compiler makes the table, and would say so")]
+static FIELDS: [[&[Field]; 8]; 8] = {
+    let mut fields: [[&[Field]; 8]; 8] = [[&[]; 8]; 8];
+    let mut index: u8 = 0;
+    while index < 64 {
+        let (crm, op2) = (index / 8, index % 8);
+        fields[crm as usize][op2 as usize] = listed(SystemRegister::new(3, 0, 0, crm, op2));
+        index += 1;
+    }
+    fields
+};
+
+/// The fields of `register`, an identification register, that a guest sees.
 pub(super) fn of(register: SystemRegister) -> &'static [Field] {
+    let fields = FIELDS.get(usize::from(register.crm)).and_then(|fields| fields.get(usize::from(register.op2)));
+    fields.copied().unwrap_or(&[])
+}
+
+const fn listed(register: SystemRegister) -> &'static [Field] {
     match register {
         SystemRegister::ID_AA64PFR0_EL1 => PFR0,
         SystemRegister::ID_AA64PFR1_EL1 => PFR1,
