@@ -1,9 +1,9 @@
 //! The watch over a driver domain: whether it is alive, what it is blamed for, and how often it may start again.
 //!
 //! EL2 looks at it once in a heartbeat period. The driver domain has to show by then that it has run since the last
-//! look, at which its doorbell was rung; that it has not kept a request for too long; and, before it serves, that it is
-//! not taking too long to start. So a look costs the same whatever the load, requests carry no time, and whatever goes
-//! wrong is seen a period later at most than it could be.
+//! look, at which its doorbell was rung; that it has not kept a request for too long; and, before it serves, that it
+//! is not taking too long to start. So a look costs the same whatever the load, requests carry no time, and whatever
+//! goes wrong is seen a period later at most than it could be.
 //!
 //! What this module leaves out: clocks, and how a driver domain is stopped (`bulkhead`).
 
@@ -90,7 +90,9 @@ pub struct Watch {
     limits: Limits,
     life: Life,
     due: Ticks,
-    /// When it was last known to be alive.
+    /// When it was last looked at, or started.
+    looked: Ticks,
+    /// When it was last known to be alive, later by all the time that does not count.
     alive: Ticks,
     /// Since when its clients have been waiting, if they have.
     lost: Option<Ticks>,
@@ -107,6 +109,7 @@ impl Watch {
             limits,
             life: Life::Off,
             due: Ticks(0),
+            looked: Ticks(0),
             alive: Ticks(0),
             lost: None,
             window_start: Ticks(0),
@@ -124,7 +127,7 @@ impl Watch {
     pub const fn start(&mut self, now: Ticks) {
         self.life = Life::Starting { since: now };
         self.due = Ticks(now.0.saturating_add(self.limits.heartbeat_ticks));
-        self.alive = now;
+        (self.looked, self.alive) = (now, now);
     }
 
     /// It is ready. Gives the ticks for which its clients have been waiting, if it is not for the first time.
@@ -152,10 +155,20 @@ impl Watch {
 
     /// Looks, and will again a heartbeat period later. With no failure, the caller rings the doorbell.
     ///
+    /// A look that comes a whole period late says that the core itself stood still, since nothing that the driver
+    /// domain does delays one: a host was busy. That time does not count, and the driver domain has until the next
+    /// look to answer.
+    ///
     /// # Errors
     /// What it is blamed for.
     pub fn look(&mut self, now: Ticks, sight: Sight) -> Result<(), Failure> {
+        let (late, passed) = (now.0.saturating_sub(self.due.0), now.0.saturating_sub(self.looked.0));
         self.due = Ticks(now.0.saturating_add(self.limits.heartbeat_ticks));
+        self.looked = now;
+        if late >= self.limits.heartbeat_ticks {
+            self.excuse(passed);
+            return Ok(());
+        }
         match self.life {
             Life::Off => Ok(()),
             Life::Starting { since } => {
@@ -179,6 +192,14 @@ impl Watch {
                 self.alive = now;
                 Ok(())
             }
+        }
+    }
+
+    /// The last `ticks` do not count.
+    const fn excuse(&mut self, ticks: u64) {
+        self.alive = Ticks(self.alive.0.saturating_add(ticks));
+        if let Life::Starting { since } = &mut self.life {
+            *since = Ticks(since.0.saturating_add(ticks));
         }
     }
 
@@ -237,6 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn a_core_that_stood_still_is_held_against_nobody_and_a_hang_is_found_all_the_same() {
+        let mut watch = serving();
+        assert_eq!(look(&mut watch, 100, 7), Ok(()));
+        // A host that was busy for fifty periods: the driver domain has not run either.
+        assert_eq!(look(&mut watch, 5200, 7), Ok(()));
+        assert_eq!(look(&mut watch, 5300, 7), Err(Failure::Silent));
+    }
+
+    #[test]
+    fn time_in_which_the_core_stood_still_is_no_time_to_start() {
+        let mut watch = Watch::new(LIMITS);
+        watch.start(Ticks(0));
+        assert_eq!(look(&mut watch, 100, 0), Ok(()));
+        assert_eq!(look(&mut watch, 9100, 0), Ok(()));
+        for now in [9200, 9300, 9400] {
+            assert_eq!(look(&mut watch, now, 0), Ok(()));
+        }
+        assert_eq!(look(&mut watch, 9500, 0), Err(Failure::NeverReady));
+    }
+
+    #[test]
     fn one_that_hangs_is_found_two_periods_later_at_most() {
         let mut watch = serving();
         assert_eq!(look(&mut watch, 100, 7), Ok(()));
@@ -268,7 +310,7 @@ mod tests {
             assert_eq!(look(&mut watch, turn * 100, HEARTBEAT_WAITING | 5), Ok(()));
         }
         let stuck = Sight { beat: HEARTBEAT_WAITING | 5, looks: 11 };
-        assert_eq!(watch.look(Ticks(900), stuck), Err(Failure::Stuck));
+        assert_eq!(watch.look(Ticks(800), stuck), Err(Failure::Stuck));
     }
 
     #[test]
@@ -295,7 +337,9 @@ mod tests {
         assert_eq!(watch.due(), Ticks(u64::MAX));
         watch.start(Ticks(1000));
         assert_eq!(watch.due(), Ticks(1100));
-        assert_eq!(look(&mut watch, 1499, 0), Ok(()));
+        for now in [1100, 1200, 1300, 1400, 1499] {
+            assert_eq!(look(&mut watch, now, 0), Ok(()));
+        }
         assert_eq!(look(&mut watch, 1500, 1), Err(Failure::NeverReady));
         assert_eq!(watch.due(), Ticks(1600));
     }
