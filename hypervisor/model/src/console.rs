@@ -137,12 +137,12 @@ impl Console {
     /// Takes a byte that was typed. Gives the guest that has input waiting because of it, if any: its UART is to be
     /// polled.
     pub fn input(&mut self, byte: u8, sink: &mut dyn Sink) -> Option<GuestIndex> {
-        if let Some(choice) = self.choice.take() {
+        if let Some(mut choice) = self.choice.take() {
             if byte == ESCAPE_KEY && choice.length == 0 {
                 return self.type_for_focus(byte);
             }
             match choice.take(byte, self.guests.get(..usize::from(self.guests_added)).unwrap_or_default()) {
-                Step::More(choice) => self.choice = Some(choice),
+                Step::More => self.choice = Some(choice),
                 Step::Guest(guest) => self.select(guest, sink),
                 Step::Nobody => self.help_line(sink),
             }

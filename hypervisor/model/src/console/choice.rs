@@ -1,17 +1,15 @@
 //! What is typed after the escape key: the number or the name of a guest.
 
-use super::{GUESTS_MAX, Guest, GuestIndex};
+use super::{Guest, GuestIndex};
+use terminal::NAME_BYTES_MAX;
 
 /// Up to so many guests, a digit alone says which.
 const DIGITS: usize = 9;
 
-const _: () = assert!(GUESTS_MAX <= 16, "each guest has a bit");
-
 /// What a byte makes of a choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// It is not complete yet.
-    More(Choice),
+    More,
     /// It is this guest, if there is such a guest.
     Guest(GuestIndex),
     /// It is none.
@@ -19,65 +17,56 @@ pub(super) enum Step {
 }
 
 /// A number or a name that is being typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) struct Choice {
-    /// How many characters have been typed.
-    pub(super) length: u8,
-    /// The number that they are; `None` if they are none.
-    number: Option<u8>,
-    /// The guests whose names begin with them, a bit each.
-    beginning: u16,
+    characters: [u8; NAME_BYTES_MAX],
+    /// How many characters have been typed. Of more than there is room for, none counts.
+    pub(super) length: usize,
 }
 
 impl Choice {
     /// Nothing typed.
-    pub(super) const NEW: Self = Self { length: 0, number: Some(0), beginning: u16::MAX };
+    pub(super) const NEW: Self = Self { characters: [0; NAME_BYTES_MAX], length: 0 };
 
     /// Takes the next byte.
     #[inline(never)]
-    pub(super) fn take(mut self, byte: u8, guests: &[Guest]) -> Step {
+    pub(super) fn take(&mut self, byte: u8, guests: &[Guest]) -> Step {
         let byte = byte.to_ascii_lowercase();
         match byte {
             b'1'..=b'9' if self.length == 0 && guests.len() <= DIGITS => {
                 Step::Guest(GuestIndex(byte.wrapping_sub(b'1')))
             }
-            b'\r' => self.find(guests),
+            b'\r' => self.find(guests).map_or(Step::Nobody, Step::Guest),
             b'0'..=b'9' | b'a'..=b'z' | b'-' => {
-                let digit = byte.wrapping_sub(b'0');
-                self.number =
-                    if digit < 10 { self.number.and_then(|it| it.checked_mul(10)?.checked_add(digit)) } else { None };
-                let mut bit = 1_u16;
-                for guest in guests {
-                    if guest.name().get(usize::from(self.length)) != Some(&byte) {
-                        self.beginning &= !bit;
-                    }
-                    bit = bit.wrapping_shl(1);
+                if let Some(slot) = self.characters.get_mut(self.length) {
+                    *slot = byte;
                 }
                 self.length = self.length.saturating_add(1);
-                Step::More(self)
+                Step::More
             }
             _ => Step::Nobody,
         }
     }
 
     /// The guest whose number this is; or whose name; or else the only one whose name begins so.
-    fn find(self, guests: &[Guest]) -> Step {
-        let (mut found, mut is_any) = (Step::Nobody, false);
-        let mut bit = 1_u16;
-        for (guest, number) in guests.iter().zip(1_u8..) {
-            let index = Step::Guest(GuestIndex(number.wrapping_sub(1)));
-            let begins = self.beginning & bit != 0;
-            if self.number == Some(number) || begins && guest.name().len() == usize::from(self.length) {
-                return index;
+    fn find(&self, guests: &[Guest]) -> Option<GuestIndex> {
+        let typed = self.characters.get(..self.length)?;
+        // Whatever is no digit makes it larger than any guest's, and so few characters never exceed 64 bits.
+        let number = typed
+            .iter()
+            .fold(0_u64, |number, byte| number.wrapping_mul(10).wrapping_add(u64::from(byte.wrapping_sub(b'0'))));
+        let (mut found, mut begin) = (None, 0_u8);
+        for (guest, index) in guests.iter().zip(0_u8..) {
+            let begins = guest.name().starts_with(typed);
+            if number == u64::from(index).wrapping_add(1) || begins && guest.name().len() == typed.len() {
+                return Some(GuestIndex(index));
             }
-            // The first of several, when another comes, is no longer it.
             if begins {
-                found = if is_any { Step::Nobody } else { index };
-                is_any = true;
+                begin = begin.wrapping_add(1);
+                found = Some(GuestIndex(index));
             }
-            bit = bit.wrapping_shl(1);
         }
-        found
+        found.filter(|_| begin == 1)
     }
 }
 
@@ -122,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_names_no_one_guest_changes_nothing_and_explains() {
-        for keys in ["al", "gamma", "driver-domain-2", ""] {
+        for keys in ["al", "gamma", "driver-domain-2", "driver-domain-or-no-other", "-1", ""] {
             let (focus, screen) = typed(&THREE, &format!("\x1d3\x1d{keys}\r"));
             assert_eq!(focus, 2, "{keys}");
             assert_eq!(screen.matches("[bulkhead] input goes to driver-domain (Ctrl-]").count(), 2, "{screen}");
