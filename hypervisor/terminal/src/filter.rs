@@ -17,7 +17,7 @@ pub enum Action {
     /// The byte has cut off a character or sequence that was not complete: write [`MARK`], and take the byte again.
     Cut,
     /// The cursor goes so many cells to the right, or to the left, within the text.
-    Move(i16),
+    Move(i32),
     /// The cursor goes to the first cell.
     Return,
     /// Everything from the cursor on disappears.
@@ -92,28 +92,16 @@ impl Filter {
     #[inline(never)]
     pub(crate) fn take(&mut self, byte: u8) -> Action {
         let state = core::mem::replace(&mut self.state, State::Ground);
-        match (state, byte) {
-            (State::Ground, _) => self.begin(byte),
-            (State::Character, 0x80..=0xbf) => self.go_on(byte),
-            (State::String, b' '..) => self.enter(State::String),
-            (State::String, BELL) => MARKED,
-            (State::Character | State::String, _) | (_, ..b' ' | 0x7f..) => Action::Cut,
-            (State::Escape, b'[') => {
-                self.number = 0;
-                self.is_rest = false;
-                self.next_style = self.style;
-                self.enter(State::Control)
-            }
-            // OSC, DCS, SOS, PM and APC.
-            (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => self.enter(State::String),
-            // ST, the end of a string that ESC has ended already.
-            (State::Escape, b'\\') => Action::Nothing,
-            (State::Escape, ..b'0') => self.enter(State::Escape),
-            (State::Control, b'0'..b'@') => self.parameter(byte),
-            (State::Control | State::Private, ..b'@') => self.enter(State::Private),
-            (State::Control | State::Private, b'n' | b'h' | b'l') => Action::Decline,
-            (State::Control, _) => self.end_control(byte),
-            (State::Escape | State::Private, _) => MARKED,
+        match state {
+            State::Ground => self.begin(byte),
+            State::Character if matches!(byte, 0x80..=0xbf) => self.go_on(byte),
+            State::String if byte >= b' ' => self.enter(State::String),
+            State::String if byte == BELL => MARKED,
+            State::Character | State::String => Action::Cut,
+            _ if !matches!(byte, b' '..=b'~') => Action::Cut,
+            State::Escape => self.begin_sequence(byte),
+            State::Control => self.go_on_sequence(byte, true),
+            State::Private => self.go_on_sequence(byte, false),
         }
     }
 
@@ -144,9 +132,36 @@ impl Filter {
         }
     }
 
+    fn begin_sequence(&mut self, byte: u8) -> Action {
+        match byte {
+            b'[' => {
+                self.number = 0;
+                self.is_rest = false;
+                self.next_style = self.style;
+                self.enter(State::Control)
+            }
+            // OSC, DCS, SOS, PM and APC.
+            b']' | b'P' | b'X' | b'^' | b'_' => self.enter(State::String),
+            // ST, the end of a string that ESC has ended already.
+            b'\\' => Action::Nothing,
+            ..b'0' => self.enter(State::Escape),
+            _ => MARKED,
+        }
+    }
+
+    fn go_on_sequence(&mut self, byte: u8, is_known: bool) -> Action {
+        match byte {
+            b'0'..b'@' if is_known => self.parameter(byte),
+            ..b'@' => self.enter(State::Private),
+            b'n' | b'h' | b'l' => Action::Decline,
+            _ if is_known => self.end_control(byte),
+            _ => MARKED,
+        }
+    }
+
     fn go_on(&mut self, byte: u8) -> Action {
         self.code = self.code << 6 | u32::from(byte & 0x3f);
-        self.missing = self.missing.saturating_sub(1);
+        self.missing = self.missing.wrapping_sub(1);
         if self.missing > 0 {
             return self.enter(State::Character);
         }
@@ -156,7 +171,7 @@ impl Filter {
     fn parameter(&mut self, byte: u8) -> Action {
         match byte {
             b'0'..=b'9' => {
-                let number = self.number.saturating_mul(10).saturating_add(u16::from(byte & 0xf));
+                let number = self.number.wrapping_mul(10).wrapping_add(u16::from(byte & 0xf));
                 self.number = number.min(NUMBER_MAX);
             }
             b';' => self.end_parameter(),
@@ -179,7 +194,7 @@ impl Filter {
 
     fn end_control(&mut self, last: u8) -> Action {
         // Zero and none are one (ECMA-48 5.4.2).
-        let count = self.number.max(1) as i16;
+        let count = i32::from(self.number.max(1));
         match (last, self.number) {
             (b'm', _) => {
                 self.end_parameter();

@@ -1,12 +1,13 @@
 //! The row that an owner has not ended yet.
 
 use crate::{COLUMNS_MAX, NAME_BYTES_MAX, OWN_NAME, filter::Filter, style::Style};
+use core::num::NonZero;
 
 const CELLS_MAX: usize = COLUMNS_MAX as usize;
 /// The distance of tab stops, in cells.
 const TAB: usize = 8;
-/// The number of Bulkhead's own row.
-const OWN_NUMBER: u8 = u8::MAX;
+/// The number of Bulkhead's own row, and of one that belongs to nobody.
+const OWN_NUMBER: NonZero<u8> = NonZero::<u8>::MIN;
 /// [`OWN_NAME`], as a row has it.
 const OWN_NAME_BYTES: [u8; NAME_BYTES_MAX] = *b"bulkhead\0\0\0\0\0\0\0\0";
 
@@ -43,7 +44,7 @@ pub struct Row {
     name: [u8; NAME_BYTES_MAX],
     name_bytes: usize,
     /// Tells rows apart.
-    pub(crate) number: u8,
+    pub(crate) number: NonZero<u8>,
     pub(crate) filter: Filter,
     cells: [Cell; CELLS_MAX],
     length: usize,
@@ -60,7 +61,7 @@ impl Row {
         Self {
             name: [0; NAME_BYTES_MAX],
             name_bytes: 0,
-            number: 0,
+            number: OWN_NUMBER,
             filter: Filter::new(),
             cells: [Cell(0); CELLS_MAX],
             length: 0,
@@ -72,13 +73,13 @@ impl Row {
     /// The row of Bulkhead itself.
     #[must_use]
     pub const fn own() -> Self {
-        Self { name: OWN_NAME_BYTES, name_bytes: OWN_NAME.len(), number: OWN_NUMBER, ..Self::new() }
+        Self { name: OWN_NAME_BYTES, name_bytes: OWN_NAME.len(), ..Self::new() }
     }
 
-    /// Gives the row its owner. `number` is another one for each row of a screen, and below 254. The prefix shows the
+    /// Gives the row its owner. `number` is another one for each row of a screen, and below 253. The prefix shows the
     /// first [`NAME_BYTES_MAX`] bytes of `name`; bytes that are not printable ASCII show as `?`.
     pub fn set_owner(&mut self, number: u8, name: &str) {
-        self.number = number;
+        self.number = OWN_NUMBER.saturating_add(number.saturating_add(1));
         for (slot, byte) in self.name.iter_mut().zip(name.bytes()) {
             *slot = if byte.is_ascii_graphic() { byte } else { b'?' };
         }
@@ -111,6 +112,11 @@ impl Row {
 
     pub(crate) fn cell(&self, index: usize) -> Option<Cell> {
         self.cells.get(index).copied().filter(|_| index < self.length)
+    }
+
+    /// The cells from `start` to `end`, as far as there are any.
+    pub(crate) fn cells(&self, start: usize, end: usize) -> &[Cell] {
+        self.cells.get(start..end.min(self.length)).unwrap_or_default()
     }
 
     /// Forgets the text.
@@ -159,8 +165,8 @@ impl Row {
     }
 
     /// Moves the cursor by so many cells.
-    pub(crate) fn go(&mut self, cells: i16) {
-        self.go_to(self.cursor.saturating_add_signed(isize::from(cells)));
+    pub(crate) fn go(&mut self, cells: i32) {
+        self.go_to(self.cursor.saturating_add_signed(cells as isize));
     }
 
     /// Whether the cursor is at a tab stop.

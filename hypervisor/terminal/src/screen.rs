@@ -3,6 +3,7 @@
 use crate::{
     BREAK_MARK, COLUMNS_DEFAULT, COLUMNS_MAX, COLUMNS_MIN, MARK, Sink, filter::Action, row::Row, style::Style,
 };
+use core::num::NonZero;
 
 /// Columns that no text is written to: one for the mark of a break, and the last, at which terminals differ in when
 /// they begin a new row.
@@ -10,7 +11,7 @@ const COLUMNS_SPARED: usize = 2;
 /// What encloses a name in a prefix: `[`, `]` and a space.
 const PREFIX_BYTES: usize = 3;
 /// The number of no row.
-const NOBODY: u8 = u8::MAX - 1;
+const NOBODY: NonZero<u8> = NonZero::<u8>::MAX;
 const BACKSPACE: u8 = 0x08;
 const BELL: u8 = 0x07;
 const TAB: u32 = b'\t' as u32;
@@ -20,7 +21,7 @@ const BLANK: u32 = b' ' as u32;
 pub struct Screen {
     columns: u16,
     /// The number of the row that the cursor is on; `None` at the start of an empty one.
-    owner: Option<u8>,
+    owner: Option<NonZero<u8>>,
     /// The cell of that row that the cursor is on.
     at: usize,
     /// The style in which the terminal writes.
@@ -59,35 +60,22 @@ impl Screen {
     /// Takes a byte that the owner of `row` printed. The row is shown as it grows if it `is_live`, and else when it is
     /// ended.
     pub fn print(&mut self, row: &mut Row, byte: u8, is_live: bool, sink: &mut dyn Sink) {
-        if !is_live && row.append_plain(byte, self.limit(row)) {
-            return;
-        }
-        let mut action = row.filter.take(byte);
-        if matches!(action, Action::Cut) {
-            self.act(row, Action::Put(MARK as u32), is_live, sink);
-            action = row.filter.take(byte);
-        }
-        let is_tab = matches!(action, Action::Put(TAB));
-        loop {
-            self.act(row, if is_tab { Action::Put(BLANK) } else { action }, is_live, sink);
-            if !is_tab || row.is_at_stop() {
-                break;
-            }
+        if is_live || !row.append_plain(byte, self.limit(row)) {
+            Writer { screen: self, row, sink }.take(byte, is_live);
         }
     }
 
     /// Ends the row, if there is anything in it, as when its owner has stopped.
     pub fn finish(&mut self, row: &mut Row, sink: &mut dyn Sink) {
         if !row.is_empty() || self.shows(row) {
-            self.end(row, false, sink);
+            Writer { screen: self, row, sink }.end(false);
         }
         row.filter = crate::filter::Filter::new();
     }
 
     /// Shows `row` and puts the cursor where its owner has it.
-    pub fn bring(&mut self, row: &Row, sink: &mut dyn Sink) {
-        self.bring_text(row, sink);
-        self.move_to(row, row.cursor(), sink);
+    pub fn bring(&mut self, row: &mut Row, sink: &mut dyn Sink) {
+        Writer { screen: self, row, sink }.bring();
     }
 
     /// Leaves the row that the cursor is on, if it is on one, so that another can be shown.
@@ -98,133 +86,182 @@ impl Screen {
         }
     }
 
-    fn bring_text(&mut self, row: &Row, sink: &mut dyn Sink) {
-        if !self.shows(row) {
-            self.break_off(sink);
-            self.owner = Some(row.number);
-            self.start_row(row, sink);
-            self.paint(row, row.length(), sink);
-        }
-    }
-
-    fn act(&mut self, row: &mut Row, action: Action, is_live: bool, sink: &mut dyn Sink) {
-        let mut waits = false;
-        match action {
-            Action::Nothing | Action::Cut => return,
-            Action::Decline if is_live => return,
-            Action::EndLine => {
-                self.end(row, false, sink);
-                row.filter.style = Style::PLAIN;
-                return;
-            }
-            Action::Bell => {
-                if is_live {
-                    sink.put(BELL);
-                }
-                return;
-            }
-            // Mostly followed by the end of the line.
-            Action::Return => waits = true,
-            Action::EraseAll => row.go_to(0),
-            Action::Put(_) | Action::Decline | Action::Move(_) | Action::EraseToEnd => {}
-        }
-        waits |= !is_live || !self.shows(row);
-        if !waits {
-            // The way to the cursor leads over the cells that are on the screen, not over those that follow.
-            self.move_to(row, row.cursor(), sink);
-        }
-        let columns = row.columns();
-        match action {
-            Action::Put(character) => self.put(row, character, sink),
-            Action::Decline => self.put(row, MARK as u32, sink),
-            Action::Move(cells) => row.go(cells),
-            Action::EraseAll | Action::EraseToEnd => row.cut(),
-            Action::Return => row.go_to(0),
-            Action::Nothing | Action::Cut | Action::EndLine | Action::Bell => {}
-        }
-        if is_live && !self.shows(row) {
-            self.bring(row, sink);
-        } else if !waits {
-            self.move_to(row, row.cursor(), sink);
-            self.blank(columns.saturating_sub(row.columns()), sink);
-        }
-    }
-
-    /// Blanks so many columns from the cursor on.
-    fn blank(&mut self, columns: usize, sink: &mut dyn Sink) {
-        if columns > 0 {
-            self.set_pen(Style::PLAIN, sink);
-            for byte in [b' ', BACKSPACE] {
-                (0..columns).for_each(|_| sink.put(byte));
-            }
-        }
-    }
-
-    /// Writes a character, in a new row if it has no room in this one.
-    fn put(&mut self, row: &mut Row, character: u32, sink: &mut dyn Sink) {
-        let limit = self.limit(row);
-        if row.put(character, limit).is_err() {
-            self.end(row, true, sink);
-            // The narrowest terminal has room for it.
-            let _ = row.put(character, limit);
-        }
-    }
-
-    /// Shows the row whole, if it is not on the screen already, and ends it; its line goes on if it `is_broken`.
-    fn end(&mut self, row: &mut Row, is_broken: bool, sink: &mut dyn Sink) {
-        self.bring_text(row, sink);
-        let last = row.length().checked_sub(1).and_then(|last| row.cell(last));
-        let is_like_broken = last.is_some_and(|last| last.character() == u32::from(BREAK_MARK));
-        if is_broken || is_like_broken {
-            self.move_to(row, row.length(), sink);
-            self.set_pen(Style::PLAIN, sink);
-            sink.put(if is_broken { BREAK_MARK } else { b' ' });
-        }
-        self.break_off(sink);
-        row.clear();
-    }
-
-    /// Moves the cursor, which is on `row`, to a cell of it. A backspace crosses what is known to take one column; for
-    /// anything else the row is begun again.
-    fn move_to(&mut self, row: &Row, cell: usize, sink: &mut dyn Sink) {
-        while cell < self.at {
-            self.at = self.at.saturating_sub(1);
-            if row.cell(self.at).is_some_and(|cell| cell.columns() == 1) {
-                sink.put(BACKSPACE);
-            } else {
-                self.start_row_over(row, sink);
-            }
-        }
-        self.paint(row, cell, sink);
-    }
-
-    fn start_row_over(&mut self, row: &Row, sink: &mut dyn Sink) {
-        self.set_pen(Style::PLAIN, sink);
-        sink.put(b'\r');
-        self.start_row(row, sink);
-    }
-
-    fn start_row(&mut self, row: &Row, sink: &mut dyn Sink) {
-        self.at = 0;
-        sink.put(b'[');
-        put_all(row.name(), sink);
-        put_all(b"] ", sink);
-    }
-
-    /// Writes the cells from the cursor to `end`, as far as there are any.
-    fn paint(&mut self, row: &Row, end: usize, sink: &mut dyn Sink) {
-        while let Some(cell) = row.cell(self.at).filter(|_| self.at < end) {
-            self.set_pen(cell.style(), sink);
-            put_character(cell.character(), sink);
-            self.at = self.at.saturating_add(1);
-        }
-    }
-
     fn set_pen(&mut self, style: Style, sink: &mut dyn Sink) {
         if self.pen != style {
             self.pen = style;
             style.show(sink);
         }
+    }
+}
+
+/// Writes a row on the screen.
+struct Writer<'a> {
+    screen: &'a mut Screen,
+    row: &'a mut Row,
+    sink: &'a mut dyn Sink,
+}
+
+impl Writer<'_> {
+    /// Takes what is no plain text at the end of a row that is shown later. Out of line, so that plain text needs no
+    /// stack.
+    #[inline(never)]
+    fn take(&mut self, byte: u8, is_live: bool) {
+        let mut action = self.row.filter.take(byte);
+        if matches!(action, Action::Cut) {
+            self.edit(Action::Put(MARK as u32), is_live);
+            action = self.row.filter.take(byte);
+        }
+        match action {
+            Action::Nothing | Action::Cut => return,
+            Action::Decline if is_live => return,
+            Action::Decline => action = Action::Put(MARK as u32),
+            Action::Bell => {
+                if is_live {
+                    self.sink.put(BELL);
+                }
+                return;
+            }
+            Action::EndLine => {
+                self.end(false);
+                self.row.filter.style = Style::PLAIN;
+                return;
+            }
+            // Mostly followed by the end of the line: the screen waits for what comes.
+            Action::Return => return self.row.go_to(0),
+            Action::EraseAll => self.row.go_to(0),
+            Action::Put(TAB) => {
+                action = Action::Put(BLANK);
+                self.edit(action, is_live);
+                while !self.row.is_at_stop() {
+                    self.edit(action, is_live);
+                }
+                return;
+            }
+            Action::Put(_) | Action::Move(_) | Action::EraseToEnd => {}
+        }
+        self.edit(action, is_live);
+    }
+
+    fn is_shown(&self) -> bool {
+        self.screen.shows(self.row)
+    }
+
+    /// Writes, moves the cursor or erases from it on, in the row and, if it `is_live`, on the screen.
+    #[inline(never)]
+    fn edit(&mut self, action: Action, is_live: bool) {
+        let was_shown = is_live && self.is_shown();
+        if was_shown {
+            // The way to the cursor leads over the cells that are on the screen, not over those that follow.
+            self.move_to(self.row.cursor());
+        }
+        let columns = self.row.columns();
+        match action {
+            Action::Put(character) => self.put(character),
+            Action::Move(cells) => self.row.go(cells),
+            Action::EraseToEnd | Action::EraseAll => self.row.cut(),
+            // Not shown, or done by `take`.
+            Action::Nothing | Action::Cut | Action::Return | Action::EndLine | Action::Bell | Action::Decline => {}
+        }
+        // Else the row is another one now.
+        let is_same = was_shown && self.is_shown();
+        if is_live {
+            self.bring();
+        }
+        if is_same {
+            self.blank(columns.saturating_sub(self.row.columns()));
+        }
+    }
+
+    /// Blanks so many columns from the cursor on.
+    fn blank(&mut self, columns: usize) {
+        if columns > 0 {
+            self.set_pen(Style::PLAIN);
+            (0..columns).for_each(|_| self.sink.put(b' '));
+            (0..columns).for_each(|_| self.sink.put(BACKSPACE));
+        }
+    }
+
+    /// Writes a character, in a new row if it has no room in this one.
+    fn put(&mut self, character: u32) {
+        let limit = self.screen.limit(self.row);
+        if self.row.put(character, limit).is_err() {
+            self.end(true);
+            // The narrowest terminal has room for it.
+            let _ = self.row.put(character, limit);
+        }
+    }
+
+    /// Shows the row whole, if it is not on the screen already, and ends it; its line goes on if it `is_broken`.
+    #[inline(never)]
+    fn end(&mut self, is_broken: bool) {
+        self.bring_text();
+        let last = self.row.length().checked_sub(1).and_then(|last| self.row.cell(last));
+        let is_like_broken = last.is_some_and(|last| last.character() == u32::from(BREAK_MARK));
+        if is_broken || is_like_broken {
+            self.move_to(self.row.length());
+            self.set_pen(Style::PLAIN);
+            self.sink.put(if is_broken { BREAK_MARK } else { b' ' });
+        }
+        self.screen.break_off(self.sink);
+        self.row.clear();
+    }
+
+    #[inline(never)]
+    fn bring(&mut self) {
+        self.bring_text();
+        self.move_to(self.row.cursor());
+    }
+
+    #[inline(never)]
+    fn bring_text(&mut self) {
+        if !self.is_shown() {
+            self.screen.break_off(self.sink);
+            self.screen.owner = Some(self.row.number);
+            self.start_row();
+            self.paint(self.row.length());
+        }
+    }
+
+    /// Moves the cursor, which is on the row, to a cell of it. A backspace crosses what is known to take one column;
+    /// for anything else the row is begun again.
+    #[inline(never)]
+    fn move_to(&mut self, cell: usize) {
+        while cell < self.screen.at {
+            self.screen.at = self.screen.at.saturating_sub(1);
+            if self.row.cell(self.screen.at).is_some_and(|cell| cell.columns() == 1) {
+                self.sink.put(BACKSPACE);
+            } else {
+                self.set_pen(Style::PLAIN);
+                self.sink.put(b'\r');
+                self.start_row();
+            }
+        }
+        self.paint(cell);
+    }
+
+    #[inline(never)]
+    fn start_row(&mut self) {
+        self.screen.at = 0;
+        self.sink.put(b'[');
+        put_all(self.row.name(), self.sink);
+        put_all(b"] ", self.sink);
+    }
+
+    /// Writes the cells from the cursor to `end`, as far as there are any.
+    #[inline(never)]
+    fn paint(&mut self, end: usize) {
+        for cell in self.row.cells(self.screen.at, end) {
+            if self.screen.pen != cell.style() {
+                self.screen.set_pen(cell.style(), self.sink);
+            }
+            put_character(cell.character(), self.sink);
+            self.screen.at = self.screen.at.saturating_add(1);
+        }
+    }
+
+    #[inline(never)]
+    fn set_pen(&mut self, style: Style) {
+        self.screen.set_pen(style, self.sink);
     }
 }
 
@@ -243,13 +280,14 @@ pub(crate) fn put_all(bytes: &[u8], sink: &mut dyn Sink) {
 
 /// Writes a character in UTF-8 (RFC 3629 3).
 fn put_character(code: u32, sink: &mut dyn Sink) {
-    let (lead, further) = match code {
+    let further = match code {
         0..0x80 => return sink.put(code as u8),
-        0x80..0x800 => (0xc0, 1),
-        0x800..0x1_0000 => (0xe0, 2),
-        0x1_0000.. => (0xf0_u8, 3_u32),
+        0x80..0x800 => 1,
+        0x800..0x1_0000 => 2,
+        0x1_0000.. => 3_u32,
     };
-    let bits = |place: u32| (code >> place.saturating_mul(6)) as u8;
-    sink.put(lead | bits(further));
+    let bits = |place: u32| (code >> place.wrapping_mul(6)) as u8;
+    // A 1 for each byte, and a 0.
+    sink.put(!(0x7f >> further) | bits(further));
     (0..further).rev().for_each(|place| sink.put(0x80 | bits(place) & 0x3f));
 }
