@@ -11,8 +11,15 @@ use std::{
 };
 
 /// The crates without a single line that knows about hardware or the host.
-const PACKAGES: &[&str] =
-    &["bulkhead-abi", "bulkhead-devices", "bulkhead-manifest", "bulkhead-model", "bulkhead-platform", "bulkhead-vdev"];
+const PACKAGES: &[&str] = &[
+    "bulkhead-abi",
+    "bulkhead-device-tree",
+    "bulkhead-devices",
+    "bulkhead-manifest",
+    "bulkhead-model",
+    "bulkhead-platform",
+    "bulkhead-vdev",
+];
 
 /// Runs the tests, or says how to get Miri where there is none: it needs the nightly toolchain, which not everybody
 /// has.

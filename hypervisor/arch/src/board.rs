@@ -1,10 +1,10 @@
 //! The board as its device tree describes it, read once at boot with the MMU off; all that is needed later is copied.
 //!
-//! What the tree says is read by `model::board`.
+//! What the tree says is read by `device_tree`.
 
 use core::ops::Deref;
-use model::board::{self, Survey};
-pub use model::board::{Conduit, Description, Missing, Pcie, Range, Ranges};
+use device_tree::Survey;
+pub use device_tree::{Conduit, Description, Missing, Pcie, RANGES_MAX, Range, Ranges};
 
 /// The board, as its device tree describes it. Nobody else can make one up or change it: what EL2 maps, owns and drives
 /// rests on it.
@@ -31,7 +31,7 @@ pub(crate) unsafe fn tree(address: usize) -> Result<&'static [u8], Missing> {
     }
     // SAFETY: the caller vouches for the tree, which begins with 8 bytes of magic number and size.
     let header = unsafe { core::slice::from_raw_parts(address as *const u8, 8) };
-    let size = board::size(header).ok_or("x0 does not point to a device tree")?;
+    let size = device_tree::size(header).ok_or("x0 does not point to a device tree")?;
     // SAFETY: as above; it is as long as it says.
     Ok(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
 }
@@ -42,6 +42,6 @@ impl Board {
     /// # Errors
     /// What is missing or not supported, as a sentence.
     pub(crate) fn read(survey: Survey<'_>, address: u64, own: u64) -> Result<Self, Missing> {
-        board::read(survey, address, own).map(Self)
+        device_tree::read(survey, address, own).map(Self)
     }
 }

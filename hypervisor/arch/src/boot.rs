@@ -8,7 +8,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most cores that Bulkhead runs on.
-pub const CORES_MAX: usize = model::board::CORES_MAX;
+pub const CORES_MAX: usize = device_tree::CORES_MAX;
 /// The size of one core's EL2 stack, in bytes, without the guard page below it.
 pub const STACK_SIZE: usize = 32 * 1024;
 /// The unmapped page below each stack, in bytes.

@@ -94,6 +94,28 @@ pub(crate) unsafe fn copy(source: *const u8, target: *mut u8, length: usize) {
     }
 }
 
+/// Fills the page at `start` with a repetition of `word`. With the MMU off, too, which DC ZVA does not allow.
+///
+/// # Safety
+/// The page must be RAM that EL2 can write and that has one owner, to which no other Rust reference exists.
+pub(crate) unsafe fn fill_page(start: u64, word: u64) {
+    // SAFETY: stores within the caller's page.
+    unsafe {
+        asm!(
+            "2:",
+            "stp {word}, {word}, [{address}]",
+            "stp {word}, {word}, [{address}, #16]",
+            "stp {word}, {word}, [{address}, #32]",
+            "stp {word}, {word}, [{address}, #48]",
+            "add {address}, {address}, #64",
+            "cmp {address}, {end}",
+            "b.lo 2b",
+            word = in(reg) word, address = inout(reg) start => _, end = in(reg) start + TABLE_SIZE,
+            options(nostack)
+        );
+    }
+}
+
 /// Clears `[start, start + size)`, a multiple of 4 KiB at both ends, and cleans and invalidates it to the point of
 /// coherency: less than 5 instructions for 64 bytes.
 ///

@@ -33,8 +33,8 @@ mod vectors;
 
 use board::Board;
 use boot::DeviceTree;
+use device_tree::Survey;
 use gic::Gic;
-use model::board::Survey;
 use uart::Uart;
 
 /// The board's hardware, taken once by the primary core.

@@ -4,6 +4,7 @@
 
 use crate::board::{Board, Range};
 use crate::boot::{self, SecondaryStart};
+use crate::bulk::fill_page;
 use crate::device_window::DeviceWindow;
 use crate::memory::{GuestRam, MemoryBlock};
 use crate::registers::ID_AA64MMFR0_EL1;
@@ -14,7 +15,9 @@ use core::arch::asm;
 use core::fmt;
 use model::PhysAddr;
 use model::ram::{RamError, RamMap};
-use model::table::{Attributes, ENTRIES, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_repeated, unmap_pages};
+use model::table::{
+    Attributes, ENTRIES, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_page_over, map_repeated, unmap_pages,
+};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// Bits of input address that stage 1 at EL2 and every stage 2 translate: one 512-entry level-1 table, 512 GiB.
@@ -56,7 +59,7 @@ impl TableMemory for TablePool {
         let table = self.next;
         self.next += TABLE_SIZE;
         // SAFETY: the pool owns this page (contract of `new`) and has given it to nobody yet.
-        unsafe { core::ptr::write_bytes(table as *mut u64, 0, 512) };
+        unsafe { fill_page(table, 0) };
         Some(PhysAddr(table))
     }
 
@@ -292,6 +295,8 @@ pub(crate) fn configure_stage2() {
 pub struct Windows<'a> {
     /// Pages that it may read, each with its guest address.
     pub pages: &'a [(u64, ReadablePage)],
+    /// Pages that it may read as a device's, all of which show one page.
+    pub vacant: (&'a [Range], ReadablePage),
     /// Memory that it may read, and a page of which all of it is a repetition.
     pub flash: Option<(Range, ReadablePage)>,
     /// Registers of physical devices, at their physical addresses.
@@ -317,6 +322,11 @@ impl Stage2 {
         for (input, page) in windows.pages {
             let attributes = Attributes::GUEST_DEVICE_READ_ONLY;
             map(&mut pool, root, &Mapping { input: *input, output: page.start(), size: TABLE_SIZE, attributes })?;
+        }
+        let (vacant, page) = windows.vacant;
+        for Range { start, size } in vacant {
+            let attributes = Attributes::GUEST_DEVICE_READ_ONLY;
+            map_page_over(&mut pool, root, &Mapping { input: *start, output: page.start(), size: *size, attributes })?;
         }
         if let Some((Range { start, size }, page)) = windows.flash {
             let attributes = Attributes::GUEST_MEMORY_READ_ONLY;

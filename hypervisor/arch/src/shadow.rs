@@ -4,7 +4,7 @@
 //! The guest maps such a page as device memory and does not look into caches; EL2 has it as cacheable RAM. So EL2
 //! cleans what it writes to the point of coherency (Arm ARM B2.8, mismatched memory attributes).
 
-use crate::bulk::clean_and_invalidate;
+use crate::bulk::{clean_and_invalidate, fill_page};
 use crate::memory::MemoryBlock;
 use crate::mmu::TABLE_SIZE;
 use core::arch::asm;
@@ -21,19 +21,17 @@ pub struct ShadowPage {
 impl ShadowPage {
     /// Makes a page of zeroes out of `block`, which must be one page.
     pub fn new(block: MemoryBlock) -> Self {
-        Self::filled(block, |_| 0)
+        Self::filled(block, 0)
     }
 
-    /// Makes a page out of `block`, which must be one page; `word` says what the word at an offset in bytes reads as.
-    pub fn filled(block: MemoryBlock, word: impl Fn(u16) -> u32) -> Self {
+    /// Makes a page out of `block`, which must be one page: each word of 64 bits reads as `word`.
+    pub fn filled(block: MemoryBlock, word: u64) -> Self {
         assert!(block.size() == TABLE_SIZE && block.start().0.is_multiple_of(TABLE_SIZE), "a shadow page is a page");
-        let page = Self { start: block.start() };
-        for index in 0..WORDS {
-            // SAFETY: inside the page, which is RAM with one owner.
-            unsafe { page.word(index).write_volatile(word(4 * index)) };
-        }
-        clean_and_invalidate(page.start.0, TABLE_SIZE);
-        page
+        let start = block.start();
+        // SAFETY: the block is RAM with one owner, which gives it up here.
+        unsafe { fill_page(start.0, word) };
+        clean_and_invalidate(start.0, TABLE_SIZE);
+        Self { start }
     }
 
     fn word(&self, index: u16) -> *mut u32 {

@@ -11,7 +11,7 @@ use crate::virtio::{VirtioDevice, service_kind};
 use crate::vm::{Image, Parts, Slot, Vm};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use arch::board::{Board, Range};
+use arch::board::{Board, RANGES_MAX, Range, Ranges};
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::device_window::DeviceWindow;
@@ -22,7 +22,7 @@ use arch::mmu::{HypMap, Stage2, Windows};
 use arch::shadow::{ReadablePage, ShadowPage};
 use core::sync::atomic::Ordering;
 use devices::Make;
-use devices::virtio_mmio::vacant_word;
+use devices::virtio_mmio::{vacant_word, vacant_words};
 use manifest::takes::{self, size};
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
@@ -134,12 +134,16 @@ struct Constants {
 
 impl Constants {
     fn new(memory: &mut PhysicalMemory) -> Self {
-        let mut page = |word: fn(u16) -> u32| {
+        let mut page = |word: u64| {
             let block = memory.allocate(TABLE_SIZE, TABLE_SIZE);
             let Some(block) = block else { refuse!("no RAM is left for what all vms see") };
-            ShadowPage::filled(block, word).readable()
+            ShadowPage::filled(block, word)
         };
-        Self { vacant_slots: page(vacant_word), erased_flash: page(|_| u32::MAX) }
+        let mut vacant_slots = page(0);
+        for offset in vacant_words() {
+            vacant_slots.set(offset, vacant_word(offset));
+        }
+        Self { vacant_slots: vacant_slots.readable(), erased_flash: page(u64::MAX).readable() }
     }
 }
 
@@ -204,10 +208,9 @@ fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalM
 
 #[inline(never)]
 fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, material: &mut Material<'_>) -> Vm {
-    let Devices { bus, slots, virtio, mut pages } = build_devices(vm, material.memory);
+    let Devices { bus, slots, virtio, pages } = build_devices(vm, material.memory);
     let is_free = |span: &Span| !taken(vm).any(|other| other.overlaps(*span));
-    let slot_pages = (0..VIRTIO_SLOTS).filter_map(virtio_address).map(|address| Span::new(address, VIRTIO_STRIDE));
-    pages.extend(slot_pages.filter(is_free).map(|span| (span.base, material.constants.vacant_slots)));
+    let vacant = vacant_slots(is_free);
     let flash = Some(Span::new(FLASH_BASE, FLASH_SIZE)).filter(is_free);
     let flash = flash.map(|Span { base, size }| (Range { start: base, size }, material.constants.erased_flash));
     let mut registers = Vec::with_capacity(vm.assigned.len());
@@ -222,7 +225,9 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
             Err(why) => refuse!("the registers of {} of vm {} {why}", device.name, vm.name),
         }
     }
-    let (ram, stage2) = build_memory(number, vm, &Windows { pages: &pages, flash, registers: &registers }, material);
+    let windows =
+        Windows { pages: &pages, vacant: (&vacant, material.constants.vacant_slots), flash, registers: &registers };
+    let (ram, stage2) = build_memory(number, vm, &windows, material);
     let vgic = new_vgic(vm.vcpus.len());
     let assigned = vm.assigned.iter().zip(registers).map(|(device, window)| AssignedDevices::new(device, window));
     let assigned = Assigned::new(assigned.collect());
@@ -257,6 +262,22 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
         device_tree: vm.device_tree,
         vcpus: vm.vcpus.iter().map(|vcpu| vcpu.core).collect(),
     })
+}
+
+/// The pages of virtio slots that are free: those that adjoin are one range.
+fn vacant_slots(is_free: impl Fn(&Span) -> bool) -> Ranges {
+    const _: () = assert!(VIRTIO_SLOTS as usize <= 2 * RANGES_MAX, "every second slot begins a range at most");
+    let mut vacant = Ranges::new();
+    for start in (0..VIRTIO_SLOTS).filter_map(virtio_address) {
+        if !is_free(&Span::new(start, VIRTIO_STRIDE)) {
+            continue;
+        }
+        match vacant.last_mut() {
+            Some(last) if last.start + last.size == start => last.size += VIRTIO_STRIDE,
+            _ => vacant.push(Range { start, size: VIRTIO_STRIDE }),
+        }
+    }
+    vacant
 }
 
 /// What a machine's own has in its address space: RAM, virtual devices, physical ones.

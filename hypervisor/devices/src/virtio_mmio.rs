@@ -47,6 +47,12 @@ pub const fn vacant_word(offset: u16) -> u32 {
     }
 }
 
+/// The offsets of the words of a page that [`vacant_word`] gives values but zero, some others among them.
+pub fn vacant_words() -> impl Iterator<Item = u16> {
+    let slots = (0..WINDOW_SIZE).step_by(usize::from(SLOT_SIZE));
+    slots.flat_map(|slot| (0..Register::DEVICE_FEATURES).step_by(4).map(move |word| slot | word))
+}
+
 /// Where the register file publishes what loads return: EL2 maps that page read-only into the guest, so loads never
 /// trap.
 pub trait Shadow {

@@ -39,7 +39,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod board;
 pub mod bus;
 pub mod console;
 pub mod debug;

@@ -113,6 +113,37 @@ pub struct Leaf {
 /// # Errors
 /// [`MapError`]; all but [`MapError::OutOfTables`] are found before anything changes.
 pub fn map(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<(), MapError> {
+    map_as(memory, root, mapping, Output::FollowsInput)
+}
+
+/// Maps a range so that each page of it shows the page at `mapping.output`.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_page_over(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<(), MapError> {
+    map_as(memory, root, mapping, Output::StaysTheSame)
+}
+
+/// What the pages of a mapping show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// Pages that adjoin as they do.
+    FollowsInput,
+    /// One page.
+    StaysTheSame,
+}
+
+impl Output {
+    /// How far the output is from its start where the input is `done` bytes from its own.
+    const fn offset(self, done: u64) -> u64 {
+        match self {
+            Self::FollowsInput => done,
+            Self::StaysTheSame => 0,
+        }
+    }
+}
+
+fn map_as(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping, output: Output) -> Result<(), MapError> {
     if (mapping.input | mapping.output.0 | mapping.size) & PAGE_SIZE.wrapping_sub(1) != 0 || mapping.size == 0 {
         return Err(MapError::Misaligned);
     }
@@ -124,10 +155,10 @@ pub fn map(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> 
     }
     let mut rest = *mapping;
     while rest.size != 0 {
-        let done = map_run(memory, root, &rest)?;
+        let done = map_run(memory, root, &rest, output)?;
         // `done` is at most `rest.size`, and both ends were checked above.
         rest.input = rest.input.wrapping_add(done);
-        rest.output = PhysAddr(rest.output.0.wrapping_add(done));
+        rest.output = PhysAddr(rest.output.0.wrapping_add(output.offset(done)));
         rest.size = rest.size.wrapping_sub(done);
     }
     Ok(())
@@ -258,9 +289,10 @@ fn first_mapped(memory: &impl TableMemory, root: PhysAddr, start: u64, end: u64)
 
 /// Maps the start of `mapping`: blocks or pages of one size, the largest that fits, in one table, as many as there are.
 /// Returns their size in all.
-fn map_run(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> Result<u64, MapError> {
+fn map_run(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping, advance: Output) -> Result<u64, MapError> {
     let (mut table, mut level) = descend(memory, root, mapping.input);
-    let is_aligned = |size: u64| (mapping.input | mapping.output.0) & size.wrapping_sub(1) == 0;
+    let is_aligned =
+        |size: u64| advance == Output::FollowsInput && (mapping.input | mapping.output.0) & size.wrapping_sub(1) == 0;
     while level != LEVEL_LAST && !(is_aligned(entry_size(level)) && mapping.size >= entry_size(level)) {
         let next = memory.allocate().ok_or(MapError::OutOfTables)?;
         memory.write(table, index(mapping.input, level), next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
@@ -277,7 +309,7 @@ fn map_run(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping) -> 
             break;
         }
         // Both ends were checked by `map`.
-        let output = mapping.output.0.wrapping_add(done);
+        let output = mapping.output.0.wrapping_add(advance.offset(done));
         memory.write(table, index, output | mapping.attributes.bits() | kind);
         done = done.wrapping_add(size);
     }

@@ -8,13 +8,14 @@ use std::fs;
 /// Each crate with the crates of ours that it may use. What is not listed here belongs to no layer, and is refused.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("bulkhead-abi", &[]),
+    ("bulkhead-device-tree", &[]),
     ("bulkhead-vdev", &[]),
     ("bulkhead-platform", &[]),
     ("bulkhead-devices", &["bulkhead-vdev"]),
     ("bulkhead-manifest", &["bulkhead-abi"]),
     ("bulkhead-terminal", &[]),
     ("bulkhead-model", &["bulkhead-vdev", "bulkhead-abi", "bulkhead-terminal"]),
-    ("bulkhead-arch", &["bulkhead-model", "bulkhead-abi", "bulkhead-vdev"]),
+    ("bulkhead-arch", &["bulkhead-model", "bulkhead-abi", "bulkhead-device-tree", "bulkhead-vdev"]),
     (
         "bulkhead",
         &[
@@ -53,6 +54,7 @@ const ALLOWED_TO_GUESTS: &[&str] = &["bulkhead-abi", "bulkhead-guest-rt"];
 /// The crates that must say `#![forbid(unsafe_code)]`.
 const PURE: &[&str] = &[
     "bulkhead-abi",
+    "bulkhead-device-tree",
     "bulkhead-devices",
     "bulkhead-driver-services",
     "bulkhead-manifest",

@@ -1,7 +1,8 @@
 //! The walker's view of what `map` builds.
 
 use super::{
-    Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_repeated, unmap_pages, walk,
+    Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_page_over, map_repeated,
+    unmap_pages, walk,
 };
 use crate::PhysAddr;
 use std::vec::Vec;
@@ -125,6 +126,24 @@ fn attributes_are_those_of_the_mapping_that_covers_the_address() {
     map(&mut memory, ROOT, &shadow).unwrap();
     assert_eq!(walk(&memory, ROOT, 0x0900_0000).map(|leaf| leaf.attributes), Some(Attributes::GUEST_DEVICE));
     assert_eq!(walk(&memory, ROOT, 0x0a00_0000).map(|leaf| leaf.attributes), Some(Attributes::GUEST_MEMORY_READ_ONLY));
+}
+
+#[test]
+fn a_page_over_a_range_is_its_every_page_and_takes_nobodys_place() {
+    let (mut memory, start, page) = (HostTables::new(6), 0x0a00_4000, 0x4020_0000);
+    map_page_over(&mut memory, ROOT, &ram(start, page, 28 * PAGE_SIZE)).unwrap();
+    for number in 0..28 {
+        let leaf = walk(&memory, ROOT, start + number * PAGE_SIZE + 8).unwrap();
+        assert_eq!((leaf.output, leaf.level), (PhysAddr(page + 8), 3), "page {number}");
+    }
+    assert_eq!(walk(&memory, ROOT, start - 1), None);
+    assert_eq!(walk(&memory, ROOT, start + 28 * PAGE_SIZE), None);
+    // A range as large and as aligned as a block is pages, too.
+    map_page_over(&mut memory, ROOT, &ram(0x4000_0000, page, 512 * PAGE_SIZE)).unwrap();
+    assert_eq!(walk(&memory, ROOT, 0x401f_f000).unwrap().output, PhysAddr(page));
+    let input = start + 27 * PAGE_SIZE;
+    let again = map_page_over(&mut memory, ROOT, &ram(input, page, PAGE_SIZE));
+    assert_eq!(again, Err(MapError::AlreadyMapped { input }));
 }
 
 #[test]

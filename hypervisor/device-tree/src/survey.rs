@@ -18,6 +18,7 @@ const NOP: u32 = 4;
 const END: u32 = 9;
 
 const CUT: Missing = "the device tree is malformed: it ends in the middle; have the boot loader pass it whole";
+const NO_TEXT: Missing = "the device tree is malformed: a name in it is no text";
 
 /// A tree, and what a walk has seen of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,11 +59,21 @@ pub fn size(header: &[u8]) -> Option<usize> {
 
 /// The node whose properties are being read.
 #[derive(Clone, Copy, Default)]
-struct Node {
-    /// The address in its name.
-    address: Option<u64>,
+struct Node<'a> {
+    name: &'a [u8],
+    /// The value of its `reg`.
+    registers: &'a [u8],
     is_uart: bool,
-    has_address: bool,
+}
+
+impl Node<'_> {
+    /// The address that both its name and its `reg` have.
+    fn address(&self) -> Option<u64> {
+        let address = unit_address(self.name)?;
+        let narrow = word(self.registers, 0).map(u64::from);
+        let wide = narrow.zip(word(self.registers, 4)).map(|(high, low)| high << 32 | u64::from(low));
+        [narrow, wide].contains(&Some(address)).then_some(address)
+    }
 }
 
 struct Walk<'a> {
@@ -72,7 +83,7 @@ struct Walk<'a> {
     place: usize,
     depth: usize,
     may_have_properties: bool,
-    node: Node,
+    node: Node<'a>,
 }
 
 impl<'a> Walk<'a> {
@@ -88,6 +99,10 @@ impl<'a> Walk<'a> {
         }
         self.bytes = whole.get(..structure_end).ok_or(CUT)?;
         self.strings = whole.get(strings..strings_end).ok_or(CUT)?;
+        // Once, and not for each property that has its name there.
+        if !self.strings.is_ascii() || self.strings.last().is_some_and(|byte| *byte != 0) {
+            return Err(NO_TEXT);
+        }
         self.place = structure;
         // Depth at which `/reserved-memory` is, while inside.
         let mut inside = false;
@@ -109,7 +124,7 @@ impl<'a> Walk<'a> {
                         survey.reserved_memory.end = start.saturating_add(1);
                     }
                     self.may_have_properties = true;
-                    self.node = Node { address: unit_address(name), ..Node::default() };
+                    self.node = Node { name, ..Node::default() };
                 }
                 END_NODE if self.depth > 0 => {
                     self.end_properties(survey);
@@ -151,31 +166,29 @@ impl<'a> Walk<'a> {
 
     fn property(&mut self) -> Result<(), Missing> {
         let length = usize::try_from(self.word()?).map_err(|_| CUT)?;
-        let name = text(self.strings, usize::try_from(self.word()?).map_err(|_| CUT)?)?;
+        let name = self.strings.get(usize::try_from(self.word()?).map_err(|_| CUT)?..).ok_or(CUT)?;
         let value = self.bytes.get(self.place..).and_then(|rest| rest.get(..length)).ok_or(CUT)?;
         self.skip(length);
-        match name {
-            b"#address-cells" | b"#size-cells" if length != 4 => {
-                Err("the device tree is malformed: a number of cells in it is no number")
+        match name.first() {
+            Some(b'#') => {
+                let is_count = name.starts_with(b"#address-cells\0") || name.starts_with(b"#size-cells\0");
+                if is_count && length != 4 {
+                    return Err("the device tree is malformed: a number of cells in it is no number");
+                }
             }
-            b"compatible" => {
+            Some(b'c') if name.starts_with(b"compatible\0") => {
                 self.node.is_uart |= value.split(|byte| *byte == 0).any(|name| name == b"arm,pl011");
-                Ok(())
             }
-            b"reg" => {
-                let address = word(value, 0).map(u64::from);
-                let wide = address.zip(word(value, 4)).map(|(high, low)| high << 32 | u64::from(low));
-                self.node.has_address |= self.node.address.is_some_and(|it| [address, wide].contains(&Some(it)));
-                Ok(())
-            }
-            _ => Ok(()),
+            Some(b'r') if name.starts_with(b"reg\0") => self.node.registers = value,
+            _ => {}
         }
+        Ok(())
     }
 
     /// The properties of the last node that began are over.
     fn end_properties(&mut self, survey: &mut Survey<'_>) {
-        if self.may_have_properties && self.node.is_uart && self.node.has_address && survey.uart.is_none() {
-            survey.uart = self.node.address;
+        if self.may_have_properties && self.node.is_uart && survey.uart.is_none() {
+            survey.uart = self.node.address();
         }
         self.may_have_properties = false;
     }
@@ -203,6 +216,6 @@ fn text(bytes: &[u8], place: usize) -> Result<&[u8], Missing> {
     let length = rest.iter().position(|byte| *byte == 0 || !byte.is_ascii()).ok_or(CUT)?;
     match rest.get(length) {
         Some(0) => Ok(rest.get(..length).unwrap_or_default()),
-        _ => Err("the device tree is malformed: a name in it is no text"),
+        _ => Err(NO_TEXT),
     }
 }

@@ -2,6 +2,23 @@
 //!
 //! The crate `fdt` reads the tree, and panics at one that is malformed: `survey` looks at the structure first, and what
 //! it lets through can be read. That may still be any board: whoever uses an address of it checks that.
+//!
+//! What this crate leaves out: the device trees that guests get, which the host makes.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+#[cfg(test)]
+extern crate std;
 
 mod survey;
 #[cfg(test)]
@@ -17,7 +34,7 @@ use fdt::node::FdtNode;
 /// The most cores that are known.
 pub const CORES_MAX: usize = 16;
 /// The most ranges of one kind that a device tree may name.
-const RANGES_MAX: usize = 16;
+pub const RANGES_MAX: usize = 16;
 
 /// The most pages of registers that are known: QEMU's `virt` has some 15.
 const PAGES_MAX: usize = 64;
