@@ -13,7 +13,7 @@ use crate::exit::SystemRegister;
 /// The most breakpoints, or watchpoints, that a core can have.
 pub const COMPARATORS_MAX: usize = 16;
 
-/// The registers of a breakpoint, DBGBVR<n>_EL1 and DBGBCR<n>_EL1, or of a watchpoint.
+/// The registers of a breakpoint, `DBGBVR<n>_EL1` and `DBGBCR<n>_EL1`, or of a watchpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Comparator {
