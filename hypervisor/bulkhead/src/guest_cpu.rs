@@ -2,9 +2,7 @@
 
 use crate::machine::Machine;
 use crate::vm::Vm;
-use arch::cpu::Placement;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
-use core::sync::atomic::Ordering;
 use model::bus::Recent;
 use model::exit::{DataAbort, Exit};
 use model::vgic::{CpuInterface, Kicks};
@@ -69,17 +67,6 @@ pub struct GuestCpu {
 }
 
 impl GuestCpu {
-    /// Where it runs.
-    #[inline(always)]
-    pub fn placement(&self) -> Placement {
-        Placement {
-            stage2: self.vm.stage2,
-            affinity: model::psci::mpidr(self.index),
-            counter_offset: self.vm.counter_offset.load(Ordering::Relaxed),
-            trap_wait: self.shares_core,
-        }
-    }
-
     /// Carries out what a change in the vGIC asks for: refills this virtual CPU's list registers, which must be loaded,
     /// and kicks the cores of others. Returns whether another virtual CPU of *this* core has something to do.
     #[inline(never)]

@@ -236,11 +236,11 @@ impl Machine {
         self.live.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Notes what `core` runs.
+    /// Notes what `core` runs: a virtual machine, and the index of its virtual CPU.
     #[inline]
-    pub fn set_running(&self, core: usize, vcpu: Option<&GuestCpu>) {
+    pub fn set_running(&self, core: usize, running: Option<(&Vm, usize)>) {
         if let Some(entry) = self.running.get(core % CORES_MAX) {
-            let value = vcpu.map_or(0, |vcpu| 1 + (vcpu.vm.number as u32) * 16 + vcpu.index as u32);
+            let value = running.map_or(0, |(vm, index)| 1 + (vm.number as u32) * 16 + index as u32);
             entry.store(value, Ordering::Relaxed);
         }
     }

@@ -8,8 +8,11 @@ use crate::lifecycle;
 use crate::machine::Machine;
 use crate::mmio;
 use arch::context::Vcpu;
+use arch::cpu::Placement;
 use arch::gic;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
+use core::sync::atomic::Ordering;
+use model::psci;
 
 /// Takes `vcpu`, which is loaded, off its core. Returns whether another one of the core is to look at its interrupts.
 #[inline(always)]
@@ -23,9 +26,11 @@ pub fn unload(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) -> bool {
         blame(machine, &vcpu.guest, esr);
     }
     let guest = &mut vcpu.guest;
-    let (_, kicks) = guest.interface.unload(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
+    // Read once: what follows are accesses to registers and atomics, past which nothing that is read is kept.
+    let (vm, index) = (guest.vm, guest.index);
+    let (_, kicks) = guest.interface.unload(vm.vgic, index, &mut CoreListRegisters::of_this_core());
     guest.virtual_interface = VirtualInterface::save();
-    guest.vm.set_away(guest.index, !is_waiting);
+    vm.set_away(index, !is_waiting);
     !kicks.is_empty() && guest.tell(kicks)
 }
 
@@ -42,12 +47,14 @@ fn blame(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
 #[inline(always)]
 pub fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
     let guest = &mut vcpu.guest;
-    guest.vm.set_loaded(guest.index);
-    if guest.vm.assigned.has_displaced() {
-        assigned::bring_back(&machine.gic, guest.vm, guest.index, number);
+    // As in `unload`.
+    let (vm, index) = (guest.vm, guest.index);
+    vm.set_loaded(index);
+    if vm.assigned.has_displaced() {
+        assigned::bring_back(&machine.gic, vm, index, number);
     }
     guest.virtual_interface.load();
-    let active = guest.interface.load(guest.vm.vgic, guest.index, &mut CoreListRegisters::of_this_core());
+    let active = guest.interface.load(vm.vgic, index, &mut CoreListRegisters::of_this_core());
     if active != 0 {
         activate(machine, number, active);
     }
@@ -55,8 +62,13 @@ pub fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
         remind(machine, number);
     }
     // With it come the timers, whose interrupts are active again by now.
-    vcpu.load(&vcpu.guest.placement());
-    machine.set_running(number, Some(&vcpu.guest));
+    vcpu.load(&Placement {
+        stage2: vm.stage2,
+        affinity: psci::mpidr(index),
+        counter_offset: vm.counter_offset.load(Ordering::Relaxed),
+        trap_wait: vcpu.guest.shares_core,
+    });
+    machine.set_running(number, Some((vm, index)));
 }
 
 /// Makes the private interrupts `active` of core `number` active again.
