@@ -38,15 +38,16 @@ impl Guest for GuestCpu {
             return Verdict::Resume;
         }
         if is_data_abort(esr) {
-            return frequent_trap(vcpu, esr);
+            return data_abort(vcpu, esr);
         }
-        if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr)
-            && quick_sgi(vcpu, register).is_some()
-        {
+        if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr) {
+            if quick_sgi(vcpu, register).is_none() {
+                return send_sgi(vcpu, register);
+            }
             cpu::skip_instruction();
             return Verdict::ResumeUnchanged;
         }
-        frequent_trap(vcpu, esr)
+        other_trap(vcpu, esr)
     }
 
     #[inline]
@@ -83,9 +84,18 @@ fn quick_sgi(vcpu: &Vcpu<GuestCpu>, register: u8) -> Option<()> {
     Some(())
 }
 
-/// The other traps that happen all the time, accesses to devices and SGIs to several; the rest is decoded in full.
+/// Sends the SGIs that a store of `register` to ICC_SGI1R_EL1 asks for, whomever they are for.
 #[inline(never)]
-pub fn frequent_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
+fn send_sgi(vcpu: &mut Vcpu<GuestCpu>, register: u8) -> Verdict {
+    cpu::skip_instruction();
+    let value = vcpu.register(register);
+    let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
+    deliver(vcpu, kicks)
+}
+
+/// A data abort: an access to a device, unless it is refused.
+#[inline(never)]
+pub fn data_abort(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     if let Some(access) = DeviceAccess::of(esr)
         && let Ok(kicks) = mmio::answer(vcpu, access)
     {
@@ -96,12 +106,6 @@ pub fn frequent_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
         && let Some(verdict) = virtio::store(vcpu, access)
     {
         return verdict;
-    }
-    if let Some(register) = SystemRegister::ICC_SGI1R_EL1.stored_by(esr) {
-        cpu::skip_instruction();
-        let value = vcpu.register(register);
-        let kicks = vcpu.guest.vm.vgic.send_sgi(vcpu.guest.index, value);
-        return deliver(vcpu, kicks);
     }
     other_trap(vcpu, esr)
 }
@@ -139,7 +143,7 @@ fn other_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     let exit = decode(&cpu::syndrome(esr));
     match exit {
         Exit::DataAbort(abort) => {
-            if load_store::is_not_plain(esr, abort.virtual_address)
+            if load_store::is_not_plain(esr, &abort)
                 && let Some(verdict) = load_store::emulate(vcpu, esr, abort.virtual_address)
             {
                 return verdict;

@@ -4,12 +4,12 @@
 //! before anything is done (`model::load_store`). It is then as many plain accesses as it consists of, and each goes
 //! the way that an exit of its own would go. What cannot be read, or does not fit, keeps its abort.
 
-use crate::fast::frequent_trap;
+use crate::fast::data_abort;
 use crate::guest_cpu::GuestCpu;
 use arch::context::{Vcpu, Verdict};
 use arch::{cpu, gic};
 use model::Width;
-use model::exit::{DeviceAccess, MmioAccess};
+use model::exit::{DataAbort, DeviceAccess, MmioAccess};
 use model::load_store::{LoadStore, Registers};
 use vdev::{Access, GuestMemory};
 
@@ -19,12 +19,11 @@ const PART: u64 = 1 << 63;
 /// What is said of a part that nobody answers. It has not moved the program counter.
 const REFUSED: Verdict = Verdict::Resume;
 
-/// Whether [`emulate`] may have an answer to the data abort of `esr` and `far`: a look that costs little, where
-/// everything that has been refused comes by.
+/// Whether [`emulate`] may have an answer to the data abort of `esr`: a look that costs little, where everything that
+/// has been refused comes by.
 #[inline(always)]
-pub fn is_not_plain(esr: u64, far: u64) -> bool {
-    const HAS_SYNDROME: u64 = 1 << 24;
-    esr & (PART | HAS_SYNDROME) != HAS_SYNDROME || far & 0b111 != 0
+pub fn is_not_plain(esr: u64, abort: &DataAbort) -> bool {
+    abort.mmio.is_none() || esr & PART != 0 || abort.virtual_address & 0b111 != 0
 }
 
 /// Does what the instruction behind `esr` and FAR_EL2 does, if [it is needed](DeviceAccess::needs_instruction). If it
@@ -60,7 +59,7 @@ pub fn emulate(vcpu: &mut Vcpu<GuestCpu>, esr: u64, far: u64) -> Option<Verdict>
             vcpu.set_register(register, before_it >> (8 * number));
             let transfer = MmioAccess { width: part_width, transfer: register, sign_extend: false, to_64_bits: true };
             cpu::set_access(place, state);
-            let verdict = frequent_trap(vcpu, PART | DeviceAccess::syndrome_of(transfer, esr));
+            let verdict = data_abort(vcpu, PART | DeviceAccess::syndrome_of(transfer, esr));
             if cpu::program_counter() == state.0 {
                 // Nobody answers, or the whole instruction has to come again.
                 cpu::set_access(far, state);

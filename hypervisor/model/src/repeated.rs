@@ -37,7 +37,7 @@ impl Repeated {
 
     /// Counts one more. Whether it is logged.
     pub fn count(self, counter: &AtomicU32) -> bool {
-        self.is_logged(counter.fetch_add(1, Ordering::Relaxed).saturating_add(1))
+        self.is_logged(counter.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
     }
 }
 
