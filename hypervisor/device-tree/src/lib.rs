@@ -115,8 +115,8 @@ pub type Missing = &'static str;
 
 const TOO_MANY_RESERVED: Missing = "the device tree reserves more ranges than Bulkhead can hold";
 
-/// Reads the device tree that `survey` has seen, and which lies at `address`; the core that boots has the affinity `own`
-/// (MPIDR_EL1), and becomes the first.
+/// Reads the device tree that `survey` has seen, and which lies at `address`; the core that boots has the affinity
+/// `own` (MPIDR_EL1), and becomes the first.
 ///
 /// # Errors
 /// What is missing, malformed or not supported, as a sentence.
