@@ -9,9 +9,9 @@ pub const CLASS_BREAKPOINT: u64 = 0x31;
 /// The same of a watchpoint.
 pub const CLASS_WATCHPOINT: u64 = 0x35;
 
-/// DBGBCR<n>_EL1: E, at EL1, all four bytes of the instruction.
+/// `DBGBCR<n>_EL1`: E, at EL1, all four bytes of the instruction.
 pub const BREAK_AT_EL1: u64 = 1 | 0b01 << 1 | 0xf << 5;
-/// DBGWCR<n>_EL1: E, at EL1, stores, all eight bytes.
+/// `DBGWCR<n>_EL1`: E, at EL1, stores, all eight bytes.
 pub const WATCH_STORES_AT_EL1: u64 = 1 | 0b01 << 1 | 0b10 << 3 | 0xff << 5;
 
 /// How many things there are to hit, of either kind.
@@ -92,7 +92,7 @@ macro_rules! numbered {
     };
 }
 
-/// Sets DBGBVR<n>_EL1 and DBGBCR<n>_EL1, n from 0 to 15.
+/// Sets `DBGBVR<n>_EL1` and `DBGBCR<n>_EL1`, n from 0 to 15.
 ///
 /// # Errors
 /// The exception, if the CPU has fewer.
@@ -101,7 +101,7 @@ pub fn set_breakpoint(number: u32, address: u64, control: u64) -> Result<(), Abo
     numbered!(number, 5, control; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
 }
 
-/// Sets DBGWVR<n>_EL1 and DBGWCR<n>_EL1, n from 0 to 15.
+/// Sets `DBGWVR<n>_EL1` and `DBGWCR<n>_EL1`, n from 0 to 15.
 ///
 /// # Errors
 /// The exception, if the CPU has fewer.

@@ -60,12 +60,12 @@ pub struct DebugRegisters {
 
 /// MDSCR_EL1: SS, TDCC, KDE and MDE: single step and the monitor's enables, none of the external debugger's.
 const MONITOR_MASK: u64 = 1 | 1 << 12 | 1 << 13 | 1 << 15;
-/// DBGBCR<n>_EL1: E, PMC, BAS, LBN, and of BT the two bits that choose among an address and CONTEXTIDR_EL1, linked or
+/// `DBGBCR<n>_EL1`: E, PMC, BAS, LBN, and of BT the two bits that choose among an address and CONTEXTIDR_EL1, linked or
 /// not. Clear: HMC and SSC, and the types that compare VMIDs.
 const BREAKPOINT_MASK: u64 = 0b111 | 0xf << 5 | 0xf << 16 | 0b11 << 20;
-/// DBGWCR<n>_EL1: E, PAC, LSC, BAS, LBN, WT and MASK. Clear: HMC and SSC.
+/// `DBGWCR<n>_EL1`: E, PAC, LSC, BAS, LBN, WT and MASK. Clear: HMC and SSC.
 const WATCHPOINT_MASK: u64 = 0b1_1111 | 0xff << 5 | 0xf << 16 | 1 << 20 | 0x1f << 24;
-/// DBGWVR<n>_EL1 has no bits 1:0.
+/// `DBGWVR<n>_EL1` has no bits 1:0.
 const WATCHED_MASK: u64 = !0b11;
 /// OSLSR_EL1: OSLM is 0b10, the lock is there; OSLK.
 const LOCK_IS_THERE: u64 = 1 << 3;

@@ -41,7 +41,9 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     };
     steps.command("documentation", &mut strict(doc::host(workspace)))?;
     steps.command("documentation of the bare-metal crates", &mut strict(doc::bare_metal(workspace)))?;
-    steps.check("index of the documentation", || doc::index(workspace).map(|_| true))?;
+    steps.check("index of the documentation", || {
+        Ok(doc::index(workspace).inspect_err(|error| println!("{error:#}")).is_ok())
+    })?;
     let mut omitted = None;
     steps.tests("licences and advisories of dependencies", || {
         let checked = deny::check(workspace)?;
