@@ -111,7 +111,7 @@ impl MemoryRegion {
 /// A virtual CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vcpu {
-    /// The physical core it is pinned to. Virtual CPUs of one core share it in turn.
+    /// The physical core it is pinned to. Virtual CPUs of one core have equal shares of it.
     pub core: u8,
 }
 

@@ -110,7 +110,8 @@ impl Run {
             None => (!terminal).then_some(limit_default),
         };
         if terminal {
-            eprintln!("run: Ctrl-] then a digit picks the guest that gets your keys; Ctrl-A X ends QEMU");
+            let how = if prepared.source.vms.len() > 9 { "number or name and Enter picks" } else { "digit picks" };
+            eprintln!("run: Ctrl-] then a {how} the guest that gets your keys; Ctrl-A X ends QEMU");
         }
         for note in prepared.source.notes() {
             eprintln!("run: note: {note}");

@@ -10,8 +10,8 @@ use std::fmt::Write;
 /// The board's clock, which a guest may own.
 const CLOCK: &str = "pl031";
 
-/// The words for `vm`: its name, CPUs and memory; the sizes of its disks and on which its root is; the address of
-/// its network card, its own, and that of the neighbour to talk to; whether it finds somebody to ask for an address, a
+/// The words for `vm`: its name, CPUs and memory; the sizes of its disks and on which its root is; its network card's
+/// MAC address, its IPv4 address if it is stated or chosen, and that of the neighbour to talk to; whether it finds a
 /// console and a source of entropy. `guests/linux/init` says what each means.
 pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
     let mut words =

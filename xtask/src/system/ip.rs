@@ -119,8 +119,7 @@ impl Source {
     /// The words of `vm`'s command line about its address: how it comes by it, and that of the neighbour to talk to.
     pub(super) fn address_words(&self, vm: &VmSource) -> String {
         match self.addressing(vm) {
-            None => String::new(),
-            Some(Addressing::Dhcp) => " bulkhead.dhcp".to_owned(),
+            None | Some(Addressing::Dhcp) => String::new(),
             Some(Addressing::Static { network, gateway }) => {
                 let mut words = format!(" bulkhead.address={network}");
                 if let Some(gateway) = gateway {
@@ -237,7 +236,7 @@ mod tests {
     fn a_card_that_asks_a_server_has_no_neighbour_who_knows_its_address() {
         let [first, second, third] = words(&["", "ip_address = \"dhcp\"", ""]).try_into().expect("three");
         assert!(first.ends_with(" bulkhead.peer=guest-2:10.0.2.103"), "{first}");
-        assert_eq!(second, " bulkhead.dhcp");
+        assert_eq!(second, "");
         assert!(third.ends_with(" bulkhead.peer=guest-0:10.0.2.101"), "{third}");
     }
 

@@ -151,6 +151,7 @@ mod tests {
         let table = section.iter().find(|text| text.starts_with("| a hostile driver domain")).expect("the table");
         assert!(table.contains("| can, through DMA | read and write all RAM, EL2's included."), "{table}");
         // Bulkhead's own word, when it starts such a system, is the table's.
-        assert!(TRUST.ends_with("their DMA reaches all memory, and is trusted"));
+        let said = notes("[[vm.device]]\nkind = \"pl011\"");
+        assert!(said.iter().any(|note| note.ends_with("their DMA reaches all memory, and is trusted")), "{said:?}");
     }
 }

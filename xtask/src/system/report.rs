@@ -87,7 +87,7 @@ fn cores(source: &Source) -> Table {
         let usage = match owners.len() {
             0 => "spare",
             1 => "not shared",
-            _ => "shared in turn",
+            _ => "shared",
         };
         let owners = if owners.is_empty() { "-".to_string() } else { owners.join(", ") };
         table.row([core.to_string(), owners, usage.to_string()]);

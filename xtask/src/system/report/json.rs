@@ -164,7 +164,7 @@ fn text(report: &Report<'_>) -> String {
 fn system<'a>(source: &'a Source, bundle: Option<&'a Bundle>) -> SystemReport<'a> {
     let machines = source.vms.iter().fold(0_u64, |sum, vm| sum.saturating_add(vm.memory_bytes()));
     let packed = bundle.map(|bundle| bundle.cpio.len() as u64);
-    let own = source.board.reserved_for_hypervisor;
+    let own = source.bulkhead_bytes(bundle.map_or_else(|| source.skeleton().own_bytes(), |bundle| bundle.own_bytes));
     let used = machines.saturating_add(own).saturating_add(packed.unwrap_or(0));
     SystemReport {
         name: source.name(),

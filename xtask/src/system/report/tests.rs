@@ -49,7 +49,7 @@ Memory
 Cores
   core  virtual cpus     use
   0     alpha 0          not shared
-  1     alpha 1, beta 0  shared in turn
+  1     alpha 1, beta 0  shared
   2     -                spare
 
 Devices and interrupts
