@@ -81,7 +81,12 @@ impl<G: Guest> Vcpu<G> {
         let lazy = &mut self.lazy;
         lazy.is_used = true;
         HCR_EL2.set(HCR_EL2.get() | HCR_SOFTWARE_CONTEXT);
-        lazy.software_context.replace([0; 2]).is_none()
+        let is_first = lazy.software_context.replace([0; 2]).is_none();
+        if is_first {
+            SCXTNUM_EL0.set(0);
+            SCXTNUM_EL1.set(0);
+        }
+        is_first
     }
 }
 

@@ -166,7 +166,9 @@ impl<'a> Walk<'a> {
 
     fn property(&mut self) -> Result<(), Missing> {
         let length = usize::try_from(self.word()?).map_err(|_| CUT)?;
-        let name = self.strings.get(usize::try_from(self.word()?).map_err(|_| CUT)?..).ok_or(CUT)?;
+        let name = self.strings.get(usize::try_from(self.word()?).map_err(|_| CUT)?..);
+        // At the end of the strings there is no name, not even an empty one.
+        let name = name.filter(|name| !name.is_empty()).ok_or(CUT)?;
         let value = self.bytes.get(self.place..).and_then(|rest| rest.get(..length)).ok_or(CUT)?;
         self.skip(length);
         match name.first() {

@@ -245,6 +245,13 @@ fn what_the_crate_would_panic_at_is_refused_with_a_sentence() {
         let sentence = described(tree, 0).unwrap_err();
         assert!(sentence.contains(part), "{sentence}");
     };
+    let mut nameless = board(&[0], |_| {});
+    let word = |tree: &[u8], at: usize| u32::from_be_bytes(tree[at..at + 4].try_into().unwrap());
+    // The root's token and name, and its first property's token, length and name: where the strings end.
+    let name = word(&nameless, 8) as usize + 16;
+    let end_of_strings = word(&nameless, 32);
+    nameless[name..name + 4].copy_from_slice(&end_of_strings.to_be_bytes());
+    refused(&nameless, "ends in the middle");
     let short_cells = board(&[0], |root| {
         root.node("soc", |soc| {
             soc.bytes("#address-cells", &[0, 2]).node("x@0", |node| {

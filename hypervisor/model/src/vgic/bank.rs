@@ -134,7 +134,9 @@ impl Bank {
 
     /// The priorities of the four interrupts from `first`, a multiple of 4, on: one in each byte.
     fn four_priorities(&self, first: u32) -> u32 {
-        (0..4).rev().fold(0, |word, byte| word << 8 | u32::from(self.priority(first | byte)))
+        // In the order of the bitmaps' changes: whoever writes last must see what others have written before.
+        let priority = |bit: u32| self.priority.get((bit & 31) as usize).map_or(0, |priority| priority.load(SeqCst));
+        (0..4).rev().fold(0, |word, byte| word << 8 | u32::from(priority(first | byte)))
     }
 
     /// Sets the implemented bits of the priorities of `count` interrupts, up to four, from `first` on. All are of one
@@ -229,7 +231,7 @@ fn assign(bitmap: &AtomicU32, bits: u32, value: bool) {
 /// Gives the bits `range` of `bitmap` the values that they have in `bits`, with no write where nothing changes.
 #[inline]
 fn replace(bitmap: &AtomicU32, range: u32, bits: u32) {
-    let changed = (bitmap.load(Relaxed) ^ bits) & range;
+    let changed = (bitmap.load(SeqCst) ^ bits) & range;
     if changed & !bits != 0 {
         bitmap.fetch_and(!(changed & !bits), SeqCst);
     }
