@@ -228,7 +228,8 @@ fn assign(bitmap: &AtomicU32, bits: u32, value: bool) {
     }
 }
 
-/// Gives the bits `range` of `bitmap` the values that they have in `bits`, with no write where nothing changes.
+/// Gives the bits `range` of `bitmap` the values that they have in `bits`, with no write where nothing changes: in one
+/// order with what the bits are made from, since several virtual CPUs may do so at once.
 #[inline]
 fn replace(bitmap: &AtomicU32, range: u32, bits: u32) {
     let changed = (bitmap.load(SeqCst) ^ bits) & range;
@@ -326,7 +327,7 @@ impl Routes {
         for _ in 0..VCPUS_MAX {
             let target = self.target(bit);
             for (vcpu, routed) in self.routed.iter().enumerate() {
-                assign(routed, mask(bit), vcpu == target);
+                replace(routed, mask(bit), if vcpu == target { u32::MAX } else { 0 });
             }
             if self.target(bit) == target {
                 return;
