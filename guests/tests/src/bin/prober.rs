@@ -1,5 +1,8 @@
 //! Reads and writes every page that is not its own, and expects an abort for each.
 //!
+//! Two places every VM may read, and nobody can change: the bank of flash, which is erased, and the virtio slots without
+//! a device. They must hold what they hold for everybody.
+//!
 //! Parameters: `from=` (0) and `size=` (4 GiB) of the window, and `also=` the base of a second window of 16 MiB. Its
 //! own RAM and the windows of its own devices are left out. With `ready=1` it says first that it is a driver domain
 //! whose clients may start.
@@ -7,18 +10,26 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
 use rt::{Outcome, ensure, hypercall, machine, mmu, println, probe, report, timer};
 
 rt::entry!(main);
 
 const PAGE: u64 = 4096;
 const SECOND_WINDOW: u64 = 16 << 20;
+/// The bank of flash: it reads as erased, and refuses stores.
+const FLASH: Range<u64> = 0x0400_0000..0x0800_0000;
+const ERASED: u32 = u32::MAX;
+/// The virtio slots, each of which begins with MagicValue (VIRTIO 1.2, 4.2.2); those without a device ignore stores.
+const SLOTS: Range<u64> = 0x0a00_0000..0x0a02_0000;
+const MAGIC: u32 = 0x7472_6976;
 
 #[derive(Default)]
 struct Tally {
     pages: u64,
     reads_refused: u64,
     writes_refused: u64,
+    constant_pages: u64,
     first_leak: Option<u64>,
     first_odd_abort: Option<probe::Abort>,
 }
@@ -48,13 +59,15 @@ fn main() -> ! {
 }
 
 fn verdict(tally: &Tally) -> Outcome {
-    let Tally { pages, reads_refused, writes_refused, first_leak, first_odd_abort } = tally;
-    println!("pages={pages} reads_refused={reads_refused} writes_refused={writes_refused}");
+    let Tally { pages, reads_refused, writes_refused, constant_pages, first_leak, first_odd_abort } = tally;
+    println!(
+        "pages={pages} reads_refused={reads_refused} writes_refused={writes_refused} constant_pages={constant_pages}"
+    );
     ensure!(*pages > 0, "the window has no page that is not mine");
     if let Some(address) = first_leak {
         ensure!(
             false,
-            "{} accesses went through, the first at {address:#x}",
+            "{} accesses went through, or a constant page is none, the first at {address:#x}",
             2 * pages - reads_refused - writes_refused
         );
     }
@@ -97,7 +110,25 @@ fn next_own(address: u64) -> u64 {
     regions.chain([mmu::ALIAS_BASE]).filter(|&start| start > address).min().unwrap_or(u64::MAX)
 }
 
+/// A page that every VM may read must hold `word` at its start, after a store, too.
+fn probe_constant(address: u64, word: u32, tally: &mut Tally) {
+    tally.constant_pages += 1;
+    let before = probe::try_read32(address);
+    let write = probe::try_write32(address, 0x0bad_beef);
+    let after = probe::try_read32(address);
+    let is_constant = [before, after].into_iter().all(|read| matches!(read, Ok(value) if value == word));
+    if !is_constant || FLASH.contains(&address) && write.is_ok() {
+        tally.first_leak = tally.first_leak.or(Some(address));
+    }
+}
+
 fn probe_page(address: u64, tally: &mut Tally) {
+    if FLASH.contains(&address) {
+        return probe_constant(address, ERASED, tally);
+    }
+    if SLOTS.contains(&address) {
+        return probe_constant(address, MAGIC, tally);
+    }
     tally.pages += 1;
     let read = probe::try_read32(address).map(|_| ());
     let write = probe::try_write32(address, 0x0bad_beef);
