@@ -32,9 +32,6 @@ const LEADS_PER_SECOND: u64 = 200;
 /// another one that has got an interrupt from it.
 const GLIMPSE_SHIFT: u32 = 12;
 
-/// The part of a lead (2⁻ⁿ of it, about 10 µs) that a virtual CPU is charged for a wake-up, whatever it runs then.
-const WAKE_SHIFT: u32 = 9;
-
 /// How often a core looks whether a preparation that was put off can go on, in parts of a second.
 const RETRIES_PER_SECOND: u64 = 1000;
 
@@ -108,8 +105,13 @@ impl Core {
     /// There is nothing to do any more for the machine that it prepares: others go on, or are not done yet.
     #[cold]
     pub fn end_preparation(&mut self) {
-        if self.preparing.take().is_some_and(|vm| vm.core_of(0) != Some(self.number)) {
-            // It has only helped: a machine that it leads may wait.
+        let has_led = self.preparing.take().is_some_and(|vm| vm.core_of(0) == Some(self.number));
+        let leads_another = || {
+            let mut guests = self.vcpus.iter().map(|vcpu| &vcpu.guest);
+            guests.any(|guest| guest.index == 0 && guest.vm.phase() == Phase::Preparing)
+        };
+        if !has_led && leads_another() {
+            // It has only helped, and what it leads may have waited.
             self.machine.summon(self.number, self.number);
         }
     }
@@ -238,7 +240,7 @@ impl Core {
             if self.loaded == Some(index) {
                 vcpu.guest.waiting = false;
             } else {
-                wake(vcpu, self.most_ticks - self.lead_ticks, self.lead_ticks >> WAKE_SHIFT);
+                wake(vcpu, self.most_ticks - self.lead_ticks);
             }
         }
         remind(self.machine, self.number);
@@ -282,7 +284,7 @@ impl Core {
                 match wait_end(vcpu, now) {
                     Some(time) if time <= now => {
                         self.most_ticks = self.most_ticks.max(current_ticks);
-                        wake(vcpu, self.most_ticks - self.lead_ticks, self.lead_ticks >> WAKE_SHIFT);
+                        wake(vcpu, self.most_ticks - self.lead_ticks);
                         vcpu.guest.ticks - self.lead_ticks / 2
                     }
                     Some(time) => {
@@ -463,11 +465,9 @@ fn wait_end(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
 /// Ends the wait of a virtual CPU that is not loaded: from now on it wants to run, and counts as having done so for
 /// `least_ticks` at least.
 #[inline(never)]
-fn wake(vcpu: &mut Vcpu<GuestCpu>, least_ticks: u64, wake_ticks: u64) {
+fn wake(vcpu: &mut Vcpu<GuestCpu>, least_ticks: u64) {
     vcpu.guest.waiting = false;
-    // With what the two switches take that it brings about: one that wakes up without end would else leave the other
-    // nothing but these.
-    vcpu.guest.ticks = vcpu.guest.ticks.max(least_ticks) + wake_ticks;
+    vcpu.guest.ticks = vcpu.guest.ticks.max(least_ticks);
     vcpu.guest.vm.set_away(vcpu.guest.index, true);
 }
 

@@ -90,10 +90,10 @@ impl Bank {
             &self.clear_pending,
             &self.clear_active,
             &self.set_active,
-        ]
-        .into_iter()
-        .chain(&self.priority_bits)
-        {
+        ] {
+            bitmap.store(0, SeqCst);
+        }
+        for bitmap in &self.priority_bits {
             bitmap.store(0, SeqCst);
         }
         self.group.store(u32::MAX, SeqCst);

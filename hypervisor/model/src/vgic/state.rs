@@ -280,12 +280,13 @@ impl Vgic {
     /// is low until its device sets it again.
     pub fn reset(&self) {
         self.control.store(0, SeqCst);
-        for private in &self.private {
+        // The others cannot be reached.
+        for private in self.private.iter().take(self.vcpus) {
             private.bank.reset(PRIVATE_EDGE, 0);
             private.waker.store(WAKER_ASLEEP, SeqCst);
             private.ready.store(0, SeqCst);
         }
-        for (number, shared) in (1..).zip(&self.shared) {
+        for (number, shared) in (1..).zip(&self.shared).take(self.spi_words) {
             let bank = &shared.bank;
             let release = bank.linked.load(SeqCst) & (bank.pending.load(SeqCst) | bank.active.load(SeqCst));
             bank.reset(0, release);
