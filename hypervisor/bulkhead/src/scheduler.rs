@@ -188,8 +188,8 @@ impl Core {
                     }
                 }
                 Phase::Preparing if number == 0 || preparation::can_help(vm) => {
-                    // One that has to wait keeps no other of the core waiting, and none waits for one that the core only
-                    // helps.
+                    // One that has to wait keeps no other of the core waiting, and none waits for one that the core
+                    // only helps.
                     let is_help = |vm: &Vm| vm.core_of(0) != Some(self.number);
                     if to_prepare.is_none_or(|other| preparation::has_granted(other) || number == 0 && is_help(other)) {
                         *to_prepare = Some(vm);

@@ -1,7 +1,7 @@
 //! Reads and writes every page that is not its own, and expects an abort for each.
 //!
-//! Two places every VM may read, and nobody can change: the bank of flash, which is erased, and the virtio slots without
-//! a device. They must hold what they hold for everybody.
+//! Two places every VM may read, and nobody can change: the bank of flash, which is erased, and the virtio slots
+//! without a device. They must hold what they hold for everybody.
 //!
 //! Parameters: `from=` (0) and `size=` (4 GiB) of the window, and `also=` the base of a second window of 16 MiB. Its
 //! own RAM and the windows of its own devices are left out. With `ready=1` it says first that it is a driver domain
