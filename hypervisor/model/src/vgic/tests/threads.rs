@@ -72,7 +72,6 @@ impl Board {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "an SPI that is rerouted while its old target claims it may be lost: see `deliver`")]
 fn every_event_arrives_once_while_its_interrupt_is_moved_and_masked() {
     let board = Board {
         vgic: Vgic::new(VCPUS, 32),
