@@ -1,9 +1,11 @@
-//! Rules about the repository that no compiler checks: what may stand in a file, and which crate may use which.
+//! Rules about the repository that no compiler checks: what may stand in a file, which crate may use which,
+//! and that no files use each other in a circle.
 //!
 //! What the compiler does check is left to it: that every unsafe block states the fact it rests on
 //! (`undocumented_unsafe_blocks`), that public items are documented (`missing_docs`), that pure crates stay without
 //! `unsafe` (`forbid(unsafe_code)`; that they say so is checked here).
 
+mod circles;
 mod layers;
 mod text;
 
@@ -70,6 +72,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
         }
     }
     findings.extend(layers::check(workspace));
+    findings.extend(circles::check(workspace)?);
     Ok(findings)
 }
 

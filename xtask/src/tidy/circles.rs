@@ -1,0 +1,226 @@
+//! No circle of files: what a file uses must not use that file, not by way of others either.
+//!
+//! A file and its submodules aside: they are one thing in several files, so a use between them counts for nothing.
+
+mod modules;
+
+use super::{Finding, Severity};
+use crate::workspace::Workspace;
+use modules::{Modules, Read};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The files that are still in a circle. The list only gets shorter: a file that is in one and not here is refused, and
+/// so is one that is here and in none.
+const KNOWN: &[&str] = &[
+    "guests/client/src/block.rs",
+    "guests/client/src/large.rs",
+    "guests/driver-domain/src/block/service.rs",
+    "guests/driver-domain/src/tree.rs",
+    "guests/linux/io-bench/src/block.rs",
+    "guests/linux/io-bench/src/network.rs",
+    "guests/linux/io-bench/src/options.rs",
+    "guests/linux/io-bench/src/server.rs",
+    "guests/rt/src/cpu.rs",
+    "guests/rt/src/gic.rs",
+    "guests/rt/src/interrupts.rs",
+    "guests/rt/src/machine.rs",
+    "guests/rt/src/mmu.rs",
+    "guests/rt/src/probe.rs",
+    "guests/rt/src/psci.rs",
+    "guests/rt/src/smccc.rs",
+    "guests/rt/src/timer.rs",
+    "guests/tests/src/bin/hostile_driver/calls.rs",
+    "guests/tests/src/bin/hostile_driver/domain.rs",
+    "guests/tests/src/bin/hostile_driver/rings.rs",
+    "hypervisor/arch/src/boot.rs",
+    "hypervisor/arch/src/bulk.rs",
+    "hypervisor/arch/src/context.rs",
+    "hypervisor/arch/src/cpu.rs",
+    "hypervisor/arch/src/device_window.rs",
+    "hypervisor/arch/src/epitaph.rs",
+    "hypervisor/arch/src/firmware.rs",
+    "hypervisor/arch/src/gic.rs",
+    "hypervisor/arch/src/lazy.rs",
+    "hypervisor/arch/src/memory.rs",
+    "hypervisor/arch/src/mmu.rs",
+    "hypervisor/arch/src/per_core.rs",
+    "hypervisor/arch/src/shadow.rs",
+    "hypervisor/arch/src/timer.rs",
+    "hypervisor/arch/src/vectors.rs",
+    "hypervisor/bulkhead/src/assigned.rs",
+    "hypervisor/bulkhead/src/console.rs",
+    "hypervisor/bulkhead/src/debug_registers.rs",
+    "hypervisor/bulkhead/src/fast.rs",
+    "hypervisor/bulkhead/src/guest_cpu.rs",
+    "hypervisor/bulkhead/src/hypercall.rs",
+    "hypervisor/bulkhead/src/interrupt.rs",
+    "hypervisor/bulkhead/src/lifecycle.rs",
+    "hypervisor/bulkhead/src/load_store.rs",
+    "hypervisor/bulkhead/src/machine.rs",
+    "hypervisor/bulkhead/src/mmio.rs",
+    "hypervisor/bulkhead/src/preparation.rs",
+    "hypervisor/bulkhead/src/supervision.rs",
+    "hypervisor/bulkhead/src/system_register.rs",
+    "hypervisor/bulkhead/src/virtio.rs",
+    "hypervisor/bulkhead/src/vm.rs",
+    "hypervisor/manifest/src/binary.rs",
+    "hypervisor/manifest/src/error.rs",
+    "hypervisor/model/src/io/counters.rs",
+    "hypervisor/model/src/io/service.rs",
+    "hypervisor/model/src/vgic/cpu_interface.rs",
+    "hypervisor/model/src/vgic/overflow.rs",
+    "hypervisor/model/tests/reference/input.rs",
+    "hypervisor/model/tests/reference/world.rs",
+    "hypervisor/terminal/src/filter.rs",
+    "hypervisor/terminal/src/row.rs",
+    "hypervisor/terminal/src/screen.rs",
+    "hypervisor/terminal/src/style.rs",
+    "xtask/src/bench/platforms.rs",
+    "xtask/src/bench/xen.rs",
+    "xtask/src/system/backend.rs",
+    "xtask/src/system/ip.rs",
+    "xtask/src/system/placement.rs",
+    "xtask/src/system/plugs.rs",
+    "xtask/src/system/source.rs",
+    "xtask/src/system/storage.rs",
+];
+
+/// Checks every crate of the workspace.
+///
+/// # Errors
+/// When a file cannot be read as Rust.
+pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
+    let mut circles = BTreeMap::new();
+    let targets = workspace.metadata.workspace_packages().into_iter().flat_map(|package| &package.targets);
+    for target in targets.filter(|target| !target.is_custom_build()) {
+        let root = target.src_path.as_std_path();
+        for circle in circles_of(root, &|path: &Path| fs::read_to_string(path).ok())? {
+            let circle: Vec<String> = circle.iter().map(|path| workspace.display(path).to_string()).collect();
+            circles.entry(circle[0].clone()).or_insert(circle);
+        }
+    }
+    Ok(judge(&circles, KNOWN))
+}
+
+/// What to say of these circles, by the file that each begins with, when the files `known` may be in one.
+fn judge(circles: &BTreeMap<String, Vec<String>>, known: &[&str]) -> Vec<Finding> {
+    let refused =
+        |file: &str, sentence| Finding { file: file.to_owned(), line: 0, sentence, severity: Severity::Refused };
+    let new = circles.iter().filter(|(file, _)| !known.contains(&file.as_str())).map(|(file, circle)| {
+        let circle = circle.join(" uses ");
+        refused(file, format!("the file is in a circle: {circle} uses it; let what both need be a file of its own"))
+    });
+    let past = known.iter().filter(|file| !circles.contains_key(**file)).map(|file| {
+        refused(file, "the file is in no circle any more: strike it from the list in xtask/src/tidy/circles.rs".into())
+    });
+    new.chain(past).collect()
+}
+
+/// A circle for each file of the crate that is in one, which that file begins: a shortest.
+fn circles_of(root: &Path, read: Read<'_>) -> anyhow::Result<Vec<Vec<PathBuf>>> {
+    let modules = Modules::read(root, read)?;
+    let uses = modules.uses();
+    Ok(uses.keys().filter_map(|file| circle_of(file, &uses)).collect())
+}
+
+fn circle_of(start: &Path, uses: &BTreeMap<&Path, BTreeSet<&Path>>) -> Option<Vec<PathBuf>> {
+    let mut reached_from: BTreeMap<&Path, &Path> = BTreeMap::new();
+    let mut queue = VecDeque::from([start]);
+    while let Some(user) = queue.pop_front() {
+        for used in uses.get(user).into_iter().flatten() {
+            if *used == start {
+                let steps = std::iter::successors(Some(user), |file| reached_from.get(file).copied());
+                let mut circle: Vec<PathBuf> = steps.map(Path::to_owned).collect();
+                circle.reverse();
+                return Some(circle);
+            }
+            if !reached_from.contains_key(used) {
+                reached_from.insert(used, user);
+                queue.push_back(used);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The circles of a crate of these files, `lib.rs` its root: their files' names.
+    fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+        let read = |path: &Path| {
+            let file = files.iter().find(|(name, _)| Path::new("src").join(name) == path);
+            file.map(|(_, text)| (*text).to_owned())
+        };
+        let name = |path: PathBuf| path.strip_prefix("src").expect("below the root").display().to_string();
+        let circles = circles_of(Path::new("src/lib.rs"), &read).expect("the crate is well-formed");
+        circles.into_iter().map(|circle| circle.into_iter().map(name).collect()).collect()
+    }
+
+    #[test]
+    fn a_planted_circle_is_found() {
+        let files = [
+            ("lib.rs", "mod a;\nmod b;\nmod c;\nmod d;"),
+            ("a.rs", "use crate::b::B;\npub struct A;"),
+            ("b.rs", "pub struct B;\nfn f() { super::c::f() }"),
+            ("c.rs", "pub fn f() { println!(\"{:?}\", crate::a::A) }"),
+            ("d.rs", "use crate::a::A;\nuse crate::b;"),
+        ];
+        assert_eq!(circles(&files), [["a.rs", "b.rs", "c.rs"], ["b.rs", "c.rs", "a.rs"], ["c.rs", "a.rs", "b.rs"]]);
+    }
+
+    #[test]
+    fn parent_and_child_may_use_each_other() {
+        let files = [
+            ("lib.rs", "mod a;\npub use a::b::B;\npub struct Root;"),
+            ("a/mod.rs", "pub mod b;\npub use b::B;\npub struct A;"),
+            ("a/b.rs", "use super::A;\nuse crate::Root;\npub struct B(A, Root);"),
+        ];
+        assert_eq!(circles(&files), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn a_re_export_does_not_hide_a_circle() {
+        let files = [
+            ("lib.rs", "mod a;\nmod b;\npub use a::A;\npub use b::*;"),
+            ("a.rs", "use crate::B;\npub struct A;"),
+            ("b.rs", "use crate as root;\npub struct B(root::A);"),
+        ];
+        assert_eq!(circles(&files), [["a.rs", "b.rs"], ["b.rs", "a.rs"]]);
+    }
+
+    #[test]
+    fn a_test_makes_no_circle() {
+        let files = [
+            ("lib.rs", "mod a;\nmod b;"),
+            ("a.rs", "pub struct A;\n#[cfg(test)]\nmod tests { use crate::b::B; }"),
+            ("b.rs", "use crate::a::A;\npub struct B(A);\n#[cfg(test)]\nmod tests;"),
+        ];
+        assert_eq!(circles(&files), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn names_of_other_crates_are_not_ours() {
+        let files = [
+            ("lib.rs", "mod a;\nmod core;"),
+            ("a.rs", "use core::fmt;\nuse ::core::mem;\nfn f() -> other::core::T { fmt::f(mem::g()) }"),
+            ("core.rs", "use crate::a;"),
+        ];
+        assert_eq!(circles(&files), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn the_list_of_known_circles_only_gets_shorter() {
+        let circles = BTreeMap::from([("a.rs".to_owned(), vec!["a.rs".to_owned(), "b.rs".to_owned()])]);
+        assert_eq!(judge(&circles, &["a.rs"]), []);
+        let new = judge(&circles, &[]);
+        assert_eq!(new.len(), 1);
+        assert!(new[0].is_refused() && new[0].sentence.contains("a.rs uses b.rs uses it"), "{}", new[0]);
+        assert_eq!(judge(&circles, &["a.rs", "c.rs"]).len(), 1);
+    }
+}
