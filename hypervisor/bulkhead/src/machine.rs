@@ -10,13 +10,11 @@ use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::gic::{self, Gic};
 use arch::mmu::{HypMap, remove_boot_code};
-use arch::timer;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use model::psci::Power;
 use model::vgic::Kicks;
 use spin::{Mutex, Once};
-use vdev::Ticks;
 
 static MACHINE: Once<&'static Machine> = Once::new();
 
@@ -42,8 +40,6 @@ pub struct Machine {
     arrived: AtomicUsize,
     /// EL2's own map, once all cores have been started in it.
     map: Mutex<Option<HypMap>>,
-    /// When each core looks at its driver domains again.
-    watches: [AtomicU64; CORES_MAX],
     /// A guest has started.
     has_started: AtomicBool,
     /// Bytes of guests' RAM that each core has cleared.
@@ -76,7 +72,6 @@ impl Machine {
             vcpus: [const { Mutex::new(Vec::new()) }; CORES_MAX],
             arrived: AtomicUsize::new(0),
             map: Mutex::new(None),
-            watches: [const { AtomicU64::new(u64::MAX) }; CORES_MAX],
             has_started: AtomicBool::new(false),
             cleared: [const { AtomicU64::new(0) }; CORES_MAX],
             running: [const { AtomicU32::new(0) }; CORES_MAX],
@@ -163,21 +158,6 @@ impl Machine {
         self.summoned
             .get(core % CORES_MAX)
             .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
-    }
-
-    /// Makes `core`, which this is, look at its driver domains, and at the machine whose preparation it has put off, if
-    /// it is time.
-    pub fn call_watch(&self, core: usize) {
-        if self.watches.get(core).is_some_and(|watch| watch.load(Ordering::Relaxed) <= timer::now().0) {
-            self.summon(core, core);
-        }
-    }
-
-    /// When [`Machine::call_watch`] makes `core`, which this is, look; the end of time for never.
-    pub fn set_watch(&self, core: usize, time: Ticks) {
-        if let Some(watch) = self.watches.get(core) {
-            watch.store(time.0, Ordering::Relaxed);
-        }
     }
 
     /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names.

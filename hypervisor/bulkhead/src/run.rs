@@ -156,11 +156,8 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
         // Left over from the virtual CPU that was here last; its timers are stopped, and it will see them again.
         gic::MAINTENANCE | gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {}
         gic::STOP => cpu::park(),
-        // The deadline is past; `pick` sets the next.
-        gic::HYP_TIMER => {
-            arch::timer::set_deadline(None);
-            machine.call_watch(core);
-        }
+        // The deadline is past; `pick` sees what is due, and sets the next.
+        gic::HYP_TIMER => arch::timer::set_deadline(None),
         intid if intid == machine.uart_interrupt => console::receive(machine, core),
         intid => {
             if let Some(owner) = machine.owner_of(intid) {

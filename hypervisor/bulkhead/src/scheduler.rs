@@ -93,13 +93,12 @@ impl Core {
     /// Decides what to do next, and arms the core's timer for the next decision.
     #[inline(always)]
     pub fn pick(&mut self) -> Work {
-        if self.machine.is_summoned(self.number) {
-            self.advance_lives();
+        let now = timer::now();
+        // The time itself says that a look is due, and not the timer: whatever else that was set to, none is missed.
+        if self.machine.is_summoned(self.number) || now >= self.watch {
+            self.advance_lives(now);
         }
-        if self.vcpus.len() == 1 {
-            return self.preparing.map_or_else(|| self.pick_only(), Work::Prepare);
-        }
-        self.pick_in_turn()
+        if self.vcpus.len() == 1 { self.pick_only(now) } else { self.pick_in_turn(now) }
     }
 
     /// There is nothing to do any more for the machine that it prepares: others go on, or are not done yet.
@@ -124,29 +123,22 @@ impl Core {
         self.preparing = None;
         let later = timer::now().0.saturating_add(timer::frequency() / RETRIES_PER_SECOND);
         self.watch = self.watch.min(Ticks(later));
-        self.machine.set_watch(self.number, self.watch);
     }
 
     /// Parks what must stop, starts what was turned on, and finds the machine that this core has to prepare.
     #[cold]
     #[inline(never)]
-    fn advance_lives(&mut self) {
-        let current_ticks = self.count_time(timer::now());
+    fn advance_lives(&mut self, now: Ticks) {
+        let current_ticks = self.count_time(now);
         self.most_ticks = self.most_ticks.max(current_ticks);
         // First, since it may find a machine that has to stop.
         self.watch = supervision::look(self.machine, self.number);
-        self.machine.set_watch(self.number, self.watch);
         loop {
             let mut to_prepare = None;
             if !self.advance_lives_once(&mut to_prepare) {
                 if to_prepare.is_none() && !self.machine.has_started() {
                     // As long as no guest runs, every core helps.
                     to_prepare = self.machine.vms.iter().find(|vm| preparation::can_help(vm));
-                }
-                if let Some(time) = deadline_at(self.watch) {
-                    // A core that belongs to one virtual CPU sets no other deadline, and that one is the core's own:
-                    // the guest cannot mask it.
-                    timer::set_deadline(Some(time));
                 }
                 if self.preparing.is_none() {
                     // As of now, like a virtual CPU that is turned on.
@@ -246,24 +238,26 @@ impl Core {
         remind(self.machine, self.number);
     }
 
-    /// The core belongs to one virtual CPU.
+    /// The core belongs to one virtual CPU. The watch is its only deadline, and the core's own: the guest cannot mask
+    /// it, and has changed nothing of it by waiting.
     #[inline(never)]
-    fn pick_only(&mut self) -> Work {
+    fn pick_only(&mut self, now: Ticks) -> Work {
         if self.loaded.is_some() && self.vcpus.first().is_some_and(|vcpu| vcpu.guest.waiting) {
             self.unload();
         }
-        let now = timer::now();
         let wake = self.vcpus.first().and_then(|vcpu| wake_time(vcpu, now));
-        match wake {
-            Some(time) if time <= now => Work::Run(0),
-            other => self.idle_until(other),
-        }
+        let work = match (self.preparing, wake) {
+            (Some(vm), _) => Work::Prepare(vm),
+            (None, Some(time)) if time <= now => Work::Run(0),
+            (None, other) => return self.idle_until(other),
+        };
+        timer::set_deadline(deadline_at(self.watch));
+        work
     }
 
     /// The core is shared.
     #[inline(always)]
-    fn pick_in_turn(&mut self) -> Work {
-        let now = timer::now();
+    fn pick_in_turn(&mut self, now: Ticks) -> Work {
         // First, since what it leaves behind may make another virtual CPU of the core runnable.
         if let Some(vcpu) = self.loaded.and_then(|index| self.vcpus.get_mut(index))
             && vcpu.guest.waiting

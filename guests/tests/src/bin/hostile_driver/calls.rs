@@ -14,6 +14,8 @@ const STORM_SERVES: usize = 1_000;
 const ATTACHMENTS: u64 = 40;
 /// How long nobody listens.
 const DEAF_MICROSECONDS: u64 = 50_000;
+/// How long it sleeps before it hangs: less than a heartbeat period.
+const DOZE_MICROSECONDS: u64 = 1000;
 /// SMCCC's NOT_SUPPORTED.
 const NOT_SUPPORTED: u64 = u64::MAX;
 
@@ -39,6 +41,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         }
         Attack::Deaf => deaf(domain),
         Attack::Neighbours => neighbours(domain),
+        Attack::Dozes => dozes(domain),
         Attack::Reset => {
             // With something out.
             let caught = domain.catch(Kind::Block);
@@ -167,6 +170,20 @@ fn deaf(domain: &mut Domain) -> Outcome {
     gic::enable(domain.doorbell);
     domain.behave_for(DEAF_MICROSECONDS);
     Ok(())
+}
+
+/// Nothing but its own timer ends the sleep, so that the core's was set to that last.
+fn dozes(domain: &Domain) -> Outcome {
+    domain.beat(7);
+    gic::disable(domain.doorbell);
+    gic::enable(timer::VIRTUAL_TIMER);
+    timer::arm(timer::now() + timer::ticks(DOZE_MICROSECONDS));
+    let answer = psci::call(psci::function::CPU_SUSPEND, [0; 3]);
+    ensure!(answer == Ok(0), "CPU_SUSPEND answers {answer:?}");
+    ensure!(timer::condition_met(), "the sleep has ended early");
+    loop {
+        core::hint::spin_loop();
+    }
 }
 
 fn neighbours(domain: &mut Domain) -> Outcome {

@@ -98,6 +98,7 @@ attacks! {
     NoBeat, Restart(SILENT), "a heartbeat of 0 is no sign of life, whatever else is done";
     LongWait, Restart(SILENT), "a heartbeat that says that it waits for a device says so once too often";
     LastBeat, Restart(SILENT), "a heartbeat that stands still, and serves nobody, is the last";
+    Dozes, Restart(SILENT), "a domain that sleeps until a timer of its own, and hangs then, is watched all the same";
     Kept, Restart(STUCK), "a request that is kept costs a restart, after which it is done";
     Neighbours, None, "memory beside its own is out of its reach";
     Reset, Restart(ASKS), "a domain that asks for its own reset in the midst of requests is started anew";

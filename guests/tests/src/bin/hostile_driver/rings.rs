@@ -130,6 +130,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         | Attack::Storm
         | Attack::Deaf
         | Attack::Neighbours
+        | Attack::Dozes
         | Attack::Reset => return None,
     })
 }
