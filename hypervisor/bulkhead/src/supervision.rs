@@ -72,11 +72,10 @@ fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) 
 #[cold]
 #[inline(never)]
 pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_core: usize) {
-    if !vm.is_running() {
+    // Before somebody else can park the last of its virtual CPUs.
+    if !vm.is_running() || !vm.watch().fail(timer::now(), failure) {
         return;
     }
-    // Before somebody else can park the last of its virtual CPUs.
-    vm.watch().fail(timer::now(), failure);
     if is_logged(vm) {
         log::warn!("vm {} {failure}", vm.name);
     }

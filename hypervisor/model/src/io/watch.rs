@@ -203,12 +203,18 @@ impl Watch {
         }
     }
 
-    /// It is being stopped, because of `failure`.
-    pub fn fail(&mut self, now: Ticks, failure: Failure) {
+    /// It is to be stopped because of `failure`. Returns false if it is being stopped already: several cores may find
+    /// something at the same time.
+    #[must_use]
+    pub fn fail(&mut self, now: Ticks, failure: Failure) -> bool {
+        if matches!(self.life, Life::Off) {
+            return false;
+        }
         // Whoever hangs has left its clients alone since the last sign of life.
         let since = if failure == Failure::Silent { self.alive } else { now };
         self.lost.get_or_insert(since);
         self.life = Life::Off;
+        true
     }
 
     /// It has been stopped. Counts that, and says what follows.
@@ -284,9 +290,18 @@ mod tests {
         assert_eq!(look(&mut watch, 100, 7), Ok(()));
         assert_eq!(look(&mut watch, 200, 8), Ok(()));
         assert_eq!(look(&mut watch, 300, 8), Err(Failure::Silent));
-        watch.fail(Ticks(300), Failure::Silent);
+        assert!(watch.fail(Ticks(300), Failure::Silent));
         watch.start(Ticks(320));
         assert_eq!(watch.ready(Ticks(350)), Some(150), "its clients have waited since the last sign of life");
+    }
+
+    #[test]
+    fn what_two_cores_find_at_the_same_time_is_one_failure() {
+        let mut watch = serving();
+        assert!(watch.fail(Ticks(100), Failure::Damaged));
+        assert!(!watch.fail(Ticks(100), Failure::Damaged));
+        watch.start(Ticks(110));
+        assert!(watch.fail(Ticks(120), Failure::Reset));
     }
 
     #[test]
@@ -347,7 +362,7 @@ mod tests {
     #[test]
     fn ready_counts_once() {
         let mut watch = serving();
-        watch.fail(Ticks(100), Failure::Reset);
+        assert!(watch.fail(Ticks(100), Failure::Reset));
         watch.start(Ticks(110));
         assert_eq!(watch.ready(Ticks(130)), Some(30));
         assert_eq!(watch.ready(Ticks(140)), None);
@@ -356,9 +371,9 @@ mod tests {
     #[test]
     fn a_second_failure_before_it_is_ready_makes_the_pause_longer() {
         let mut watch = serving();
-        watch.fail(Ticks(100), Failure::TurnedOff);
+        assert!(watch.fail(Ticks(100), Failure::TurnedOff));
         watch.start(Ticks(110));
-        watch.fail(Ticks(610), Failure::NeverReady);
+        assert!(watch.fail(Ticks(610), Failure::NeverReady));
         watch.start(Ticks(620));
         assert_eq!(watch.ready(Ticks(700)), Some(600));
     }
