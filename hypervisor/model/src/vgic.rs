@@ -17,7 +17,8 @@
 //! An interrupt that a list register holds is *in flight*, and its bit in the word's `inflight` bitmap is taken with an
 //! atomic operation: so no interrupt is ever in two list registers. Every party publishes its own change first and
 //! looks at the other's state second, both sequentially consistent, so that at least one of two racing cores sees the
-//! other (a kick too many is harmless, a kick too few would lose an interrupt).
+//! other (a kick too many is harmless, a kick too few would lose an interrupt). Whoever clears the bit looks once more,
+//! since all that happened meanwhile was told to it alone.
 //!
 //! A virtual CPU may have more interrupts than list registers. Then a flush puts the best of those that wait into the
 //! list registers, and lets a worse one go back to its bank: a pending one, or, if all are active, one of those, whose

@@ -393,16 +393,32 @@ impl Word<'_> {
         }
     }
 
-    /// Takes interrupt `bit` for a list register of `vcpu`; says whether its latch was set, which is thereby cleared.
-    /// `None` if another virtual CPU has it, or if it is not to be delivered to `vcpu` any more.
+    /// Marks interrupt `bit` as in flight for `vcpu`, unless it is so for another virtual CPU. Returns whether it did.
+    ///
+    /// Until `vcpu` lets go of it, others who look pass it over, and others who change it tell `vcpu` alone. So one
+    /// that is let go of has to be [reconsidered](super::CpuInterface::reconsider).
     #[inline]
-    pub(super) fn claim(&self, bit: u32, vcpu: usize, groups: Groups) -> Option<bool> {
+    pub(super) fn take_in_flight(&self, bit: u32, vcpu: usize) -> bool {
         let bits = mask(bit);
         if self.bank.inflight.fetch_or(bits, SeqCst) & bits != 0 {
-            return None;
+            return false;
         }
         if let Some(holder) = self.routes.and_then(|routes| routes.holder.get((bit & 31) as usize)) {
             holder.store(vcpu as u8, SeqCst);
+        }
+        #[cfg(test)]
+        super::tests::meanwhile();
+        true
+    }
+
+    /// Takes interrupt `bit` for a list register of `vcpu`; says whether its latch was set, which is thereby cleared.
+    /// `None` if another virtual CPU has it, or if it is not to be delivered to `vcpu` any more: then it has to be
+    /// [reconsidered](super::CpuInterface::reconsider).
+    #[inline]
+    pub(super) fn claim(&self, bit: u32, vcpu: usize, groups: Groups) -> Option<bool> {
+        let bits = mask(bit);
+        if !self.take_in_flight(bit, vcpu) {
+            return None;
         }
         // From here on whoever changes this interrupt sees that we hold it. What changed before, we look at now.
         let latched = self.bank.pending.fetch_and(!bits, SeqCst) & bits != 0;

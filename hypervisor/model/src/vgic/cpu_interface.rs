@@ -152,7 +152,7 @@ impl CpuInterface {
     }
 
     /// Puts the interrupt `bit` of `word` into list register `index`, which is free, unless it is not to be delivered
-    /// any more.
+    /// any more. Returns whether it did; if not, it has to be [reconsidered](CpuInterface::reconsider).
     #[inline]
     pub(super) fn deliver(
         &mut self,
@@ -162,9 +162,9 @@ impl CpuInterface {
         index: u32,
         groups: Groups,
         lrs: &mut impl ListRegisters,
-    ) {
+    ) -> bool {
         let bank = word.bank;
-        let Some(was_latched) = word.claim(bit, vcpu, groups) else { return };
+        let Some(was_latched) = word.claim(bit, vcpu, groups) else { return false };
         let intid = word.intid(bit);
         let (priority, group) = (bank.priority(bit), bank.group_of(bit));
         let slot = mask(index);
@@ -190,6 +190,7 @@ impl CpuInterface {
         if let Some(listed) = self.listed.get_mut(index as usize) {
             *listed = intid;
         }
+        true
     }
 
     /// A list register that is not in use.
@@ -344,13 +345,16 @@ impl CpuInterface {
             self.held &= !bits;
         }
         if is_raised {
-            self.reconsider(vgic, vcpu, word, intid.bit());
+            self.reconsider(vgic, vcpu, intid);
         }
     }
 
-    /// Sees to it that the raised interrupt `bit`, which is in no list register, is looked at by whom it shall go to.
-    pub(super) fn reconsider(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, bit: u32) {
-        let target = word.target(bit);
+    /// Sees to it that the raised interrupt `intid`, which is in no list register, is looked at by whom it shall go to.
+    /// Whoever changed it while it was in flight has told nobody but its holder.
+    #[inline(never)]
+    pub(super) fn reconsider(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId) {
+        let Some(word) = vgic.word(vcpu, intid.word()) else { return };
+        let target = word.target(intid.bit());
         if target == vcpu {
             // How good it is shows when the word is looked at.
             self.detours.leave(mask(word.number as u32));

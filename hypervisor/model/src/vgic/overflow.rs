@@ -128,7 +128,7 @@ impl CpuInterface {
     /// so the guest sees next what it would see with a register for each.
     pub(super) fn fill(&mut self, vgic: &Vgic, vcpu: usize, groups: Groups, lrs: &mut impl ListRegisters) {
         let mut place = self.place(lrs);
-        for _ in 0..ROUNDS_MAX {
+        'rounds: for _ in 0..ROUNDS_MAX {
             let Some((number, bound)) = self.most_promising() else { return };
             if !place.is_for(bound) {
                 return;
@@ -149,8 +149,13 @@ impl CpuInterface {
                     Place::Active(index) => self.spill(vgic, vcpu, index, lrs),
                 }
                 was_free &= matches!(place, Place::Free(_));
-                self.deliver(vcpu, word, bit, place.index(), groups, lrs);
+                let is_listed = self.deliver(vcpu, word, bit, place.index(), groups, lrs);
                 place = self.place(lrs);
+                if !is_listed {
+                    // It has been changed meanwhile, and may wait elsewhere, or here again.
+                    self.reconsider(vgic, vcpu, word.intid(bit));
+                    continue 'rounds;
+                }
             }
             // One that had to give way may wait in the same word.
             if was_free {
@@ -295,7 +300,7 @@ impl CpuInterface {
             self.deactivate(lrs, word, bit, word.physical(bit));
         }
         if word.bank.raised() & bits != 0 {
-            self.reconsider(vgic, vcpu, word, bit);
+            self.reconsider(vgic, vcpu, intid);
         }
     }
 

@@ -11,7 +11,6 @@ use super::bank::{Groups, Word};
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
 use super::interrupt::mask;
-use super::state::Private;
 use super::{IntId, Kicks, ListRegister, ListRegisters, Vgic};
 
 /// GICD_CTLR.EnableGrp1: the group of the interrupts of any guest that knows one group.
@@ -88,7 +87,7 @@ impl CpuInterface {
         } else {
             candidates.is_power_of_two()
                 && self.forget_ended(vgic, vcpu, lrs)
-                && self.deliver_alone(private, vcpu, word, candidates, groups, lrs)
+                && self.deliver_alone(vgic, vcpu, word, candidates, groups, lrs)
         };
         if !is_done {
             private.ready.fetch_or(ready, Release);
@@ -125,7 +124,7 @@ impl CpuInterface {
     #[inline(always)]
     fn deliver_alone(
         &mut self,
-        private: &Private,
+        vgic: &Vgic,
         vcpu: usize,
         word: Word<'_>,
         bits: u32,
@@ -137,16 +136,16 @@ impl CpuInterface {
         if !is_plain || word.target(bit) != vcpu {
             return false;
         }
-        match word.claim(bit, vcpu, groups) {
-            Some(true) => {}
-            Some(false) => {
+        let claimed = word.claim(bit, vcpu, groups);
+        if claimed != Some(true) {
+            if claimed.is_some() {
                 // It has become level-sensitive meanwhile, and its line is high.
                 bank.inflight.fetch_and(!bits, SeqCst);
-                return false;
             }
-            None => return false,
+            self.reconsider(vgic, vcpu, word.intid(bit));
+            return false;
         }
-        if self.used != 0 {
+        if let Some(private) = vgic.own(vcpu).filter(|_| self.used != 0) {
             // Nobody but the owner writes the `inflight` bitmap of a private bank.
             private.bank.inflight.store(0, SeqCst);
             // The ends of interrupts deactivated the physical ones, unless those have come again since.
@@ -211,8 +210,15 @@ impl CpuInterface {
         if self.forget_ended(vgic, vcpu, lrs) && self.deliver_linked_quick(vgic, vcpu, intid, lrs) {
             return Kicks::NONE;
         }
+        self.inject_and_flush(vgic, vcpu, intid, lrs)
+    }
+
+    /// The linked interrupt `intid` goes the long way: through its latch, and a flush.
+    #[cold]
+    #[inline(never)]
+    fn inject_and_flush(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) -> Kicks {
         let kicks = self.inject_linked(vgic, vcpu, intid);
-        if kicks.contains(vcpu) { kicks.without(vcpu) | self.flush_all(vgic, vcpu, lrs) } else { kicks }
+        kicks.without(vcpu) | if kicks.contains(vcpu) { self.flush_all(vgic, vcpu, lrs) } else { self.take_kicks() }
     }
 
     /// As [`CpuInterface::deliver_linked`], for the SPI `intid` of an assigned device.
@@ -229,8 +235,7 @@ impl CpuInterface {
         {
             return Kicks::NONE;
         }
-        let kicks = self.inject_linked(vgic, vcpu, intid);
-        if kicks.contains(vcpu) { kicks.without(vcpu) | self.flush_all(vgic, vcpu, lrs) } else { kicks }
+        self.inject_and_flush(vgic, vcpu, intid, lrs)
     }
 
     /// Lets go of the one interrupt in the list registers, if it has ended. Returns whether there is nothing but
@@ -269,9 +274,7 @@ impl CpuInterface {
         lrs: &mut impl ListRegisters,
     ) -> bool {
         let (Some(private), Some(word)) = (vgic.own(vcpu), vgic.word(vcpu, intid.word())) else { return false };
-        let Some(routes) = word.routes else { return false };
-        let (bank, bits) = (word.bank, intid.mask());
-        let Some(holder) = routes.holder.get(intid.bit() as usize) else { return false };
+        let (bank, bit, bits) = (word.bank, intid.bit(), intid.mask());
         if is_held {
             // What others have read of it, or asked of it, is not for this quick a look.
             let published = bank.listed_taken.load(Relaxed) | bank.listed_active.load(Relaxed);
@@ -280,20 +283,20 @@ impl CpuInterface {
                 return false;
             }
         } else {
-            if bank.linked.load(Relaxed) & bits == 0 || !self.have_all_ended(lrs) {
+            if word.routes.is_none() || bank.linked.load(Relaxed) & bits == 0 || !self.have_all_ended(lrs) {
                 return false;
             }
-            // Whoever holds it has yet to see that it has ended.
-            if bank.inflight.fetch_or(bits, SeqCst) & bits != 0 {
+            // If it is so already, its holder has yet to see that it has ended.
+            if !word.take_in_flight(bit, vcpu) {
                 return false;
             }
-            holder.store(vcpu as u8, SeqCst);
         }
         // First in flight, then the look at what others may take away: so one of the two sees the other.
         let deliverable = bank.enabled.load(SeqCst) & bank.group.load(SeqCst) & !bank.active.load(SeqCst) & bits;
-        if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(intid.bit()) != vcpu {
+        if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(bit) != vcpu {
             if !is_held {
                 bank.inflight.fetch_and(!bits, SeqCst);
+                self.reconsider(vgic, vcpu, intid);
             }
             return false;
         }
@@ -303,7 +306,6 @@ impl CpuInterface {
             // The ends of interrupts deactivated the physical ones, unless those have come again since.
             self.held &= private.bank.pending.load(Relaxed);
         }
-        let bit = intid.bit();
         self.list_first(intid, ListRegister::linked(intid, word.physical(bit), bank.priority(bit), 1), lrs);
         self.detours.set_special(0, true);
         true

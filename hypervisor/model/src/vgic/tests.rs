@@ -12,4 +12,7 @@ mod order;
 mod overflow;
 mod random;
 mod remote;
+mod rerouted;
 mod threads;
+
+pub(super) use rerouted::meanwhile;
