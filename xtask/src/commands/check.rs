@@ -2,7 +2,7 @@
 
 use crate::{
     images::{self, Need},
-    launch,
+    launch, setup,
     system::{self, Bundle, Problems, Source},
     systems,
     workspace::Workspace,
@@ -43,6 +43,7 @@ impl Check {
             images::look(workspace, &source, Need::Nothing)?;
             return Ok((source, None));
         }
+        setup::room(workspace)?;
         let bundle = launch::bundle(workspace, &source, "")?;
         bundle.check_cores(&source, source.board().cpu_default).map_err(Problems::from)?;
         Ok((source, Some(bundle)))

@@ -18,6 +18,7 @@ use std::{
 const FUZZ_SECONDS: u32 = 10;
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    setup::room(workspace)?;
     setup::rust_target(TARGET)?;
     let bare_metal = bare_metal::packages(workspace);
     let mut steps = Steps::default();

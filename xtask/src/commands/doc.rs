@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use std::{fmt::Write, fs, path::PathBuf, process::Command, process::ExitCode};
 
 pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    setup::room(workspace)?;
     setup::rust_target(TARGET)?;
     for mut command in [host(workspace), bare_metal(workspace)] {
         let status = command.status().context("cargo could not be started")?;

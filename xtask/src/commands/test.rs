@@ -1,6 +1,6 @@
 //! `test`: the host's tests, then the scenarios under QEMU.
 
-use crate::{host_tests, scenarios, workspace::Workspace};
+use crate::{host_tests, scenarios, setup, workspace::Workspace};
 use anyhow::bail;
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ pub(super) struct Test {
 
 impl Test {
     pub(super) fn run(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+        setup::room(workspace)?;
         let filter = self.filter.as_deref();
         let mut tally = host_tests::run(workspace, filter)?;
         tally.add(scenarios::run(workspace, filter)?);

@@ -1,6 +1,7 @@
 //! Debian's package manager, used in two ways: to install a missing program on this machine, and, with directories of
 //! its own, to fetch packages of another architecture without this machine's package lists noticing.
 
+use crate::progress;
 use anyhow::{Context, bail, ensure};
 use std::{
     ffi::OsString,
@@ -26,39 +27,70 @@ fn is_root() -> bool {
 
 /// Installs `package` on this machine with apt-get.
 ///
-/// Gives `false`, having changed nothing, where that is not this machine's way or not this user's right.
+/// # Errors
+/// Why this user or this machine cannot ([`hindrance`]), or apt-get's own message.
+pub(crate) fn install(package: &str) -> anyhow::Result<()> {
+    install_from(&[], None, package)
+}
+
+/// As [`install`], with `options` for apt-get, and from the release `release` where one is named.
 ///
 /// # Errors
-/// apt-get's own message, when it tried and failed.
-pub(crate) fn install(package: &str) -> anyhow::Result<bool> {
-    if !may_install() {
-        return Ok(false);
+/// As [`install`].
+pub(crate) fn install_from(options: &[String], release: Option<&str>, package: &str) -> anyhow::Result<()> {
+    if let Some(reason) = hindrance() {
+        bail!("{reason}");
     }
+    let mut arguments = vec!["install", "--no-install-recommends", package];
+    arguments.extend(release.iter().flat_map(|release| ["--target-release", release]));
     // A mirror that cannot be reached may not matter; what matters is whether the package can then be installed.
-    let updated = privileged(&[], &["update"]);
-    privileged(&[], &["install", "--no-install-recommends", package])
-        .or_else(|error| updated.and(Err(error)))
-        .with_context(|| format!("apt-get cannot install {package}"))?;
-    Ok(true)
+    let updated = updated(privileged(options).arg("update"));
+    progress::step(
+        &format!("installing {package}{}", release.map(|name| format!(" of {name}")).unwrap_or_default()),
+        || run(privileged(options).args(&arguments)).or_else(|error| updated.and(Err(error))),
+    )
 }
 
-/// Whether apt-get is this machine's way to install programs, and this user may use it without being asked for a
-/// password.
-pub(crate) fn may_install() -> bool {
-    exists("apt-get") && (is_root() || (exists("sudo") && succeeds(Command::new("sudo").args(["-n", "true"]))))
+/// Why this user cannot install a package on this machine, if that is so.
+fn hindrance() -> Option<&'static str> {
+    if !exists("apt-get") {
+        Some("this machine has no apt-get to install it with")
+    } else if is_root() {
+        None
+    } else if !exists("sudo") {
+        Some("only root may install it, and there is no `sudo`")
+    } else if !succeeds(Command::new("sudo").args(["-n", "true"])) {
+        Some("only root may install it, and `sudo` asks for a password")
+    } else {
+        None
+    }
 }
 
-/// Runs apt-get with the right to change this machine; see [`may_install`].
-///
-/// # Errors
-/// apt-get's own message.
-pub(crate) fn privileged(options: &[String], arguments: &[&str]) -> anyhow::Result<()> {
+/// apt-get with the right to change this machine; see [`hindrance`].
+fn privileged(options: &[String]) -> Command {
     let mut command = if is_root() { Command::new("env") } else { Command::new("sudo") };
     if !is_root() {
         command.args(["-n", "env"]);
     }
-    command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", "--quiet", "--yes"]);
-    run(command.args(options).args(arguments))
+    command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", "--quiet", "--yes"]).args(options);
+    command
+}
+
+/// Runs `command`, an `apt-get update`.
+///
+/// # Errors
+/// What is known to have kept it from a source. It fails for none itself, since the lists that it has may do.
+fn updated(command: &mut Command) -> anyhow::Result<()> {
+    reached(&run_for_warnings(command)?)
+}
+
+/// # Errors
+/// See [`updated`], which has said `warnings`.
+fn reached(warnings: &str) -> anyhow::Result<()> {
+    match super::room::cause(warnings) {
+        Some(cause) if warnings.contains("Failed to fetch") => Err(anyhow::Error::msg(cause)),
+        _ => Ok(()),
+    }
 }
 
 /// The version of `package` that apt-get would install, as far as this machine's package lists know.
@@ -130,9 +162,9 @@ impl ForeignApt {
     /// Fetches the package lists.
     ///
     /// # Errors
-    /// apt-get's own message. Sources without arm64 packages are no error.
+    /// apt-get's own message, or what has kept it from a source. Sources without arm64 packages are no error.
     pub(crate) fn update(&self) -> anyhow::Result<()> {
-        run(self.command("apt-get").args(["--quiet", "update"]))
+        updated(self.command("apt-get").args(["--quiet", "update"]))
     }
 
     /// The value of `field` in the newest version of `package`, if there is such a package.
@@ -156,18 +188,23 @@ impl ForeignApt {
 /// # Errors
 /// The last lines of what the command printed.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    run_for_warnings(command).map(drop)
+}
+
+/// As [`run`]; gives what the command has said to its standard error, although it succeeded.
+fn run_for_warnings(command: &mut Command) -> anyhow::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let Output { status, stdout, stderr } =
         command.stdin(Stdio::null()).output().with_context(|| format!("{name} could not be started"))?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr).into_owned());
     if !status.success() {
-        let text = if stderr.is_empty() { stdout } else { stderr };
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let text = if stderr.is_empty() { &stdout } else { stderr.as_str() };
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("W: ")).collect();
         let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("; ");
-        let cause = super::room::cause(&text).map(|cause| format!("{cause} - ")).unwrap_or_default();
+        let cause = super::room::cause(text).map(|cause| format!("{cause} - ")).unwrap_or_default();
         bail!("{cause}{name} failed ({status}): {last}");
     }
-    Ok(())
+    Ok(stderr)
 }
 
 fn succeeds(command: &mut Command) -> bool {
@@ -198,4 +235,29 @@ pub(crate) fn extract(package: &Path, member: &str, destination: &Path) -> anyho
     let selected = select.context("tar could not be started; install tar")?;
     ensure!(selected.success() && unpacked.success(), "{} has no file {member}, or is damaged", package.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_without_a_network_is_told_from_one_without_a_package() {
+        let away = "W: Failed to fetch http://deb.debian.org/debian/dists/bookworm/InRelease  Temporary failure \
+                    resolving 'deb.debian.org'\nW: Some index files failed to download. They have been ignored, or \
+                    old ones used instead.\n";
+        let sentence = reached(away).expect_err("nothing is reached").to_string();
+        assert!(sentence.starts_with("there is no network"), "{sentence}");
+        reached("W: Skipping acquire of configured file 'main/binary-arm64/Packages'\n")
+            .expect("a source without arm64");
+        reached("").expect("all is well");
+    }
+
+    #[test]
+    fn a_success_gives_its_warnings_and_a_failure_its_cause() {
+        let shell = |script: &str| run_for_warnings(Command::new("sh").args(["-c", script]));
+        assert_eq!(shell("echo out; echo warning >&2").expect("a success"), "warning\n");
+        let text = format!("{:#}", shell("echo 'No space left on device' >&2; exit 3").expect_err("a failure"));
+        assert!(text.starts_with("the disk is full: "), "{text}");
+    }
 }

@@ -61,7 +61,7 @@ pub(super) fn fetch(cache: &Path) -> anyhow::Result<Files> {
     progress::step(&format!("fetching {kernel_package} and {BUSYBOX_PACKAGE} for arm64"), || {
         apt.download(&[&kernel_package, BUSYBOX_PACKAGE], &work.join("packages"))
     })
-    .context("Debian's arm64 packages cannot be fetched; check the network and run the command again")?;
+    .context("Debian's arm64 packages cannot be fetched")?;
 
     let release = kernel_package.trim_start_matches("linux-image-");
     progress::step("unpacking the kernel, its modules and busybox", || {
@@ -107,8 +107,7 @@ pub(super) fn lists(cache: &Path, work: &Path) -> anyhow::Result<ForeignApt> {
             return Ok(debian);
         }
     }
-    updated
-        .context("Debian's package lists for arm64 cannot be fetched; check the network and run the command again")?;
+    updated.context("Debian's package lists for arm64 cannot be fetched")?;
     bail!(
         "this machine's apt sources have no package `{KERNEL_META_PACKAGE}`; install `debian-archive-keyring` and run the \
          command again, or start an image of your own with `cargo xtask run --kernel FILE`"

@@ -1,7 +1,7 @@
 //! QEMU, and which one: any recent version runs the systems; counting instructions on several cores takes a newer one.
 
 use super::apt;
-use crate::{progress, qemu::PROGRAM as QEMU, workspace::Workspace};
+use crate::{qemu::PROGRAM as QEMU, workspace::Workspace};
 use anyhow::{Context, ensure};
 use std::{
     fs,
@@ -36,14 +36,10 @@ pub(crate) fn qemu(workspace: &Workspace) -> anyhow::Result<()> {
     let attempt = newer(&workspace.cache());
     if found.is_none() && version().is_none() {
         // Where the newer one cannot be had, the usual one will do.
-        let installed = progress::step(&format!("installing QEMU (package {PACKAGE})"), || apt::install(PACKAGE))?;
-        let reason = if installed {
-            ""
-        } else {
-            ", and this user may not install it (not root, or `sudo` asks for a password, or no apt-get)"
-        };
+        let installed = apt::install(PACKAGE);
+        let reason = installed.err().map(|error| format!(" ({error:#})")).unwrap_or_default();
         ensure!(
-            installed && apt::exists(QEMU),
+            apt::exists(QEMU),
             "there is no `{QEMU}`{reason}: install QEMU 7.2 or newer for AArch64 (Debian and Ubuntu: `sudo apt-get install \
              {PACKAGE}`; Fedora: `sudo dnf install qemu-system-aarch64`; macOS: `brew install qemu`) and run the command \
              again"
@@ -119,26 +115,21 @@ fn major(text: &str) -> Option<u32> {
 /// apt's own message, or a sentence that says why there is none.
 fn newer(cache: &Path) -> anyhow::Result<()> {
     if apt::candidate(PACKAGE).and_then(|version| candidate_major(&version)).is_some_and(|major| major >= MEASURES) {
-        progress::step(&format!("installing QEMU (package {PACKAGE})"), || apt::install(PACKAGE))?;
-        return Ok(());
+        return apt::install(PACKAGE);
     }
     let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let codename = old_debian(&system).context("this machine's packages have no newer one")?;
-    progress::step(&format!("installing QEMU from Debian's {codename}-backports"), || {
-        let directory = cache.join("apt/backports");
-        let result = from_backports(codename, &directory);
-        // Sixty megabytes of packages that nobody needs again; that they stay is no reason to fail.
-        let _ = fs::remove_dir_all(&directory);
-        result
-    })
+    let directory = cache.join("apt/backports");
+    let result = from_backports(codename, &directory);
+    // Sixty megabytes of packages that nobody needs again; that they stay is no reason to fail.
+    let _ = fs::remove_dir_all(&directory);
+    result
 }
 
 fn from_backports(codename: &str, directory: &Path) -> anyhow::Result<()> {
     let suite = format!("{codename}-backports");
     let private = PrivateSources::write(codename, &suite, directory)?;
-    ensure!(apt::may_install(), "only root may install it, and `sudo` asks for a password");
-    apt::privileged(&private.options, &["update"])?;
-    apt::privileged(&private.options, &["--target-release", &suite, "install", "--no-install-recommends", PACKAGE])
+    apt::install_from(&private.options, Some(&suite), PACKAGE)
 }
 
 /// The machine's package sources and one more, for a single call of apt: lists, cache and the file that names the

@@ -1,7 +1,6 @@
 //! The programs that make a Linux file system in a file.
 
 use super::apt;
-use crate::progress;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 
@@ -36,10 +35,14 @@ pub(crate) fn file_system_programs() -> anyhow::Result<FileSystemPrograms> {
     if let Some(found) = FileSystemPrograms::find() {
         return Ok(found);
     }
-    progress::step(&format!("installing {PACKAGE}"), || apt::install(PACKAGE))?;
-    FileSystemPrograms::find().with_context(|| {
-        format!("the disks of the Linux guests are made with `mke2fs` and `debugfs`: install `{PACKAGE}` and run the command again")
-    })
+    let missing = || {
+        format!(
+            "the disks of the Linux guests are made with `mke2fs` and `debugfs`: install `{PACKAGE}` and run the command \
+             again"
+        )
+    };
+    apt::install(PACKAGE).with_context(missing)?;
+    FileSystemPrograms::find().with_context(missing)
 }
 
 fn find(program: &str) -> Option<PathBuf> {

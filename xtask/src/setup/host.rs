@@ -2,7 +2,7 @@
 
 use super::apt;
 use crate::progress;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use std::{path::Path, process::Command};
 
 /// Makes sure that the compiler can build for `target`.
@@ -32,13 +32,10 @@ pub(crate) fn debugger() -> anyhow::Result<&'static str> {
     if let Some(found) = find_debugger() {
         return Ok(found);
     }
-    progress::step("installing gdb-multiarch", || apt::install("gdb-multiarch"))?;
-    match find_debugger() {
-        Some(found) => Ok(found),
-        None => bail!(
-            "no gdb here knows AArch64: install `gdb-multiarch` (or `aarch64-linux-gnu-gdb`) and run the command again"
-        ),
-    }
+    const MISSING: &str =
+        "no gdb here knows AArch64: install `gdb-multiarch` (or `aarch64-linux-gnu-gdb`) and run the command again";
+    apt::install("gdb-multiarch").context(MISSING)?;
+    find_debugger().context(MISSING)
 }
 
 fn find_debugger() -> Option<&'static str> {

@@ -51,7 +51,7 @@ pub(super) fn fetch(cache: &Path, wanted: &Wanted) -> anyhow::Result<PathBuf> {
         let archive = debian::package_file(&work.join("packages"), &package)?;
         apt::extract(&archive, &member, &work.join(name))
     })
-    .with_context(|| format!("{title} cannot be fetched; check the network and run the command again"))?;
+    .with_context(|| format!("{title} cannot be fetched"))?;
     fs::remove_dir_all(work.join("packages"))?;
     if done.exists() {
         fs::remove_dir_all(&done)?;
