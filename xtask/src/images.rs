@@ -75,14 +75,38 @@ pub(crate) enum Need {
     Nothing,
 }
 
-/// Whether images of `source` are fetched from Debian.
-pub(crate) fn are_fetched(source: &Source) -> bool {
-    let is_fetched = |name: &ImageName, known: &[&str]| match name {
+/// What is fetched from Debian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fetched {
+    /// The kernel and busybox of the Linux guests.
+    Linux,
+    UBoot,
+}
+
+/// What `source` takes of that: as its images, and for the partitions of its disks.
+fn fetched(source: &Source) -> Vec<Fetched> {
+    let is_named = |name: &ImageName, known: &[&str]| match name {
         ImageName::Named(name) => known.contains(&name.as_str()),
         ImageName::File(_) => false,
     };
-    let initrd = |vm: &VmSource| vm.initrd.as_ref().is_some_and(|name| is_fetched(name, INITRDS));
-    source.vms().iter().any(|vm| is_fetched(&vm.kernel, &[DEBIAN]) || initrd(vm))
+    let initrd = |vm: &VmSource| vm.initrd.as_ref().is_some_and(|name| is_named(name, INITRDS));
+    let mut partitions = source.disks().iter().flat_map(|disk| &disk.partitions);
+    let linux = source.vms().iter().any(|vm| is_named(&vm.kernel, &[DEBIAN]) || initrd(vm))
+        || partitions.any(|partition| partition.content.is_some());
+    let u_boot = source.vms().iter().any(|vm| is_named(&vm.kernel, &[U_BOOT]));
+    let wanted = linux.then_some(Fetched::Linux).into_iter().chain(u_boot.then_some(Fetched::UBoot));
+    wanted.collect()
+}
+
+/// Fetches from Debian what `source` takes and this machine lacks.
+///
+/// # Errors
+/// What is missing for that, such as a network.
+pub(crate) fn fetch(workspace: &Workspace, source: &Source) -> anyhow::Result<()> {
+    fetched(source).into_iter().try_for_each(|what| match what {
+        Fetched::Linux => setup::linux(workspace).map(drop),
+        Fetched::UBoot => setup::u_boot(workspace).map(drop),
+    })
 }
 
 /// Looks for the images of `source` without building or fetching any.
@@ -166,6 +190,16 @@ mod tests {
         let images = HostImages::new(&workspace);
         assert_eq!(images.look(KERNEL, "no/such/file", &source(), Need::Nothing), Ok(()));
         images.look(KERNEL, "no/such/file", &source(), Need::Files).unwrap_err();
+    }
+
+    #[test]
+    fn what_a_system_takes_from_debian_is_known_before_anything_is_built() {
+        let workspace = Workspace::find().expect("a workspace");
+        let of = |system| fetched(&crate::systems::find(&workspace, system).expect("a system"));
+        assert_eq!(of("two-linux"), [Fetched::Linux]);
+        // Its Linux lies on its disk.
+        assert_eq!(of("test-u-boot"), [Fetched::Linux, Fetched::UBoot]);
+        assert_eq!(of("test-hello"), []);
     }
 
     fn source() -> Source {

@@ -72,9 +72,7 @@ pub(crate) fn prepare_image(
     if source.disks().iter().flat_map(|disk| &disk.partitions).any(|partition| partition.content.is_some()) {
         setup::file_system_programs()?;
     }
-    if images::are_fetched(&source) {
-        setup::linux(workspace)?;
-    }
+    images::fetch(workspace, &source)?;
     setup::rust_target(bare_metal::TARGET)?;
     let program = bare_metal::build_hypervisor(workspace)?;
     let bundle = bundle(workspace, &source, extra_command_line)?;
@@ -87,6 +85,7 @@ pub(crate) fn prepare_image(
 /// As [`prepare`].
 pub(crate) fn bundle(workspace: &Workspace, source: &Source, extra_command_line: &str) -> anyhow::Result<Bundle> {
     images::look(workspace, source, Need::Files)?;
+    images::fetch(workspace, source)?;
     let options = BundleOptions { extra_command_line: extra_command_line.to_owned() };
     Ok(system::bundle(source, &HostImages::new(workspace), &options)?)
 }
