@@ -154,6 +154,16 @@ fn quoted(word: &str) -> String {
     }
 }
 
+/// QEMU as it counts instructions, with the same board as Bulkhead's runs, and nothing loaded.
+pub(crate) fn reproducible(machine: &str, cpu: &str, cores: u8) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["-M", &format!("{machine},dtb-randomness=off"), "-cpu", cpu, "-smp", &cores.to_string(), "-m", "512M"])
+        .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"])
+        .args(["-icount", "shift=0,sleep=off", "-rtc", "base=2020-01-01T00:00:00,clock=vm", "-seed", "1"]);
+    command
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -8,9 +8,11 @@
 //! the line. What it leaves out: building and downloading images (behind [`Images`]), and starting anything.
 
 mod ad_hoc;
+mod addressing;
 mod archive;
 mod backend;
 mod bundle;
+mod channels;
 mod decode;
 mod device_tree;
 mod form;
@@ -19,6 +21,7 @@ mod ip;
 mod kernel;
 mod layout;
 mod notes;
+mod overlaps;
 mod placement;
 mod plugs;
 mod problem;

@@ -8,9 +8,14 @@
 
 use super::{
     Figure, Measured, Platform,
-    platforms::{board, output_until, reproducible},
+    platforms::{board, output_until},
 };
-use crate::{launch, qemu::Uart, setup, systems, workspace::Workspace};
+use crate::{
+    launch,
+    qemu::{self, Uart},
+    setup, systems,
+    workspace::Workspace,
+};
 use anyhow::{Context, anyhow};
 use manifest::Bundle;
 use std::{
@@ -41,7 +46,7 @@ pub(super) fn measure(workspace: &Workspace, cpu: &str, measured: &mut Measured)
     let path = directory.join("linux.dtb");
     std::fs::write(&path, tree).with_context(|| format!("{} cannot be written", path.display()))?;
     let images = setup::linux(workspace)?;
-    let mut native = reproducible("virt,gic-version=3", cpu, 1);
+    let mut native = qemu::reproducible("virt,gic-version=3", cpu, 1);
     // The last -m holds; QEMU writes it into the device tree.
     native.arg("-m").arg(format!("{}M", guest.memory_bytes() >> 20));
     native.arg("-kernel").arg(images.kernel).arg("-initrd").arg(images.initrd).arg("-dtb").arg(&path);

@@ -52,7 +52,7 @@ impl Platforms {
             bulkhead.push(prepared);
         }
         let guest = bare_metal::build_guest(workspace, GUEST)?.image;
-        let mut native = reproducible("virt,gic-version=3", cpu, 2);
+        let mut native = qemu::reproducible("virt,gic-version=3", cpu, 2);
         native.arg("-kernel").arg(&guest);
         let xen = match xen {
             Some(image) => xen::commands(workspace, cpu, image, &guest)?,
@@ -91,16 +91,6 @@ impl Platforms {
 /// The board of a run that counts instructions.
 pub(super) fn board(cpu: &str) -> BoardOptions {
     BoardOptions { cpu: Some(cpu.to_owned()), smp: None, icount: Some(0) }
-}
-
-/// QEMU as it counts instructions, with the same board as Bulkhead's runs, and nothing loaded.
-pub(super) fn reproducible(machine: &str, cpu: &str, cores: u8) -> Command {
-    let mut command = Command::new(qemu::PROGRAM);
-    command
-        .args(["-M", &format!("{machine},dtb-randomness=off"), "-cpu", cpu, "-smp", &cores.to_string(), "-m", "512M"])
-        .args(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"])
-        .args(["-icount", "shift=0,sleep=off", "-rtc", "base=2020-01-01T00:00:00,clock=vm", "-seed", "1"]);
-    command
 }
 
 /// Starts `command` and gives what it prints, up to the guest's last line.

@@ -3,7 +3,6 @@
 //! Xen finds its domains in the board's device tree (docs/misc/arm/device-tree/booting.txt in Xen's source): QEMU's own
 //! tree gets a node for the domain, and QEMU's loader puts the guest's image where that node says.
 
-use super::platforms::reproducible;
 use crate::{qemu, workspace::Workspace};
 use anyhow::{Context, anyhow, ensure};
 use fdt::{Fdt, node::FdtNode};
@@ -47,7 +46,7 @@ pub(super) fn commands(workspace: &Workspace, cpu: &str, image: &Path, guest: &P
             let tree = extend(&std::fs::read(&board)?, &Domain { setting, guest_size })?;
             let path = directory.join(format!("{}.dtb", setting.name));
             std::fs::write(&path, tree).with_context(|| format!("{} cannot be written", path.display()))?;
-            let mut command = reproducible(MACHINE, cpu, setting.cores);
+            let mut command = qemu::reproducible(MACHINE, cpu, setting.cores);
             command.arg("-kernel").arg(image).arg("-dtb").arg(&path).arg("-device");
             command.arg(format!("loader,file={},addr={IMAGE_ADDRESS:#x},force-raw=on", guest.display()));
             Ok(command)

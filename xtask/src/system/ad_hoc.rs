@@ -8,7 +8,8 @@ use vdev::guest_map;
 use super::{
     Problem, Problems,
     backend::{Backend, Client, Slice},
-    placement::{DOORBELL_INTID, VIRTIO_MMIO, complete, region_below},
+    placement::{DOORBELL_INTID, complete, region_below},
+    plugs::VIRTIO_MMIO,
     reader::all_of,
     slots::Slots,
     source::{ImageName, Source, SystemLines, VmLines, VmSource},

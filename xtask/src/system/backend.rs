@@ -1,9 +1,9 @@
 //! Para-virtual devices: what stands behind each, as a system states it.
 
-use manifest::{Device, Service, Span};
+use manifest::Span;
 use std::fmt;
 
-use super::{Source, VmSource, ip::Stated};
+use super::ip::Stated;
 
 /// A para-virtual device, beyond what its registers need.
 #[derive(Clone, Debug)]
@@ -54,30 +54,6 @@ impl Backend {
             Self::Console => "console",
             Self::Entropy => "entropy",
         }
-    }
-}
-
-/// A channel of a driver domain, with its client.
-pub(crate) struct Channel<'a> {
-    pub(crate) service: &'a Service,
-    pub(crate) vm: &'a VmSource,
-    pub(crate) device: &'a Device,
-    pub(crate) client: &'a Client,
-}
-
-impl Source {
-    /// Every channel of the system, in the order of the clients.
-    pub(crate) fn channels(&self) -> impl Iterator<Item = Channel<'_>> {
-        self.vms.iter().flat_map(VmSource::channels)
-    }
-}
-
-impl VmSource {
-    /// The channels of this machine's devices.
-    pub(crate) fn channels(&self) -> impl Iterator<Item = Channel<'_>> {
-        self.devices.iter().zip(&self.clients).filter_map(|(device, client)| {
-            Some(Channel { service: device.service.as_ref()?, vm: self, device, client: client.as_ref()? })
-        })
     }
 }
 

@@ -13,8 +13,9 @@ use super::{
     identity::identity,
     kernel::{PageSize, place_kernel},
     layout::{place_device_tree, place_initrd},
+    problem::Line,
     size::show_size_rounded,
-    source::{ImageName, Line},
+    source::ImageName,
 };
 
 /// Where images come from: built, downloaded, or just there.

@@ -13,7 +13,7 @@ use platform::PhysicalDevice;
 use vdev::{DeviceNode, PropertyValue, guest_map};
 use vm_fdt::{Error, FdtWriter};
 
-use super::{backend::Channel, storage::Disk};
+use super::{channels::Channel, storage::Disk};
 
 /// What a device tree is made from.
 pub(crate) struct Description<'a> {

@@ -15,16 +15,14 @@ use manifest::{MemoryRegion, PAGE_SIZE, Service};
 use super::{
     Problem, Source,
     backend::{Backend, Client, Mac},
-    plugs::check_plugs,
+    overlaps::check_overlaps,
+    plugs::{VIRTIO_MMIO, check_plugs},
     size::show_size_rounded,
     source::VmSource,
-    storage::check_overlaps,
 };
 
 /// The doorbell's INTID: an SPI beyond those of the boards' devices.
 pub(crate) const DOORBELL_INTID: u32 = 112;
-/// The physical device through which disks, network, console and entropy come.
-pub(crate) const VIRTIO_MMIO: &str = "virtio-mmio";
 
 /// The size of a channel's request window: 128 requests of several pages, of a frame each, of a few words.
 const fn window_size(backend: &Backend) -> u64 {

@@ -7,24 +7,13 @@
 use super::{
     Problem, Source,
     backend::Mac,
-    ip::Stated,
-    placement::VIRTIO_MMIO,
-    problem::choice,
-    source::{Line, VmSource},
+    problem::{Line, choice},
+    source::{Card, VmSource},
     storage::Disk,
 };
 
-/// A real network card that one virtual machine drives itself. It is on a user network of QEMU's of its own.
-#[derive(Clone, Debug)]
-pub(crate) struct Card {
-    /// The name of its virtual machine.
-    pub(crate) owner: String,
-    /// Its address, where the system states it.
-    pub(crate) mac: Option<[u8; 6]>,
-    /// Where its IPv4 address comes from, where the system states it.
-    pub(crate) addressing: Option<Stated>,
-    pub(crate) line: Line,
-}
+/// The physical device through which disks, network, console and entropy come.
+pub(crate) const VIRTIO_MMIO: &str = "virtio-mmio";
 
 /// What is in a slot. Numbers are places in the system's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

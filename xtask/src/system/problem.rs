@@ -32,6 +32,9 @@ pub(crate) struct TextSpan {
     pub(crate) end: usize,
 }
 
+/// A part of the system's file; `None` for a system from the command line and for what is not stated.
+pub(crate) type Line = Option<TextSpan>;
+
 impl From<Range<usize>> for TextSpan {
     fn from(range: Range<usize>) -> Self {
         Self { start: range.start, end: range.end }

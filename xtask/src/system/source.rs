@@ -11,8 +11,8 @@ use vdev::guest_map;
 use super::{
     Problem, Problems,
     backend::{Backend, Client, Mac, Slice},
-    plugs::Card,
-    problem::{Text, TextSpan},
+    ip::Stated,
+    problem::{Line, Text},
     storage::{Content, Disk},
 };
 
@@ -63,6 +63,18 @@ pub(crate) struct VmSource {
     pub(crate) lines: VmLines,
 }
 
+/// A real network card that one virtual machine drives itself. It is on a user network of QEMU's of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Card {
+    /// The name of its virtual machine.
+    pub(crate) owner: String,
+    /// Its address, where the system states it.
+    pub(crate) mac: Option<[u8; 6]>,
+    /// Where its IPv4 address comes from, where the system states it.
+    pub(crate) addressing: Option<Stated>,
+    pub(crate) line: Line,
+}
+
 /// The name of Debian's arm64 kernel.
 pub(crate) const DEBIAN: &str = "debian";
 
@@ -83,9 +95,6 @@ impl std::fmt::Display for ImageName {
         }
     }
 }
-
-/// A part of the system's file; `None` for a system from the command line and for what is not stated.
-pub(crate) type Line = Option<TextSpan>;
 
 /// Where the file says what about the whole.
 #[derive(Debug, Default)]

@@ -5,7 +5,8 @@ use vm_fdt::{Error, FdtWriter};
 
 use super::{EDGE_RISING, Served, write_interrupt};
 use crate::system::{
-    backend::{Backend, Channel, Slice},
+    backend::{Backend, Slice},
+    channels::Channel,
     storage::Disk,
 };
 

@@ -11,9 +11,9 @@ use crate::system::{
     backend::{Backend, Client, Mac, Slice},
     form::{CardForm, DeviceForm, DiskForm, PartitionForm, RangeForm},
     ip::{Addressing, DHCP, Network, Stated},
-    plugs::Card,
     problem::{choice, nearest},
     size::{Rate, Size, show_size},
+    source::Card,
     storage::{Content, Disk, PARTITION_UNIT, SECTOR_SIZE},
 };
 

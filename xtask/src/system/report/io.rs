@@ -5,7 +5,8 @@ use manifest::{Address, Span};
 use super::Table;
 use crate::system::{
     Source,
-    backend::{Backend, Channel, Mac, Slice},
+    backend::{Backend, Mac, Slice},
+    channels::Channel,
     size::show_size,
     slots::Slots,
     storage::Disk,

@@ -54,7 +54,7 @@ const fn reach(dma: Dma) -> &'static str {
 }
 
 fn in_them(source: &Source, device: &PhysicalDevice, instances: &RangeInclusive<u32>) -> String {
-    if device.name != crate::system::placement::VIRTIO_MMIO {
+    if device.name != crate::system::plugs::VIRTIO_MMIO {
         return "-".to_string();
     }
     let plugs = source.plugs().into_iter().filter(|(slot, _)| instances.contains(slot));
