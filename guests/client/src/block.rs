@@ -1,6 +1,6 @@
 //! A disk: what is written is read back, one request at a time and many; errors are errors; resets lose nothing.
 
-use crate::{failed, large};
+use crate::failed;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use rt::random::Random;
@@ -40,18 +40,22 @@ fn timed<R>(request: impl FnOnce() -> R) -> R {
     result
 }
 
-pub(crate) fn run(slot: &mut Slot) {
+/// Returns whether it can be written.
+pub(crate) fn run(slot: &mut Slot) -> bool {
     let read_only = match open(slot) {
         Ok(disk) => {
             println!("a disk of {} sectors{}", disk.capacity(), if disk.readonly() { ", read-only" } else { "" });
             disk.readonly()
         }
-        Err(reason) => return report::test("a disk comes up", || Err(reason)),
+        Err(reason) => {
+            report::test("a disk comes up", || Err(reason));
+            return false;
+        }
     };
     if read_only {
         report::test("a read-only disk can be read and not written", || refuses_writes(slot));
         report::test("sectors beyond the end of a read-only disk are errors", || ends(slot));
-        return;
+        return false;
     }
     report::test("a disk gives back what was written, one request at a time", || one_at_a_time(slot, 1));
     report::test("a disk says who it is", || identity(slot));
@@ -60,7 +64,7 @@ pub(crate) fn run(slot: &mut Slot) {
     report::test("a disk can be brought up again and again", || restarts(slot));
     report::test("a disk gives back what was written with sixteen requests in flight", || at_depth(slot, 3));
     report::test("a disk that is reset in the middle of requests starts clean", || resets(slot));
-    large::run(slot);
+    true
 }
 
 /// The disk, which has room for the tests.

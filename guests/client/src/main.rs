@@ -68,7 +68,11 @@ fn main() -> ! {
 /// All that one device has to stand.
 fn check(slot: &mut Slot) {
     match slot.kind() {
-        Some(Kind::Block) => block::run(slot),
+        Some(Kind::Block) => {
+            if block::run(slot) {
+                large::run(slot);
+            }
+        }
         Some(Kind::Network) => network::run(slot),
         Some(Kind::Console) => console::run(slot),
         Some(Kind::Entropy) => entropy::run(slot),

@@ -1,9 +1,8 @@
 //! What the device tree says about this domain's clients (`abi::io::CHANNEL_COMPATIBLE`).
 
-use crate::block::Serial;
+use crate::block::{Part, Serial};
 use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};
 use arrayvec::ArrayVec;
-use core::fmt;
 use fdt::node::FdtNode;
 use rt::machine::Region;
 use rt::{machine, println};
@@ -12,27 +11,6 @@ type Node<'a> = FdtNode<'a, 'static>;
 
 /// The most channels that are served.
 pub const CHANNELS_MAX: usize = 32;
-
-/// Which part of a disk a client has.
-#[derive(Clone, Copy, Debug)]
-pub enum Part {
-    /// All of it.
-    Whole,
-    /// A partition by its name.
-    Partition(&'static str),
-    /// Bytes.
-    Range(Region),
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Whole => formatter.write_str("all of it"),
-            Self::Partition(name) => write!(formatter, "partition {name:?}"),
-            Self::Range(Region { start, size }) => write!(formatter, "{size} bytes from {start}"),
-        }
-    }
-}
 
 /// What a channel is for.
 #[derive(Clone, Copy, Debug)]

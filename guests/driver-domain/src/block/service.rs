@@ -1,8 +1,7 @@
 //! The block service: from a client's request to a disk's command, and back.
 
-use super::{BlockDevice, Command, Data, RamDisk, Submission, Tag};
+use super::{BlockDevice, Command, Data, Part, RamDisk, Submission, Tag};
 use crate::channel::{Channel, Ticket};
-use crate::tree::Part;
 use abi::io::{FEATURE_READ_ONLY, Operation, Request, SERIAL_SIZE, Status};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;

@@ -2,7 +2,7 @@
 //! MiB.
 
 use crate::{
-    options::{Amount, repeat},
+    amount::{Amount, repeat},
     report::{Report, Running},
 };
 use rustix::fs::OFlags;

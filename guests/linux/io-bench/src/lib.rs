@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod amount;
 pub mod block;
 pub mod network;
 pub mod options;
 pub mod report;
 pub mod server;
+mod service;

@@ -1,14 +1,13 @@
 //! The network: a long TCP stream, and questions of one byte with answers of one byte, one at a time.
 
 use crate::{
-    options::{Amount, repeat},
+    amount::{Amount, repeat},
     report::{Report, Running},
-    server::Service,
+    service::{Service, connect},
 };
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream, UdpSocket},
-    thread,
     time::Duration,
 };
 
@@ -20,9 +19,6 @@ const WARM_UP_ROUNDS: u64 = 64;
 const WARM_UP_CHUNKS: u64 = 8;
 /// How long an answer may take: a datagram that is lost is sent again.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a server that is not there yet is asked again, and at which intervals.
-const ATTEMPTS: u32 = 150;
-const ATTEMPT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A way to use a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,22 +61,6 @@ pub fn measure(address: SocketAddrV4, exchange: Exchange, amount: Amount) -> io:
             })
         }
     }
-}
-
-/// Connects to one of the services of the server at `address`, which may still have to start.
-pub(crate) fn connect(address: SocketAddrV4, service: Service) -> io::Result<TcpStream> {
-    let mut attempt = 0;
-    let mut stream = loop {
-        match TcpStream::connect(address) {
-            Ok(stream) => break stream,
-            Err(error) if attempt == ATTEMPTS => return Err(error),
-            Err(_) => attempt += 1,
-        }
-        thread::sleep(ATTEMPT_INTERVAL);
-    };
-    stream.set_nodelay(true)?;
-    stream.write_all(&[service.letter()])?;
-    Ok(stream)
 }
 
 /// Sends `question` until its answer comes.
@@ -137,7 +117,7 @@ fn receive(mut stream: TcpStream, amount: Amount) -> io::Result<Report> {
 mod tests {
     use super::*;
     use crate::server::{self, Server};
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, thread};
 
     #[test]
     fn every_exchange_works_with_the_server_until_it_is_stopped() {

@@ -1,7 +1,7 @@
 //! The other end of the network: one port for TCP and UDP. The first byte of a TCP connection says which service it
 //! wants; whatever comes over UDP goes back.
 
-use crate::network;
+use crate::service::{self, Service};
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
@@ -16,35 +16,6 @@ use std::{
 const BUFFER_BYTES: usize = 64 << 10;
 /// How often the UDP service looks whether it is to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// What a TCP connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    /// Everything is read; at its end comes the number of bytes, as eight bytes in little-endian order.
-    Sink,
-    /// Bytes come until the connection ends.
-    Source,
-    /// What comes goes back.
-    Echo,
-    /// The server stops.
-    Stop,
-}
-
-impl Service {
-    /// The byte that asks for it.
-    pub(crate) const fn letter(self) -> u8 {
-        match self {
-            Self::Sink => b's',
-            Self::Source => b'g',
-            Self::Echo => b'e',
-            Self::Stop => b'q',
-        }
-    }
-
-    fn of(letter: u8) -> Option<Self> {
-        [Self::Sink, Self::Source, Self::Echo, Self::Stop].into_iter().find(|service| service.letter() == letter)
-    }
-}
 
 /// A server that has its port.
 #[derive(Debug)]
@@ -108,7 +79,7 @@ impl Server {
 pub fn stop(address: SocketAddrV4) -> io::Result<()> {
     let address =
         if address.ip().is_unspecified() { SocketAddrV4::new(Ipv4Addr::LOCALHOST, address.port()) } else { address };
-    network::connect(address, Service::Stop).map(drop)
+    service::connect(address, Service::Stop).map(drop)
 }
 
 fn serve(mut stream: TcpStream, service: Service) -> io::Result<()> {

@@ -2,7 +2,6 @@
 
 use crate::port::{self, Kind, PORTS_MAX, Port, completion};
 use crate::protocol::{Attack, COMMAND, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, SECTORS, State, pattern};
-use crate::{calls, rings};
 use abi::io::{
     COMPLETE_AGAIN, FUNCTION_ATTACH, FUNCTION_READY, HEARTBEAT_WAITING, Operation, RECEIVE_SLOT_SIZE, Receive, Request,
     control,
@@ -41,8 +40,11 @@ pub(crate) struct Domain {
     spoilt: u32,
 }
 
-/// Serves the client for ever.
-pub(crate) fn run() -> ! {
+/// Makes an attack; none for one that it does not know.
+pub(crate) type Attacker = fn(Attack, &mut Domain) -> Option<Outcome>;
+
+/// Serves the client for ever, and makes the attacks that it asks for: those that one of `attackers` knows.
+pub(crate) fn run(attackers: &[Attacker]) -> ! {
     let ports = port::all();
     let (Some(doorbell), false) = (port::doorbell(), ports.is_empty()) else {
         println!("there is nothing to serve");
@@ -74,7 +76,7 @@ pub(crate) fn run() -> ! {
     loop {
         domain.behave();
         if let Some(number) = domain.command.take() {
-            domain.attack(number);
+            domain.attack(number, attackers);
         }
     }
 }
@@ -90,11 +92,11 @@ pub(crate) fn attach(port: &Port) -> u64 {
 }
 
 impl Domain {
-    fn attack(&mut self, number: u32) {
+    fn attack(&mut self, number: u32, attackers: &[Attacker]) {
         let Some(attack) = Attack::from_number(number) else { return };
         self.report = Some(Report { attack: number, state: State::Running, reason: ArrayString::new() });
         let spoilt = self.spoilt;
-        let outcome = rings::run(attack, self).or_else(|| calls::run(attack, self)).unwrap_or(Ok(()));
+        let outcome = attackers.iter().find_map(|attacker| attacker(attack, self)).unwrap_or(Ok(()));
         let outcome = outcome.and_then(|()| match self.spoilt - spoilt {
             0 => Ok(()),
             count => Err(Failure::new(format_args!("{count} writes came with other data than they should"))),

@@ -33,6 +33,6 @@ fn main() -> ! {
     gic::init_cpu();
     match machine().parameter("role") {
         Some("client") => client::run(),
-        Some(_) | None => domain::run(),
+        Some(_) | None => domain::run(&[rings::run, calls::run]),
     }
 }
