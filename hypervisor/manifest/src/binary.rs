@@ -13,13 +13,11 @@ use alloc::vec::Vec;
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 
-use crate::record::{Reader, Record};
+use crate::record::{Reader, Record, VERSION};
 use crate::{Damage, Error, System};
 
 /// The first bytes of a manifest.
 pub const MAGIC: [u8; 8] = *b"BULKHEAD";
-/// The version of the encoding; it changes with every change to the types.
-pub const VERSION: u16 = 5;
 /// The longest manifest that is read, in bytes. It bounds what [`decode`] allocates.
 pub const MANIFEST_SIZE_MAX: usize = 64 << 10;
 

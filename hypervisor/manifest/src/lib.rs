@@ -34,7 +34,7 @@ mod system;
 pub mod takes;
 mod validate;
 
-pub use binary::{MAGIC, MANIFEST_SIZE_MAX, VERSION, decode, encode};
+pub use binary::{MAGIC, MANIFEST_SIZE_MAX, decode, encode};
 pub use bundle::{Bundle, Entries, Entry, MANIFEST_FILE};
 pub use error::{Damage, Error, Place};
 pub use limits::{
@@ -43,6 +43,7 @@ pub use limits::{
     NAME_LENGTH_MAX, PAGE_SIZE, QUEUES_MAX, REGIONS_MAX, SEEDS_MAX, SILENCE_MAX, VCPUS_MAX, VMS_MAX, WATCH_MS_MAX,
     WATCH_MS_MIN,
 };
+pub use record::VERSION;
 pub use rule::{Name, Owner, Rule};
 pub use span::{Address, Span};
 pub use system::{Assigned, Device, Load, MemoryRegion, Seed, Service, Store, System, Trigger, Vcpu, Vm, Watch};

@@ -18,6 +18,9 @@ use crate::{
     Seed, Service, Store, System, Trigger, VCPUS_MAX, VMS_MAX, Vcpu, Vm, Watch,
 };
 
+/// The version of the encoding; it changes with every change to the types.
+pub const VERSION: u16 = 5;
+
 /// The longest text, and the longest list of numbers.
 pub(crate) const LIST_LENGTH_MAX: usize = 256;
 

@@ -33,3 +33,6 @@ mod window;
 
 pub use channel::{Channel, Forged};
 pub use service::{Outcome, Service, ServiceKind};
+
+/// The most queues of a device.
+pub const QUEUES_MAX: usize = 8;

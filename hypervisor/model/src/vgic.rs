@@ -55,6 +55,7 @@ mod redistributor;
 mod registers;
 mod residence;
 mod shortcut;
+mod spilled;
 mod state;
 
 #[cfg(test)]

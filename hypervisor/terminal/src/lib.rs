@@ -65,6 +65,13 @@ pub trait Sink {
     fn put(&mut self, byte: u8);
 }
 
+#[inline(never)]
+pub(crate) fn put_all(bytes: &[u8], sink: &mut dyn Sink) {
+    for byte in bytes {
+        sink.put(*byte);
+    }
+}
+
 /// The owner of a row and its text, without the mark of a break, and whether there is one. `None` where a row has no
 /// owner, as those of firmware, of QEMU, or of a Bulkhead that fails.
 #[must_use]

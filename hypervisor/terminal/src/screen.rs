@@ -1,7 +1,7 @@
 //! The terminal: whose row the cursor is on, and where.
 
 use crate::{
-    BREAK_MARK, COLUMNS_DEFAULT, COLUMNS_MAX, COLUMNS_MIN, MARK, Sink, filter::Action, row::Row, style::Style,
+    BREAK_MARK, COLUMNS_DEFAULT, COLUMNS_MAX, COLUMNS_MIN, MARK, Sink, filter::Action, put_all, row::Row, style::Style,
 };
 use core::num::NonZero;
 
@@ -268,13 +268,6 @@ impl Writer<'_> {
 impl Default for Screen {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-#[inline(never)]
-pub(crate) fn put_all(bytes: &[u8], sink: &mut dyn Sink) {
-    for byte in bytes {
-        sink.put(*byte);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The look of a cell: what of Select Graphic Rendition (ECMA-48 8.3.117) a guest may choose.
 
-use crate::Sink;
+use crate::{Sink, put_all};
 
 /// Bold or not, and the last digit of the parameter that sets the text's colour: 0 to 7, or 9 for the terminal's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,6 @@ impl Style {
     pub(crate) fn show(self, sink: &mut dyn Sink) {
         let bold = if self.0 & Self::BOLD == 0 { b'0' } else { b'1' };
         let digit = (self.0 & Self::DIGIT).wrapping_add(b'0');
-        crate::screen::put_all(&[0x1b, b'[', b'0', b';', bold, b';', b'3', digit, b'm'], sink);
+        put_all(&[0x1b, b'[', b'0', b';', bold, b';', b'3', digit, b'm'], sink);
     }
 }

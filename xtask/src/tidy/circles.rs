@@ -56,18 +56,6 @@ const KNOWN: &[&str] = &[
     "hypervisor/bulkhead/src/system_register.rs",
     "hypervisor/bulkhead/src/virtio.rs",
     "hypervisor/bulkhead/src/vm.rs",
-    "hypervisor/manifest/src/binary.rs",
-    "hypervisor/manifest/src/error.rs",
-    "hypervisor/model/src/io/counters.rs",
-    "hypervisor/model/src/io/service.rs",
-    "hypervisor/model/src/vgic/cpu_interface.rs",
-    "hypervisor/model/src/vgic/overflow.rs",
-    "hypervisor/model/tests/reference/input.rs",
-    "hypervisor/model/tests/reference/world.rs",
-    "hypervisor/terminal/src/filter.rs",
-    "hypervisor/terminal/src/row.rs",
-    "hypervisor/terminal/src/screen.rs",
-    "hypervisor/terminal/src/style.rs",
 ];
 
 /// Checks every crate of the workspace.

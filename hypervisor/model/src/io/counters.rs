@@ -4,7 +4,7 @@
 //! notification is saved wherever one side finds more than one thing after being told once, so chains less kicks are
 //! the kicks that a client has saved, and likewise for doorbells and interrupts.
 
-use super::service::QUEUES_MAX;
+use super::QUEUES_MAX;
 use crate::virtqueue::QueueError;
 
 /// What happened at one queue.

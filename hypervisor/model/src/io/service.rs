@@ -10,6 +10,7 @@ mod outage;
 mod posting;
 mod receiving;
 
+use super::QUEUES_MAX;
 use super::block::Disk;
 use super::channel::{Channel, Forged};
 use super::counters::{Counters, add};
@@ -20,8 +21,6 @@ use abi::io::{self, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
 use outage::Provider;
 use vdev::{GuestMemory, QueueLayout};
 
-/// The most queues of a device.
-pub const QUEUES_MAX: usize = 8;
 /// The most chains that are served at one go, and bytes that are copied.
 const CHAINS_MAX: u32 = 24;
 const BYTES_MAX: u32 = 256 << 10;

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::bank::{Bank, Groups, Word};
 use super::detours::Detours;
 use super::interrupt::{Bits, IntId, mask};
-use super::overflow::Spilled;
+use super::spilled::Spilled;
 use super::state::{News, Ready};
 use super::{Kicks, LIST_REGISTERS_MAX, ListRegister, ListRegisters, ListState, Vgic, WORDS};
 

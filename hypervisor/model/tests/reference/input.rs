@@ -1,6 +1,6 @@
 //! Bytes that somebody, or chance, has written.
 
-use super::world::{BUFFERS, END, TABLE};
+use super::{BUFFERS, END, TABLE};
 use vdev::testkit::MEMORY_BASE;
 
 /// What is left of the input. Where it ends, zeroes follow.

@@ -8,7 +8,13 @@ mod input;
 mod world;
 
 use input::Input;
+use vdev::testkit::MEMORY_BASE;
 use world::World;
+
+const TABLE: u64 = MEMORY_BASE.0 + 0x3000;
+const BUFFERS: u64 = MEMORY_BASE.0 + 0x3800;
+const END: u64 = MEMORY_BASE.0 + MEMORY_SIZE as u64;
+const MEMORY_SIZE: usize = 0x4a00;
 
 /// Steps of one run at most: the input may be long.
 const STEPS_MAX: usize = 1000;
@@ -39,8 +45,8 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         4 | 5 => {
             let (head, count, writable) = (input.byte(), 1 + input.byte() % 40, input.byte());
             let head = u16::from(head) % world.size();
-            world.describe_chain(world::TABLE, 0, count, writable, input);
-            world.describe(world.descriptors(), head, (world::TABLE, 16 * u32::from(count)), world::INDIRECT, 0);
+            world.describe_chain(TABLE, 0, count, writable, input);
+            world.describe(world.descriptors(), head, (TABLE, 16 * u32::from(count)), world::INDIRECT, 0);
             world.offer(head);
         }
         6 => {
@@ -49,7 +55,7 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         }
         7 => {
             let index = u16::from(input.byte() % 42);
-            world.describe(world::TABLE, index, input.buffer(), input.flags(), u16::from(input.byte()));
+            world.describe(TABLE, index, input.buffer(), input.flags(), u16::from(input.byte()));
         }
         8 => world.describe_indirect(input),
         9 => world.offer(u16::from(input.byte())),

@@ -1,6 +1,6 @@
 //! The driver, the two devices, and their memories.
 
-use super::input::Input;
+use super::{BUFFERS, END, MEMORY_SIZE, TABLE, input::Input};
 use bulkhead_model::virtqueue::{Chain, Features, QueueError, SEGMENTS_MAX, Segment, Virtqueue};
 use devices::virtio_mmio::{Effect, Kind, Shadow, VirtioMmio, feature};
 use vdev::{
@@ -16,10 +16,6 @@ pub const INDIRECT: u16 = 4;
 
 const AVAILABLE: u64 = MEMORY_BASE.0 + 0x1000;
 const USED: u64 = MEMORY_BASE.0 + 0x2000;
-pub const TABLE: u64 = MEMORY_BASE.0 + 0x3000;
-pub const BUFFERS: u64 = MEMORY_BASE.0 + 0x3800;
-pub const END: u64 = MEMORY_BASE.0 + MEMORY_SIZE as u64;
-const MEMORY_SIZE: usize = 0x4a00;
 
 /// A page that nobody reads.
 struct Unread;
