@@ -1,20 +1,15 @@
 //! The board's devices that belong to one virtual machine: its drivers use their registers without an exit, and their
 //! interrupts reach it linked, so that it ends them without one.
 //!
-//! What EL2 does for them: it takes each interrupt once, on the core of the virtual CPU that the guest has routed it
-//! to, and it silences the devices before their owner starts and after it has stopped.
-//!
-//! On a core that the owner shares with others, an interrupt may come in their time, to wake the owner: once, and then
-//! not before the owner's next turn. Else a device that its owner leaves unserved could interrupt its neighbours at
-//! will.
+//! What EL2 does for them: it silences the devices before their owner starts and after it has stopped. Where their
+//! interrupts come is [`crate::routing`]'s.
 
-use crate::vm::Vm;
 use alloc::vec::Vec;
 use arch::device_window::DeviceWindow;
 use arch::gic::Gic;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU32, Ordering};
 use manifest::{Store, Trigger};
-use model::vgic::{IntId, SPI_WORDS};
+use model::vgic::SPI_WORDS;
 
 /// The first INTID of a shared peripheral interrupt.
 const SPI_INTID: u32 = 32;
@@ -124,14 +119,15 @@ impl Assigned {
         }
     }
 
-    /// Whether an interrupt waits for the next turn of a virtual CPU. To be asked after a fence: see `settle`.
+    /// Whether an interrupt waits for the next turn of a virtual CPU. To be asked after a fence: see `routing`.
     #[inline(always)]
     pub fn has_displaced(&self) -> bool {
         self.displaced_count.load(Ordering::Relaxed) != 0
     }
 
+    /// The interrupt `intid` waits for the next turn of its virtual CPU.
     #[inline(never)]
-    fn displace(&self, intid: u32) {
+    pub fn displace(&self, intid: u32) {
         let spi = intid.wrapping_sub(SPI_INTID);
         let bit = 1 << (spi % 32);
         if let Some(word) = self.displaced.get((spi / 32) as usize)
@@ -143,7 +139,7 @@ impl Assigned {
 
     /// The interrupt `intid` is displaced no more. Returns whether it was.
     #[inline(never)]
-    fn place(&self, intid: u32) -> bool {
+    pub fn place(&self, intid: u32) -> bool {
         let spi = intid.wrapping_sub(SPI_INTID);
         let bit = 1 << (spi % 32);
         let was_displaced = self
@@ -163,54 +159,6 @@ impl Assigned {
         self.devices.iter().for_each(AssignedDevices::silence);
         for intid in self.interrupts() {
             gic.quiesce_spi(intid);
-        }
-    }
-}
-
-/// Has the physical interrupt `intid`, if it is one of `vm`'s, come where its guest has just routed the virtual one: to
-/// the core of that virtual CPU. One that goes nowhere stays where it is, and waits in the vGIC.
-///
-/// Two virtual CPUs that route it at the same moment may leave it at the core of one and the vGIC with the other. It
-/// then takes a detour over the first.
-#[inline(never)]
-pub fn reroute(gic: &Gic, vm: &Vm, intid: u32) {
-    if vm.assigned.has(intid) {
-        settle(gic, vm, intid, || {});
-    }
-}
-
-/// The physical interrupt `intid` of `vm` has come to a core where `vm` does not run: it does not come there again
-/// before its virtual CPU has had a turn.
-#[cold]
-#[inline(never)]
-pub fn hold_back(gic: &Gic, vm: &Vm, intid: u32) {
-    settle(gic, vm, intid, || gic.disable_spi(intid));
-}
-
-/// Has `intid` come to the core of its virtual CPU if that is there; else it waits for it, and `away` says how.
-fn settle(gic: &Gic, vm: &Vm, intid: u32, away: impl FnOnce()) {
-    let Some(vcpu) = vm.vgic.target(IntId::new(intid)) else { return };
-    let Some(core) = vm.core_of(vcpu) else { return };
-    if !vm.is_at_hand(vcpu) {
-        away();
-        vm.assigned.displace(intid);
-        // The virtual CPU looks for such interrupts when it has said that it is there.
-        fence(Ordering::SeqCst);
-        if !vm.is_at_hand(vcpu) {
-            return;
-        }
-    }
-    let _ = vm.assigned.place(intid);
-    gic.enable_spi(intid, core);
-}
-
-/// Virtual CPU `vcpu` of `vm` has its turn on `core`: what waited for it comes.
-#[cold]
-#[inline(never)]
-pub fn bring_back(gic: &Gic, vm: &Vm, vcpu: usize, core: usize) {
-    for intid in vm.assigned.interrupts() {
-        if vm.vgic.target(IntId::new(intid)) == Some(vcpu) && vm.assigned.place(intid) {
-            gic.enable_spi(intid, core);
         }
     }
 }

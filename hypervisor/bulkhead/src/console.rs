@@ -1,7 +1,5 @@
 //! The system console: the board's UART, shared by Bulkhead's log and every guest.
 
-use crate::machine::Machine;
-use crate::vm::Vm;
 use arch::uart::Uart;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use model::console::{Console, GuestIndex, Sink, UnfinishedLines};
@@ -77,31 +75,23 @@ pub fn help() {
     with(|multiplexer, output| multiplexer.help_line(output));
 }
 
-/// Shows what `vm` has begun to say, when it stops.
-pub fn flush(vm: &Vm) {
-    with(|multiplexer, output| multiplexer.flush_guest(vm.console, output));
+/// Shows what `guest` has begun to say, when it stops.
+pub fn flush(guest: GuestIndex) {
+    with(|multiplexer, output| multiplexer.flush_guest(guest, output));
 }
 
-/// Takes what was typed on the UART and lets the guests' devices know.
-pub fn receive(machine: &'static Machine, this_core: usize) {
-    // The FIFO holds 32 bytes; a person, or a script, that types faster than this is served at the next interrupt.
-    for _ in 0..64 {
-        let taken = with(|multiplexer, output| output.0.take().map(|byte| multiplexer.input(byte, output)));
-        let Some(woken) = taken else { return };
-        let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.console == guest)) else { continue };
-        for slot in &vm.slots {
-            machine.kick(vm, slot.poll(vm), this_core);
-        }
-    }
+/// Takes a byte that was typed on the UART, if there is one: whose device is to look for it, if it is for a guest.
+pub fn take_input() -> Option<Option<GuestIndex>> {
+    with(|multiplexer, output| output.0.take().map(|byte| multiplexer.input(byte, output)))
 }
 
 /// One guest's end of the console.
 pub struct GuestConsole(GuestIndex);
 
 impl GuestConsole {
-    /// The end of `vm`.
-    pub fn of(vm: &Vm) -> Self {
-        Self(vm.console)
+    /// The end of `guest`.
+    pub fn new(guest: GuestIndex) -> Self {
+        Self(guest)
     }
 }
 

@@ -6,9 +6,9 @@ use crate::console;
 use crate::entropy::Pool;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::{self, Machine};
+use crate::scheduler::VCPUS;
 use crate::supervision;
-use crate::virtio::{VirtioDevice, service_kind};
-use crate::vm::{Image, Parts, Slot, Vm};
+use crate::vm::{Image, Parts, Slot, VirtioDevice, Vm, service_kind};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::board::{Board, RANGES_MAX, Range, Ranges};
@@ -368,7 +368,7 @@ fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Devices {
                 let page = ShadowPage::new(page);
                 pages.push((device.address, page.readable()));
                 virtio.push(VirtioDevice::new(kind, service.queues, page, IntId::new(interrupt), service));
-                usize::from(crate::virtio::FIRST_NUMBER) + virtio.len() - 1
+                usize::from(crate::vm::FIRST_VIRTIO_NUMBER) + virtio.len() - 1
             }
         };
         if let Err(error) = bus.insert(GuestAddr(device.address), device.size, number as u16) {
@@ -400,7 +400,7 @@ fn place_vcpus(machine: &'static Machine) {
     for core in machine.vms.iter().flat_map(|vm| (0..vm.vcpu_count()).filter_map(|index| vm.core_of(index))) {
         per_core[core] += 1;
     }
-    for (vcpus, count) in machine.vcpus.iter().zip(per_core) {
+    for (vcpus, count) in VCPUS.iter().zip(per_core) {
         vcpus.lock().reserve_exact(count);
     }
     for vm in machine.vms {
@@ -426,7 +426,7 @@ fn place_vcpus(machine: &'static Machine) {
                 unfinished: 0,
                 recent: Recent::none(),
             };
-            machine.vcpus[core].lock().push(Vcpu::new(guest));
+            VCPUS[core].lock().push(Vcpu::new(guest));
         }
     }
 }

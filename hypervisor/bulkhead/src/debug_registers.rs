@@ -1,7 +1,7 @@
 //! Trapped debug registers. What they hold is `model::debug`'s, and the core's registers are `arch`'s.
 
-use crate::fast::undefined;
 use crate::guest_cpu::GuestCpu;
+use crate::verdict::undefined;
 use arch::context::{Vcpu, Verdict};
 use arch::cpu;
 use model::exit::{Exit, SystemRegisterAccess};

@@ -4,11 +4,11 @@
 //! cannot answer it leaves to [`crate::run`], with the reason in [`GuestCpu::left`].
 
 use crate::guest_cpu::{GuestCpu, Left};
+use crate::verdict::{leave, refused, undefined};
 use crate::{hypercall, interrupt, load_store, mmio, system_register, virtio};
 use arch::context::{Guest, Vcpu, Verdict};
 use arch::{cpu, gic};
 use model::exit::{DeviceAccess, Exit, SystemRegister, decode, is_data_abort, waits_for_interrupt};
-use model::repeated::Repeated;
 use model::vgic::{Kicks, Vgic};
 use model::{inject, psci};
 use vdev::Access;
@@ -95,7 +95,7 @@ fn send_sgi(vcpu: &mut Vcpu<GuestCpu>, register: u8) -> Verdict {
 
 /// A data abort: an access to a device, unless it is refused.
 #[inline(never)]
-pub fn data_abort(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
+fn data_abort(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     if let Some(access) = DeviceAccess::of(esr)
         && let Ok(kicks) = mmio::answer(vcpu, access)
     {
@@ -108,23 +108,6 @@ pub fn data_abort(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
         return verdict;
     }
     other_trap(vcpu, esr)
-}
-
-/// Hands over to the run loop.
-pub fn leave(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
-    vcpu.guest.left = reason;
-    Verdict::Leave
-}
-
-/// Resumes the guest, which has been given an exception, or leaves so that the refusal is logged.
-fn refused(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
-    if Repeated::Refusal.count(&vcpu.guest.vm.faults) { leave(vcpu, reason) } else { Verdict::Resume }
-}
-
-/// Refuses an instruction as undefined.
-pub fn undefined(vcpu: &mut Vcpu<GuestCpu>, exit: Exit) -> Verdict {
-    cpu::inject(inject::undefined);
-    refused(vcpu, Left::Refused(exit))
 }
 
 /// Tells the virtual CPUs in `kicks`, and resumes the guest unless another virtual CPU of this core has to be looked
@@ -144,7 +127,7 @@ fn other_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
     match exit {
         Exit::DataAbort(abort) => {
             if load_store::is_not_plain(esr, &abort)
-                && let Some(verdict) = load_store::emulate(vcpu, esr, abort.virtual_address)
+                && let Some(verdict) = load_store::emulate(vcpu, esr, abort.virtual_address, data_abort)
             {
                 return verdict;
             }

@@ -1,7 +1,7 @@
 //! HVC and SMC: PSCI, SMCCC discovery, TRNG. Every other number gets NOT_SUPPORTED.
 
-use crate::fast::leave;
 use crate::guest_cpu::{GuestCpu, Left};
+use crate::verdict::leave;
 use crate::virtio;
 use arch::context::{Vcpu, Verdict};
 use model::psci::{self, Call};

@@ -1,8 +1,8 @@
 //! Physical interrupts that arrive while a guest runs.
 
-use crate::assigned;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::Machine;
+use crate::routing;
 use crate::vm::Vm;
 use arch::context::Verdict;
 use arch::list_registers::CoreListRegisters;
@@ -63,7 +63,7 @@ fn take_shared(guest: &mut GuestCpu, intid: u32) -> Verdict {
 /// Hands the interrupt of an assigned device to its owner, who is not on this core at the moment. It stays active until
 /// the owner has ended it, which it may do from another core: this one is not to be interrupted by it each time.
 pub fn take_for_absent(machine: &Machine, owner: &Vm, intid: u32, this_core: usize) {
-    assigned::hold_back(&machine.gic, owner, intid);
+    routing::hold_back(&machine.gic, owner, intid);
     let kicks = owner.vgic.inject(IntId::new(intid), 0);
     // `pick`, which runs next, sees what is for this core.
     let _ = machine.tell(owner, kicks, this_core);

@@ -1,19 +1,18 @@
 //! A virtual machine's life: prepared, running, stopping, off. A first start and a restart are one path.
 //!
 //! Nothing waits: whoever stops a machine marks it and kicks its cores; each core parks its virtual CPUs when it sees
-//! the mark; the last to park takes the next step; preparation (`preparation`) goes on until an interrupt is pending.
+//! the mark; with the last to park the VM has stopped, and `supervision` takes it to its next phase; preparation
+//! (`preparation`) goes on until an interrupt is pending.
 
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::Machine;
-use crate::preparation;
-use crate::supervision;
 use crate::vm::{Parked, Phase, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
 use arch::{bulk, firmware, timer};
+use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::Ordering;
-use model::io::watch::{Failure, Judgement};
 use model::repeated::Repeated;
 use model::vgic::CpuInterface;
 
@@ -33,23 +32,11 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
     }
 }
 
-/// Stops the machine of `guest`, which has caused the SError `esr`. A driver domain starts again: others wait for it.
-pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
-    if supervision::is_logged(guest.vm) {
-        log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
-    }
-    if guest.vm.is_driver_domain() {
-        supervision::fail(machine, guest.vm, Failure::SystemError, guest.core);
-    } else {
-        stop(machine, guest.vm, Phase::StoppingForOff, guest.core);
-    }
-}
-
-/// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; the last one takes the machine to its next phase.
-/// Returns whether it was the last.
-pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {
-    let Parked::Last(phase) = vm.park(vcpu) else { return false };
-    console::flush(vm);
+/// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; with the last one the VM has stopped.
+/// Returns what for, if this was the last: [`crate::supervision`] takes the VM to its next phase.
+pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<Phase> {
+    let Parked::Last(phase) = vm.park(vcpu) else { return None };
+    console::flush(vm.console);
     vm.is_ready.store(false, Ordering::Release);
     // What its driver domain completes from now on must not land in memory that is being cleared.
     for device in &vm.virtio {
@@ -67,23 +54,7 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
     for power in &vm.power {
         power.turn_off();
     }
-    match phase {
-        Phase::StoppingForReset => {
-            if !vm.is_driver_domain() {
-                log_restart(vm);
-            } else if supervision::judge(machine, vm) == Judgement::GiveUp {
-                supervision::abandon(machine, vm, this_core);
-                return true;
-            }
-            vm.advance(Phase::StoppingForReset, Phase::Preparing);
-            if let Some(core) = vm.core_of(0) {
-                machine.summon(core, this_core);
-            }
-        }
-        Phase::StoppingForOff => finish(machine, vm, Phase::StoppingForOff),
-        Phase::Preparing | Phase::Running | Phase::Off => {}
-    }
-    true
+    Some(phase)
 }
 
 /// `vm`, which is in phase `from`, is off for good from now on.
@@ -111,15 +82,18 @@ fn report(vm: &Vm) {
 }
 
 /// A guest that restarts again and again is not to fill the log.
-fn log_restart(vm: &Vm) {
+pub fn log_restart(vm: &Vm) {
     let starts = vm.starts.load(Ordering::Relaxed);
     if Repeated::Start.is_logged(starts) {
         log::info!("vm {} restarts (start {})", vm.name, starts + 1);
     }
 }
 
-/// The last step of preparing: fresh devices, fresh seeds, no stale translation, and virtual CPU 0 turned on.
-pub fn begin(machine: &'static Machine, vm: &'static Vm) {
+/// The last step of preparing: fresh devices, fresh seeds, no stale translation, and virtual CPU 0 turned on. By the
+/// core that leads, `this_core`: virtual CPU 0 runs there.
+#[cold]
+#[inline(never)]
+pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
     // The devices first: one that is polled meanwhile must not raise its line again.
     for slot in &vm.slots {
         slot.reset();
@@ -128,9 +102,7 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm) {
     for channel in machine.channels(vm) {
         channel.device.restart_channel(&vm.ram);
     }
-    if let Some(core) = vm.core_of(0) {
-        vm.assigned.start(&machine.gic, core);
-    }
+    vm.assigned.start(&machine.gic, this_core);
     let mut pool = machine.entropy.lock();
     for (address, size) in &vm.seeds {
         for start in (0..*size).step_by(SEED_CHUNK) {
@@ -148,16 +120,15 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm) {
     vm.counter_offset.store(timer::now().0, Ordering::Release);
     vm.starts.fetch_add(1, Ordering::Relaxed);
     vm.advance(Phase::Preparing, Phase::Running);
-    // This one: preparation is done where virtual CPU 0 runs.
-    let Some(core) = vm.core_of(0) else { return };
     vm.is_held.store(true, Ordering::SeqCst);
-    if waits_for(machine, vm).is_none() {
-        release(machine, vm, core);
-    } else if let Some(provider) = waits_for(machine, vm) {
-        if Repeated::Start.is_logged(vm.starts.load(Ordering::Relaxed)) {
-            log::info!("vm {} waits for its driver domain, vm {}", vm.name, provider.name);
+    match waits_for(machine, vm) {
+        None => release(machine, vm, this_core),
+        Some(provider) => {
+            if Repeated::Start.is_logged(vm.starts.load(Ordering::Relaxed)) {
+                log::info!("vm {} waits for its driver domain, vm {}", vm.name, provider.name);
+            }
+            machine.summon(this_core, this_core);
         }
-        machine.summon(core, core);
     }
 }
 
@@ -176,13 +147,32 @@ fn release(machine: &'static Machine, vm: &Vm, this_core: usize) {
     if vm.is_driver_domain() {
         vm.watch().start(timer::now());
     }
-    preparation::note_start(machine);
+    note_start(machine);
     if let Some(power) = vm.power.first() {
         // All powers are off while a machine is prepared.
         let _ = power.turn_on(vm.entry, vm.device_tree);
     }
     if let Some(core) = vm.core_of(0) {
         machine.summon(core, this_core);
+    }
+}
+
+/// A guest starts: from now on only its own cores prepare a VM.
+fn note_start(machine: &Machine) {
+    if machine.start() {
+        log::info!("RAM cleared before the first guest, in KiB by each core: {}", Shares(machine));
+    }
+}
+
+/// How much each core has cleared.
+struct Shares<'a>(&'a Machine);
+
+impl Display for Shares<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        (0..self.0.cores).try_for_each(|core| {
+            let separator = if core == 0 { "" } else { ", " };
+            write!(formatter, "{separator}{}", self.0.cleared(core) >> 10)
+        })
     }
 }
 

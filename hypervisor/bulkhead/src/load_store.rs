@@ -4,7 +4,6 @@
 //! before anything is done (`model::load_store`). It is then as many plain accesses as it consists of, and each goes
 //! the way that an exit of its own would go. What cannot be read, or does not fit, keeps its abort.
 
-use crate::fast::data_abort;
 use crate::guest_cpu::GuestCpu;
 use arch::context::{Vcpu, Verdict};
 use arch::{cpu, gic};
@@ -26,11 +25,17 @@ pub fn is_not_plain(esr: u64, abort: &DataAbort) -> bool {
     abort.mmio.is_none() || esr & PART != 0 || abort.virtual_address & 0b111 != 0
 }
 
-/// Does what the instruction behind `esr` and FAR_EL2 does, if [it is needed](DeviceAccess::needs_instruction). If it
-/// gives nothing, the guest's registers are as they were; of several accesses the first may have been made.
+/// Does what the instruction behind `esr` and FAR_EL2 does, if [it is needed](DeviceAccess::needs_instruction), by the
+/// accesses that it consists of: `answer` answers one, by its syndrome. If it gives nothing, the guest's registers are
+/// as they were; of several accesses the first may have been made.
 #[cold]
 #[inline(never)]
-pub fn emulate(vcpu: &mut Vcpu<GuestCpu>, esr: u64, far: u64) -> Option<Verdict> {
+pub fn emulate(
+    vcpu: &mut Vcpu<GuestCpu>,
+    esr: u64,
+    far: u64,
+    answer: fn(&mut Vcpu<GuestCpu>, u64) -> Verdict,
+) -> Option<Verdict> {
     if esr & PART != 0 {
         return Some(REFUSED);
     }
@@ -59,7 +64,7 @@ pub fn emulate(vcpu: &mut Vcpu<GuestCpu>, esr: u64, far: u64) -> Option<Verdict>
             vcpu.set_register(register, before_it >> (8 * number));
             let transfer = MmioAccess { width: part_width, transfer: register, sign_extend: false, to_64_bits: true };
             cpu::set_access(place, state);
-            let verdict = data_abort(vcpu, PART | DeviceAccess::syndrome_of(transfer, esr));
+            let verdict = answer(vcpu, PART | DeviceAccess::syndrome_of(transfer, esr));
             if cpu::program_counter() == state.0 {
                 // Nobody answers, or the whole instruction has to come again.
                 cpu::set_access(far, state);

@@ -1,13 +1,9 @@
 //! The whole system at run time: what every core shares.
 
 use crate::entropy::Pool;
-use crate::guest_cpu::GuestCpu;
-use crate::virtio::VirtioDevice;
-use crate::vm::Vm;
+use crate::vm::{VirtioDevice, Vm};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
-use arch::context::Vcpu;
 use arch::gic::{self, Gic};
 use arch::mmu::{HypMap, remove_boot_code};
 use core::fmt::{self, Write};
@@ -30,8 +26,6 @@ pub struct Machine {
     pub vms: &'static [Vm],
     /// Random bytes for guests.
     pub entropy: Mutex<Pool>,
-    /// Each core's virtual CPUs, until the core takes them.
-    pub vcpus: [Mutex<Vec<Vcpu<GuestCpu>>>; CORES_MAX],
     /// Cores whose virtual CPUs have been turned on or off, or whose machines have changed phase, since they looked.
     summoned: [AtomicBool; CORES_MAX],
     /// Virtual machines that are not off, driver domains apart.
@@ -69,7 +63,6 @@ impl Machine {
             live: AtomicUsize::new(vms.iter().filter(|vm| !vm.is_driver_domain()).count()),
             vms,
             entropy: Mutex::new(entropy),
-            vcpus: [const { Mutex::new(Vec::new()) }; CORES_MAX],
             arrived: AtomicUsize::new(0),
             map: Mutex::new(None),
             has_started: AtomicBool::new(false),
@@ -182,6 +175,13 @@ impl Machine {
             }
         }
         is_own_core_concerned
+    }
+
+    /// Raises the doorbell of `provider`. Returns whether a virtual CPU of this core is to be looked at.
+    pub fn ring(&self, provider: &Vm, this_core: usize) -> bool {
+        let Some(doorbell) = provider.doorbell else { return false };
+        let kicks = provider.vgic.inject(doorbell, 0);
+        !kicks.is_empty() && self.tell(provider, kicks, this_core)
     }
 
     /// What the driver domain `provider` serves by channel `number`.

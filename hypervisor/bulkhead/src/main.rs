@@ -22,11 +22,13 @@ mod load_store;
 mod machine;
 mod mmio;
 mod preparation;
+mod routing;
 mod run;
 mod scheduler;
 mod supervision;
 mod switch;
 mod system_register;
+mod verdict;
 mod virtio;
 mod vm;
 

@@ -3,8 +3,8 @@
 //! What is marked `inline(always)` is the exit path of a device register, whose instructions are counted
 //! (`xtask bench`).
 
-use crate::assigned;
 use crate::guest_cpu::GuestCpu;
+use crate::routing;
 use crate::vm::Slot;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
@@ -114,7 +114,7 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
         }
         let kicks = vgic.distributor_write(guest.index, offset, width, value).ok_or(Refusal)?;
         if let Some(intid) = Vgic::routed_at(offset) {
-            assigned::reroute(&guest.machine.gic, guest.vm, intid);
+            routing::reroute(&guest.machine.gic, guest.vm, intid);
         }
         Ok(kicks)
     } else if let Some((vcpu, offset)) = redistributor_offset(address) {

@@ -35,6 +35,10 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
                 match preparation::advance(machine, vm, number) {
                     Progress::Going => {}
                     Progress::Waiting => core.put_off_preparation(),
+                    Progress::Prepared => {
+                        lifecycle::begin(machine, vm, number);
+                        core.end_preparation();
+                    }
                     Progress::Done => core.end_preparation(),
                 }
                 take_own_interrupts(machine, number);
@@ -68,7 +72,7 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
         Left::Stray(abort) => log_stray(vcpu, abort),
         Left::Refused(exit) => log_refusal(vcpu, exit),
         Left::Serve => virtio::resume(vcpu),
-        Left::SystemError(esr) => lifecycle::stop_for_system_error(machine, &vcpu.guest, esr),
+        Left::SystemError(esr) => supervision::stop_for_system_error(machine, &vcpu.guest, esr),
     }
 }
 
@@ -158,7 +162,7 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
         gic::STOP => cpu::park(),
         // The deadline is past; `pick` sees what is due, and sets the next.
         gic::HYP_TIMER => arch::timer::set_deadline(None),
-        intid if intid == machine.uart_interrupt => console::receive(machine, core),
+        intid if intid == machine.uart_interrupt => receive(machine, core),
         intid => {
             if let Some(owner) = machine.owner_of(intid) {
                 interrupt::take_for_absent(machine, owner, intid, core);
@@ -170,4 +174,16 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
         }
     }
     gic::deactivate(intid);
+}
+
+/// Takes what was typed on the UART and lets the guests' devices know.
+fn receive(machine: &'static Machine, this_core: usize) {
+    // The FIFO holds 32 bytes; a person, or a script, that types faster than this is served at the next interrupt.
+    for _ in 0..64 {
+        let Some(woken) = console::take_input() else { return };
+        let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.console == guest)) else { continue };
+        for slot in &vm.slots {
+            machine.kick(vm, slot.poll(vm), this_core);
+        }
+    }
 }

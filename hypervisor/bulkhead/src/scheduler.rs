@@ -16,12 +16,15 @@ use crate::preparation;
 use crate::supervision;
 use crate::switch::{load, remind, unload};
 use crate::vm::{Phase, Vm};
+use alloc::vec::Vec;
+use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
 use core::sync::atomic::{Ordering, fence};
 use model::psci::Power;
 use model::vgic::IntId;
+use spin::Mutex;
 use vdev::Ticks;
 
 /// How far one may get ahead of others that want the core too, in parts of a second; two that compute run for two such
@@ -34,6 +37,9 @@ const GLIMPSE_SHIFT: u32 = 12;
 
 /// How often a core looks whether a preparation that was put off can go on, in parts of a second.
 const RETRIES_PER_SECOND: u64 = 1000;
+
+/// Each core's virtual CPUs, until the core takes them.
+pub static VCPUS: [Mutex<Vec<Vcpu<GuestCpu>>>; CORES_MAX] = [const { Mutex::new(Vec::new()) }; CORES_MAX];
 
 /// What a core does next.
 pub enum Work {
@@ -73,7 +79,7 @@ const NOBODY: usize = usize::MAX;
 impl Core {
     /// Core `number`, with the virtual CPUs that were made for it.
     pub fn new(machine: &'static Machine, number: usize) -> Self {
-        let vcpus = machine.vcpus.get(number).map(|vcpus| core::mem::take(&mut *vcpus.lock())).unwrap_or_default();
+        let vcpus = VCPUS.get(number).map(|vcpus| core::mem::take(&mut *vcpus.lock())).unwrap_or_default();
         let lead_ticks = timer::frequency() / LEADS_PER_SECOND;
         Self {
             machine,
@@ -192,7 +198,7 @@ impl Core {
                     if !vm.is_parked(number) {
                         power.turn_off();
                         self.discard(index);
-                        changed |= lifecycle::park(self.machine, vm, number, self.number);
+                        changed |= supervision::park(self.machine, vm, number, self.number);
                     }
                 }
                 Phase::Preparing | Phase::Off => {}

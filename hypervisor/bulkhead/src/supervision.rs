@@ -6,9 +6,9 @@
 //!
 //! What this module leaves out: what is wrong and what is too often (`model::io::watch`).
 
+use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::{Channel, Machine};
-use crate::virtio;
 use crate::vm::{Phase, Vm};
 use arch::timer;
 use core::sync::atomic::Ordering;
@@ -63,8 +63,20 @@ fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) 
     let found = vm.watch().look(now, sight);
     match found {
         // This core decides next what it runs, and sees whether it is the doorbell's owner.
-        Ok(()) => _ = virtio::ring(machine, vm, core),
+        Ok(()) => _ = machine.ring(vm, core),
         Err(failure) => fail(machine, vm, failure, core),
+    }
+}
+
+/// Stops the machine of `guest`, which has caused the SError `esr`. A driver domain starts again: others wait for it.
+pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
+    if is_logged(guest.vm) {
+        log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
+    }
+    if guest.vm.is_driver_domain() {
+        fail(machine, guest.vm, Failure::SystemError, guest.core);
+    } else {
+        lifecycle::stop(machine, guest.vm, Phase::StoppingForOff, guest.core);
     }
 }
 
@@ -82,6 +94,29 @@ pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_c
     lifecycle::stop(machine, vm, Phase::StoppingForReset, this_core);
 }
 
+/// Parks virtual CPU `vcpu` of the stopping `vm`; with the last one the VM goes to its next phase. Returns whether it
+/// was the last.
+pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {
+    let Some(phase) = lifecycle::park(machine, vm, vcpu) else { return false };
+    match phase {
+        Phase::StoppingForReset => {
+            if !vm.is_driver_domain() {
+                lifecycle::log_restart(vm);
+            } else if judge(machine, vm) == Judgement::GiveUp {
+                abandon(machine, vm, this_core);
+                return true;
+            }
+            vm.advance(Phase::StoppingForReset, Phase::Preparing);
+            if let Some(core) = vm.core_of(0) {
+                machine.summon(core, this_core);
+            }
+        }
+        Phase::StoppingForOff => lifecycle::finish(machine, vm, Phase::StoppingForOff),
+        Phase::Preparing | Phase::Running | Phase::Off => {}
+    }
+    true
+}
+
 /// Ends to be logged are bounded, like all that a guest can bring about.
 pub fn is_logged(vm: &Vm) -> bool {
     Repeated::DriverDomainStart.is_logged(vm.starts.load(Ordering::Relaxed))
@@ -89,24 +124,26 @@ pub fn is_logged(vm: &Vm) -> bool {
 
 /// The guest `vm` wants to be off. One that others depend on starts again.
 pub fn turn_off(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
-    if is_needed(machine, vm) {
-        fail(machine, vm, Failure::TurnedOff, this_core);
-    } else {
-        lifecycle::stop(machine, vm, Phase::StoppingForOff, this_core);
-    }
+    end(machine, vm, Failure::TurnedOff, Phase::StoppingForOff, this_core);
 }
 
 /// The guest `vm` wants to start again.
 pub fn restart(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
+    end(machine, vm, Failure::Reset, Phase::StoppingForReset, this_core);
+}
+
+/// Stops `vm` for `phase`, or, if others depend on it, because of `failure`.
+#[inline(never)]
+fn end(machine: &'static Machine, vm: &'static Vm, failure: Failure, phase: Phase, this_core: usize) {
     if is_needed(machine, vm) {
-        fail(machine, vm, Failure::Reset, this_core);
+        fail(machine, vm, failure, this_core);
     } else {
-        lifecycle::stop(machine, vm, Phase::StoppingForReset, this_core);
+        lifecycle::stop(machine, vm, phase, this_core);
     }
 }
 
 /// Says what follows now that `vm`, which was to start again, has stopped.
-pub fn judge(machine: &Machine, vm: &Vm) -> Judgement {
+fn judge(machine: &Machine, vm: &Vm) -> Judgement {
     if !is_needed(machine, vm) {
         return Judgement::Restart;
     }
@@ -140,7 +177,7 @@ pub fn note_ready(vm: &Vm) {
 
 /// The driver domain `vm` does not come back. What its clients wait for fails, in their own time.
 #[cold]
-pub fn abandon(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
+fn abandon(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
     for Channel { client, index, device } in machine.channels(vm) {
         if device.abandon() {
             machine.hand_over(client, 1 << index, this_core);

@@ -2,11 +2,11 @@
 //!
 //! What this module leaves out: which one, and when (`scheduler`).
 
-use crate::assigned;
 use crate::guest_cpu::GuestCpu;
-use crate::lifecycle;
 use crate::machine::Machine;
 use crate::mmio;
+use crate::routing;
+use crate::supervision;
 use arch::context::Vcpu;
 use arch::cpu::Placement;
 use arch::gic;
@@ -38,7 +38,7 @@ pub fn unload(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) -> bool {
 #[cold]
 #[inline(never)]
 fn blame(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
-    lifecycle::stop_for_system_error(machine, guest, esr);
+    supervision::stop_for_system_error(machine, guest, esr);
     // This core may be about to wait: it has to park the machine first.
     machine.gic.send_sgi(guest.core, gic::SUMMON);
 }
@@ -51,7 +51,7 @@ pub fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
     let (vm, index) = (guest.vm, guest.index);
     vm.set_loaded(index);
     if vm.assigned.has_displaced() {
-        assigned::bring_back(&machine.gic, vm, index, number);
+        routing::bring_back(&machine.gic, vm, index, number);
     }
     guest.virtual_interface.load();
     let active = guest.interface.load(vm.vgic, index, &mut CoreListRegisters::of_this_core());

@@ -1,8 +1,8 @@
 //! Trapped system registers: SGIs, the ID space, debug (`debug_registers`). Everything else is undefined to a guest.
 
 use crate::debug_registers;
-use crate::fast::{leave, undefined};
 use crate::guest_cpu::{GuestCpu, Left};
+use crate::verdict::{leave, undefined};
 use arch::context::{Vcpu, Verdict};
 use arch::cpu;
 use arch::list_registers::CoreListRegisters;

@@ -1,26 +1,31 @@
 //! One virtual machine: what its virtual CPUs share.
 
+mod preparation;
+mod slot;
+mod virtio_device;
+
 use crate::assigned::Assigned;
-use crate::console::GuestConsole;
-use crate::preparation::Preparation;
-use crate::virtio::VirtioDevice;
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
-use arch::timer;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
-use devices::AnyDevice;
 use model::bus::Bus;
 use model::console::GuestIndex;
 use model::io::watch::Watch;
 use model::psci::Power;
-use model::vgic::{IntId, Kicks, VCPUS_MAX, Vgic};
+use model::vgic::{IntId, VCPUS_MAX, Vgic};
 use spin::{Mutex, MutexGuard};
-use vdev::{Device, Host, Width};
+
+pub use preparation::{PIECE_SIZE, Preparation};
+pub use slot::Slot;
+pub use virtio_device::{Reaction, VirtioDevice, service_kind};
 
 /// The most devices of one virtual machine.
 pub const DEVICES_MAX: usize = manifest::DEVICES_MAX;
+
+/// On the bus of a virtual machine, the device numbers from here on are para-virtual devices.
+pub const FIRST_VIRTIO_NUMBER: u16 = 0x100;
 
 /// A file of the bundle and where it goes.
 pub struct Image {
@@ -28,80 +33,6 @@ pub struct Image {
     pub address: u64,
     /// The file's bytes, in the bundle.
     pub bytes: &'static [u8],
-}
-
-/// A virtual device in its place.
-pub struct Slot {
-    occupant: Mutex<Occupant>,
-    interrupt: Option<IntId>,
-}
-
-struct Occupant {
-    device: AnyDevice,
-    /// The level of its line when it was last looked at.
-    line: bool,
-}
-
-/// How often a core tries to get at a device of a guest that is not its own.
-const POLL_ATTEMPTS_MAX: u32 = 1000;
-
-impl Occupant {
-    #[inline(always)]
-    fn act<R>(
-        &mut self,
-        interrupt: Option<IntId>,
-        vm: &Vm,
-        action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R,
-    ) -> (R, Kicks) {
-        let mut console = GuestConsole::of(vm);
-        let mut host = Host { now: timer::now(), memory: &vm.ram, console: &mut console };
-        let result = action(&mut self.device, &mut host);
-        let level = self.device.line();
-        if level == self.line {
-            return (result, Kicks::NONE);
-        }
-        self.line = level;
-        // Under the lock, so that the vGIC hears of levels in their order.
-        (result, interrupt.map_or(Kicks::NONE, |interrupt| vm.vgic.set_line(interrupt, 0, level)))
-    }
-}
-
-impl Slot {
-    /// `device`, whose line is SPI `interrupt`.
-    pub fn new(device: AnyDevice, interrupt: Option<IntId>) -> Self {
-        Self { occupant: Mutex::new(Occupant { device, line: false }), interrupt }
-    }
-
-    /// The value of a load that changes nothing, if the device can tell at once: nobody else uses it at this moment
-    /// either.
-    #[inline(always)]
-    pub fn peek(&self, offset: u64, width: Width) -> Option<u64> {
-        self.occupant.try_lock()?.device.peek(offset, width)
-    }
-
-    /// Lets `action` use the device, then samples its line: the virtual CPUs in the second result are to be told.
-    #[inline(always)]
-    pub fn with<R>(&self, vm: &Vm, action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R) -> (R, Kicks) {
-        self.occupant.lock().act(self.interrupt, vm, action)
-    }
-
-    /// Lets the device see what has been typed, unless its guest keeps it busy: then it looks for itself.
-    pub fn poll(&self, vm: &Vm) -> Kicks {
-        for _ in 0..POLL_ATTEMPTS_MAX {
-            if let Some(mut occupant) = self.occupant.try_lock() {
-                return occupant.act(self.interrupt, vm, |device, host| device.poll(host)).1;
-            }
-            core::hint::spin_loop();
-        }
-        Kicks::NONE
-    }
-
-    /// Returns the device to power-on; the vGIC, which holds its line low then, is reset too.
-    pub fn reset(&self) {
-        let mut occupant = self.occupant.lock();
-        occupant.device.reset();
-        occupant.line = false;
-    }
 }
 
 /// Where a virtual machine is in its life.
@@ -174,7 +105,7 @@ pub struct Vm {
     pub bus: Bus<DEVICES_MAX>,
     /// Its emulated devices; the bus names them by index.
     pub slots: Vec<Slot>,
-    /// Its para-virtual devices; the bus names them by [`FIRST_NUMBER`](crate::virtio::FIRST_NUMBER) and their index.
+    /// Its para-virtual devices; the bus names them by [`FIRST_VIRTIO_NUMBER`] and their index.
     pub virtio: Vec<VirtioDevice>,
     /// What it serves, if it is a driver domain: by channel, the client's place among the virtual machines and the
     /// index of the client's device.

@@ -40,22 +40,6 @@ const KNOWN: &[&str] = &[
     "hypervisor/arch/src/shadow.rs",
     "hypervisor/arch/src/timer.rs",
     "hypervisor/arch/src/vectors.rs",
-    "hypervisor/bulkhead/src/assigned.rs",
-    "hypervisor/bulkhead/src/console.rs",
-    "hypervisor/bulkhead/src/debug_registers.rs",
-    "hypervisor/bulkhead/src/fast.rs",
-    "hypervisor/bulkhead/src/guest_cpu.rs",
-    "hypervisor/bulkhead/src/hypercall.rs",
-    "hypervisor/bulkhead/src/interrupt.rs",
-    "hypervisor/bulkhead/src/lifecycle.rs",
-    "hypervisor/bulkhead/src/load_store.rs",
-    "hypervisor/bulkhead/src/machine.rs",
-    "hypervisor/bulkhead/src/mmio.rs",
-    "hypervisor/bulkhead/src/preparation.rs",
-    "hypervisor/bulkhead/src/supervision.rs",
-    "hypervisor/bulkhead/src/system_register.rs",
-    "hypervisor/bulkhead/src/virtio.rs",
-    "hypervisor/bulkhead/src/vm.rs",
 ];
 
 /// Checks every crate of the workspace.

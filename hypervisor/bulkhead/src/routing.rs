@@ -1,0 +1,59 @@
+//! Where the interrupts of assigned devices come: each is taken once, on the core of the virtual CPU that the guest has
+//! routed it to.
+//!
+//! On a core that the owner shares with others, an interrupt may come in their time, to wake the owner: once, and then
+//! not before the owner's next turn. Else a device that its owner leaves unserved could interrupt its neighbours at
+//! will.
+
+use crate::vm::Vm;
+use arch::gic::Gic;
+use core::sync::atomic::{Ordering, fence};
+use model::vgic::IntId;
+
+/// Has the physical interrupt `intid`, if it is one of `vm`'s, come where its guest has just routed the virtual one: to
+/// the core of that virtual CPU. One that goes nowhere stays where it is, and waits in the vGIC.
+///
+/// Two virtual CPUs that route it at the same moment may leave it at the core of one and the vGIC with the other. It
+/// then takes a detour over the first.
+#[inline(never)]
+pub fn reroute(gic: &Gic, vm: &Vm, intid: u32) {
+    if vm.assigned.has(intid) {
+        settle(gic, vm, intid, || {});
+    }
+}
+
+/// The physical interrupt `intid` of `vm` has come to a core where `vm` does not run: it does not come there again
+/// before its virtual CPU has had a turn.
+#[cold]
+#[inline(never)]
+pub fn hold_back(gic: &Gic, vm: &Vm, intid: u32) {
+    settle(gic, vm, intid, || gic.disable_spi(intid));
+}
+
+/// Has `intid` come to the core of its virtual CPU if that is there; else it waits for it, and `away` says how.
+fn settle(gic: &Gic, vm: &Vm, intid: u32, away: impl FnOnce()) {
+    let Some(vcpu) = vm.vgic.target(IntId::new(intid)) else { return };
+    let Some(core) = vm.core_of(vcpu) else { return };
+    if !vm.is_at_hand(vcpu) {
+        away();
+        vm.assigned.displace(intid);
+        // The virtual CPU looks for such interrupts when it has said that it is there.
+        fence(Ordering::SeqCst);
+        if !vm.is_at_hand(vcpu) {
+            return;
+        }
+    }
+    let _ = vm.assigned.place(intid);
+    gic.enable_spi(intid, core);
+}
+
+/// Virtual CPU `vcpu` of `vm` has its turn on `core`: what waited for it comes.
+#[cold]
+#[inline(never)]
+pub fn bring_back(gic: &Gic, vm: &Vm, vcpu: usize, core: usize) {
+    for intid in vm.assigned.interrupts() {
+        if vm.vgic.target(IntId::new(intid)) == Some(vcpu) && vm.assigned.place(intid) {
+            gic.enable_spi(intid, core);
+        }
+    }
+}

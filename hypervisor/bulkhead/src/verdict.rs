@@ -1,0 +1,25 @@
+//! The ways in which the fast tier ends an exit, for all that answer one.
+
+use crate::guest_cpu::{GuestCpu, Left};
+use arch::context::{Vcpu, Verdict};
+use arch::cpu;
+use model::exit::Exit;
+use model::inject;
+use model::repeated::Repeated;
+
+/// Hands over to the run loop.
+pub fn leave(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
+    vcpu.guest.left = reason;
+    Verdict::Leave
+}
+
+/// Resumes the guest, which has been given an exception, or leaves so that the refusal is logged.
+pub fn refused(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
+    if Repeated::Refusal.count(&vcpu.guest.vm.faults) { leave(vcpu, reason) } else { Verdict::Resume }
+}
+
+/// Refuses an instruction as undefined.
+pub fn undefined(vcpu: &mut Vcpu<GuestCpu>, exit: Exit) -> Verdict {
+    cpu::inject(inject::undefined);
+    refused(vcpu, Left::Refused(exit))
+}
