@@ -2,8 +2,8 @@
 //!
 //! What this module leaves out: whose bytes they are ([`crate::memory`]).
 
-use crate::mmu::TABLE_SIZE;
 use core::arch::asm;
+use model::table::PAGE_SIZE;
 
 /// Copies `length` bytes from `source` to `target`, which others may read and write at the same time, guests among
 /// them. Assembly, because to Rust a race is undefined, and because a copy is much of what a request costs: from 256
@@ -110,7 +110,7 @@ pub(crate) unsafe fn fill_page(start: u64, word: u64) {
             "add {address}, {address}, #64",
             "cmp {address}, {end}",
             "b.lo 2b",
-            word = in(reg) word, address = inout(reg) start => _, end = in(reg) start + TABLE_SIZE,
+            word = in(reg) word, address = inout(reg) start => _, end = in(reg) start + PAGE_SIZE,
             options(nostack)
         );
     }
@@ -145,7 +145,7 @@ pub(crate) unsafe fn clear(start: u64, size: u64) {
                 address = inout(reg) start => _, end = in(reg) end
             );
         }
-    } else if block == cache_line() && block <= TABLE_SIZE / 8 {
+    } else if block == cache_line() && block <= PAGE_SIZE / 8 {
         // The usual case, in one go.
         // SAFETY: within the caller's range, a multiple of eight such blocks.
         unsafe {

@@ -1,19 +1,15 @@
-//! One core at EL2: traps, and loading and unloading a virtual CPU.
+//! One core at EL2: its traps, and what the fast tier asks of it and does with the guest that left.
 
-use crate::context::{Guest, Vcpu};
-use crate::mmu::{self, Stage2};
-use crate::per_core;
+use crate::exception::absorb_system_error;
+use crate::mmu;
 use crate::registers::{
     CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1,
-    MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VMPIDR_EL2, VPIDR_EL2,
+    MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VPIDR_EL2,
 };
-use crate::vectors::absorb_system_error;
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTVOFF_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, MPIDR_EL1, SCTLR_EL1,
-    SP_EL0, SP_EL1, SPSR_EL2, VTTBR_EL2,
+    CNTHCTL_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL2,
 };
 use core::arch::{asm, global_asm};
-use core::sync::atomic::Ordering;
 use model::GuestAddr;
 use model::exit::{DeviceAccess, Syndrome};
 use model::inject::{El1Entry, El1Target};
@@ -23,7 +19,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 /// device memory); FMO, IMO, AMO (physical interrupts come here, virtual ones go there); TSC, TID3, TIDCP, TACR, TLOR,
 /// TERR (traps of SMC, ID registers, implementation-defined registers, ACTLR, LORegions, RAS); RW (EL1 is AArch64).
 /// Clear, and so trapped or UNDEFINED: pointer authentication, memory tagging, activity monitors, SCXTNUM, nesting.
-const HCR_GUEST: u64 = 1
+pub(crate) const HCR_GUEST: u64 = 1
     | (1 << 1)
     | (1 << 2)
     | (1 << 3)
@@ -38,7 +34,7 @@ const HCR_GUEST: u64 = 1
     | (1 << 36);
 
 /// HCR_EL2.TWI: trap WFI.
-const HCR_TRAP_WFI: u64 = 1 << 13;
+pub(crate) const HCR_TRAP_WFI: u64 = 1 << 13;
 
 /// CPTR_EL2 with E2H clear: RES1 bits, which include the traps of SVE and SME, then TTA (trace) and TAM (activity
 /// monitors). FP and SIMD stay with the guest.
@@ -98,7 +94,7 @@ fn close_later_extensions() {
 /// Clears the registers of hidden features that no trap covers, so that they carry nothing from one guest to another:
 /// TPIDR2_EL0, which without FEAT_FGT is a guest's to read and write although SME is hidden, and DISR_EL1.
 #[inline(always)]
-fn clear_hidden_registers() {
+pub(crate) fn clear_hidden_registers() {
     if (ID_AA64PFR1_EL1.get() >> 24) & 0xf != 0 {
         // SAFETY: FEAT_SME exists; the register is software's own.
         unsafe { asm!("msr s3_3_c13_c0_5, xzr", options(nomem, nostack)) };
@@ -110,13 +106,8 @@ fn clear_hidden_registers() {
     }
 }
 
-/// This core's affinity: MPIDR_EL1 without its flags.
-pub fn affinity() -> u64 {
-    MPIDR_EL1.get() & 0xff_00ff_ffff
-}
-
 #[inline(always)]
-fn instruction_barrier() {
+pub(crate) fn instruction_barrier() {
     // SAFETY: a barrier.
     unsafe { asm!("isb", options(nostack)) };
 }
@@ -130,98 +121,6 @@ pub fn has_pending_interrupt() -> bool {
     // SAFETY: a register without side effects.
     unsafe { asm!("mrs {0}, isr_el1", out(reg) pending, options(nomem, nostack)) };
     pending & (0b11 << 6) != 0
-}
-
-/// What a virtual CPU has of its VM: loaded with it.
-#[derive(Clone, Copy, Debug)]
-pub struct Placement {
-    /// The VM's stage 2.
-    pub stage2: Stage2,
-    /// What EL1 reads as MPIDR_EL1, RES1 bit 31 apart.
-    pub affinity: u64,
-    /// CNTVOFF_EL2: the physical count at which the VM's virtual counter was zero, in ticks.
-    pub counter_offset: u64,
-    /// Whether WFI comes to EL2: where virtual CPUs share a core.
-    pub trap_wait: bool,
-}
-
-impl<G: Guest> Vcpu<G> {
-    /// Loads the virtual CPU on this core: EL1 and FP registers, stage 2, identity, counter offset.
-    #[inline(always)]
-    pub fn load(&self, placement: &Placement) {
-        per_core::this().loaded.store(self.context.identity, Ordering::Relaxed);
-        VTTBR_EL2.set(placement.stage2.vttbr());
-        VMPIDR_EL2.set((1 << 31) | placement.affinity);
-        CNTVOFF_EL2.set(placement.counter_offset);
-        HCR_EL2.set(HCR_GUEST | if placement.trap_wait { HCR_TRAP_WFI } else { 0 });
-        if placement.trap_wait {
-            mmu::invalidate_local_el1();
-        }
-        self.context.el1.load();
-        self.context.fp.load();
-        if self.lazy.is_used {
-            self.lazy.load();
-        }
-        clear_hidden_registers();
-        instruction_barrier();
-    }
-
-    /// Saves what [`Vcpu::load`] loaded, and stops this core's EL1 timers so that they raise nothing for the next one.
-    ///
-    /// Returns the syndrome (ESR_EL2) of an SError, if one became pending while this virtual CPU was loaded and was not
-    /// taken as its exit. It is this virtual CPU's, as [`Guest::system_error`] would have said, and its VM is to answer
-    /// for it: left pending, it would be blamed on the next one, or on EL2.
-    ///
-    /// # Panics
-    /// If the virtual CPU is not loaded on this core.
-    #[inline(always)]
-    pub fn save(&mut self) -> Option<u64> {
-        // Only this core touches its own.
-        let loaded = per_core::this().loaded.load(Ordering::Relaxed);
-        per_core::this().loaded.store(0, Ordering::Relaxed);
-        assert!(loaded == self.context.identity, "a virtual CPU is saved where it is loaded");
-        self.context.el1.save();
-        self.context.fp.save();
-        if self.lazy.is_used {
-            self.lazy.save();
-        }
-        crate::timer::stop_guest_timers();
-        // This has the barrier that the timers need.
-        take_system_error()
-    }
-
-    /// Where the guest will go on. In the run loop only (the fast tier has [`program_counter`]).
-    pub fn resume_address(&self) -> u64 {
-        self.context.elr
-    }
-
-    /// The timers of a virtual CPU that is not loaded, as physical counts; `counter_offset` is its VM's.
-    pub fn saved_timers(&self, counter_offset: u64) -> [Option<u64>; 2] {
-        let el1 = &self.context.el1;
-        // CNTx_CTL_EL0 (Arm ARM D24.2): ENABLE is bit 0, IMASK bit 1.
-        let armed = |control: u64| control & 0b11 == 0b01;
-        [
-            armed(el1.cntv_ctl).then(|| el1.cntv_cval.saturating_add(counter_offset)),
-            armed(el1.cntp_ctl).then_some(el1.cntp_cval),
-        ]
-    }
-
-    /// Whether [`Vcpu::saved_timers`] may have a timer: one is on.
-    #[inline(always)]
-    pub fn has_saved_timers(&self) -> bool {
-        (self.context.el1.cntv_ctl | self.context.el1.cntp_ctl) & 1 != 0
-    }
-
-    /// After [`Verdict::Leave`](crate::context::Verdict::Leave): skips the instruction that trapped.
-    pub fn skip_instruction(&mut self) {
-        self.context.elr = self.context.elr.wrapping_add(instruction_size(self.context.spsr));
-        self.context.spsr = pstate_after(self.context.spsr);
-    }
-
-    /// After [`Verdict::Leave`](crate::context::Verdict::Leave): the guest's PSTATE.
-    pub fn pstate(&self) -> u64 {
-        self.context.spsr
-    }
 }
 
 /// PSTATE.SS and, in AArch64 state, PSTATE.BTYPE: both belong to the instruction that was just emulated.
@@ -413,7 +312,7 @@ pub fn id_register(crm: u8, op2: u8) -> u64 {
 
 /// Takes a pending SError at EL2 and returns its syndrome.
 #[inline(always)]
-fn take_system_error() -> Option<u64> {
+pub(crate) fn take_system_error() -> Option<u64> {
     // ISR_EL1.A.
     const SYSTEM_ERROR: u64 = 1 << 8;
     let pending: u64;
@@ -435,25 +334,6 @@ fn refuse_system_error() {
     }
 }
 
-/// How a core waits for a lock: with YIELD, which costs a core nothing, and lets an emulator that runs one core at a
-/// time turn to the one that has the lock.
-#[derive(Debug)]
-pub struct InTurn;
-
-impl spin::RelaxStrategy for InTurn {
-    #[inline(always)]
-    fn relax() {
-        let_others_run();
-    }
-}
-
-/// YIELD: a core with nobody beside it goes on at once; an emulator that runs one core at a time turns to the next.
-#[inline(always)]
-pub fn let_others_run() {
-    // SAFETY: YIELD is a hint that changes no register and no memory.
-    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
-}
-
 /// Waits for an interrupt to become pending, while no virtual CPU is loaded. Interrupts stay masked at EL2: the caller
 /// acknowledges it.
 ///
@@ -463,12 +343,4 @@ pub fn wait_for_interrupt() {
     refuse_system_error();
     // SAFETY: a hint; a pending interrupt ends it even while masked (Arm ARM D1.6.2).
     unsafe { asm!("dsb sy", "wfi", options(nostack)) };
-}
-
-/// Stops this core for good.
-pub fn park() -> ! {
-    loop {
-        // SAFETY: a hint.
-        unsafe { asm!("wfi", options(nomem, nostack)) };
-    }
 }

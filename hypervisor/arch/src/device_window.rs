@@ -1,7 +1,8 @@
 //! Registers of physical devices that a guest may own.
 
 use crate::board::{Board, Range};
-use crate::mmu::{HypMap, TABLE_SIZE};
+use crate::mmu::HypMap;
+use model::table::PAGE_SIZE;
 
 /// Registers that are neither RAM nor EL2's own: a guest that has them can harm nobody's memory but through what the
 /// device itself can do (DMA), which is the system's author to judge.
@@ -14,7 +15,7 @@ impl DeviceWindow {
     /// # Errors
     /// What is in the way, to complete "the registers … are no whole pages", and so on.
     pub fn new(board: &Board, map: &mut HypMap, start: u64, size: u64) -> Result<Self, &'static str> {
-        if size == 0 || !start.is_multiple_of(TABLE_SIZE) || !size.is_multiple_of(TABLE_SIZE) {
+        if size == 0 || !start.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
             return Err("are no whole pages");
         }
         let Some(end) = start.checked_add(size) else { return Err("end beyond all addresses") };
@@ -37,7 +38,7 @@ impl DeviceWindow {
     /// is, a board may answer a load or a store with an abort.
     pub fn is_there(&self, board: &Board) -> bool {
         let Self(Range { start, size }) = *self;
-        (start..start + size).step_by(TABLE_SIZE as usize).all(|page| board.devices.contains(&page))
+        (start..start + size).step_by(PAGE_SIZE as usize).all(|page| board.devices.contains(&page))
     }
 
     /// Their size in bytes.

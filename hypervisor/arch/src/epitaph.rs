@@ -6,7 +6,7 @@ use crate::boot;
 use crate::per_core::this_core;
 use crate::registers::ICC_SGI1R_EL1;
 use crate::uart::Uart;
-use crate::{cpu, firmware, gic, vectors};
+use crate::{gic, panic_device, wait};
 use aarch64_cpu::registers::{ELR_EL2, ESR_EL2, FAR_EL2, HPFAR_EL2, SPSR_EL2, VTTBR_EL2};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -57,26 +57,11 @@ impl Write for RawConsole {
     }
 }
 
-/// The number that the vectors give an SError.
-const SYSTEM_ERROR: u64 = 3;
-
 /// X0 to X30 and SP, as the vectors store them.
 #[repr(C)]
 pub(crate) struct OwnFrame {
     x: [u64; 31],
     sp: u64,
-}
-
-/// An exception that EL2 itself took: a defect of Bulkhead, or the SError that `absorb_system_error` asked for, whose
-/// syndrome it returns.
-pub(crate) extern "C" fn own_exception(frame: &OwnFrame, kind: u64) -> u64 {
-    let window = &raw const vectors::system_error_expected as u64..=&raw const vectors::system_error_taken as u64;
-    if kind == SYSTEM_ERROR && window.contains(&ELR_EL2.get()) {
-        ELR_EL2.set(*window.end());
-        return ESR_EL2.get();
-    }
-    let kind = ["synchronous exception", "IRQ", "FIQ", "SError"].get(kind as usize).unwrap_or(&"exception");
-    fail(format_args!("unexpected {kind} at EL2"), Some(frame))
 }
 
 #[panic_handler]
@@ -93,11 +78,11 @@ pub fn refuse_to_boot(reason: fmt::Arguments<'_>) -> ! {
 
 fn stop() -> ! {
     // PSCI could power the board off, but what is on the console and in memory must stay to be read.
-    firmware::report_panic();
-    cpu::park()
+    panic_device::report();
+    wait::park()
 }
 
-fn fail(reason: fmt::Arguments<'_>, frame: Option<&OwnFrame>) -> ! {
+pub(crate) fn fail(reason: fmt::Arguments<'_>, frame: Option<&OwnFrame>) -> ! {
     let core = this_core();
     match FAILED.load(Ordering::Acquire) {
         // No read-modify-write: before the MMU is on, exclusives need not work (Arm ARM B2.17.5). Two cores that fail
@@ -105,7 +90,7 @@ fn fail(reason: fmt::Arguments<'_>, frame: Option<&OwnFrame>) -> ! {
         NOBODY => FAILED.store(core, Ordering::Release),
         // Writing the epitaph failed too; what there is of it must do.
         first if first == core => stop(),
-        _ => cpu::park(),
+        _ => wait::park(),
     }
     // IRM: every core but this one.
     ICC_SGI1R_EL1.set(1 << 40 | u64::from(gic::STOP) << 24);

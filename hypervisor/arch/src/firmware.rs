@@ -1,18 +1,16 @@
-//! PSCI calls to the firmware (Arm DEN0022), and QEMU's panic device.
+//! PSCI calls to the firmware (Arm DEN0022).
 
-use crate::board::{Board, Conduit, Pcie, Range};
+use crate::board::{Board, Conduit};
 use crate::boot::{self, CORES_MAX, SecondaryStart};
 use crate::bulk::clean_and_invalidate;
 use crate::mmu::HypMap;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use crate::wait;
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use smccc::psci;
 use smccc::{Hvc, Smc};
 
 /// The conduit, for those who have no board at hand: 0 before it is known, 1 SMC, 2 HVC.
 static CONDUIT: AtomicU8 = AtomicU8::new(0);
-
-/// The address of QEMU's panic device's event register, if there is one.
-static PANIC_DEVICE: AtomicU64 = AtomicU64::new(0);
 
 struct StartRecord(core::cell::UnsafeCell<SecondaryStart>);
 
@@ -67,47 +65,5 @@ pub fn start_core(core: usize, affinity: u64, map: &HypMap) -> Result<(), psci::
 pub fn power_off() -> ! {
     // Both return only if the firmware refuses.
     let _ = if CONDUIT.load(Ordering::Acquire) == 2 { psci::system_off::<Hvc>() } else { psci::system_off::<Smc>() };
-    crate::cpu::park()
-}
-
-/// The PCI identity of QEMU's pvpanic-pci (QEMU `docs/specs/pvpanic.rst`).
-const PVPANIC_ID: u32 = 0x0011_1b36;
-/// Its event register's bit for a guest (here: the hypervisor) that has panicked.
-const PVPANIC_PANICKED: u8 = 1;
-/// Where [`find_panic_device`] puts its registers: at the start of the window for memory BARs.
-pub(crate) fn panic_device_registers(pcie: &Pcie) -> Range {
-    Range { start: pcie.window.start, size: 1 }
-}
-
-/// Looks for QEMU's panic device on PCIe bus 0 and gives it an address, so that a panic can end QEMU with a failing
-/// status. A board without it is none the worse.
-///
-/// Called with the MMU off; after that only [`panic_device_registers`] need to be mapped.
-pub(crate) fn find_panic_device(board: &Board) {
-    let Some(pcie) = board.pcie else { return };
-    let Range { start: window, .. } = panic_device_registers(&pcie);
-    for device in 0..32u64 {
-        let function = pcie.configuration.start + (device << 15);
-        // SAFETY: configuration space of bus 0; with the MMU off all memory is device memory; reads of absent functions
-        // give all ones.
-        if unsafe { (function as *const u32).read_volatile() } != PVPANIC_ID {
-            continue;
-        }
-        // SAFETY: this function's own registers (PCI 3.0 6.2): BAR 0, then memory space enable in the command register.
-        unsafe {
-            ((function + 0x10) as *mut u32).write_volatile(window as u32);
-            ((function + 0x04) as *mut u16).write_volatile(1 << 1);
-        }
-        PANIC_DEVICE.store(window, Ordering::Release);
-        return;
-    }
-}
-
-/// Tells QEMU that Bulkhead has panicked. Returns if there is no QEMU to tell.
-pub(crate) fn report_panic() {
-    let address = PANIC_DEVICE.load(Ordering::Acquire);
-    if address != 0 {
-        // SAFETY: `find_panic_device` put the device's event register there.
-        unsafe { (address as *mut u8).write_volatile(PVPANIC_PANICKED) };
-    }
+    wait::park()
 }

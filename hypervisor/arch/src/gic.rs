@@ -6,7 +6,7 @@
 //! Leaves out what guests see (`model::vgic`) and the list registers ([`crate::list_registers`]).
 
 use crate::boot::CORES_MAX;
-use crate::cpu;
+use crate::per_core;
 use crate::registers::{
     ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SGI1R_EL1,
     ICC_SRE_EL1, ICC_SRE_EL2,
@@ -161,7 +161,7 @@ impl Gic {
     /// # Errors
     /// The core's affinity, if no redistributor has it.
     pub fn configure_core(&self, core: usize) -> Result<(), u64> {
-        let affinity = cpu::affinity();
+        let affinity = per_core::affinity();
         let frame = self.find_frame(affinity).ok_or(affinity)?;
         self.frames[core].store(frame as *const Redistributor as u64, Ordering::Release);
         let aff0 = affinity & 0xf;
@@ -297,14 +297,6 @@ impl Gic {
             ICC_SGI1R_EL1.set(target | u64::from(intid) << 24);
             barrier();
         }
-    }
-
-    /// Interrupts every other core with SGI `intid`.
-    pub fn send_sgi_to_others(&self, intid: u32) {
-        // SAFETY: a barrier.
-        unsafe { asm!("dsb ishst", options(nostack)) };
-        ICC_SGI1R_EL1.set(1 << 40 | u64::from(intid) << 24);
-        barrier();
     }
 }
 

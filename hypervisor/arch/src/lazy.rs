@@ -4,7 +4,6 @@
 //! else they hold nobody can read. SCXTNUM_EL0 and
 //! SCXTNUM_EL1 (FEAT_CSV2_2), by which software names its contexts to branch prediction, trap until they are used.
 
-use crate::context::{Guest, Vcpu};
 use crate::registers::{ID_AA64DFR0_EL1, MDSCR_EL1, SCXTNUM_EL0, SCXTNUM_EL1};
 use aarch64_cpu::registers::HCR_EL2;
 use core::arch::global_asm;
@@ -55,33 +54,31 @@ impl LazyState {
     }
 }
 
-impl<G: Guest> Vcpu<G> {
+impl LazyState {
     /// What the guest reads from the debug register `register`; `None` if there is none.
-    pub fn read_debug_register(&self, register: SystemRegister) -> Option<u64> {
-        self.lazy.debug.read(register, counts())
+    pub(crate) fn read_debug_register(&self, register: SystemRegister) -> Option<u64> {
+        self.debug.read(register, counts())
     }
 
     /// The guest, which is loaded, stores to the debug register `register`; `None` if there is none.
-    pub fn write_debug_register(&mut self, register: SystemRegister, value: u64) -> Option<()> {
-        let lazy = &mut self.lazy;
-        let was_on = lazy.debug.is_on();
-        lazy.debug.write(register, value, counts())?;
-        MDSCR_EL1.set(lazy.debug.monitor());
-        let is_on = lazy.debug.is_on();
+    pub(crate) fn write_debug_register(&mut self, register: SystemRegister, value: u64) -> Option<()> {
+        let was_on = self.debug.is_on();
+        self.debug.write(register, value, counts())?;
+        MDSCR_EL1.set(self.debug.monitor());
+        let is_on = self.debug.is_on();
         if was_on || is_on {
-            set_comparators(lazy.debug.comparators());
+            set_comparators(self.debug.comparators());
         }
-        lazy.is_used = is_on || lazy.software_context.is_some();
+        self.is_used = is_on || self.software_context.is_some();
         Some(())
     }
 
     /// The guest, which is loaded, has come upon the trap of SCXTNUM_EL0 or SCXTNUM_EL1: they are its own from now on.
     /// Returns whether that is new.
-    pub fn enable_software_context(&mut self) -> bool {
-        let lazy = &mut self.lazy;
-        lazy.is_used = true;
+    pub(crate) fn enable_software_context(&mut self) -> bool {
+        self.is_used = true;
         HCR_EL2.set(HCR_EL2.get() | HCR_SOFTWARE_CONTEXT);
-        let is_first = lazy.software_context.replace([0; 2]).is_none();
+        let is_first = self.software_context.replace([0; 2]).is_none();
         if is_first {
             SCXTNUM_EL0.set(0);
             SCXTNUM_EL1.set(0);

@@ -17,6 +17,7 @@ pub mod cpu;
 pub mod device_window;
 pub mod entropy;
 pub mod epitaph;
+mod exception;
 pub mod firmware;
 pub mod gic;
 pub mod heap;
@@ -24,12 +25,16 @@ mod lazy;
 pub mod list_registers;
 pub mod memory;
 pub mod mmu;
+mod panic_device;
 mod per_core;
+pub mod placement;
 mod registers;
 pub mod shadow;
+mod table_pool;
 pub mod timer;
 pub mod uart;
 mod vectors;
+pub mod wait;
 
 use board::Board;
 use boot::DeviceTree;
@@ -60,7 +65,7 @@ pub fn take_hardware(device_tree: DeviceTree) -> Result<Hardware, &'static str> 
     if let Some(uart) = survey.uart() {
         epitaph::set_uart(uart);
     }
-    let board = Board::read(survey, tree.as_ptr() as u64, cpu::affinity())?;
+    let board = Board::read(survey, tree.as_ptr() as u64, per_core::affinity())?;
     boot::set_cores(board.cores.len());
     epitaph::set_uart(board.uart.start);
     // SAFETY: the addresses come from the board's device tree; with the MMU off all memory is device memory, and after
@@ -73,6 +78,6 @@ pub fn take_hardware(device_tree: DeviceTree) -> Result<Hardware, &'static str> 
     };
     uart.configure();
     firmware::configure(&board);
-    firmware::find_panic_device(&board);
+    panic_device::find(&board);
     Ok(Hardware { board, uart, gic })
 }

@@ -6,7 +6,7 @@
 use crate::board::{Board, Range};
 use crate::boot;
 use crate::bulk::{clean_and_invalidate, clear, copy};
-use crate::mmu::{TABLE_SIZE, TablePool};
+use crate::table_pool::{TABLE_SIZE, TablePool};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use model::PhysAddr;

@@ -1,9 +1,11 @@
 //! What each core has for itself at EL2. TPIDR_EL2 holds its address from the core's first instructions on.
 
-use crate::boot::CORES_MAX;
+use aarch64_cpu::registers::MPIDR_EL1;
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::AtomicU64;
+use device_tree::CORES_MAX;
+use tock_registers::interfaces::Readable;
 
 /// The size of a core's emergency stack, in bytes.
 pub(crate) const EMERGENCY_STACK_SIZE: usize = 4096;
@@ -50,4 +52,9 @@ pub(crate) fn this() -> &'static PerCore {
 /// The number of the core that runs this.
 pub(crate) fn this_core() -> usize {
     (own_address() - &raw const PER_CORE as usize) / size_of::<PerCore>()
+}
+
+/// This core's affinity: MPIDR_EL1 without its flags.
+pub(crate) fn affinity() -> u64 {
+    MPIDR_EL1.get() & 0xff_00ff_ffff
 }

@@ -6,12 +6,12 @@
 
 use crate::bulk::{clean_and_invalidate, fill_page};
 use crate::memory::MemoryBlock;
-use crate::mmu::TABLE_SIZE;
 use core::arch::asm;
 use model::PhysAddr;
+use model::table::PAGE_SIZE;
 
 /// The words of a page.
-const WORDS: u16 = (TABLE_SIZE / 4) as u16;
+const WORDS: u16 = (PAGE_SIZE / 4) as u16;
 
 /// A page that belongs to EL2 and that one guest may read.
 pub struct ShadowPage {
@@ -26,11 +26,11 @@ impl ShadowPage {
 
     /// Makes a page out of `block`, which must be one page: each word of 64 bits reads as `word`.
     pub fn filled(block: MemoryBlock, word: u64) -> Self {
-        assert!(block.size() == TABLE_SIZE && block.start().0.is_multiple_of(TABLE_SIZE), "a shadow page is a page");
+        assert!(block.size() == PAGE_SIZE && block.start().0.is_multiple_of(PAGE_SIZE), "a shadow page is a page");
         let start = block.start();
         // SAFETY: the block is RAM with one owner, which gives it up here.
         unsafe { fill_page(start.0, word) };
-        clean_and_invalidate(start.0, TABLE_SIZE);
+        clean_and_invalidate(start.0, PAGE_SIZE);
         Self { start }
     }
 

@@ -169,7 +169,8 @@ vector 0x200
     own     own_sync, 0
 
 // The DSB completes what was written so far, so that an SError it causes is pending. ISR_EL1.A is bit 8. An SError that
-// is pending and unmasked is taken at the ISB (Arm ARM D1.3.5); `own_exception` goes on at `system_error_taken`.
+// is pending and unmasked is taken at the ISB (Arm ARM D1.3.5); `exception::own_exception` goes on at
+// `system_error_taken`.
 .global absorb_system_error
 .global system_error_expected
 .global system_error_taken
@@ -274,7 +275,7 @@ vector 0x780
     system_error = const offset_of!(Context, system_error),
     elr = const offset_of!(Context, elr),
     emergency_stack_size = const EMERGENCY_STACK_SIZE,
-    own_exception = sym crate::epitaph::own_exception,
+    own_exception = sym crate::exception::own_exception,
 );
 
 unsafe extern "C" {
@@ -284,17 +285,6 @@ unsafe extern "C" {
     /// `context` must be valid for reads and writes and belong to the caller alone; EL1 state, stage 2 and list
     /// registers on this core must be that guest's.
     pub(crate) fn enter_guest(context: *mut Context);
-
-    /// Takes this core's pending SError, if there is one, at EL2. Returns its ESR_EL2, or 0.
-    ///
-    /// # Safety
-    /// No guest's SP_EL0, ELR_EL2 or SPSR_EL2 may be live on this core.
-    pub(crate) fn absorb_system_error() -> u64;
-
-    /// The instruction at which `absorb_system_error` takes one.
-    pub(crate) static system_error_expected: u8;
-    /// Where it goes on.
-    pub(crate) static system_error_taken: u8;
 }
 
 const _: () = assert!(offset_of!(Context, x) == 0, "the assembly counts on it");

@@ -10,7 +10,7 @@ use crate::scheduler::{Core, Work};
 use crate::supervision;
 use crate::virtio;
 use arch::context::Vcpu;
-use arch::{cpu, gic};
+use arch::{cpu, gic, wait};
 use core::sync::atomic::AtomicU32;
 use model::exit::{DataAbort, Exit, SystemRegister};
 use model::repeated::Repeated;
@@ -159,7 +159,7 @@ fn serve(machine: &'static Machine, intid: u32, core: usize) {
         gic::KICK | gic::SUMMON => {}
         // Left over from the virtual CPU that was here last; its timers are stopped, and it will see them again.
         gic::MAINTENANCE | gic::VIRTUAL_TIMER | gic::PHYSICAL_TIMER => {}
-        gic::STOP => cpu::park(),
+        gic::STOP => wait::park(),
         // The deadline is past; `pick` sees what is due, and sets the next.
         gic::HYP_TIMER => arch::timer::set_deadline(None),
         intid if intid == machine.uart_interrupt => receive(machine, core),

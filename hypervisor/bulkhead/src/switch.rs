@@ -8,9 +8,9 @@ use crate::mmio;
 use crate::routing;
 use crate::supervision;
 use arch::context::Vcpu;
-use arch::cpu::Placement;
 use arch::gic;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
+use arch::placement::Placement;
 use core::sync::atomic::Ordering;
 use model::psci;
 

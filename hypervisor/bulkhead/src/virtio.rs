@@ -11,7 +11,7 @@ use crate::verdict::leave;
 use crate::vm::{FIRST_VIRTIO_NUMBER, Reaction, Vm};
 use abi::io;
 use arch::context::{Vcpu, Verdict};
-use arch::{cpu, gic};
+use arch::{cpu, gic, wait};
 use model::exit::DeviceAccess;
 use model::io::service::Broken;
 use model::io::watch::Failure;
@@ -80,7 +80,7 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
         is_core_concerned |= guest.machine.ring(provider, guest.core);
         // A board runs the driver domain's core from here on, beside this one. An emulator that runs one core at a time
         // should.
-        cpu::let_others_run();
+        wait::let_others_run();
     }
     if reaction.again {
         guest.unfinished |= 1 << index;

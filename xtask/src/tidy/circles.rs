@@ -25,21 +25,6 @@ const KNOWN: &[&str] = &[
     "guests/rt/src/psci.rs",
     "guests/rt/src/smccc.rs",
     "guests/rt/src/timer.rs",
-    "hypervisor/arch/src/boot.rs",
-    "hypervisor/arch/src/bulk.rs",
-    "hypervisor/arch/src/context.rs",
-    "hypervisor/arch/src/cpu.rs",
-    "hypervisor/arch/src/device_window.rs",
-    "hypervisor/arch/src/epitaph.rs",
-    "hypervisor/arch/src/firmware.rs",
-    "hypervisor/arch/src/gic.rs",
-    "hypervisor/arch/src/lazy.rs",
-    "hypervisor/arch/src/memory.rs",
-    "hypervisor/arch/src/mmu.rs",
-    "hypervisor/arch/src/per_core.rs",
-    "hypervisor/arch/src/shadow.rs",
-    "hypervisor/arch/src/timer.rs",
-    "hypervisor/arch/src/vectors.rs",
 ];
 
 /// Checks every crate of the workspace.

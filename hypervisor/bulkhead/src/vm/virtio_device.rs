@@ -7,9 +7,9 @@
 
 use super::Vm;
 use abi::io;
-use arch::cpu::InTurn;
 use arch::memory::GuestRam;
 use arch::shadow::ShadowPage;
+use arch::wait::InTurn;
 use devices::virtio_mmio::{Configuration, Effect, Kind, Shadow, VirtioMmio, feature};
 use model::io::attach::Backing;
 use model::io::counters::Counters;
