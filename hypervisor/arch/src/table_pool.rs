@@ -2,7 +2,7 @@
 
 use crate::bulk::fill_page;
 use model::PhysAddr;
-use model::table::{ENTRIES, TableMemory};
+use model::table::{Table, TableMemory};
 
 /// The bytes of one translation table.
 pub const TABLE_SIZE: u64 = 4096;
@@ -23,13 +23,6 @@ impl TablePool {
     pub(crate) unsafe fn new(start: PhysAddr, size: u64) -> Self {
         Self { start: start.0, next: start.0, end: start.0 + size }
     }
-
-    /// The address of descriptor `index` of `table`, a table that this pool has handed out.
-    fn descriptor(&self, table: PhysAddr, index: usize) -> *mut u64 {
-        let is_table = (self.start..self.next).contains(&table.0) && table.0.is_multiple_of(TABLE_SIZE);
-        assert!(is_table && index < ENTRIES, "the table is not of this pool");
-        (table.0 as *mut u64).wrapping_add(index)
-    }
 }
 
 impl TableMemory for TablePool {
@@ -44,13 +37,10 @@ impl TableMemory for TablePool {
         Some(PhysAddr(table))
     }
 
-    fn read(&self, table: PhysAddr, index: usize) -> u64 {
-        // SAFETY: the address is inside a page that the pool owns (contract of `new`).
-        unsafe { self.descriptor(table, index).read_volatile() }
-    }
-
-    fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64) {
-        // SAFETY: as for `read`, and the pool is borrowed exclusively.
-        unsafe { self.descriptor(table, index).write_volatile(descriptor) };
+    fn table(&self, address: PhysAddr) -> &Table {
+        let is_table = (self.start..self.next).contains(&address.0) && address.0.is_multiple_of(TABLE_SIZE);
+        assert!(is_table, "the table is not of this pool");
+        // SAFETY: the pool owns the page (contract of `new`), has cleared it, and reaches it in no other way.
+        unsafe { &*(address.0 as *const Table) }
     }
 }

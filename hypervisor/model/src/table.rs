@@ -14,6 +14,7 @@ mod attributes;
 pub use attributes::{Attributes, MAIR_EL2};
 
 use crate::PhysAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How many bits an input address has: T0SZ is 64 minus this, and a walk starts at level 1.
 pub const INPUT_BITS: u32 = 39;
@@ -39,18 +40,50 @@ const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
 const LEVEL_FIRST: u8 = 1;
 const LEVEL_LAST: u8 = 3;
 
+/// A table: descriptors that the hardware's walkers read at any time.
+pub type Table = [AtomicU64; ENTRIES];
+
 /// Where tables live.
-///
-/// `table` is always an address that [`TableMemory::allocate`] returned (or the root), `index` is below [`ENTRIES`].
 pub trait TableMemory {
     /// Gives a new table of [`ENTRIES`] zeros, aligned to its size, or nothing when memory is exhausted.
     fn allocate(&mut self) -> Option<PhysAddr>;
 
-    /// Reads descriptor `index` of `table`.
-    fn read(&self, table: PhysAddr, index: usize) -> u64;
+    /// The table at `address`, which [`TableMemory::allocate`] returned (or is the root). A store to a linked table must
+    /// not be reordered before its zeroing.
+    fn table(&self, address: PhysAddr) -> &Table;
+}
 
-    /// Writes descriptor `index` of `table`. A store to a linked table must not be reordered before its zeroing.
-    fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64);
+/// The descriptor for `input` in the table at `address`, which is one of `level`.
+fn descriptor(memory: &impl TableMemory, address: PhysAddr, input: u64, level: u8) -> Option<&AtomicU64> {
+    // An index has nine bits: there always is one.
+    memory.table(address).get(index(input, level))
+}
+
+/// Reads the descriptor for `input` in the table at `address`.
+fn read(memory: &impl TableMemory, address: PhysAddr, input: u64, level: u8) -> u64 {
+    descriptor(memory, address, input, level).map_or(0, |entry| entry.load(Ordering::Relaxed))
+}
+
+/// Writes the descriptor for `input` in the table at `address`.
+fn write(memory: &mut impl TableMemory, address: PhysAddr, input: u64, level: u8, value: u64) {
+    if let Some(entry) = descriptor(memory, address, input, level) {
+        set(entry, value);
+    }
+}
+
+/// Up to `count` descriptors of `table`, from that for `input` on.
+fn run(table: &Table, input: u64, level: u8, count: u64) -> &[AtomicU64] {
+    let (_, rest) = table.split_at_checked(index(input, level)).unwrap_or_default();
+    rest.get(..count.min(rest.len() as u64) as usize).unwrap_or_default()
+}
+
+/// Writes a descriptor.
+fn set(entry: &AtomicU64, value: u64) {
+    debug_assert!(
+        entry.load(Ordering::Relaxed) == 0 || value == 0,
+        "descriptors change from invalid to valid, or back"
+    );
+    entry.store(value, Ordering::Relaxed);
 }
 
 /// A range to map: `input..input + size` onto `output..output + size`.
@@ -184,21 +217,21 @@ pub fn map_repeated(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Map
         return Err(MapError::AlreadyMapped { input });
     }
     let pages = memory.allocate().ok_or(MapError::OutOfTables)?;
-    for index in 0..ENTRIES {
-        memory.write(pages, index, mapping.output.0 | mapping.attributes.bits() | VALID | TABLE_OR_PAGE);
+    for entry in memory.table(pages) {
+        set(entry, mapping.output.0 | mapping.attributes.bits() | VALID | TABLE_OR_PAGE);
     }
     let mut input = mapping.input;
     while input < end {
         let (mut table, level) = descend(memory, root, input);
         if level < LEVEL_BLOCK {
             let next = memory.allocate().ok_or(MapError::OutOfTables)?;
-            memory.write(table, index(input, level), next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
+            write(memory, table, input, level, next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
             table = next;
         } else if level != LEVEL_BLOCK {
             // A table of pages, none of which is mapped.
             return Err(MapError::AlreadyMapped { input });
         }
-        memory.write(table, index(input, LEVEL_BLOCK), pages.0 & ADDRESS | VALID | TABLE_OR_PAGE);
+        write(memory, table, input, LEVEL_BLOCK, pages.0 & ADDRESS | VALID | TABLE_OR_PAGE);
         // Below `INPUT_END`.
         input = input.wrapping_add(block);
     }
@@ -213,7 +246,7 @@ pub fn unmap_pages(memory: &mut impl TableMemory, root: PhysAddr, input: u64, si
     while input < end {
         let (table, level) = descend(memory, root, input);
         if level == LEVEL_LAST {
-            memory.write(table, index(input, level), 0);
+            write(memory, table, input, level, 0);
         }
         // Below `INPUT_END`.
         input = input.wrapping_add(PAGE_SIZE);
@@ -227,7 +260,7 @@ pub fn walk(memory: &impl TableMemory, root: PhysAddr, input: u64) -> Option<Lea
         return None;
     }
     let (table, level) = descend(memory, root, input);
-    let descriptor = memory.read(table, index(input, level));
+    let descriptor = read(memory, table, input, level);
     is_leaf(descriptor, level).then(|| leaf(descriptor, input, level))
 }
 
@@ -235,7 +268,7 @@ pub fn walk(memory: &impl TableMemory, root: PhysAddr, input: u64) -> Option<Lea
 fn descend(memory: &impl TableMemory, root: PhysAddr, input: u64) -> (PhysAddr, u8) {
     let mut table = root;
     for level in LEVEL_FIRST..LEVEL_LAST {
-        let descriptor = memory.read(table, index(input, level));
+        let descriptor = read(memory, table, input, level);
         if descriptor & (VALID | TABLE_OR_PAGE) != VALID | TABLE_OR_PAGE {
             return (table, level);
         }
@@ -268,20 +301,20 @@ fn first_mapped(memory: &impl TableMemory, root: PhysAddr, start: u64, end: u64)
     while input < end {
         let (table, level) = descend(memory, root, input);
         let size = entry_size(level);
-        for index in index(input, level)..ENTRIES {
-            if input >= end {
-                return None;
-            }
-            let descriptor = memory.read(table, index);
-            if is_leaf(descriptor, level) {
-                return Some(input);
-            }
-            if level != LEVEL_LAST && descriptor & VALID != 0 {
-                // A table that lies below.
-                break;
-            }
-            // Below 2^39 + 2^30, so that this cannot wrap.
-            input = (input & !size.wrapping_sub(1)).wrapping_add(size);
+        // Of the descriptor at which this table is entered, and of those that the range touches.
+        let first = input & !size.wrapping_sub(1);
+        let entries = run(memory.table(table), input, level, end.wrapping_sub(first).div_ceil(size));
+        let valid = entries.iter().position(|entry| entry.load(Ordering::Relaxed) & VALID != 0);
+        // Below 2^39 + 2^30, so that this cannot wrap.
+        let at = |count: usize| first.wrapping_add((count as u64).wrapping_mul(size)).max(input);
+        let Some(count) = valid else {
+            input = at(entries.len());
+            continue;
+        };
+        input = at(count);
+        // A descriptor that is valid maps something, or leads to a table, which is looked at next.
+        if level == LEVEL_LAST || is_leaf(read(memory, table, input, level), level) {
+            return Some(input);
         }
     }
     None
@@ -295,7 +328,7 @@ fn map_run(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping, adv
         |size: u64| advance == Output::FollowsInput && (mapping.input | mapping.output.0) & size.wrapping_sub(1) == 0;
     while level != LEVEL_LAST && !(is_aligned(entry_size(level)) && mapping.size >= entry_size(level)) {
         let next = memory.allocate().ok_or(MapError::OutOfTables)?;
-        memory.write(table, index(mapping.input, level), next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
+        write(memory, table, mapping.input, level, next.0 & ADDRESS | VALID | TABLE_OR_PAGE);
         table = next;
         // Below LEVEL_LAST.
         level = level.wrapping_add(1);
@@ -303,14 +336,15 @@ fn map_run(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping, adv
     let size = entry_size(level);
     let kind = if level == LEVEL_LAST { VALID | TABLE_OR_PAGE } else { VALID };
     let mut done = 0_u64;
-    for index in index(mapping.input, level)..ENTRIES {
+    // `size` is not zero.
+    for entry in run(memory.table(table), mapping.input, level, mapping.size.div_euclid(size)) {
         // A table that is there already ends the run: the mapping becomes smaller blocks within it.
-        if mapping.size.wrapping_sub(done) < size || memory.read(table, index) & VALID != 0 {
+        if entry.load(Ordering::Relaxed) & VALID != 0 {
             break;
         }
         // Both ends were checked by `map`.
         let output = mapping.output.0.wrapping_add(advance.offset(done));
-        memory.write(table, index, output | mapping.attributes.bits() | kind);
+        set(entry, output | mapping.attributes.bits() | kind);
         done = done.wrapping_add(size);
     }
     if done == 0 { Err(MapError::AlreadyMapped { input: mapping.input }) } else { Ok(done) }

@@ -1,25 +1,31 @@
 //! The walker's view of what `map` builds.
 
 use super::{
-    Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, TableMemory, map, map_page_over, map_repeated,
+    Attributes, ENTRIES, Leaf, MapError, Mapping, PAGE_SIZE, Table, TableMemory, map, map_page_over, map_repeated,
     unmap_pages, walk,
 };
 use crate::PhysAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::vec::Vec;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const ROOT: PhysAddr = PhysAddr(0x1000);
+const NEW: Table = [const { AtomicU64::new(0) }; ENTRIES];
 
 /// Tables on the host's heap; table `n` is at address `(n + 1) * 0x1000`.
 struct HostTables {
-    tables: Vec<[u64; ENTRIES]>,
+    tables: Vec<Table>,
     limit: usize,
 }
 
 impl HostTables {
     fn new(limit: usize) -> Self {
-        Self { tables: Vec::from([[0; ENTRIES]]), limit }
+        Self { tables: Vec::from([NEW]), limit }
+    }
+
+    fn descriptors(&self) -> Vec<u64> {
+        self.tables.iter().flatten().map(|entry| entry.load(Ordering::Relaxed)).collect()
     }
 
     fn position(table: PhysAddr) -> usize {
@@ -33,17 +39,12 @@ impl TableMemory for HostTables {
         if self.tables.len() == self.limit {
             return None;
         }
-        self.tables.push([0; ENTRIES]);
+        self.tables.push(NEW);
         Some(PhysAddr(self.tables.len() as u64 * PAGE_SIZE))
     }
 
-    fn read(&self, table: PhysAddr, index: usize) -> u64 {
-        self.tables[Self::position(table)][index]
-    }
-
-    fn write(&mut self, table: PhysAddr, index: usize, descriptor: u64) {
-        let old = core::mem::replace(&mut self.tables[Self::position(table)][index], descriptor);
-        assert!(old == 0 || descriptor == 0, "descriptors only change from invalid to valid, or back");
+    fn table(&self, address: PhysAddr) -> &Table {
+        &self.tables[Self::position(address)]
     }
 }
 
@@ -59,7 +60,7 @@ fn leaf(output: u64, level: u8, size: u64) -> Option<Leaf> {
 fn aligned_gigabyte_is_one_block_in_the_root() {
     let mut memory = HostTables::new(1);
     map(&mut memory, ROOT, &ram(GIB, 4 * GIB, GIB)).unwrap();
-    assert_eq!(memory.read(ROOT, 1), (4 * GIB) | 0x7fc | 1);
+    assert_eq!(memory.tables[0][1].load(Ordering::Relaxed), (4 * GIB) | 0x7fc | 1);
     assert_eq!(walk(&memory, ROOT, GIB), leaf(4 * GIB, 1, GIB));
     assert_eq!(walk(&memory, ROOT, 2 * GIB - 1), leaf(5 * GIB - 1, 1, GIB));
     assert_eq!(walk(&memory, ROOT, GIB - 1), None);
@@ -192,10 +193,10 @@ fn page_beside_a_page_shares_its_table() {
 fn overlap_is_refused_where_it_begins_and_changes_nothing() {
     let mut memory = HostTables::new(16);
     map(&mut memory, ROOT, &ram(GIB + 4 * MIB, 0, 2 * MIB)).unwrap();
-    let before = memory.tables.clone();
+    let before = memory.descriptors();
     let refused = |memory: &mut HostTables, mapping, input| {
         assert_eq!(map(memory, ROOT, &mapping), Err(MapError::AlreadyMapped { input }));
-        assert!(memory.tables == before, "a refused mapping leaves the tables alone");
+        assert!(memory.descriptors() == before, "a refused mapping leaves the tables alone");
     };
     refused(&mut memory, ram(GIB, 0, GIB), GIB + 4 * MIB);
     refused(&mut memory, ram(GIB + 4 * MIB, 0, PAGE_SIZE), GIB + 4 * MIB);
