@@ -335,18 +335,21 @@ fn map_run(memory: &mut impl TableMemory, root: PhysAddr, mapping: &Mapping, adv
     }
     let size = entry_size(level);
     let kind = if level == LEVEL_LAST { VALID | TABLE_OR_PAGE } else { VALID };
-    let mut done = 0_u64;
+    let step = advance.offset(size);
+    let (mut output, mut count) = (mapping.output.0 | mapping.attributes.bits() | kind, 0_u64);
     // `size` is not zero.
     for entry in run(memory.table(table), mapping.input, level, mapping.size.div_euclid(size)) {
         // A table that is there already ends the run: the mapping becomes smaller blocks within it.
         if entry.load(Ordering::Relaxed) & VALID != 0 {
             break;
         }
-        // Both ends were checked by `map`.
-        let output = mapping.output.0.wrapping_add(advance.offset(done));
-        set(entry, output | mapping.attributes.bits() | kind);
-        done = done.wrapping_add(size);
+        set(entry, output);
+        // Both ends were checked by `map`; no address has a bit of the attributes.
+        output = output.wrapping_add(step);
+        count = count.wrapping_add(1);
     }
+    // At most `mapping.size`.
+    let done = count.wrapping_mul(size);
     if done == 0 { Err(MapError::AlreadyMapped { input: mapping.input }) } else { Ok(done) }
 }
 
