@@ -156,11 +156,8 @@ fn read_entry(bytes: &[u8], offset: usize) -> Result<(Entry<'_>, usize), Damage>
 fn header_number(header: &[u8], field: usize) -> Option<usize> {
     let start = field.checked_mul(8)?.checked_add(NEWC_MAGIC.len())?;
     let digits = header.get(start..start.checked_add(8)?)?;
-    // `from_str_radix` alone would also take a sign.
-    if !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    usize::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+    // `from_str_radix` would also take a sign.
+    digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)? as usize))
 }
 
 #[cfg(test)]
