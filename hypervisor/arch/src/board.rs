@@ -24,8 +24,9 @@ impl Deref for Board {
 /// There is no device tree.
 ///
 /// # Safety
-/// `address` must be what the boot loader passed in `x0`: the address of a device tree that nobody writes to.
-pub(crate) unsafe fn tree(address: usize) -> Result<&'static [u8], Missing> {
+/// `address` must be what the boot loader passed in `x0`: the address of a device tree in RAM that nobody else uses. To
+/// be called once.
+pub(crate) unsafe fn tree(address: usize) -> Result<&'static mut [u8], Missing> {
     if address == 0 || !address.is_multiple_of(8) {
         return Err("x0 does not hold the address of a device tree; start Bulkhead as one starts Linux");
     }
@@ -33,7 +34,7 @@ pub(crate) unsafe fn tree(address: usize) -> Result<&'static [u8], Missing> {
     let header = unsafe { core::slice::from_raw_parts(address as *const u8, 8) };
     let size = device_tree::size(header).ok_or("x0 does not point to a device tree")?;
     // SAFETY: as above; it is as long as it says.
-    Ok(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
+    Ok(unsafe { core::slice::from_raw_parts_mut(address as *mut u8, size) })
 }
 
 impl Board {

@@ -61,11 +61,12 @@ pub fn take_hardware(device_tree: DeviceTree) -> Result<Hardware, &'static str> 
     epitaph::set_uart(boot::KNOWN_UART);
     // SAFETY: a `DeviceTree` is what the boot loader passed.
     let tree = unsafe { board::tree(device_tree.0) }?;
+    let address = tree.as_ptr() as u64;
     let survey = Survey::of(tree);
     if let Some(uart) = survey.uart() {
         epitaph::set_uart(uart);
     }
-    let board = Board::read(survey, tree.as_ptr() as u64, per_core::affinity())?;
+    let board = Board::read(survey, address, per_core::affinity())?;
     boot::set_cores(board.cores.len());
     epitaph::set_uart(board.uart.start);
     // SAFETY: the addresses come from the board's device tree; with the MMU off all memory is device memory, and after

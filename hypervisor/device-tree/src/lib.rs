@@ -27,9 +27,9 @@ mod tests;
 pub use survey::{Survey, size};
 
 use arrayvec::ArrayVec;
-use core::ops::Range as Span;
 use fdt::Fdt;
 use fdt::node::FdtNode;
+use survey::{Role, Seen};
 
 /// The most cores that are known.
 pub const CORES_MAX: usize = 16;
@@ -121,17 +121,16 @@ const TOO_MANY_RESERVED: Missing = "the device tree reserves more ranges than Bu
 /// # Errors
 /// What is missing, malformed or not supported, as a sentence.
 pub fn read(survey: Survey<'_>, address: u64, own: u64) -> Result<Description, Missing> {
-    if let Some(fault) = survey.fault {
+    let Survey { bytes, seen } = survey;
+    if let Some(fault) = seen.fault {
         return Err(fault);
     }
-    let bytes = survey.bytes;
     let tree = Fdt::new(bytes).map_err(|_| "x0 does not point to a device tree")?;
-    let mut found =
-        Found { reserved_memory: survey.reserved_memory, start: bytes.as_ptr() as usize, ..Found::default() };
+    let mut found = Found { seen, start: bytes.as_ptr() as usize, ..Found::default() };
     for range in tree.memory_reservations() {
         found.reserve(Range { start: range.address() as u64, size: range.size() as u64 })?;
     }
-    // Once: the caches are off, the tree is large, and each look at a node reads all its properties.
+    // Once: the caches are off, the tree is large, and each look at a property reads all of its node's.
     for node in tree.all_nodes() {
         found.take(node, own)?;
     }
@@ -152,40 +151,38 @@ struct Found<'b, 'a: 'b> {
     psci: Option<FdtNode<'b, 'a>>,
     pcie: Option<FdtNode<'b, 'a>>,
     devices: Pages,
-    is_qemu: bool,
-    /// The bytes of the tree that describe what is below `/reserved-memory`, and where the tree is in memory.
-    reserved_memory: Span<usize>,
+    /// What was seen before, and where the tree is in memory.
+    seen: Seen,
     start: usize,
 }
 
 impl<'b, 'a: 'b> Found<'b, 'a> {
-    /// Notes what `node` is, by its name or by what it is compatible with. Of several the first counts.
+    /// Notes what `node` is, by its name or by its role.
     fn take(&mut self, node: FdtNode<'b, 'a>, own: u64) -> Result<(), Missing> {
         let place = (node.name.as_ptr() as usize).wrapping_sub(self.start);
-        if self.reserved_memory.contains(&place) {
+        if self.seen.reserved_memory.contains(&place) {
             // Also where it is called `memory@…`.
             return self.take_reservation(node);
         }
         self.take_place(node);
         match node.name.as_bytes() {
-            b"memory" | [b'm', b'e', b'm', b'o', b'r', b'y', b'@', ..] => registers(node, &mut self.memory)
-                .map_err(|_| "the device tree has more memory ranges than Bulkhead can hold"),
-            b"cpu" | [b'c', b'p', b'u', b'@', ..] => {
-                self.take_core(node, own);
-                Ok(())
+            b"memory" | [b'm', b'e', b'm', b'o', b'r', b'y', b'@', ..] => {
+                return registers(node, &mut self.memory)
+                    .map_err(|_| "the device tree has more memory ranges than Bulkhead can hold");
             }
+            b"cpu" | [b'c', b'p', b'u', b'@', ..] => self.take_core(node, own),
             b"chosen" => {
                 self.chosen.get_or_insert(node);
-                Ok(())
             }
-            // None of these is EL2's, QEMU's `virt` has 32 of them, and to see what they are compatible with is the
-            // most of the work.
-            name if name.starts_with(b"virtio_mmio@") => Ok(()),
-            _ => {
-                self.take_device(node);
-                Ok(())
-            }
+            _ => match self.seen.role(place) {
+                Some(Role::Gic) => self.gic = Some(node),
+                Some(Role::Uart) => self.uart = Some(node),
+                Some(Role::Psci) => self.psci = Some(node),
+                Some(Role::Pcie) => self.pcie = Some(node),
+                None => {}
+            },
         }
+        Ok(())
     }
 
     fn take_core(&mut self, node: FdtNode<'b, 'a>, own: u64) {
@@ -233,23 +230,6 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
         }
     }
 
-    fn take_device(&mut self, node: FdtNode<'b, 'a>) {
-        for name in property(node, "compatible").split(|byte| *byte == 0) {
-            let place = match name {
-                b"arm,gic-v3" => &mut self.gic,
-                b"arm,pl011" => &mut self.uart,
-                b"arm,psci-1.0" | b"arm,psci-0.2" => &mut self.psci,
-                b"pci-host-ecam-generic" => &mut self.pcie,
-                b"linux,dummy-virt" => {
-                    self.is_qemu |= node.name == "/";
-                    continue;
-                }
-                _ => continue,
-            };
-            place.get_or_insert(node);
-        }
-    }
-
     fn describe(self, device_tree: Range) -> Result<Description, Missing> {
         let gic = self.gic.ok_or("the board has no GICv3; start QEMU with gic-version=3")?;
         let [distributor, redistributors, ..] = some_registers(gic)[..] else {
@@ -280,7 +260,7 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
         }
         // No combinator: its code might be put outside of the boot's.
         let pcie = match self.pcie {
-            Some(node) if self.is_qemu => pcie_root(node),
+            Some(node) if self.seen.is_qemu => pcie_root(node),
             Some(_) | None => None,
         };
         Ok(Description {

@@ -1,4 +1,5 @@
-//! The structure of a flattened device tree (Devicetree Specification 0.4, chapter 5): whether it can be walked at all.
+//! The structure of a flattened device tree (Devicetree Specification 0.4, chapter 5): whether it can be walked at all,
+//! and which nodes of it matter.
 //!
 //! One walk over the bytes, which ends whatever they are: each step goes on by four bytes at least.
 
@@ -17,36 +18,127 @@ const PROPERTY: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
 
+/// Fields of the header, in bytes from its start.
+const STRUCTURE_FIELD: usize = 8;
+const STRINGS_FIELD: usize = 12;
+const RESERVATIONS_FIELD: usize = 16;
+const STRINGS_SIZE_FIELD: usize = 32;
+const STRUCTURE_SIZE_FIELD: usize = 36;
+
 const CUT: Missing = "the device tree is malformed: it ends in the middle; have the boot loader pass it whole";
 const NO_TEXT: Missing = "the device tree is malformed: a name in it is no text";
 
 /// A tree, and what a walk has seen of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey<'a> {
     pub(super) bytes: &'a [u8],
+    pub(super) seen: Seen,
+}
+
+/// What a walk has seen of a tree. Nodes are known by where their names are, in bytes from the tree's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
     /// Why the tree cannot be read.
     pub(super) fault: Option<Missing>,
-    /// Where the names of the nodes below `/reserved-memory` are, in bytes from the tree's start.
+    /// The nodes below `/reserved-memory`.
     pub(super) reserved_memory: Range<usize>,
+    /// The first node for each [`Role`], in the order of those.
+    nodes: [Option<usize>; ROLES],
+    /// Whether the board is QEMU's `virt`.
+    pub(super) is_qemu: bool,
+    has_nops: bool,
     uart: Option<u64>,
 }
 
+impl Seen {
+    /// The role of the node whose name is at `place`.
+    pub(super) fn role(&self, place: usize) -> Option<Role> {
+        let number = self.nodes.iter().position(|node| *node == Some(place))?;
+        Role::ALL.get(number).copied()
+    }
+}
+
+/// What a node is to EL2, by what it is compatible with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Gic,
+    Uart,
+    Psci,
+    Pcie,
+}
+
+const ROLES: usize = Role::ALL.len();
+
+impl Role {
+    const ALL: [Self; 4] = [Self::Gic, Self::Uart, Self::Psci, Self::Pcie];
+
+    /// The role of a node that is compatible with `name`.
+    fn of(name: &[u8]) -> Option<Self> {
+        match name {
+            b"arm,gic-v3" => Some(Self::Gic),
+            b"arm,pl011" => Some(Self::Uart),
+            b"arm,psci-1.0" | b"arm,psci-0.2" => Some(Self::Psci),
+            b"pci-host-ecam-generic" => Some(Self::Pcie),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Survey<'a> {
-    /// Walks over the tree in `bytes`.
+    /// Walks over the tree in `bytes`. If it has FDT_NOP tokens, they are taken out of it: the specification (5.4.1)
+    /// wants them ignored, and the crate `fdt` ends its walk at one that follows a property or a node.
     #[must_use]
-    pub fn of(bytes: &'a [u8]) -> Self {
-        let mut walk =
-            Walk { bytes, strings: &[], place: 0, depth: 0, may_have_properties: false, node: Node::default() };
-        let mut survey = Self { bytes, ..Self::default() };
-        survey.fault = walk.go(&mut survey).err();
-        survey
+    pub fn of(bytes: &'a mut [u8]) -> Self {
+        let mut seen = walk(bytes);
+        if seen.has_nops && seen.fault.is_none() {
+            remove_nops(bytes);
+            seen = walk(bytes);
+        }
+        Self { bytes, seen }
     }
 
     /// The address of the first PL011 that is described before anything malformed. Its node says it twice, in its name
     /// and in its `reg`: a tree that contradicts itself there is not believed.
     #[must_use]
     pub const fn uart(&self) -> Option<u64> {
-        self.uart
+        self.seen.uart
+    }
+}
+
+fn walk(bytes: &[u8]) -> Seen {
+    let (node, strings) = (Node::default(), &[][..]);
+    let mut walk =
+        Walk { bytes, strings, place: 0, depth: 0, may_have_properties: false, in_reserved_memory: false, node };
+    let mut seen = Seen::default();
+    seen.fault = walk.go(&mut seen).err();
+    seen
+}
+
+/// Moves what follows each FDT_NOP token of a tree that can be walked to where the token is.
+fn remove_nops(bytes: &mut [u8]) -> Option<()> {
+    let start = usize::try_from(word(bytes, STRUCTURE_FIELD)?).ok()?;
+    let (mut from, mut to) = (start, start);
+    loop {
+        let token = word(bytes, from)?;
+        let size = match token {
+            NOP => {
+                from = from.checked_add(4)?;
+                continue;
+            }
+            BEGIN_NODE => text(bytes, from.checked_add(4)?).ok()?.len().checked_add(5)?,
+            PROPERTY => usize::try_from(word(bytes, from.checked_add(4)?)?).ok()?.checked_add(12)?,
+            _ => 4,
+        };
+        let end = from.checked_add(size.checked_next_multiple_of(4)?)?;
+        bytes.get(from..end)?;
+        bytes.copy_within(from..end, to);
+        to = to.checked_add(end.checked_sub(from)?)?;
+        from = end;
+        if token == END {
+            let size = u32::try_from(to.checked_sub(start)?).ok()?;
+            bytes.get_mut(STRUCTURE_SIZE_FIELD..)?.first_chunk_mut().map(|field| *field = size.to_be_bytes())?;
+            return Some(());
+        }
     }
 }
 
@@ -61,12 +153,24 @@ pub fn size(header: &[u8]) -> Option<usize> {
 #[derive(Clone, Copy, Default)]
 struct Node<'a> {
     name: &'a [u8],
+    /// Where its name is.
+    place: usize,
     /// The value of its `reg`.
     registers: &'a [u8],
-    is_uart: bool,
+    role: Option<Role>,
+    is_qemu: bool,
 }
 
 impl Node<'_> {
+    /// Notes what the node is compatible with.
+    #[inline(never)]
+    fn take_compatible(&mut self, names: &[u8]) {
+        for name in names.split(|byte| *byte == 0) {
+            self.role = self.role.or(Role::of(name));
+            self.is_qemu |= name == b"linux,dummy-virt";
+        }
+    }
+
     /// The address that both its name and its `reg` have.
     fn address(&self) -> Option<u64> {
         let address = unit_address(self.name)?;
@@ -83,18 +187,19 @@ struct Walk<'a> {
     place: usize,
     depth: usize,
     may_have_properties: bool,
+    in_reserved_memory: bool,
     node: Node<'a>,
 }
 
 impl<'a> Walk<'a> {
-    fn go(&mut self, survey: &mut Survey<'_>) -> Result<(), Missing> {
+    fn go(&mut self, seen: &mut Seen) -> Result<(), Missing> {
         let whole = size(self.bytes).ok_or("x0 does not point to a device tree")?;
         let whole = self.bytes.get(..whole).ok_or(CUT)?;
-        let field = |index: usize| word(whole, index).and_then(|value| usize::try_from(value).ok()).ok_or(CUT);
-        let (structure, strings) = (field(8)?, field(12)?);
-        let structure_end = structure.checked_add(field(36)?).ok_or(CUT)?;
-        let strings_end = strings.checked_add(field(32)?).ok_or(CUT)?;
-        if !structure.is_multiple_of(4) || field(16)? > whole.len() {
+        let field = |place: usize| word(whole, place).and_then(|value| usize::try_from(value).ok()).ok_or(CUT);
+        let (structure, strings) = (field(STRUCTURE_FIELD)?, field(STRINGS_FIELD)?);
+        let structure_end = structure.checked_add(field(STRUCTURE_SIZE_FIELD)?).ok_or(CUT)?;
+        let strings_end = strings.checked_add(field(STRINGS_SIZE_FIELD)?).ok_or(CUT)?;
+        if !structure.is_multiple_of(4) || field(RESERVATIONS_FIELD)? > whole.len() {
             return Err("the device tree is malformed: a block of it lies askew, or beyond its end");
         }
         self.bytes = whole.get(..structure_end).ok_or(CUT)?;
@@ -104,32 +209,30 @@ impl<'a> Walk<'a> {
             return Err(NO_TEXT);
         }
         self.place = structure;
-        // Depth at which `/reserved-memory` is, while inside.
-        let mut inside = false;
         loop {
             let token = self.word()?;
             match token {
                 BEGIN_NODE => {
-                    self.end_properties(survey);
-                    let start = self.place;
+                    self.end_properties(seen);
+                    let place = self.place;
                     let name = self.name()?;
                     self.depth = self.depth.saturating_add(1);
                     if self.depth > DEPTH_MAX {
                         return Err("the device tree is malformed: its nodes lie too deep in one another");
                     }
                     if self.depth == 2 && name == b"reserved-memory" {
-                        inside = true;
-                        survey.reserved_memory = self.place..self.place;
-                    } else if inside {
-                        survey.reserved_memory.end = start.saturating_add(1);
+                        self.in_reserved_memory = true;
+                        seen.reserved_memory = self.place..self.place;
+                    } else if self.in_reserved_memory {
+                        seen.reserved_memory.end = place.saturating_add(1);
                     }
                     self.may_have_properties = true;
-                    self.node = Node { name, ..Node::default() };
+                    self.node = Node { name, place, ..Node::default() };
                 }
                 END_NODE if self.depth > 0 => {
-                    self.end_properties(survey);
+                    self.end_properties(seen);
                     if self.depth == 2 {
-                        inside = false;
+                        self.in_reserved_memory = false;
                     }
                     self.depth = self.depth.saturating_sub(1);
                     if self.depth == 0 {
@@ -137,13 +240,16 @@ impl<'a> Walk<'a> {
                     }
                 }
                 PROPERTY if self.may_have_properties => self.property()?,
-                NOP => {
-                    return Err("the device tree has FDT_NOP tokens, which Bulkhead does not read; have it compacted");
-                }
+                NOP => seen.has_nops = true,
                 _ => return Err("the device tree is malformed: a token in it is out of place"),
             }
         }
-        if self.word()? == END { Ok(()) } else { Err("the device tree is malformed: it goes on after its root") }
+        let mut token = self.word()?;
+        while token == NOP {
+            seen.has_nops = true;
+            token = self.word()?;
+        }
+        if token == END { Ok(()) } else { Err("the device tree is malformed: it goes on after its root") }
     }
 
     /// The next word.
@@ -172,15 +278,8 @@ impl<'a> Walk<'a> {
         let value = self.bytes.get(self.place..).and_then(|rest| rest.get(..length)).ok_or(CUT)?;
         self.skip(length);
         match name.first() {
-            Some(b'#') => {
-                let is_count = name.starts_with(b"#address-cells\0") || name.starts_with(b"#size-cells\0");
-                if is_count && length != 4 {
-                    return Err("the device tree is malformed: a number of cells in it is no number");
-                }
-            }
-            Some(b'c') if name.starts_with(b"compatible\0") => {
-                self.node.is_uart |= value.split(|byte| *byte == 0).any(|name| name == b"arm,pl011");
-            }
+            Some(b'#') if length != 4 => check_cells(name)?,
+            Some(b'c') if name.starts_with(b"compatible\0") => self.node.take_compatible(value),
             Some(b'r') if name.starts_with(b"reg\0") => self.node.registers = value,
             _ => {}
         }
@@ -188,12 +287,33 @@ impl<'a> Walk<'a> {
     }
 
     /// The properties of the last node that began are over.
-    fn end_properties(&mut self, survey: &mut Survey<'_>) {
-        if self.may_have_properties && self.node.is_uart && survey.uart.is_none() {
-            survey.uart = self.node.address();
+    fn end_properties(&mut self, seen: &mut Seen) {
+        if !self.may_have_properties {
+            return;
         }
         self.may_have_properties = false;
+        seen.is_qemu |= self.depth == 1 && self.node.is_qemu;
+        // What is reserved is no device, whatever it is compatible with.
+        if let Some(role) = self.node.role
+            && !self.in_reserved_memory
+            && let Some(first) = seen.nodes.get_mut(role as usize)
+            && first.is_none()
+        {
+            *first = Some(self.node.place);
+            if role == Role::Uart {
+                seen.uart = self.node.address();
+            }
+        }
     }
+}
+
+/// Refuses the property `name`, which is no cell, where it must be one.
+#[inline(never)]
+fn check_cells(name: &[u8]) -> Result<(), Missing> {
+    if name.starts_with(b"#address-cells\0") || name.starts_with(b"#size-cells\0") {
+        return Err("the device tree is malformed: a number of cells in it is no number");
+    }
+    Ok(())
 }
 
 /// The address that a node's name ends in.
