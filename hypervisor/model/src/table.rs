@@ -48,8 +48,8 @@ pub trait TableMemory {
     /// Gives a new table of [`ENTRIES`] zeros, aligned to its size, or nothing when memory is exhausted.
     fn allocate(&mut self) -> Option<PhysAddr>;
 
-    /// The table at `address`, which [`TableMemory::allocate`] returned (or is the root). A store to a linked table must
-    /// not be reordered before its zeroing.
+    /// The table at `address`, which [`TableMemory::allocate`] returned (or is the root). A store to a linked table
+    /// must not be reordered before its zeroing.
     fn table(&self, address: PhysAddr) -> &Table;
 }
 
