@@ -11,7 +11,10 @@ use std::vec::Vec;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const ROOT: PhysAddr = PhysAddr(0x1000);
-const NEW: Table = [const { AtomicU64::new(0) }; ENTRIES];
+
+fn empty_table() -> Table {
+    [const { AtomicU64::new(0) }; ENTRIES]
+}
 
 /// Tables on the host's heap; table `n` is at address `(n + 1) * 0x1000`.
 struct HostTables {
@@ -21,7 +24,7 @@ struct HostTables {
 
 impl HostTables {
     fn new(limit: usize) -> Self {
-        Self { tables: Vec::from([NEW]), limit }
+        Self { tables: Vec::from([empty_table()]), limit }
     }
 
     fn descriptors(&self) -> Vec<u64> {
@@ -39,7 +42,7 @@ impl TableMemory for HostTables {
         if self.tables.len() == self.limit {
             return None;
         }
-        self.tables.push(NEW);
+        self.tables.push(empty_table());
         Some(PhysAddr(self.tables.len() as u64 * PAGE_SIZE))
     }
 
