@@ -172,9 +172,17 @@ stopped:
 
 // Entered at another exception level: a sentence on the known UART, which needs no memory but the image's own. `x1` is
 // CurrentEL; the digit of EL1 or EL3 completes the sentence. FR.TXFF (bit 5) is looked at a bounded number of times.
+// EL3 is that of a board's reset, from which all cores may come at once: the first of them speaks.
 not_el2:
     lsr     x1, x1, #2
-    add     w1, w1, #'0'
+    cmp     x1, #3
+    b.ne    0f
+    mrs     x2, mpidr_el1
+    ubfx    x3, x2, #32, #8
+    and     x2, x2, #0xffffff
+    orr     x2, x2, x3
+    cbnz    x2, stopped
+0:  add     w1, w1, #'0'
     adr     x2, el2_sentence
     mov     x3, #{uart}
 1:  ldrb    w4, [x2], #1

@@ -38,6 +38,17 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Damage::Board(&["-M", "virtualization=off"]),
             |_, outcome| stops(outcome, "started at EL1, but a hypervisor needs EL2"),
         ),
+        scenario(
+            "a start at EL3, in the place of the board's firmware, is told so once, whatever the number of cores",
+            Damage::Firmware,
+            |_, outcome| {
+                stops(outcome, "started at EL3, but a hypervisor needs EL2")?;
+                match outcome.lines.iter().filter(|line| line.contains("BULKHEAD STOPS")).count() {
+                    1 => Ok(()),
+                    count => Err(format!("{count} cores have said so")),
+                }
+            },
+        ),
         scenario("any damaged device tree ends in a sentence or in a boot", Damage::Trees(30), |_, _| Ok(())),
         scenario("a Bulkhead that fails leaves an epitaph", Damage::Function("bulkhead::run::run"), epitaph_is_left),
         scenario(

@@ -25,6 +25,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -71,6 +72,8 @@ enum Damage {
     /// Each of the system's disks: gives QEMU's name of what takes its place, if anything does. The second path is that
     /// of a directory for files of one's own.
     Disks(fn(&Path, &Path) -> anyhow::Result<Option<PathBuf>>),
+    /// Bulkhead in the place of the board's firmware, at EL3: all cores of the board start there.
+    Firmware,
     /// The board: further arguments for QEMU.
     Board(&'static [&'static str]),
 }
@@ -159,6 +162,10 @@ impl Scenario {
             Damage::Function(function) => machine.kernel = broken(workspace, &prepared.program, function, None)?,
             Damage::Jump(from, to) => machine.kernel = broken(workspace, &prepared.program, from, Some(to))?,
             Damage::Trees(count) => return trees::run(machine, count, &workspace.cache().join("images/trees")),
+            Damage::Firmware => {
+                let arguments = ["-M", "secure=on", "-smp", "2", "-bios"].map(OsString::from);
+                machine.extra.extend(arguments.into_iter().chain([machine.kernel.clone().into()]));
+            }
             Damage::None | Damage::Bundle(_) | Damage::Disks(_) | Damage::Board(_) => {}
         }
         if let (Damage::Disks(damage), Some(virtio)) = (self.damage, &mut machine.virtio) {
