@@ -2,6 +2,7 @@
 //!
 //! Leaves out everything that Rust can do: the board, the tables, the interrupt controller.
 
+use crate::controls;
 use crate::per_core::PER_CORE;
 use core::arch::global_asm;
 use core::ops::Range;
@@ -233,7 +234,7 @@ secondary_entry:
     bl      {secondary}
     b       stopped
 "#,
-    hcr_rw = const 1u64 << 31,
+    hcr_rw = const controls::HCR_BOOT,
     uart = const KNOWN_UART,
     stacks = sym STACKS,
     stack_stride = const STACK_STRIDE,

@@ -1,47 +1,21 @@
 //! One core at EL2: its traps, and what the fast tier asks of it and does with the guest that left.
 
+use crate::controls::{CPTR_GUEST, HCR_GUEST, MDCR_GUEST};
 use crate::exception::absorb_system_error;
 use crate::mmu;
 use crate::registers::{
     CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1,
-    MDCR_EL2, MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VPIDR_EL2,
+    MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VPIDR_EL2,
 };
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MIDR_EL1, SCTLR_EL1, SP_EL0, SP_EL1, SPSR_EL2,
+    CNTHCTL_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MDCR_EL2, MIDR_EL1, SCTLR_EL1, SP_EL0, SP_EL1,
+    SPSR_EL2,
 };
 use core::arch::{asm, global_asm};
 use model::GuestAddr;
 use model::exit::{DeviceAccess, Syndrome};
 use model::inject::{El1Entry, El1Target};
 use tock_registers::interfaces::{Readable, Writeable};
-
-/// HCR_EL2 for every guest (Arm ARM D19.2.48). VM; SWIO (set/way invalidation also cleans); PTW (no table walks on
-/// device memory); FMO, IMO, AMO (physical interrupts come here, virtual ones go there); TSC, TID3, TIDCP, TACR, TLOR,
-/// TERR (traps of SMC, ID registers, implementation-defined registers, ACTLR, LORegions, RAS); RW (EL1 is AArch64).
-/// Clear, and so trapped or UNDEFINED: pointer authentication, memory tagging, activity monitors, SCXTNUM, nesting.
-pub(crate) const HCR_GUEST: u64 = 1
-    | (1 << 1)
-    | (1 << 2)
-    | (1 << 3)
-    | (1 << 4)
-    | (1 << 5)
-    | (1 << 18)
-    | (1 << 19)
-    | (1 << 20)
-    | (1 << 21)
-    | (1 << 31)
-    | (1 << 35)
-    | (1 << 36);
-
-/// HCR_EL2.TWI: trap WFI.
-pub(crate) const HCR_TRAP_WFI: u64 = 1 << 13;
-
-/// CPTR_EL2 with E2H clear: RES1 bits, which include the traps of SVE and SME, then TTA (trace) and TAM (activity
-/// monitors). FP and SIMD stay with the guest.
-const CPTR_GUEST: u64 = 0x33ff | (1 << 20) | (1 << 30);
-
-/// MDCR_EL2: TPMCR, TPM (PMU), TDA, TDOSA, TDRA (debug registers), TPMS (profiling), TTRF (trace filter).
-const MDCR_GUEST: u64 = (1 << 5) | (1 << 6) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 14) | (1 << 19);
 
 /// EL1 may read the physical counter and owns the physical timer: EL2 keeps CNTHP for itself.
 const CNTHCTL_GUEST: u64 = 0b11;
@@ -55,7 +29,7 @@ pub fn configure() {
     // MDCR_EL2.HPMN must not exceed the number of counters; with no PMU it is RES0.
     let pmu_version = (ID_AA64DFR0_EL1.get() >> 8) & 0xf;
     let counters = if pmu_version == 0 || pmu_version == 0xf { 0 } else { (PMCR_EL0.get() >> 11) & 0x1f };
-    MDCR_EL2.set(MDCR_GUEST | counters);
+    MDCR_EL2.set(MDCR_GUEST | MDCR_EL2::HPMN.val(counters).value);
     CNTHCTL_EL2.set(CNTHCTL_GUEST);
     VPIDR_EL2.set(MIDR_EL1.get());
     close_later_extensions();

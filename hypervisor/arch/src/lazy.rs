@@ -4,15 +4,13 @@
 //! else they hold nobody can read. SCXTNUM_EL0 and
 //! SCXTNUM_EL1 (FEAT_CSV2_2), by which software names its contexts to branch prediction, trap until they are used.
 
+use crate::controls::HCR_SOFTWARE_CONTEXT;
 use crate::registers::{ID_AA64DFR0_EL1, MDSCR_EL1, SCXTNUM_EL0, SCXTNUM_EL1};
 use aarch64_cpu::registers::HCR_EL2;
 use core::arch::global_asm;
 use model::debug::{Comparators, Counts, DebugRegisters};
 use model::exit::SystemRegister;
 use tock_registers::interfaces::{Readable, Writeable};
-
-/// HCR_EL2.EnSCXT: EL1 and EL0 have SCXTNUM_EL1 and SCXTNUM_EL0.
-const HCR_SOFTWARE_CONTEXT: u64 = 1 << 53;
 
 /// What a virtual CPU has of them.
 pub(crate) struct LazyState {

@@ -13,6 +13,7 @@ pub mod board;
 pub mod boot;
 pub mod bulk;
 pub mod context;
+mod controls;
 pub mod cpu;
 pub mod device_window;
 pub mod entropy;

@@ -10,17 +10,7 @@ pub use hyp_map::{HypMap, Unmappable, remove_boot_code};
 pub(crate) use stage2::configure_stage2;
 pub use stage2::{Stage2, Windows};
 
-use crate::registers::ID_AA64MMFR0_EL1;
 use core::arch::asm;
-use tock_registers::interfaces::Readable;
-
-/// Bits of input address that stage 1 at EL2 and every stage 2 translate: one 512-entry level-1 table, 512 GiB.
-pub const INPUT_ADDRESS_BITS: u64 = 39;
-
-/// ID_AA64MMFR0_EL1.PARange, capped to what a 4 KiB granule's tables can say without LPA2 (48 bits).
-fn physical_size_code() -> u64 {
-    (ID_AA64MMFR0_EL1.get() & 0xf).min(5)
-}
 
 /// Drops this core's EL1 TLB entries of the current VMID: two virtual CPUs of one VM on one core may use the same ASID
 /// for different tables. The caller's ISB, or the ERET to the guest, completes it.

@@ -1,7 +1,8 @@
 //! A virtual CPU comes on a core, with all that it has there, and goes off it.
 
 use crate::context::{Guest, Vcpu};
-use crate::cpu::{HCR_GUEST, HCR_TRAP_WFI, clear_hidden_registers, instruction_barrier, take_system_error};
+use crate::controls::{HCR_GUEST, HCR_TRAP_WFI};
+use crate::cpu::{clear_hidden_registers, instruction_barrier, take_system_error};
 use crate::mmu::{self, Stage2};
 use crate::registers::VMPIDR_EL2;
 use crate::{per_core, timer};

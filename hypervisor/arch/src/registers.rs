@@ -83,8 +83,6 @@ system_registers! {
     CNTHP_CTL_EL2, "s3_4_c14_c2_1";
     /// EL2 physical timer deadline.
     CNTHP_CVAL_EL2, "s3_4_c14_c2_2";
-    /// Debug and PMU traps.
-    MDCR_EL2, "s3_4_c1_c1_1";
     /// FP, SVE and trace traps.
     CPTR_EL2, "s3_4_c1_c1_2";
     /// AArch32 EL1 traps.

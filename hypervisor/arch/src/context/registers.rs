@@ -1,6 +1,7 @@
 //! A virtual CPU's registers: what the exit path touches first, then everything that changes hands on a switch.
 
 use super::Verdict;
+use crate::controls;
 use core::arch::asm;
 
 pub(super) type Handler = unsafe extern "C" fn(*mut Context, u64) -> Verdict;
@@ -29,9 +30,6 @@ pub struct Context {
 /// EL1h, debug exceptions, SError, IRQ and FIQ masked.
 pub(super) const RESET_PSTATE: u64 = 0x3c5;
 
-/// SCTLR_EL1's RES1 bits (Arm ARM D19.2.118): MMU and caches off.
-const RESET_SCTLR: u64 = 0x30d0_0800;
-
 macro_rules! el1_state {
     ($($field:ident = $register:literal, $other_field:ident = $other_register:literal;)*) => {
         /// The EL1 system registers that a guest can change, timers included. They come in pairs, as the instructions
@@ -44,7 +42,7 @@ macro_rules! el1_state {
         impl El1State {
             pub(super) const fn new() -> Self {
                 let mut state = Self { $($field: 0, $other_field: 0,)* };
-                state.sctlr = RESET_SCTLR;
+                state.sctlr = controls::SCTLR_EL1_RESET;
                 state
             }
 

@@ -1,10 +1,9 @@
 //! EL2's own translation: stage 1.
 
-use super::{INPUT_ADDRESS_BITS, physical_size_code};
 use crate::board::{Board, Range};
 use crate::boot::{self, SecondaryStart};
 use crate::table_pool::{TABLE_SIZE, TablePool};
-use crate::{panic_device, per_core};
+use crate::{controls, panic_device, per_core};
 use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2};
 use core::arch::asm;
 use core::fmt;
@@ -185,16 +184,7 @@ impl HypMap {
 
     fn settings(&self) -> SecondaryStart {
         let mair = model::table::MAIR_EL2;
-        // Arm ARM D19.2.138: RES1 bits 31 and 23; 4 KiB granule, write-back, inner shareable.
-        let tcr = (1 << 31)
-            | (1 << 23)
-            | (physical_size_code() << 16)
-            | (0b11 << 12)
-            | (0b01 << 10)
-            | (0b01 << 8)
-            | (64 - INPUT_ADDRESS_BITS);
-        // Arm ARM D19.2.119: the RES1 bits; M, C, SA, I; WXN makes writable memory never executable.
-        let sctlr = 0x30c5_0830 | 1 | (1 << 2) | (1 << 3) | (1 << 12) | (1 << 19);
+        let (tcr, sctlr) = (controls::tcr(), controls::SCTLR);
         SecondaryStart { stack_top: 0, core: 0, mair, tcr, ttbr0: self.root.0, sctlr, per_core: 0 }
     }
 }

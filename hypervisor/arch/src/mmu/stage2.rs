@@ -1,7 +1,7 @@
 //! The guests' translation: stage 2.
 
-use super::{INPUT_ADDRESS_BITS, physical_size_code};
 use crate::board::Range;
+use crate::controls;
 use crate::device_window::DeviceWindow;
 use crate::memory::{GuestRam, MemoryBlock};
 use crate::shadow::ReadablePage;
@@ -14,11 +14,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 
 /// Sets this core up for stage 2: one level-1 root, 4 KiB granule, 8-bit VMIDs (every core has those).
 pub(crate) fn configure_stage2() {
-    // The output size must not exceed the core's, and a level-1 start allows no more than 40 bits here.
-    let size = physical_size_code();
-    VTCR_EL2.set(
-        (1 << 31) | (size << 16) | (0b11 << 12) | (0b01 << 10) | (0b01 << 8) | (0b01 << 6) | (64 - INPUT_ADDRESS_BITS),
-    );
+    VTCR_EL2.set(controls::vtcr());
     VTTBR_EL2.set(0);
     // SAFETY: TLB maintenance changes no mapping. What ran here before may have left entries of VMIDs that are ours
     // now.
