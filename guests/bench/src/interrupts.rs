@@ -2,11 +2,11 @@
 
 use crate::clock::{self, Moments, ROUNDS};
 use core::sync::atomic::{AtomicU64, Ordering};
-use rt::clock::Clock;
 use rt::gic::{self, Target};
 use rt::timer::{self, VIRTUAL_TIMER};
 use rt::{cpu, interrupts};
 use spin::Once;
+use testkit::clock::Clock;
 
 const SGI: u32 = 1;
 /// From arming the timer to its deadline.

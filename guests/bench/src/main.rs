@@ -23,7 +23,8 @@ mod registers;
 mod shared;
 mod virtio;
 
-use rt::{gic, machine, report, timer};
+use rt::{gic, machine, timer};
+use testkit::report;
 
 rt::entry!(main);
 

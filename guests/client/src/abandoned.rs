@@ -3,7 +3,8 @@
 use crate::block::{PAGE, SECTORS_PER_PAGE, open, pattern};
 use crate::{Slots, console, entropy, failed};
 use rt::virtio::{Error, Kind, Slot};
-use rt::{Failure, Outcome, ensure, println, report, timer};
+use rt::{println, timer};
+use testkit::{Failure, Outcome, ensure, report};
 
 /// How long the driver domain may take to be lost, its restarts included.
 const PATIENCE_MICROSECONDS: u64 = 60_000_000;

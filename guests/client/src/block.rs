@@ -3,10 +3,11 @@
 use crate::failed;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use rt::random::Random;
 use rt::shared::Shared;
 use rt::virtio::{Block, Error, Platform, Slot};
-use rt::{Failure, Outcome, ensure, machine, println, report, timer};
+use rt::{machine, println, timer};
+use testkit::random::Random;
+use testkit::{Failure, Outcome, ensure, report};
 use virtio_drivers::device::blk::VirtIOBlk;
 use virtio_drivers::transport::mmio::MmioTransport;
 

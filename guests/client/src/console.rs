@@ -1,8 +1,9 @@
 //! A console: what is printed is taken, whatever its length.
 
 use crate::failed;
+use rt::machine;
 use rt::virtio::{Platform, Slot};
-use rt::{Outcome, ensure, machine, report};
+use testkit::{Outcome, ensure, report};
 use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::transport::mmio::MmioTransport;
 
@@ -22,7 +23,7 @@ pub(crate) fn run(slot: &mut Slot) {
     report::test("a console prints, and can be brought up again and again", || print(slot));
 }
 
-fn open(slot: &mut Slot) -> Result<Console<'_>, rt::Failure> {
+fn open(slot: &mut Slot) -> Result<Console<'_>, testkit::Failure> {
     Console::new(slot.lend().map_err(failed("the registers"))?).map_err(failed("the driver"))
 }
 

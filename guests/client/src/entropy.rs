@@ -2,7 +2,7 @@
 
 use crate::failed;
 use rt::virtio::{Platform, Slot};
-use rt::{Failure, Outcome, ensure, report};
+use testkit::{Failure, Outcome, ensure, report};
 use virtio_drivers::device::rng::VirtIORng;
 use virtio_drivers::transport::mmio::MmioTransport;
 

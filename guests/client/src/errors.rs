@@ -3,7 +3,8 @@
 use crate::block::{PAGE, SECTORS_PER_PAGE, open, pattern};
 use crate::{Slots, failed};
 use rt::virtio::{Error, Kind, Slot};
-use rt::{Outcome, ensure, machine, report, timer};
+use rt::{machine, timer};
+use testkit::{Outcome, ensure, report};
 
 /// How long an answer may take, whatever it is.
 const ANSWER_MICROSECONDS: u64 = 5_000_000;

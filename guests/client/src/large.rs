@@ -3,8 +3,9 @@
 
 use crate::block::{PAGE, SECTORS_PER_PAGE, in_block, pattern, room};
 use rt::shared::Shared;
+use rt::timer;
 use rt::virtio::{Access, Block, Granted, Slot};
-use rt::{Failure, Outcome, ensure, report, timer};
+use testkit::{Failure, Outcome, ensure, report};
 
 /// The most pages of a request; a disk that takes fewer pieces gets fewer.
 const PAGES: usize = 254;

@@ -2,7 +2,8 @@
 
 use crate::{Slots, block, console, entropy, network};
 use rt::virtio::{Kind, Slot};
-use rt::{Outcome, ensure, machine, println, report, timer};
+use rt::{machine, println, timer};
+use testkit::{Outcome, ensure, report};
 
 pub(crate) fn run(mut slots: Slots) {
     let seconds = machine().number("seconds", 10);

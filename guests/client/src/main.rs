@@ -31,7 +31,8 @@ mod together;
 
 use arrayvec::ArrayVec;
 use rt::virtio::{Kind, SLOTS_MAX, Slot};
-use rt::{Outcome, ensure, gic, machine, report, virtio};
+use rt::{gic, machine, virtio};
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 
@@ -86,6 +87,6 @@ fn unknown(kind: Option<Kind>) -> Outcome {
 }
 
 /// What `virtio-drivers` says, as the reason of a failure.
-fn failed(what: &str) -> impl Fn(virtio::Error) -> rt::Failure {
-    move |error| rt::Failure::new(format_args!("{what}: {error}"))
+fn failed(what: &str) -> impl Fn(virtio::Error) -> testkit::Failure {
+    move |error| testkit::Failure::new(format_args!("{what}: {error}"))
 }

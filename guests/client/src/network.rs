@@ -4,7 +4,8 @@ use crate::failed;
 use crate::frames::{self, BROADCAST, Frame, GATEWAY, Mac, Seen};
 use core::sync::atomic::{AtomicBool, Ordering};
 use rt::virtio::{Platform, Slot};
-use rt::{Failure, Outcome, ensure, machine, println, report, timer};
+use rt::{machine, println, timer};
+use testkit::{Failure, Outcome, ensure, report};
 use virtio_drivers::device::net::{TxBuffer, VirtIONet};
 use virtio_drivers::transport::mmio::MmioTransport;
 

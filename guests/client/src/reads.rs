@@ -4,7 +4,8 @@ use crate::Slots;
 use crate::block::{in_block, room};
 use rt::shared::Shared;
 use rt::virtio::{Block, Kind};
-use rt::{Failure, Outcome, ensure, gic, interrupts, machine, println, report, timer};
+use rt::{gic, interrupts, machine, println, timer};
+use testkit::{Failure, Outcome, ensure, report};
 
 const SECTORS_PER_KIBIBYTE: u64 = 2;
 

@@ -6,7 +6,8 @@
 use crate::Slots;
 use crate::block::{in_block, room};
 use rt::virtio::Kind;
-use rt::{Failure, Outcome, ensure, machine, memory, psci, report, timer};
+use rt::{machine, memory, psci, timer};
+use testkit::{Failure, Outcome, ensure, report};
 
 const SECTORS_PER_KIBIBYTE: u64 = 2;
 /// How large a read is, and how many are under way.

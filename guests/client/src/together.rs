@@ -2,8 +2,9 @@
 
 use crate::{Slots, load};
 use core::sync::atomic::{AtomicUsize, Ordering};
-use rt::{Failure, cpu, ensure, report, timer};
+use rt::{cpu, timer};
 use spin::Mutex;
+use testkit::{Failure, ensure, report};
 
 /// Rounds with each device.
 const ROUNDS: u64 = 3;

@@ -6,7 +6,6 @@
 
 use crate::machine::machine;
 use crate::mmio;
-use crate::timer;
 use crate::{cpu, interrupts};
 use core::arch::asm;
 
@@ -344,16 +343,6 @@ pub fn send_raw_sgi(value: u64) {
 pub fn acknowledge() -> Option<u32> {
     let id = read_iar1() as u32 & 0xff_ffff;
     (id < SPECIAL).then_some(id)
-}
-
-/// Acknowledges within `microseconds`.
-pub fn acknowledge_within(microseconds: u64) -> Option<u32> {
-    let mut id = None;
-    timer::wait_until(microseconds, || {
-        id = acknowledge();
-        id.is_some()
-    });
-    id
 }
 
 /// The most urgent pending interrupt (ICC_HPPIR1_EL1), which stays pending; `None` if there is none.

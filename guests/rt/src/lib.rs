@@ -4,11 +4,13 @@
 //! guest address map is that board's. A test that passes natively and fails under Bulkhead has found a fault of
 //! Bulkhead; one that fails natively has a fault itself.
 //!
-//! A guest names its main function with [`entry!`], says what it found with [`report::test`], and ends with
-//! [`report::finish`]. Everything offered here is safe to call: whatever a guest does can harm itself alone, which is
-//! the very claim that the test guests check.
+//! A guest names its main function with [`entry!`]. Everything offered here is safe to call: whatever a guest does can
+//! harm itself alone, which is the very claim that the test guests check.
 //!
 //! With the feature `virtio` it also has drivers of virtio-mmio devices ([`virtio`]), and the heap that they need.
+//!
+//! What only guests that test and attack need is the crate `testkit`; the registers that they probe, which takes
+//! `unsafe`, are here behind the feature `probing`.
 //!
 //! What this crate leaves out: a heap for its guests, threads, floating point, and EL0.
 #![no_std]
@@ -17,9 +19,9 @@
 extern crate alloc;
 
 pub mod boot;
-pub mod clock;
 pub mod console;
 pub mod cpu;
+#[cfg(feature = "probing")]
 pub mod debug;
 #[cfg(feature = "virtio")]
 mod dma;
@@ -33,11 +35,10 @@ pub mod mmu;
 mod panic;
 pub mod probe;
 pub mod psci;
-pub mod random;
 pub mod register;
-pub mod report;
 pub mod shared;
 pub mod smccc;
+#[cfg(feature = "probing")]
 pub mod system_registers;
 pub mod timer;
 pub mod uart;
@@ -48,7 +49,6 @@ pub mod virtio;
 pub use machine::{Machine, machine};
 pub use panic::{restart_after_panic, stay_after_panic};
 pub use probe::Abort;
-pub use report::{Failure, Outcome};
 
 /// Names the guest's main function: `fn() -> !`, called on CPU 0 with the MMU on and interrupts masked.
 #[macro_export]

@@ -188,7 +188,8 @@ fn regions(node: FdtNode<'_, 'static>) -> impl Iterator<Item = Region> {
 }
 
 /// The INTID of a node's first interrupt, a GIC specifier `<0 n flags>`: SPI n is INTID 32 + n.
-pub(crate) fn shared_interrupt(node: FdtNode<'_, 'static>) -> Option<u32> {
+#[must_use]
+pub fn shared_interrupt(node: FdtNode<'_, 'static>) -> Option<u32> {
     let (kind, rest) = node.property("interrupts")?.value.split_first_chunk::<4>()?;
     let (number, _) = rest.split_first_chunk::<4>()?;
     (u32::from_be_bytes(*kind) == 0).then(|| u32::from_be_bytes(*number) + 32)

@@ -1,8 +1,9 @@
 //! What CPU 1 does while this one tests.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use rt::{Outcome, cpu, ensure, timer};
+use rt::{cpu, timer};
 use spin::Mutex;
+use testkit::{Outcome, ensure};
 
 /// Says whether the other CPU is to go on.
 pub type GoesOn = fn() -> bool;

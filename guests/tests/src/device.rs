@@ -2,7 +2,8 @@
 
 use arrayvec::ArrayVec;
 use core::fmt;
-use rt::{Failure, Outcome, ensure, machine, probe};
+use rt::{machine, probe};
+use testkit::{Failure, Outcome, ensure};
 
 /// Offsets of registers (VIRTIO 1.2, 4.2.2).
 pub mod register {

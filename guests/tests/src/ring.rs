@@ -1,7 +1,8 @@
 //! A queue in memory that nothing of Rust's knows, between guard pages.
 
 use rt::shared::Shared;
-use rt::{Failure, Outcome, ensure, machine, timer};
+use rt::{machine, timer};
+use testkit::{Failure, Outcome, ensure};
 
 const PAGE: u64 = 4096;
 /// Pages of one queue and its buffers: each that is used lies between two that nobody may touch.

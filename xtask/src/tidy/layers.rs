@@ -42,14 +42,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("bulkhead-linux-io-bench", &[]),
     ("bulkhead-guest-rt", &["bulkhead-abi"]),
+    ("bulkhead-guest-testkit", &["bulkhead-guest-rt"]),
     ("bulkhead-driver-services", &["bulkhead-abi", "bulkhead-terminal"]),
     ("bulkhead-driver-domain", &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-driver-services"]),
     // One of the tests is a driver domain, a hostile one.
-    ("bulkhead-guest-tests", &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-driver-services"]),
+    (
+        "bulkhead-guest-tests",
+        &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-guest-testkit", "bulkhead-driver-services"],
+    ),
 ];
 
-/// What a guest, other than the runtime itself, may use.
-const ALLOWED_TO_GUESTS: &[&str] = &["bulkhead-abi", "bulkhead-guest-rt"];
+/// What a guest that tests or measures may use.
+const ALLOWED_TO_GUESTS: &[&str] = &["bulkhead-abi", "bulkhead-guest-rt", "bulkhead-guest-testkit"];
 
 /// The crates that must say `#![forbid(unsafe_code)]`.
 const PURE: &[&str] = &[
@@ -57,6 +61,7 @@ const PURE: &[&str] = &[
     "bulkhead-device-tree",
     "bulkhead-devices",
     "bulkhead-driver-services",
+    "bulkhead-guest-testkit",
     "bulkhead-manifest",
     "bulkhead-model",
     "bulkhead-platform",
@@ -124,6 +129,12 @@ mod tests {
     fn a_guest_sees_the_abi_and_its_runtime_alone() {
         assert_eq!(refusal("bulkhead-guest-tests", "bulkhead-guest-rt"), None);
         assert!(refusal("bulkhead-guest-tests", "bulkhead-model").is_some());
+    }
+
+    #[test]
+    fn the_driver_domain_has_no_test_kit() {
+        assert!(refusal("bulkhead-driver-domain", "bulkhead-guest-testkit").is_some());
+        assert!(refusal("bulkhead-guest-rt", "bulkhead-guest-testkit").is_some());
     }
 
     #[test]

@@ -7,10 +7,11 @@
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use rt::clock::Clock;
 use rt::gic::Trigger;
-use rt::{Outcome, cpu, ensure, gic, interrupts, machine, println, psci, report, timer};
+use rt::{cpu, gic, interrupts, machine, println, psci, timer};
 use spin::Once;
+use testkit::clock::Clock;
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 

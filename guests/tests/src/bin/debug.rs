@@ -8,7 +8,8 @@
 
 use rt::debug::{self, BREAK_AT_EL1, CLASS_BREAKPOINT, CLASS_WATCHPOINT, TARGETS, WATCH_STORES_AT_EL1};
 use rt::system_registers as id;
-use rt::{Abort, Outcome, ensure, interrupts, machine, println, report, timer};
+use rt::{Abort, interrupts, machine, println, timer};
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 

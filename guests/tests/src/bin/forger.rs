@@ -1,12 +1,13 @@
 //! Prints what would mislead whoever reads the console, person or program: lines in Bulkhead's and its neighbour's
 //! name, whatever makes terminals do more than show text, lines that fill the row, and random bytes.
 //!
-//! Parameters: those of `rt::random`, and `bytes=` (4000), how many random ones.
+//! Parameters: those of `testkit::random`, and `bytes=` (4000), how many random ones.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
 
-use rt::{machine, random::Random, report, uart};
+use rt::{machine, uart};
+use testkit::{random::Random, report};
 
 rt::entry!(main);
 

@@ -6,7 +6,8 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use rt::{ensure, machine, println, report};
+use rt::{machine, println};
+use testkit::{ensure, report};
 
 rt::entry!(main);
 

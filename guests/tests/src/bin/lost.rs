@@ -6,7 +6,8 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use rt::{cpu, gic, interrupts, machine, mmu, println, report, timer};
+use rt::{cpu, gic, interrupts, machine, mmu, println, timer};
+use testkit::report;
 
 rt::entry!(main);
 

@@ -11,7 +11,8 @@
 #![forbid(unsafe_code)]
 
 use core::ops::Range;
-use rt::{Outcome, ensure, hypercall, machine, mmu, println, probe, report, timer};
+use rt::{hypercall, machine, mmu, println, probe, timer};
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 

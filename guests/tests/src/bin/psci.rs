@@ -8,7 +8,8 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use rt::machine::Conduit;
 use rt::psci::{self, Affinity, Error, function};
-use rt::{Outcome, cpu, ensure, gic, interrupts, machine, println, report, smccc, timer};
+use rt::{cpu, gic, interrupts, machine, println, smccc, timer};
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 
@@ -92,7 +93,7 @@ fn suspend() -> Outcome {
         while timer::now() < deadline {
             psci::call(function::CPU_SUSPEND, [0, cpu::entry_address(), 0])?;
         }
-        let came = gic::acknowledge_within(SOON_MICROSECONDS);
+        let came = testkit::acknowledge_within(SOON_MICROSECONDS);
         timer::disarm();
         ensure!(came == Some(timer::VIRTUAL_TIMER), "{came:?} came, not the timer");
         gic::end(timer::VIRTUAL_TIMER);

@@ -17,8 +17,9 @@
 
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering};
-use rt::random::Random;
-use rt::{Outcome, cpu, ensure, gic, interrupts, machine, println, psci, report, timer};
+use rt::{cpu, gic, interrupts, machine, println, psci, timer};
+use testkit::random::Random;
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 

@@ -6,7 +6,8 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use rt::{ensure, machine, memory, println, psci, report, timer};
+use rt::{machine, memory, println, psci, timer};
+use testkit::{ensure, report};
 
 rt::entry!(main);
 

@@ -5,7 +5,8 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use rt::{cpu, interrupts, machine, println, report, timer};
+use rt::{cpu, interrupts, machine, println, timer};
+use testkit::report;
 
 rt::entry!(main);
 

@@ -8,8 +8,9 @@
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use rt::random::Random;
-use rt::{Outcome, cpu, ensure, gic, interrupts, machine, memory, println, report, timer};
+use rt::{cpu, gic, interrupts, machine, memory, println, timer};
+use testkit::random::Random;
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 

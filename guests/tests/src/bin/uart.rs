@@ -8,7 +8,8 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 use rt::probe::Width;
 use rt::uart::{self, offset};
-use rt::{Outcome, ensure, gic, interrupts, machine, report, timer};
+use rt::{gic, interrupts, machine, timer};
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 

@@ -2,7 +2,8 @@
 
 use crate::{SPIS, eventually, expect, expect_and_end, expect_quiet, spi, test};
 use rt::gic::{self, EndMode, Target, Trigger};
-use rt::{Outcome, cpu, ensure, machine, report, uart};
+use rt::{cpu, machine, uart};
+use testkit::{Outcome, ensure, report};
 
 pub(crate) fn run() {
     test("every SGI reaches its own sender", sgis_to_self);
@@ -203,7 +204,7 @@ fn changed_priority() -> Outcome {
     gic::set_priority(first, 0x20);
     gic::set_mask(0xff);
     // IHI0069 4.8 lets a change wait until the interrupt is pending anew; both orders are right, losing one is not.
-    let got = gic::acknowledge_within(crate::SOON_MICROSECONDS);
+    let got = testkit::acknowledge_within(crate::SOON_MICROSECONDS);
     ensure!(got == Some(first) || got == Some(second), "{got:?} came");
     let other = if got == Some(first) { second } else { first };
     gic::end(got.unwrap_or(0));

@@ -12,7 +12,8 @@ mod registers;
 mod several;
 mod timers;
 
-use rt::{Outcome, ensure, gic, interrupts, report, timer};
+use rt::{gic, interrupts, timer};
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 
@@ -50,7 +51,7 @@ fn test(name: &str, body: impl FnOnce() -> Outcome) {
 
 /// Acknowledges the next interrupt, which must be `id`.
 fn expect(id: u32) -> Outcome {
-    let got = gic::acknowledge_within(SOON_MICROSECONDS);
+    let got = testkit::acknowledge_within(SOON_MICROSECONDS);
     ensure!(got == Some(id), "interrupt {id} was due, and {got:?} came");
     Ok(())
 }
@@ -64,7 +65,7 @@ fn expect_and_end(id: u32) -> Outcome {
 
 /// No interrupt comes.
 fn expect_quiet() -> Outcome {
-    let got = gic::acknowledge_within(QUIET_MICROSECONDS);
+    let got = testkit::acknowledge_within(QUIET_MICROSECONDS);
     ensure!(got.is_none(), "no interrupt was due, and {got:?} came");
     Ok(())
 }

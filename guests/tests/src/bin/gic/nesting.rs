@@ -3,7 +3,8 @@
 use crate::{SPIS, eventually, expect, expect_and_end, expect_quiet, spi, test};
 use core::sync::atomic::{AtomicU32, Ordering};
 use rt::gic::{self, EndMode, Trigger};
-use rt::{Outcome, ensure, interrupts, timer};
+use rt::{interrupts, timer};
+use testkit::{Outcome, ensure};
 
 const DEPTH: u32 = 6;
 static TAKEN: [AtomicU32; SPIS as usize] = [const { AtomicU32::new(0) }; SPIS as usize];
@@ -50,7 +51,7 @@ fn twenty_once() -> Outcome {
         gic::set_pending(spi(number));
     }
     for _ in 0..SPIS {
-        let Some(id) = gic::acknowledge_within(crate::SOON_MICROSECONDS) else {
+        let Some(id) = testkit::acknowledge_within(crate::SOON_MICROSECONDS) else {
             ensure!(false, "{} interrupts never came", left.count_ones());
             break;
         };
@@ -76,7 +77,7 @@ fn urgent_passes() -> Outcome {
     gic::set_mask(0xff);
     expect_and_end(urgent)?;
     for _ in 0..12 {
-        let id = gic::acknowledge_within(crate::SOON_MICROSECONDS);
+        let id = testkit::acknowledge_within(crate::SOON_MICROSECONDS);
         ensure!(id.is_some(), "one of the queue never came");
         gic::end(id.unwrap_or(0));
     }
@@ -185,7 +186,7 @@ fn six_active() -> Outcome {
     gic::set_mask(0xff);
     let mut left: u32 = (1 << DEPTH) - 1;
     for _ in 0..DEPTH {
-        let got = gic::acknowledge_within(crate::SOON_MICROSECONDS);
+        let got = testkit::acknowledge_within(crate::SOON_MICROSECONDS);
         let number = got.and_then(|id| id.checked_sub(spi(0))).filter(|number| *number < DEPTH);
         ensure!(number.is_some(), "{got:?} came with {} due", left.count_ones());
         left &= !(1 << number.unwrap_or(0));
@@ -265,8 +266,11 @@ fn random_order(mode: EndMode) -> Outcome {
                 let waiting = state.iter().filter(|it| it.pending && !it.active).map(|it| it.priority).min();
                 let limit = depth.checked_sub(1).map_or(0xff, |top| state[running[top]].priority);
                 let due = waiting.filter(|priority| *priority < limit);
-                let got =
-                    if due.is_some() { gic::acknowledge_within(crate::SOON_MICROSECONDS) } else { gic::acknowledge() };
+                let got = if due.is_some() {
+                    testkit::acknowledge_within(crate::SOON_MICROSECONDS)
+                } else {
+                    gic::acknowledge()
+                };
                 let number = got.and_then(|id| id.checked_sub(spi(0))).map(|number| number as usize);
                 let came = number.and_then(|number| state.get(number)).map(|it| it.priority);
                 ensure!(came == due, "step {step}: priority {due:x?} was due, and {got:?} of {came:x?} came");

@@ -3,7 +3,8 @@
 use crate::{spi, test};
 use rt::gic::{self, offset};
 use rt::probe::{self, Width};
-use rt::{Outcome, cpu, ensure, machine};
+use rt::{cpu, machine};
+use testkit::{Outcome, ensure};
 
 pub(crate) fn run() {
     test("the distributor is a GICv3 with SPIs", identification);

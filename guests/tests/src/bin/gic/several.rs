@@ -3,7 +3,8 @@
 use crate::{eventually, spi};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use rt::gic::{self, Target, Trigger};
-use rt::{Outcome, cpu, ensure, interrupts, machine, report, timer};
+use rt::{cpu, interrupts, machine, timer};
+use testkit::{Outcome, ensure, report};
 
 /// What the other CPUs do; `main` sets it, and each confirms in `CONFIRMED`.
 const TAKE: usize = 1;

@@ -3,7 +3,8 @@
 use crate::{eventually, expect, expect_quiet, test};
 use core::sync::atomic::{AtomicU32, Ordering};
 use rt::timer::{self, PHYSICAL_TIMER, VIRTUAL_TIMER};
-use rt::{Outcome, ensure, gic, interrupts};
+use rt::{gic, interrupts};
+use testkit::{Outcome, ensure};
 
 static TICKS: AtomicU32 = AtomicU32::new(0);
 

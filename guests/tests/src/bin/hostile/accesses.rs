@@ -3,7 +3,8 @@
 use crate::test_under_bulkhead;
 use rt::machine::Region;
 use rt::probe::{self, OddAccess, Width};
-use rt::{Abort, Outcome, ensure, gic, machine, mmu, report, uart};
+use rt::{Abort, gic, machine, mmu, uart};
+use testkit::{Outcome, ensure, report};
 
 pub(crate) fn run() {
     report::test("odd accesses to device pages come to an end", odd_accesses);

@@ -2,8 +2,9 @@
 
 use crate::test_under_bulkhead;
 use rt::machine::Conduit;
-use rt::random::Random;
-use rt::{Outcome, ensure, report, smccc};
+use rt::smccc;
+use testkit::random::Random;
+use testkit::{Outcome, ensure, report};
 
 const CALLS: u32 = 2000;
 

@@ -11,8 +11,9 @@ mod calls;
 mod registers;
 mod storm;
 
-use rt::random::Random;
-use rt::{Outcome, ensure, gic, interrupts, machine, memory, probe, report, timer};
+use rt::{gic, interrupts, machine, memory, probe, timer};
+use testkit::random::Random;
+use testkit::{Outcome, ensure, report};
 
 rt::entry!(main);
 
@@ -61,13 +62,13 @@ fn alive() -> Outcome {
     gic::init_cpu();
     gic::enable(timer::VIRTUAL_TIMER);
     timer::arm(timer::now() + timer::ticks(1000));
-    let came = gic::acknowledge_within(500_000);
+    let came = testkit::acknowledge_within(500_000);
     timer::disarm();
     ensure!(came == Some(timer::VIRTUAL_TIMER), "{came:?} came, not the timer");
     gic::end(timer::VIRTUAL_TIMER);
     gic::enable(1);
     gic::send_sgi(1, gic::Target::Cpu(0));
-    let came = gic::acknowledge_within(500_000);
+    let came = testkit::acknowledge_within(500_000);
     ensure!(came == Some(1), "{came:?} came, not the SGI");
     gic::end(1);
     Ok(())

@@ -1,8 +1,9 @@
 //! System registers: what the ID registers hide must be refused, and what they show must work or do nothing.
 
 use crate::test_under_bulkhead;
+use rt::Abort;
 use rt::system_registers::{self as id, Feature, PROBED};
-use rt::{Abort, Outcome, ensure, report};
+use testkit::{Outcome, ensure, report};
 
 pub(crate) fn run() {
     report::test("every ID register can be read", || identification()?.pass());

@@ -3,8 +3,9 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 use rt::machine::Region;
 use rt::probe::{self, Width};
-use rt::random::Random;
-use rt::{Outcome, cpu, ensure, gic, machine, report, timer, uart};
+use rt::{cpu, gic, machine, timer, uart};
+use testkit::random::Random;
+use testkit::{Outcome, ensure, report};
 
 const MINUTE_MICROSECONDS: u64 = 60_000_000;
 static FINISHED: AtomicUsize = AtomicUsize::new(0);

@@ -4,7 +4,8 @@ use crate::domain::{Domain, MTU, attach};
 use crate::port::Kind;
 use crate::protocol::{Attack, SECTORS};
 use abi::io::{COMPLETE_AGAIN, FUNCTION_ATTACH, FUNCTION_COMPLETE, FUNCTION_READY, INVALID_PARAMETER, control};
-use rt::{Outcome, ensure, gic, hypercall, machine, probe, psci, timer};
+use rt::{gic, hypercall, machine, probe, psci, timer};
+use testkit::{Outcome, ensure};
 
 /// Calls of a storm, for each channel.
 const STORM: usize = 5_000;

@@ -6,9 +6,10 @@ use crate::protocol::{Attack, COMMAND, Harm, PLAIN_SECTORS, RANDOM, RESULT, SECT
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{self, Device, Kind, register};
 use bulkhead_guest_tests::ring::{ENTRIES, Ring};
-use rt::random::Random;
 use rt::shared::Shared;
-use rt::{Failure, Outcome, cpu, ensure, machine, println, report, timer};
+use rt::{cpu, machine, println, timer};
+use testkit::random::Random;
+use testkit::{Failure, Outcome, ensure, report};
 
 /// The most queues.
 const LANES_MAX: usize = 6;

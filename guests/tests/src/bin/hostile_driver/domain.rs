@@ -9,8 +9,9 @@ use abi::io::{
 use arrayvec::{ArrayString, ArrayVec};
 use core::fmt::Write;
 use rt::gic::{self, Trigger};
-use rt::random::Random;
-use rt::{Failure, Outcome, cpu, hypercall, interrupts, println, timer};
+use rt::{cpu, hypercall, interrupts, println, timer};
+use testkit::random::Random;
+use testkit::{Failure, Outcome};
 
 /// How long the client may take to ask for something.
 const PATIENCE_MICROSECONDS: u64 = 2_000_000;

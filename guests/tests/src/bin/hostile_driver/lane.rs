@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{Device, Kind};
 use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, NEXT, Ring, WRITE};
 use rt::shared::Shared;
-use rt::{Outcome, ensure};
+use testkit::{Outcome, ensure};
 
 /// Requests of a lane that may be out at a time.
 pub(crate) const SLOTS: usize = 4;

@@ -9,10 +9,11 @@ use abi::io::{
 };
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::beside::{GoesOn, beside};
-use rt::random::Random;
 use rt::shared::Shared;
-use rt::{Failure, Outcome, cpu, ensure, timer};
+use rt::{cpu, timer};
 use spin::Mutex;
+use testkit::random::Random;
+use testkit::{Failure, Outcome, ensure};
 
 /// How many requests of each kind one attack is made with.
 const ROUNDS: usize = 4;

@@ -3,7 +3,8 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rt::probe::instruction::{self, Level};
 use rt::probe::{self, Width};
-use rt::{Outcome, cpu, ensure, gic, machine, println, report, timer};
+use rt::{cpu, gic, machine, println, timer};
+use testkit::{Outcome, ensure, report};
 
 /// `ldp w1, w2, [x0], #8`, and `stp w1, w2, [x3], #-8`.
 const LOAD: u32 = 0x28c1_0801;

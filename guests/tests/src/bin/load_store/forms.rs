@@ -2,7 +2,8 @@
 
 use rt::probe::instruction::{self, Level, Registers};
 use rt::probe::{self, Width};
-use rt::{Outcome, ensure, gic, machine, mmu, report, uart};
+use rt::{gic, machine, mmu, uart};
+use testkit::{Outcome, ensure, report};
 
 /// An instruction and how an assembler has it. X0, or SP, is the base; X1 and X2 are transferred; X3 is an index.
 type Form = (u32, &'static str);

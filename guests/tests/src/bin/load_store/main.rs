@@ -10,7 +10,8 @@ mod changing;
 mod forms;
 mod refused;
 
-use rt::{gic, interrupts, machine, report, uart};
+use rt::{gic, interrupts, machine, uart};
+use testkit::report;
 
 rt::entry!(main);
 

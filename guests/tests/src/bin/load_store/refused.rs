@@ -2,7 +2,8 @@
 
 use rt::probe::instruction::{self, Level};
 use rt::probe::{self, OddAccess, Width};
-use rt::{Outcome, ensure, gic, machine, mmu, report};
+use rt::{gic, machine, mmu};
+use testkit::{Outcome, ensure, report};
 
 /// Instructions on X0 that are more than loads and stores of general-purpose registers; the second says whether the CPU
 /// may not have them.

@@ -1,8 +1,9 @@
 //! CPU 0 has the interrupt of a device that it owns, and never serves, come to CPU 1, which is off, on a core that a
 //! neighbour computes on. Whatever ends the interrupt lets it come again, and the neighbour pays.
 
-use rt::clock::Clock;
-use rt::{Outcome, ensure, gic, println, report, timer};
+use rt::{gic, println, timer};
+use testkit::clock::Clock;
+use testkit::{Outcome, ensure, report};
 
 pub(crate) fn run() {
     report::test("an interrupt that is raised without end for a CPU that is off comes to an end", storm);

@@ -3,7 +3,8 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use rt::probe::{self, Width};
-use rt::{Outcome, cpu, ensure, gic, interrupts, println, report, timer};
+use rt::{cpu, gic, interrupts, println, timer};
+use testkit::{Outcome, ensure, report};
 
 static OVER: AtomicBool = AtomicBool::new(false);
 /// Pending and disabled, so that CPU 1 never has a reason to run.

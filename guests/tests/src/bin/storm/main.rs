@@ -19,7 +19,8 @@ mod registers;
 mod resets;
 mod waits;
 
-use rt::{ensure, interrupts, machine, report, timer};
+use rt::{interrupts, machine, timer};
+use testkit::{ensure, report};
 
 rt::entry!(main);
 

@@ -6,7 +6,8 @@
 //! A long gap is a turn that somebody else had, a neighbour on the core or a program on the emulator's host. Small ones
 //! are interrupts that it did not ask for.
 
-use rt::{cpu, ensure, machine, println, report, timer};
+use rt::{cpu, machine, println, timer};
+use testkit::{ensure, report};
 
 /// Short enough that some rounds are not disturbed whatever the neighbours do; the shortest round is the measure.
 const TURNS: u64 = 100;

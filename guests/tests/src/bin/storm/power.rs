@@ -4,7 +4,8 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rt::gic::{self, Target, Trigger};
 use rt::psci::{self, Affinity, Error};
-use rt::{Outcome, cpu, ensure, interrupts, machine, report, timer};
+use rt::{cpu, interrupts, machine, timer};
+use testkit::{Outcome, ensure, report};
 
 const SOON_MICROSECONDS: u64 = 3_000_000;
 const ROUNDS: u64 = 50;
@@ -120,7 +121,7 @@ fn pending_is_kept() -> Outcome {
     })?;
     wait_until_off(1)?;
     gic::route(EDGE, 0);
-    let came = gic::acknowledge_within(SOON_MICROSECONDS / 10);
+    let came = testkit::acknowledge_within(SOON_MICROSECONDS / 10);
     ensure!(came == Some(EDGE), "{came:?} came, not interrupt {EDGE}");
     gic::end(EDGE);
     Ok(())
@@ -139,7 +140,7 @@ fn off_in_handler() -> Outcome {
             (0..16).for_each(gic::enable);
             gic::set_pending(HELD);
             // Acknowledged, and never ended.
-            let _ = gic::acknowledge_within(SOON_MICROSECONDS);
+            let _ = testkit::acknowledge_within(SOON_MICROSECONDS);
             gic::send_sgi(3, Target::Cpu(1));
         })?;
         wait_until_off(1)?;
@@ -147,7 +148,7 @@ fn off_in_handler() -> Outcome {
     gic::clear_active(HELD);
     gic::route(HELD, 0);
     gic::set_pending(HELD);
-    let came = gic::acknowledge_within(SOON_MICROSECONDS / 10);
+    let came = testkit::acknowledge_within(SOON_MICROSECONDS / 10);
     ensure!(came == Some(HELD), "{came:?} came, not interrupt {HELD}");
     gic::end(HELD);
     interrupts::mask();

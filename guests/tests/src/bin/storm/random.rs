@@ -9,9 +9,10 @@ use rt::gic::{self, EndMode, Target, offset};
 use rt::machine::Conduit;
 use rt::probe::{self, OddAccess, Width};
 use rt::psci::{self, Affinity, function};
-use rt::random::Random;
 use rt::system_registers::{Feature, PROBED};
-use rt::{Outcome, cpu, ensure, interrupts, machine, memory, println, report, smccc, timer, uart};
+use rt::{cpu, interrupts, machine, memory, println, smccc, timer, uart};
+use testkit::random::Random;
+use testkit::{Outcome, ensure, report};
 
 const AREA_WORDS: usize = 1 << 17;
 const SOON_MICROSECONDS: u64 = 3_000_000;
@@ -317,13 +318,13 @@ fn alive() -> Outcome {
         gic::init_cpu();
         gic::enable(timer::VIRTUAL_TIMER);
         timer::arm(timer::now() + timer::ticks(100));
-        let came = gic::acknowledge_within(SOON_MICROSECONDS);
+        let came = testkit::acknowledge_within(SOON_MICROSECONDS);
         timer::disarm();
         if came == Some(timer::VIRTUAL_TIMER) {
             gic::end(timer::VIRTUAL_TIMER);
             gic::enable(DOORBELL);
             ALIVE.fetch_or(1 << (8 + index), Ordering::AcqRel);
-            if gic::acknowledge_within(SOON_MICROSECONDS) == Some(DOORBELL) {
+            if testkit::acknowledge_within(SOON_MICROSECONDS) == Some(DOORBELL) {
                 gic::end(DOORBELL);
                 ALIVE.fetch_or(1 << index, Ordering::AcqRel);
             }

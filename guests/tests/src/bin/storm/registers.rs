@@ -10,7 +10,8 @@ use crate::assembler::{
     store, store_next, store_vector_next,
 };
 use rt::probe::{self, Width};
-use rt::{Outcome, ensure, gic, machine, memory, println, psci, report, timer};
+use rt::{gic, machine, memory, println, psci, timer};
+use testkit::{Outcome, ensure, report};
 
 /// Where things are in the area, in bytes.
 const VECTORS: usize = 0x800;

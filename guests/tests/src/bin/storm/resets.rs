@@ -7,8 +7,9 @@
 use core::sync::atomic::{AtomicUsize, Ordering};
 use rt::gic::{self, Target, Trigger, offset};
 use rt::probe::{self, Width};
-use rt::random::Random;
-use rt::{Outcome, cpu, ensure, machine, memory, println, psci, report, timer};
+use rt::{cpu, machine, memory, println, psci, timer};
+use testkit::random::Random;
+use testkit::{Outcome, ensure, report};
 
 const STAIN: u64 = 0x5ec2_e75e_c2e7_5ec2;
 const STAIN_WORDS: usize = 1 << 17;
@@ -85,7 +86,7 @@ fn disorder() {
         gic::set_priority(id, ((31 - nested) << 3) as u8);
         gic::enable(id);
         gic::set_pending(id);
-        let _ = gic::acknowledge_within(100);
+        let _ = testkit::acknowledge_within(100);
     }
     timer::arm(timer::now());
     timer::arm_physical(timer::physical_now());
@@ -135,7 +136,7 @@ fn quiet() -> Outcome {
     for id in 0..32 {
         gic::enable(id);
     }
-    let came = gic::acknowledge_within(200);
+    let came = testkit::acknowledge_within(200);
     for id in 0..32 {
         gic::disable(id);
     }

@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rt::psci::{self, Affinity, function};
-use rt::{Outcome, cpu, ensure, gic, interrupts, machine, println, report, timer};
+use rt::{cpu, gic, interrupts, machine, println, timer};
+use testkit::{Outcome, ensure, report};
 
 static OVER: AtomicBool = AtomicBool::new(false);
 static WAKES: AtomicU64 = AtomicU64::new(0);

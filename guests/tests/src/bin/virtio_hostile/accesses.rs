@@ -3,7 +3,8 @@
 use crate::attack::Field;
 use rt::probe::instruction::{self, Level};
 use rt::probe::{self, OddAccess, Width};
-use rt::{Abort, Outcome, ensure, mmu, report};
+use rt::{Abort, mmu};
+use testkit::{Outcome, ensure, report};
 
 /// The page of a device.
 const WINDOW: u64 = 0x1000;

@@ -3,7 +3,8 @@
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{self, Device, Kind, register};
 use bulkhead_guest_tests::ring::{Descriptor, NEXT, Ring, WRITE};
-use rt::{Failure, Outcome, ensure, machine, timer};
+use rt::{machine, timer};
+use testkit::{Failure, Outcome, ensure};
 
 /// How long a request may take.
 const REQUEST_MICROSECONDS: u64 = 5_000_000;

@@ -4,7 +4,8 @@ use crate::attack::{Fate, Field, Target};
 use crate::registers::outside;
 use bulkhead_guest_tests::device::{self, Kind};
 use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, INDIRECT, NEXT, WRITE};
-use rt::{Failure, Outcome, ensure, machine, report};
+use rt::machine;
+use testkit::{Failure, Outcome, ensure, report};
 
 /// How long a queue full of requests may take.
 const LIMIT_MICROSECONDS: u64 = 5_000_000;

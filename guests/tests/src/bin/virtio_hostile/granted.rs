@@ -7,8 +7,9 @@ use bulkhead_guest_tests::beside::{GoesOn, beside};
 use bulkhead_guest_tests::device::{Kind, register};
 use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, NEXT, Ring, WRITE};
 use rt::shared::Shared;
-use rt::{Failure, Outcome, cpu, ensure, machine, report, timer};
+use rt::{cpu, machine, timer};
 use spin::Mutex;
+use testkit::{Failure, Outcome, ensure, report};
 
 const PAGE: u64 = 4096;
 /// The data of a request, above the size from which on it is granted.

@@ -4,7 +4,8 @@
 use crate::attack::{Field, Target};
 use crate::registers::in_order;
 use bulkhead_guest_tests::device::register;
-use rt::{Outcome, ensure, gic, report};
+use rt::gic;
+use testkit::{Outcome, ensure, report};
 
 /// How often an interrupt is ended whose line is still high.
 const ENDS: u32 = 2_000;
@@ -53,7 +54,7 @@ fn request(target: &mut Target<'_>) -> Outcome {
 fn ended_again(target: &mut Target<'_>, id: u32) -> Outcome {
     request(target)?;
     for count in 0..ENDS {
-        let found = gic::acknowledge_within(COMES_MICROSECONDS);
+        let found = testkit::acknowledge_within(COMES_MICROSECONDS);
         ensure!(found == Some(id), "after {count} of them {found:?} is acknowledged, and not {id}");
         gic::end(id);
     }
@@ -70,7 +71,7 @@ fn falls_silent(target: &mut Target<'_>, id: u32) -> Outcome {
         if let Some(id) = gic::acknowledge() {
             gic::end(id);
         }
-        let Some(found) = gic::acknowledge_within(NOTHING_MICROSECONDS) else {
+        let Some(found) = testkit::acknowledge_within(NOTHING_MICROSECONDS) else {
             ensure!(!gic::is_pending(id), "{id} is pending although the line is low");
             return Ok(());
         };
@@ -92,7 +93,7 @@ fn masked(target: &mut Target<'_>, id: u32) -> Outcome {
         let found = gic::acknowledge();
         ensure!(found.is_none(), "{how}, and {found:?} is acknowledged");
         unmask(id);
-        let found = gic::acknowledge_within(COMES_MICROSECONDS);
+        let found = testkit::acknowledge_within(COMES_MICROSECONDS);
         ensure!(found == Some(id), "no longer {how}, and {found:?} is acknowledged");
         gic::end(id);
         falls_silent(target, id)?;

@@ -21,8 +21,9 @@ mod storm;
 mod timing;
 
 use attack::Field;
-use rt::random::Random;
-use rt::{ensure, gic, machine, memory, report};
+use rt::{gic, machine, memory};
+use testkit::random::Random;
+use testkit::{ensure, report};
 
 rt::entry!(main);
 

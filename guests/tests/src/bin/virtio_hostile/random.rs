@@ -7,8 +7,9 @@ use crate::attack::{Field, works, write_request};
 use crate::registers::outside;
 use bulkhead_guest_tests::device::{self, Device, register};
 use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, Ring};
-use rt::random::Random;
-use rt::{Failure, Outcome, ensure, machine, report};
+use rt::machine;
+use testkit::random::Random;
+use testkit::{Failure, Outcome, ensure, report};
 
 /// Operations between two looks at the guards.
 const ROUND: u64 = 200;

@@ -4,7 +4,8 @@ use crate::attack::{Fate, Field, Target};
 use bulkhead_guest_tests::device::{self, Device, Kind, register, status};
 use bulkhead_guest_tests::ring::ENTRIES;
 use rt::shared::Shared;
-use rt::{Failure, Outcome, ensure, machine, report, timer};
+use rt::{machine, timer};
+use testkit::{Failure, Outcome, ensure, report};
 
 /// The size of the last page of memory.
 const EDGE_BYTES: u64 = 4096;

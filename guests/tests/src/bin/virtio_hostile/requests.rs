@@ -3,7 +3,7 @@
 use crate::attack::{Fate, Field, Target, block_status, write_block_header};
 use bulkhead_guest_tests::device::{Kind, register};
 use bulkhead_guest_tests::ring::{Descriptor, NEXT, WRITE};
-use rt::{Failure, Outcome, ensure, report};
+use testkit::{Failure, Outcome, ensure, report};
 
 /// Kinds of block request (VIRTIO 1.2, 5.2.6).
 const READ: u32 = 0;

@@ -3,7 +3,8 @@
 use crate::attack::{Field, write_request};
 use bulkhead_guest_tests::device;
 use bulkhead_guest_tests::ring::ENTRIES;
-use rt::{Failure, Outcome, ensure, println, report, timer};
+use rt::{println, timer};
+use testkit::{Failure, Outcome, ensure, report};
 
 /// Notifications of one queue before the next has its turn.
 const TURN: u32 = 500;

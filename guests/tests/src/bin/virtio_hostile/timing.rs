@@ -6,8 +6,9 @@ use arrayvec::ArrayVec;
 use bulkhead_guest_tests::beside::{GoesOn, beside};
 use bulkhead_guest_tests::device::{self, Kind, register};
 use bulkhead_guest_tests::ring::{Descriptor, ENTRIES, INDIRECT, NEXT, Ring, WRITE};
-use rt::{Outcome, cpu, ensure, report, timer};
+use rt::{cpu, timer};
 use spin::Mutex;
+use testkit::{Outcome, ensure, report};
 
 /// Notifications of a storm.
 const STORM: usize = 10_000;

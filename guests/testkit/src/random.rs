@@ -1,6 +1,6 @@
 //! Random numbers that a seed replays.
 
-use crate::{machine, println};
+use rt::{machine, println};
 
 /// Marsaglia's xorshift64* generator: small, and good enough to choose addresses and values.
 #[derive(Clone, Debug)]

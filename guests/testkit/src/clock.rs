@@ -3,8 +3,8 @@
 //! The alarm is due in the second that it is set to, the present one included. From then on its interrupt is raised for
 //! as long as it is not masked, so [`Clock::raise`] and [`Clock::lower`] take effect at once.
 
-use crate::machine::{self, machine};
-use crate::register::Register;
+use rt::machine::{self, machine};
+use rt::register::Register;
 
 /// Register offsets in bytes (DDI0224 3.2).
 mod offset {

@@ -3,9 +3,9 @@
 //! `PASS name`, `FAIL name: reason` or `SKIP name: reason` for each test, and `DONE` at the end. A guest that says
 //! nothing more, or `GUEST PANIC: …`, has failed.
 
-use crate::{Abort, println, psci};
 use arrayvec::ArrayString;
 use core::fmt::{self, Write};
+use rt::{Abort, println, psci};
 
 const REASON_BYTES: usize = 120;
 
