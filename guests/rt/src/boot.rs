@@ -3,19 +3,19 @@
 //! The arm64 boot protocol (Linux `Documentation/arch/arm64/booting.rst`) enters with the MMU off and the device tree
 //! in `x0`. Nothing is written before the MMU and the caches are on, so that no stale cache line can hide a store.
 
-use crate::{console, cpu, interrupts, machine, mmu};
+use crate::{console, cpu, interrupts, machine, mmu, per_cpu};
 use core::arch::global_asm;
 
 global_asm!(
     include_str!("boot.s"),
-    STACK_BYTES = const cpu::STACK_BYTES,
-    BLOCK_BYTES = const size_of::<cpu::Block>(),
+    STACK_BYTES = const per_cpu::STACK_BYTES,
+    BLOCK_BYTES = const size_of::<per_cpu::Block>(),
     TCR = const mmu::TCR_WITHOUT_SIZE,
     MAIR = const mmu::MAIR,
     SCTLR_RESET = const mmu::SCTLR_RESERVED_ONES,
     SCTLR = const mmu::SCTLR_ON,
-    stacks = sym cpu::STACKS,
-    blocks = sym cpu::BLOCKS,
+    stacks = sym per_cpu::STACKS,
+    blocks = sym per_cpu::BLOCKS,
     start_primary = sym start_primary,
     start_secondary = sym start_secondary,
 );

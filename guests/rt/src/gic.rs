@@ -6,7 +6,7 @@
 
 use crate::machine::machine;
 use crate::mmio;
-use crate::{cpu, interrupts};
+use crate::{interrupts, per_cpu};
 use core::arch::asm;
 
 /// Register offsets in the distributor and in the redistributor's SGI frame (IHI0069 12.8, 12.10).
@@ -123,7 +123,7 @@ cpu_interface! {
 /// Where the registers of `id` are: the distributor, or this CPU's redistributor for SGIs and PPIs.
 fn bank(id: u32) -> u64 {
     if id < FIRST_SPI {
-        redistributor(cpu::index()).unwrap_or(0) + offset::SGI_FRAME
+        redistributor(per_cpu::index()).unwrap_or(0) + offset::SGI_FRAME
     } else {
         machine().distributor.start
     }
@@ -217,7 +217,7 @@ fn reset_word(base: u64, word: u64) {
 /// mask open, EOI deactivates.
 pub fn init_cpu() {
     write_sre(read_sre() | 1);
-    if let Some(frame) = redistributor(cpu::index()) {
+    if let Some(frame) = redistributor(per_cpu::index()) {
         const SLEEP: u32 = 1 << 1;
         const ASLEEP: u32 = 1 << 2;
         mmio::write32(frame + offset::WAKER, mmio::read32(frame + offset::WAKER) & !SLEEP);

@@ -1,6 +1,5 @@
 //! Taking interrupts on this CPU: the mask, waiting, and the guest's handler.
 
-use crate::{cpu, gic};
 use aarch64_cpu::asm as instruction;
 use aarch64_cpu::registers::{DAIF, Readable, Writeable};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +13,13 @@ pub type Handler = fn(usize, u32);
 /// Sets the handler of every CPU. Without one an interrupt is acknowledged and ended, and nothing else.
 pub fn set_handler(handler: Handler) {
     HANDLER.store(handler as usize, Ordering::Release);
+}
+
+/// The handler, if there is one.
+pub(crate) fn handler() -> Option<Handler> {
+    let handler = HANDLER.load(Ordering::Acquire);
+    // SAFETY: only `set_handler` writes a value other than zero, and it writes a `Handler`.
+    (handler != 0).then(|| unsafe { core::mem::transmute::<usize, Handler>(handler) })
 }
 
 /// Masks interrupts on this CPU.
@@ -46,15 +52,4 @@ pub fn park() -> ! {
     loop {
         instruction::wfi();
     }
-}
-
-pub(crate) fn dispatch() {
-    let Some(id) = gic::acknowledge() else { return };
-    let handler = HANDLER.load(Ordering::Acquire);
-    if handler != 0 {
-        // SAFETY: only `set_handler` writes a value other than zero, and it writes a `Handler`.
-        let handler = unsafe { core::mem::transmute::<usize, Handler>(handler) };
-        handler(cpu::index(), id);
-    }
-    gic::end(id);
 }

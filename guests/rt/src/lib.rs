@@ -33,6 +33,7 @@ pub mod memory;
 mod mmio;
 pub mod mmu;
 mod panic;
+mod per_cpu;
 pub mod probe;
 pub mod psci;
 pub mod register;

@@ -1,6 +1,6 @@
 //! What the device tree says about this guest: memory, CPUs, devices, its name and its parameters.
 
-use crate::cpu::CPUS_MAX;
+use crate::per_cpu::CPUS_MAX;
 use arrayvec::ArrayVec;
 use fdt::{Fdt, node::FdtNode};
 use spin::Once;

@@ -11,9 +11,9 @@
 
 pub mod instruction;
 
-use crate::cpu;
 use crate::machine::machine;
 use crate::mmu;
+use crate::per_cpu;
 use core::fmt;
 
 /// A synchronous exception that a probe met.
@@ -87,7 +87,7 @@ impl fmt::Display for Abort {
 /// Runs instructions of which one may fault; `Err` if it did. Operands follow the semicolon.
 macro_rules! probe {
     ($($instruction:expr),+ ; $($operands:tt)*) => {{
-        let cpu = $crate::cpu::current();
+        let cpu = $crate::per_cpu::current();
         // SAFETY: `syndrome` belongs to this CPU; the vector may write it only while the probe below runs.
         unsafe { cpu.syndrome.get().write_volatile(0) };
         // SAFETY: the vector resumes at the label behind the instructions and keeps every register, so the block has
@@ -110,7 +110,7 @@ macro_rules! probe {
 pub(crate) use probe;
 
 #[inline]
-pub(crate) fn outcome(cpu: &cpu::Block) -> Result<(), Abort> {
+pub(crate) fn outcome(cpu: &per_cpu::Block) -> Result<(), Abort> {
     // SAFETY: as in `probe!`: the cells belong to this CPU, and the probe is over.
     let (syndrome, address, pc) = unsafe {
         (
