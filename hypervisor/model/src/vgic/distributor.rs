@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use vdev::Width;
 
 use super::bank::{Bank, Word};
-use super::interrupt::{Bits, mask};
+use super::interrupt::{Bits, IntId, mask};
 use super::registers::{
     Banked, Bitmap, DISTRIBUTOR_SIZE, Frame, IMPLEMENTER_ID, PERIPHERAL_ID_2, is_word_or_priority, needs_sync,
 };
@@ -27,6 +27,22 @@ const PIDR2: u64 = 0xffe8;
 
 /// GICD_IROUTER: the affinity fields that exist. Interrupt_Routing_Mode is RES0, as GICD_TYPER.No1N says.
 const ROUTER_AFFINITY: u32 = 0x00ff_ffff;
+
+/// Whether an access of `width` at `offset` is one that a GICD_IROUTER takes: all of it, or a half.
+#[inline(always)]
+const fn is_router(offset: u64, width: Width) -> bool {
+    match width {
+        Width::DoubleWord => offset & 7 == 0,
+        Width::Word => offset & 3 == 0,
+        Width::Byte | Width::HalfWord => false,
+    }
+}
+
+/// The interrupt whose GICD_IROUTER is at `offset`.
+#[inline(always)]
+const fn routed_by(offset: u64) -> IntId {
+    IntId::new(((offset & 0x1fff) >> 3) as u32)
+}
 
 impl Vgic {
     /// Answers a load by virtual CPU `vcpu` at byte `offset` into the distributor's 64 KiB frame. Reserved registers
@@ -81,12 +97,12 @@ impl Vgic {
         if offset < IROUTER || offset >= IROUTER_END {
             return None;
         }
-        Some(((offset & 0x1fff) >> 3) as u32)
+        Some(routed_by(offset).raw())
     }
 
     /// The virtual CPU that `intid`, an SPI, is routed to, if it is one that exists.
     #[must_use]
-    pub fn target(&self, intid: super::IntId) -> Option<usize> {
+    pub fn target(&self, intid: IntId) -> Option<usize> {
         let word = self.word(0, intid.word())?;
         Some(word.routes?.target(intid.bit())).filter(|vcpu| *vcpu < self.vcpus())
     }
@@ -145,29 +161,23 @@ impl Vgic {
         Some((register, self.word(0, number)?))
     }
 
-    /// The SPI whose GICD_IROUTER is at `offset`, and the number of bits from the register's start.
-    fn router(&self, offset: u64, width: Width) -> Option<(Option<(Word<'_>, u32)>, bool)> {
-        let is_upper_half = match width {
-            Width::DoubleWord if offset & 7 == 0 => false,
-            Width::Word if offset & 3 == 0 => offset & 4 != 0,
-            Width::Byte | Width::HalfWord | Width::Word | Width::DoubleWord => return None,
-        };
-        let intid = super::IntId::new(((offset & 0x1fff) >> 3) as u32);
-        let word = if intid.is_private() { None } else { self.word(0, intid.word()) };
-        Some((word.map(|word| (word, intid.bit())), is_upper_half))
-    }
-
     fn router_read(&self, offset: u64, width: Width) -> Option<u64> {
-        let (place, is_upper_half) = self.router(offset, width)?;
-        let entry = place.and_then(|(word, bit)| word.routes?.router.get(bit as usize));
+        if !is_router(offset, width) {
+            return None;
+        }
+        let intid = routed_by(offset);
+        let entry = self.shared(intid.word()).and_then(|shared| shared.routes.router.get(intid.bit() as usize));
         // The upper half is Aff3, which does not exist.
-        Some(if is_upper_half { 0 } else { entry.map_or(0, |entry| u64::from(entry.load(Relaxed))) })
+        Some(entry.filter(|_| offset & 4 == 0).map_or(0, |entry| u64::from(entry.load(Relaxed))))
     }
 
     fn router_write(&self, offset: u64, width: Width, value: u64) -> Option<Kicks> {
-        let (place, is_upper_half) = self.router(offset, width)?;
-        let Some((word, bit)) = place else { return Some(Kicks::NONE) };
-        let Some(routes) = word.routes.filter(|_| !is_upper_half) else { return Some(Kicks::NONE) };
+        if !is_router(offset, width) {
+            return None;
+        }
+        let intid = routed_by(offset);
+        let Some(word) = self.word(0, intid.word()).filter(|_| offset & 4 == 0) else { return Some(Kicks::NONE) };
+        let (Some(routes), bit) = (word.routes, intid.bit()) else { return Some(Kicks::NONE) };
         let router = value as u32 & ROUTER_AFFINITY;
         if let Some(entry) = routes.router.get(bit as usize) {
             entry.store(router, Relaxed);

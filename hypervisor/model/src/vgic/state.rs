@@ -308,11 +308,17 @@ impl Vgic {
             let private = self.private.get(vcpu)?;
             return Some(Word { bank: &private.bank, routes: None, home: vcpu, number });
         }
+        let Shared { bank, routes } = self.shared(number)?;
+        Some(Word { bank, routes: Some(routes), home: vcpu, number })
+    }
+
+    /// The SPI word `number`, counted from 1, if this virtual machine has it.
+    #[inline(always)]
+    pub(super) fn shared(&self, number: usize) -> Option<&Shared> {
         if number > self.spi_words {
             return None;
         }
-        let shared = self.shared.get(number.wrapping_sub(1))?;
-        Some(Word { bank: &shared.bank, routes: Some(&shared.routes), home: vcpu, number })
+        self.shared.get(number.wrapping_sub(1))
     }
 
     /// What a virtual CPU has for itself whose existence is not in question. As [`Vgic::private`], in fewer
