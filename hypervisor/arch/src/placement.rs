@@ -69,6 +69,7 @@ impl<G: Guest> Vcpu<G> {
     }
 
     /// The timers of a virtual CPU that is not loaded, as physical counts; `counter_offset` is its VM's.
+    #[inline]
     pub fn saved_timers(&self, counter_offset: u64) -> [Option<u64>; 2] {
         let el1 = &self.context.el1;
         // CNTx_CTL_EL0 (Arm ARM D24.2): ENABLE is bit 0, IMASK bit 1.

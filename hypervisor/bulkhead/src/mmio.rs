@@ -74,7 +74,7 @@ fn sync_redistributor(guest: &mut GuestCpu, vcpu: usize, offset: u64) -> (u32, K
     let vgic = guest.vm.vgic;
     let is_own = vcpu == guest.index;
     let mut kicks = Kicks::NONE;
-    if is_own && guest.interface.holds_physical() && withdraw_quiet_timers(guest) {
+    if is_own && withdraw_quiet_timers(guest) {
         kicks = guest.interface.flush(vgic, vcpu, &mut CoreListRegisters::of_this_core());
     }
     sync(guest, Frame::Redistributor(vcpu), offset);
@@ -122,7 +122,7 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
             sync(guest, Frame::Redistributor(vcpu), offset);
         }
         let mut kicks = vgic.redistributor_write(vcpu, offset, width, value).ok_or(Refusal)?;
-        if vcpu == guest.index && guest.interface.holds_physical() && withdraw_quiet_timers(guest) {
+        if vcpu == guest.index && withdraw_quiet_timers(guest) {
             kicks |= Kicks::one(vcpu);
         }
         Ok(kicks)
@@ -160,14 +160,25 @@ fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(&'static Slot, u64)
 fn sync(guest: &mut GuestCpu, frame: Frame, offset: u64) {
     guest.interface.sync(guest.vm.vgic, guest.index, frame, offset, &CoreListRegisters::of_this_core());
     let stale = guest.vm.vgic.stale(guest.index, frame, offset);
-    // Another virtual CPU of this core is not loaded: it has nothing that this could bring up to date.
-    let _ = guest.deliver(stale);
+    if !stale.is_empty() {
+        // Another virtual CPU of this core is not loaded: it has nothing that this could bring up to date.
+        let _ = guest.deliver(stale);
+    }
 }
 
 /// A timer interrupt that the guest could not see yet must not reach it if the timer has been turned off since. Returns
-/// whether this virtual CPU has to flush.
-#[inline(never)]
+/// whether this virtual CPU, which is loaded, has to flush.
+#[inline(always)]
 pub fn withdraw_quiet_timers(guest: &mut GuestCpu) -> bool {
+    guest.interface.may_hold_physical() && withdraw_quiet_held_timers(guest)
+}
+
+#[inline(never)]
+fn withdraw_quiet_held_timers(guest: &mut GuestCpu) -> bool {
+    let lrs = &CoreListRegisters::of_this_core();
+    if !guest.interface.holds_physical(guest.vm.vgic, guest.index, lrs) {
+        return false;
+    }
     let quiet = timer::quiet_guest_timers();
     let mut must_flush = false;
     for intid in [gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER] {

@@ -476,9 +476,10 @@ fn wake(vcpu: &mut Vcpu<GuestCpu>, least_ticks: u64) {
 fn timers_wake_time(vcpu: &Vcpu<GuestCpu>) -> Option<Ticks> {
     let guest = &vcpu.guest;
     let vm = guest.vm;
-    let timers = vcpu.saved_timers(vm.counter_offset.load(Ordering::Relaxed));
-    let wakes = |(deadline, intid): (Option<u64>, u32)| {
-        deadline.filter(|_| vm.vgic.is_forwarded(guest.index, IntId::new(intid)))
+    let [virtual_timer, physical_timer] = vcpu.saved_timers(vm.counter_offset.load(Ordering::Relaxed));
+    let wakes = |deadline: Option<u64>, intid| {
+        let deadline = deadline.filter(|_| vm.vgic.is_forwarded(guest.index, IntId::new(intid)));
+        Ticks(deadline.unwrap_or(u64::MAX))
     };
-    timers.into_iter().zip([gic::VIRTUAL_TIMER, gic::PHYSICAL_TIMER]).filter_map(wakes).min().map(Ticks)
+    deadline_at(wakes(virtual_timer, gic::VIRTUAL_TIMER).min(wakes(physical_timer, gic::PHYSICAL_TIMER)))
 }

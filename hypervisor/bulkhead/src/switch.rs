@@ -18,10 +18,9 @@ use model::psci;
 #[inline(always)]
 pub fn unload(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) -> bool {
     let is_waiting = vcpu.guest.waiting;
-    if vcpu.guest.interface.holds_physical() {
-        // A timer that the guest has turned off, or put off, since it went off raises nothing any more.
-        mmio::withdraw_quiet_timers(&mut vcpu.guest);
-    }
+    // A timer that the guest has turned off, or put off, since it went off raises nothing any more. It flushes when it
+    // comes back.
+    let _ = mmio::withdraw_quiet_timers(&mut vcpu.guest);
     if let Some(esr) = vcpu.save() {
         blame(machine, &vcpu.guest, esr);
     }

@@ -45,11 +45,21 @@ impl CpuInterface {
             || vgic.has_deliverable_in(vcpu, self.detours.leftover())
     }
 
-    /// Whether the physical interrupt of a linked PPI is active for this virtual CPU.
+    /// Whether the physical interrupt of a linked PPI may be active for this virtual CPU: it was when the list
+    /// registers were last looked at.
     #[inline(always)]
     #[must_use]
-    pub const fn holds_physical(&self) -> bool {
+    pub const fn may_hold_physical(&self) -> bool {
         self.held != 0
+    }
+
+    /// Whether the physical interrupt of a linked PPI is active for this virtual CPU, which is loaded: the guest has
+    /// yet to end it, or to see it.
+    #[inline]
+    #[must_use]
+    pub fn holds_physical(&self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
+        let waits = || vgic.own(vcpu).is_some_and(|private| self.held & private.bank.pending.load(Relaxed) != 0);
+        self.may_hold_physical() && (!self.have_all_ended(lrs) || waits())
     }
 
     /// Takes the list registers off the core, which then runs another virtual CPU or none. Gives the PPIs (a bitmap

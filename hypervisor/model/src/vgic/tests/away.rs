@@ -88,11 +88,23 @@ fn a_timer_interrupt_that_has_ended_leaves_nothing_to_make_active_again() {
     core.active_ppis.insert(TIMER);
     let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
     machine.kick(kicks);
-    assert!(machine.cpus[0].0.holds_physical());
+    let holds_physical = |machine: &Machine| {
+        let (interface, core) = &machine.cpus[0];
+        interface.holds_physical(&machine.vgic, 0, core)
+    };
+    assert!(holds_physical(&machine));
     assert_eq!(machine.acknowledge(0), TIMER);
+    assert!(holds_physical(&machine));
     machine.cpus[0].1.end(TIMER);
+    assert!(!holds_physical(&machine));
     assert_eq!(unload(&mut machine), 0);
-    assert!(!machine.cpus[0].0.holds_physical());
     assert_eq!(load(&mut machine), 0);
+    // One that the guest has masked waits in no list register.
+    machine.gicr_write(0, 0, SGI_BASE + ICENABLER, 1 << TIMER);
+    let (interface, core) = &mut machine.cpus[0];
+    core.active_ppis.insert(TIMER);
+    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
+    machine.kick(kicks);
+    assert!(holds_physical(&machine));
     assert_eq!(machine.drain(0), []);
 }
