@@ -35,6 +35,11 @@ const TURN: u64 = 2;
 const LINE_NANOSECONDS: u64 = 20_000;
 /// The fewest interrupts that say something.
 const ROUNDS_MIN: u64 = 100;
+/// What a restart takes at most beside the neighbours, in microseconds.
+const RESTART_MICROSECONDS: u64 = 20_000;
+
+/// How often the one that wakes without end was woken.
+static WOKEN: AtomicU64 = AtomicU64::new(0);
 
 /// When the timer's interrupt was taken; 0 as long as it was not.
 static TAKEN_AT: AtomicU64 = AtomicU64::new(0);
@@ -46,15 +51,25 @@ fn main() -> ! {
             gic::start(stay_awake);
             gic::enable(timer::VIRTUAL_TIMER);
             timer::arm(timer::now());
+            interrupts::unmask();
             until_end(interrupts::wait);
             interrupts::mask();
-            report::test("a CPU that is woken without end comes to its end", || Ok(()));
+            report::test("a CPU that is woken without end gets its turns", || {
+                let rounds = WOKEN.load(Ordering::Relaxed);
+                println!("woken={rounds}");
+                ensure!(rounds >= ROUNDS_MIN, "it was woken {rounds} times");
+                Ok(())
+            });
         }
         "resets" => {
             if timer::physical_now() < milliseconds("until", 150) {
                 psci::system_reset();
             }
-            report::test("a guest that resets itself comes to its end", || Ok(()));
+            report::test("a guest that resets itself starts again in time", || {
+                let late = timer::physical_now() - milliseconds("until", 150);
+                ensure!(late < timer::ticks(RESTART_MICROSECONDS), "its last start came {late} ticks after the end");
+                Ok(())
+            });
         }
         _ => report::test("the timer's interrupts come on time", measure),
     }
@@ -74,6 +89,7 @@ fn until_end(mut action: impl FnMut()) {
 }
 
 fn stay_awake(_cpu: usize, _id: u32) {
+    WOKEN.fetch_add(1, Ordering::Relaxed);
     timer::spin(AWAKE_MICROSECONDS);
     timer::arm(timer::now() + timer::ticks(ASLEEP_MICROSECONDS));
 }
