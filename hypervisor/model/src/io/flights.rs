@@ -68,22 +68,24 @@ pub struct Flights {
     /// In order of the room that they have.
     chains: Box<[Chain]>,
     /// Places of `chains` in use, a bit each.
-    chains_used: u128,
+    chains_used: u32,
 }
 
 const PLACE_BITS: u32 = 7;
+/// The most chains that are kept for a device.
+pub const CHAINS_MAX: usize = u32::BITS as usize;
 const _: () = assert!(FLIGHTS_MAX == 1 << PLACE_BITS, "a sequence number carries its place");
 
 impl Flights {
     /// Nothing out; at most `depth` requests at a time, whether anybody still waits for them or not. `chains` says how
-    /// many chains can be kept that have how many segments at most, the shortest first.
+    /// many chains can be kept that have how many segments at most, the shortest first: [`CHAINS_MAX`] in all.
     pub fn new(depth: usize, chains: &[(usize, usize)]) -> Self {
         let none = Place { sequence: 0, flight: None };
         let mut pool = Vec::with_capacity(chains.iter().map(|(count, _)| count).sum());
         for (count, segments) in chains {
             pool.extend((0..*count).map(|_| Chain::with_room(*segments)));
         }
-        pool.truncate(FLIGHTS_MAX);
+        pool.truncate(CHAINS_MAX);
         let used = u128::MAX.checked_shl(depth as u32).unwrap_or(0);
         Self { flights: [none; FLIGHTS_MAX], used, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
     }
@@ -124,12 +126,12 @@ impl Flights {
 
     #[inline]
     fn take_chain_from(&mut self, first: u32) -> Option<u8> {
-        let free = !self.chains_used & u128::MAX.checked_shl(first)?;
+        let free = !self.chains_used & u32::MAX.checked_shl(first)?;
         let place = free.trailing_zeros();
         if place as usize >= self.chains.len() {
             return None;
         }
-        self.chains_used |= 1u128.wrapping_shl(place);
+        self.chains_used |= 1u32.wrapping_shl(place);
         Some(place as u8)
     }
 
@@ -148,7 +150,7 @@ impl Flights {
     /// Frees `place`.
     #[inline]
     pub fn free_chain(&mut self, place: u8) {
-        self.chains_used &= !1u128.wrapping_shl(u32::from(place));
+        self.chains_used &= !1u32.wrapping_shl(u32::from(place));
     }
 
     /// Writes a request down, and gives its sequence number. `None` if too many are out.
@@ -187,7 +189,7 @@ impl Flights {
                 && queue.is_none_or(|queue| queue == waiting)
             {
                 flight.waiter = Waiter::Nobody;
-                self.chains_used &= !1u128.wrapping_shl(u32::from(place));
+                self.chains_used &= !1u32.wrapping_shl(u32::from(place));
             }
         }
     }
