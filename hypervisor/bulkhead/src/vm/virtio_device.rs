@@ -295,7 +295,6 @@ impl State {
     }
 
     /// Turns what the service says into interrupts: the registers first, then the line.
-    #[inline]
     fn react(&mut self, outcome: Result<Outcome, Broken>, interrupt: IntId, client: &Vm, provider: &Vm) -> Reaction {
         let mut reaction =
             Reaction { client: Kicks::NONE, doorbell: false, again: false, is_clients: false, breach: None };

@@ -101,7 +101,6 @@ impl Channel {
     ///
     /// # Errors
     /// See [`Forged`].
-    #[inline]
     pub fn publish(&mut self, memory: &impl GuestMemory) -> Result<bool, Forged> {
         let (old, new) = (self.requests_published, self.requests_posted);
         if old == new {
@@ -169,7 +168,6 @@ impl Channel {
     ///
     /// # Errors
     /// See [`Forged`].
-    #[inline]
     pub fn publish_consumed(&mut self, memory: &impl GuestMemory) -> Result<(), Forged> {
         // What was read before the counter that lets it be overwritten.
         fence(Ordering::Release);
