@@ -5,6 +5,7 @@ use crate::virtqueue::Chain;
 use abi::io::{Operation, RING_ENTRIES};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 
 /// The most requests that are out at a time: as many as the request ring has entries.
 pub const FLIGHTS_MAX: usize = RING_ENTRIES as usize;
@@ -61,8 +62,10 @@ struct Place {
 /// All requests of a channel that are out.
 pub struct Flights {
     flights: [Place; FLIGHTS_MAX],
-    /// Places of `flights` in use, a bit each; those that this channel does not have are in use for ever.
-    used: u128,
+    /// Places of `flights` that are free.
+    free: ArrayVec<u8, FLIGHTS_MAX>,
+    /// How many places this channel has.
+    depth: usize,
     /// Grows with every request; its low bits are replaced by the place.
     round: u64,
     /// In order of the room that they have.
@@ -86,20 +89,21 @@ impl Flights {
             pool.extend((0..*count).map(|_| Chain::with_room(*segments)));
         }
         pool.truncate(CHAINS_MAX);
-        let used = u128::MAX.checked_shl(depth as u32).unwrap_or(0);
-        Self { flights: [none; FLIGHTS_MAX], used, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
+        let depth = depth.min(FLIGHTS_MAX);
+        let free = (0..depth as u8).rev().collect();
+        Self { flights: [none; FLIGHTS_MAX], free, depth, round: 0, chains: pool.into_boxed_slice(), chains_used: 0 }
     }
 
     /// Whether another request can go out.
     #[inline]
-    pub fn has_room(&self) -> bool {
-        self.used != u128::MAX
+    pub const fn has_room(&self) -> bool {
+        !self.free.is_empty()
     }
 
     /// Whether any request is out.
     #[inline]
     pub const fn is_any_out(&self) -> bool {
-        self.used != 0
+        self.free.len() != self.depth
     }
 
     /// Takes a place for a chain.
@@ -156,12 +160,11 @@ impl Flights {
     /// Writes a request down, and gives its sequence number. `None` if too many are out.
     #[inline]
     pub fn depart(&mut self, flight: Flight) -> Option<u64> {
-        let place = (!self.used).trailing_zeros();
-        let entry = self.flights.get_mut(place as usize)?;
+        let place = self.free.pop()?;
+        let entry = self.flights.get_mut(usize::from(place))?;
         self.round = self.round.wrapping_add(1);
         let sequence = self.round.wrapping_shl(PLACE_BITS) | u64::from(place);
         *entry = Place { sequence, flight: Some(flight) };
-        self.used |= 1u128.wrapping_shl(place);
         Some(sequence)
     }
 
@@ -172,7 +175,8 @@ impl Flights {
         let place = sequence as usize & FLIGHTS_MAX.wrapping_sub(1);
         let entry = self.flights.get_mut(place).filter(|entry| entry.sequence == sequence)?;
         let flight = entry.flight.take()?;
-        self.used &= !1u128.wrapping_shl(place as u32);
+        // It came from there.
+        let _ = self.free.try_push(place as u8);
         Some(flight)
     }
 
@@ -195,8 +199,8 @@ impl Flights {
     }
 
     /// How many are out.
-    pub fn count(&self) -> usize {
-        self.flights.iter().filter(|entry| entry.flight.is_some()).count()
+    pub const fn count(&self) -> usize {
+        self.depth.wrapping_sub(self.free.len())
     }
 }
 
