@@ -3,8 +3,10 @@
 use crate::{boot_code, flat_image, system, workspace::Workspace};
 use anyhow::{Context, ensure};
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 /// The target of everything that runs on the board: no floating-point registers, so EL2 has none to save.
@@ -21,6 +23,7 @@ const HYPERVISOR: &str = "bulkhead";
 const HYPERVISOR_CODE: &[&str] = &["-Ccode-model=tiny"];
 
 /// A built program.
+#[derive(Clone)]
 pub(crate) struct Program {
     /// With symbols, for a debugger and for backtraces; linked at address 0.
     pub(crate) elf: PathBuf,
@@ -34,9 +37,7 @@ pub(crate) struct Program {
 /// When cargo fails (it has said why), when the ELF file cannot be flattened, or when code refers to boot code that is
 /// unmapped when it runs.
 pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program> {
-    let program = build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead", HYPERVISOR_CODE)?;
-    boot_code::check(&program.elf)?;
-    Ok(program)
+    build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead", HYPERVISOR_CODE)
 }
 
 /// Builds the bare-metal guest `name`: a binary of one of the packages below `guests/`.
@@ -81,7 +82,8 @@ pub(crate) fn find_guest(workspace: &Workspace, name: &str) -> Result<(String, S
     }
 }
 
-/// Builds `binary`; `code` are options for the compiler when it makes the code of the whole program.
+/// Builds `binary`, once while this program runs: nobody writes an image anew from which a board is being started.
+/// `code` are options for the compiler when it makes the code of the whole program.
 fn build(
     workspace: &Workspace,
     package: &str,
@@ -89,6 +91,11 @@ fn build(
     image_name: &str,
     code: &[&str],
 ) -> anyhow::Result<Program> {
+    static BUILT: Mutex<BTreeMap<String, Program>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = built.get(image_name) {
+        return Ok(program.clone());
+    }
     let status = cargo(workspace)
         .args(["rustc", "--release", "--target", TARGET, "--package", package, "--bin", binary, "--"])
         .args(code)
@@ -99,7 +106,12 @@ fn build(
     let elf = workspace.target().join(TARGET).join("release").join(binary);
     let image = workspace.cache().join("images").join(format!("{image_name}.bin"));
     flatten_file(&elf, &image).with_context(|| format!("{} cannot be made into a boot image", elf.display()))?;
-    Ok(Program { elf, image })
+    if package == HYPERVISOR {
+        boot_code::check(&elf)?;
+    }
+    let program = Program { elf, image };
+    built.insert(image_name.to_owned(), program.clone());
+    Ok(program)
 }
 
 fn flatten_file(elf: &Path, image: &Path) -> anyhow::Result<()> {

@@ -3,9 +3,10 @@
 //! Licences, bans and sources need nothing but the crates, and are always checked. Advisories need RustSec's database,
 //! a git repository: where that cannot be fetched, they are not checked, and this says so.
 
-use crate::{bare_metal::cargo, progress, tally::Tally, workspace::Workspace};
+use crate::{bare_metal::cargo, progress, results::Results, workspace::Workspace};
 use anyhow::{Context, bail, ensure};
 use std::{
+    ffi::OsString,
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -22,8 +23,8 @@ const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// What came of the checks.
 pub(crate) struct Checked {
-    /// How many of them passed.
-    pub(crate) tally: Tally,
+    /// Their results.
+    pub(crate) results: Results,
     /// What could not be checked, and why.
     pub(crate) omitted: Option<String>,
 }
@@ -34,16 +35,19 @@ pub(crate) struct Checked {
 /// When `cargo-deny` is neither there nor can be built.
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Checked> {
     let program = program(workspace)?;
-    let mut tally = Tally::default();
+    let mut results = Results::default();
     let mut run = |checks: &[&str]| -> anyhow::Result<()> {
         for (manifest, rules) in SETS {
             let mut command = deny(workspace, &program, rules);
             command.args(["--locked", "--manifest-path", manifest, "check", "--hide-inclusion-graph"]).args(checks);
             let passed = command.status().context("cargo-deny could not be started")?.success();
-            if !passed {
-                println!("FAIL {} of the crates of {manifest}", checks.join(", "));
+            if passed {
+                results.tally.count(true);
+            } else {
+                let what = format!("{} of the crates of {manifest}", checks.join(", "));
+                println!("FAIL {what}");
+                results.fail(what);
             }
-            tally.count(passed);
         }
         Ok(())
     };
@@ -53,7 +57,7 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Checked> {
         run(&["advisories"])?;
     }
     let omitted = fetched.err().map(|reason| format!("advisories: their database could not be fetched: {reason:#}"));
-    Ok(Checked { tally, omitted })
+    Ok(Checked { results, omitted })
 }
 
 fn deny(workspace: &Workspace, program: &PathBuf, rules: &str) -> Command {
@@ -85,9 +89,9 @@ fn last_line(text: &str) -> &str {
     text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason given")
 }
 
-/// `cargo-deny` of our version: this machine's, or one that is built once and kept with everything else.
+/// `cargo-deny` of our version: this machine's, or one that is built once and kept for every clone.
 fn program(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let tools = workspace.cache().join("tools");
+    let tools = tools(|name| std::env::var_os(name)).unwrap_or_else(|| workspace.cache().join("tools"));
     let own = tools.join("bin/cargo-deny");
     if let Some(found) = [own.clone(), "cargo-deny".into()].into_iter().find(is_our_version) {
         return Ok(found);
@@ -103,6 +107,13 @@ fn program(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     };
     progress::step(&format!("building cargo-deny {VERSION}, which takes a minute or two, once"), build)?;
     Ok(own)
+}
+
+/// The user's directory for programs that can be made again (XDG Base Directory Specification: `XDG_CACHE_HOME`).
+fn tools(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let path = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")))?;
+    Some(cache.join("bulkhead/tools"))
 }
 
 fn is_our_version(program: &PathBuf) -> bool {
@@ -144,6 +155,17 @@ mod tests {
                 assert!(rules.contains(section), "the rules for {manifest} have no {section}");
             }
         }
+    }
+
+    #[test]
+    fn the_program_is_kept_outside_of_the_clone_where_there_is_a_home() {
+        let tools_of = |variables: &[(&str, &str)]| {
+            tools(|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.into()))
+        };
+        assert_eq!(tools_of(&[("HOME", "/home/a")]), Some("/home/a/.cache/bulkhead/tools".into()));
+        assert_eq!(tools_of(&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "/c")]), Some("/c/bulkhead/tools".into()));
+        // The specification has relative paths ignored.
+        assert_eq!(tools_of(&[("HOME", ""), ("XDG_CACHE_HOME", "c")]), None);
     }
 
     #[test]

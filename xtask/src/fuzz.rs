@@ -4,7 +4,7 @@
 //! Where cargo-fuzz and a nightly toolchain are there, libFuzzer looks for steps that reach new code. Without them, and
 //! in `ci`, chance changes the committed corpus: cargo-fuzz takes longer to install than such a run lasts.
 
-use crate::{bare_metal::cargo, host_tests, tally::Tally, workspace::Workspace};
+use crate::{bare_metal::cargo, host_tests, results::Results, workspace::Workspace};
 use anyhow::Context;
 use std::{
     path::PathBuf,
@@ -18,13 +18,13 @@ const SECONDS_VARIABLE: &str = "BULKHEAD_FUZZ_SECONDS";
 ///
 /// # Errors
 /// When cargo cannot be started.
-pub(crate) fn random(workspace: &Workspace, seconds: u32) -> anyhow::Result<Tally> {
+pub(crate) fn random(workspace: &Workspace, seconds: u32) -> anyhow::Result<Results> {
     let mut command = cargo(workspace);
     command
         .args(["test", "--package", "bulkhead-model", "--test", "virtqueue_reference"])
         .args(["--", "--ignored", "--nocapture"])
         .env(SECONDS_VARIABLE, seconds.to_string());
-    host_tests::counted(command)
+    host_tests::counted("the virtqueue beside its reference", command, |_, _| {})
 }
 
 /// Whether [`guided`] can run here.

@@ -29,7 +29,7 @@ pub(crate) use judge::{Finding, judge};
 pub(crate) use rows::{Group, Rows};
 pub(crate) use table::print as print_table;
 
-use crate::{setup, tally::Tally, workspace::Workspace};
+use crate::{results::Results, setup, workspace::Workspace};
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 
@@ -106,31 +106,38 @@ fn measure_alike(platforms: &platforms::Platforms, cpu: &str) -> anyhow::Result<
 ///
 /// # Errors
 /// When something is wrong with this machine, or a run fails.
-pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Tally> {
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Results> {
     let all = Rows::read(&rows_path(workspace))?;
     let rows = all.of(&[Group::Exits]);
     let budgets = Budgets::read(&budgets_path(workspace))?;
-    let mut count = Tally::default();
+    let mut results = Results::default();
     for cpu in CPUS {
         let measured = measure(workspace, cpu, None)?;
         let findings = judge(&rows, &measured, budgets.of(cpu));
-        print_table(cpu, &rows, &measured, &findings);
-        count.add(tally(cpu, &rows, &findings));
+        results.add(judged(cpu, &rows, &measured, &findings));
     }
-    count.add(io::check(workspace, &all, &budgets)?);
-    Ok(count)
+    results.add(io::check(workspace, &all, &budgets)?);
+    Ok(results)
 }
 
-/// Counts a test for each of `rows`, and says what was found.
-fn tally(cpu: &str, rows: &Rows, findings: &[Finding]) -> Tally {
-    let mut tally = Tally::default();
+/// Prints what was measured and found, and counts a test for each of `rows`.
+fn judged(cpu: &str, rows: &Rows, measured: &Measured, findings: &[Finding]) -> Results {
+    // Other tests go on beside these, and say so: their lines must not come between.
+    let _whole = std::io::stdout().lock();
+    print_table(cpu, rows, measured, findings);
+    let mut results = Results::default();
     for row in rows.due() {
         let missed = findings.iter().any(|finding| finding.is_regression() && finding.row == row.name);
-        tally.count(!missed);
+        results.tally.count(!missed);
     }
     for finding in findings.iter().filter(|finding| finding.is_refused()) {
-        let word = if finding.is_regression() { "FAIL" } else { "open" };
-        println!("{word} {cpu}: {finding}");
+        let what = format!("{cpu}: {finding}");
+        if finding.is_regression() {
+            println!("FAIL {what}");
+            results.failures.push(what);
+        } else {
+            println!("open {what}");
+        }
     }
-    tally
+    results
 }

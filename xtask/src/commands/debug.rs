@@ -178,6 +178,9 @@ impl Debug {
     }
 }
 
+/// The system that [`check`] starts.
+pub(crate) const CHECKED_SYSTEM: &str = "test-spinner";
+
 /// Has gdb stop in EL2, in a guest, and at Ctrl-C, and looks whether each stop has the symbols of who runs. What gdb
 /// prints goes to `log`.
 ///
@@ -204,7 +207,7 @@ pub(crate) fn check(workspace: &Workspace, log: &Path) -> anyhow::Result<()> {
     let mut gdb: Vec<OsString> = vec!["-nx".into(), "-batch".into()];
     gdb.extend(commands.iter().flat_map(|command| ["-ex".into(), command.into()]));
     let debug =
-        Debug { system: "test-spinner".to_owned(), board: BoardOptions::default(), port, symbols: Vec::new(), gdb };
+        Debug { system: CHECKED_SYSTEM.to_owned(), board: BoardOptions::default(), port, symbols: Vec::new(), gdb };
     if let Some(directory) = log.parent() {
         fs::create_dir_all(directory)?;
     }

@@ -19,7 +19,7 @@ impl Fuzz {
             println!(
                 "chance alone chooses the steps: `cargo install cargo-fuzz` and a nightly toolchain let libFuzzer do it"
             );
-            fuzz::random(workspace, self.seconds)?.failed == 0
+            fuzz::random(workspace, self.seconds)?.tally.failed == 0
         };
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

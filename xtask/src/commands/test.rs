@@ -1,28 +1,55 @@
 //! `test`: the host's tests, then the scenarios under QEMU.
 
-use crate::{host_tests, scenarios, setup, workspace::Workspace};
+use crate::{host_tests, pool, scenarios, setup, workspace::Workspace};
 use anyhow::bail;
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// The options of `test`.
 #[derive(clap::Args)]
 pub(super) struct Test {
     /// Run only the tests and scenarios whose names contain this
     filter: Option<String>,
+    /// List their names, and run none
+    #[arg(long)]
+    list: bool,
 }
 
 impl Test {
     pub(super) fn run(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
         setup::room(workspace)?;
         let filter = self.filter.as_deref();
-        let mut tally = host_tests::run(workspace, filter)?;
-        tally.add(scenarios::run(workspace, filter)?);
+        if self.list {
+            return list(workspace, filter);
+        }
+        let mut results = host_tests::run(workspace, filter)?;
+        for done in pool::run(scenarios::jobs(workspace, filter)?)? {
+            results.add(done.results);
+        }
+        let tally = results.tally;
         if let (Some(filter), 0) = (filter, tally.passed + tally.failed) {
             bail!("no test and no scenario has a name with {filter:?} in it; {}", near(workspace, filter)?);
         }
+        results.print_failures();
         println!("{tally}");
         Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Prints the names with `filter` in them, as Rust's test runner does.
+fn list(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut output = io::stdout().lock();
+    for (names, kind) in [(host_tests::names(workspace)?, "test"), (scenarios::names(), "scenario")] {
+        for name in names.iter().filter(|name| filter.is_none_or(|filter| name.contains(filter))) {
+            // Who has closed the output has seen enough.
+            if writeln!(output, "{name}: {kind}").is_err() {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// From this likeness on a name is suggested: one slip in four letters.
@@ -35,7 +62,7 @@ fn near(workspace: &Workspace, filter: &str) -> anyhow::Result<String> {
     let mut names = host_tests::names(workspace)?;
     names.extend(scenarios::names());
     Ok(match suggestions(filter, &names).as_slice() {
-        [] => "`cargo test -- --list` and xtask/src/scenarios have the names".to_owned(),
+        [] => "`cargo xtask test --list` prints the names".to_owned(),
         near => format!("did you mean one of these? {}", near.join(", ")),
     })
 }

@@ -13,14 +13,14 @@ use crate::{
     bare_metal::{self, Program},
     commands::debug,
     consoles, counters,
-    launch::{self, BoardOptions},
+    launch::{self, BoardOptions, Prepared},
+    pool::Job,
     qemu::Uart,
+    results::Results,
     session::{self, Outcome, Session},
-    symbols,
+    setup, symbols,
     system::Source,
-    systems,
-    tally::Tally,
-    verdict,
+    systems, verdict,
     workspace::Workspace,
 };
 use anyhow::{Context, bail};
@@ -30,6 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What `ci` calls all of them.
+pub(crate) const STEP: &str = "scenarios under QEMU";
 /// The name of the scenario that gdb plays, and not a system by itself.
 const DEBUGGER: &str = "gdb stops in EL2, in a guest and at Ctrl-C, each with its own symbols";
 /// How much of a failed run's output is shown.
@@ -93,58 +95,98 @@ pub(crate) fn names() -> Vec<String> {
     all().into_iter().map(|scenario| scenario.name).chain([DEBUGGER.to_owned()]).collect()
 }
 
-/// Runs the scenarios whose names contain `filter`, or all, one at a time: each emulates several cores.
+/// The scenarios whose names contain `filter`, or all, as work to be done side by side.
 ///
 /// # Errors
 /// When something is wrong with this machine rather than with a scenario.
-pub(crate) fn run(workspace: &Workspace, filter: Option<&str>) -> anyhow::Result<Tally> {
-    let mut tally = Tally::default();
-    let scenarios: Vec<_> =
-        all().into_iter().filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter))).collect();
-    let has_debugger = filter.is_none_or(|filter| DEBUGGER.contains(filter));
+pub(crate) fn jobs<'a>(workspace: &'a Workspace, filter: Option<&str>) -> anyhow::Result<Vec<Job<'a>>> {
+    let is_asked_for = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let scenarios: Vec<_> = all().into_iter().filter(|scenario| is_asked_for(&scenario.name)).collect();
+    let has_debugger = is_asked_for(DEBUGGER);
     if scenarios.is_empty() && !has_debugger {
-        return Ok(tally);
+        return Ok(Vec::new());
+    }
+    // Two scenarios must not install the same thing at the same time.
+    setup::qemu(workspace)?;
+    if scenarios.len() > 1 {
+        setup::file_system_programs()?;
+    }
+    if has_debugger {
+        setup::debugger()?;
     }
     // One failure says it: each scenario would only repeat it.
     if let Err(error) = bare_metal::build_hypervisor(workspace) {
-        println!("FAIL Bulkhead builds: {error:#}");
-        tally.count(false);
-        return Ok(tally);
+        let work = move || Err(error.context("Bulkhead does not build"));
+        return Ok(vec![Job { step: STEP, uses: None, cores: 1, work: Box::new(work) }]);
     }
-    for scenario in scenarios {
-        let started = Instant::now();
-        let log = log_path(workspace, &scenario.name);
-        match scenario.run(workspace, log.clone()) {
-            Ok(()) => {
-                println!("PASS {} ({:.1} s)", scenario.name, started.elapsed().as_secs_f32());
-                tally.count(true);
-            }
-            // What would follow is not asked for any more.
-            Err(_) if session::interrupted() => bail!("interrupted"),
-            Err(reason) => {
-                println!("FAIL {}: {reason:#}", scenario.name);
-                show_tail(workspace, &log);
-                tally.count(false);
-            }
-        }
-    }
+    let mut jobs: Vec<_> = scenarios.into_iter().map(|scenario| scenario.job(workspace)).collect();
     if has_debugger {
-        let (started, log) = (Instant::now(), log_path(workspace, DEBUGGER));
-        let result = debug::check(workspace, &log);
-        match &result {
-            Ok(()) => println!("PASS {DEBUGGER} ({:.1} s)", started.elapsed().as_secs_f32()),
-            Err(reason) => {
-                println!("FAIL {DEBUGGER}: {reason:#}");
-                show_tail(workspace, &log);
-            }
-        }
-        tally.count(result.is_ok());
+        let work = || {
+            let (started, log) = (Instant::now(), log_path(workspace, DEBUGGER));
+            let result = debug::check(workspace, &log);
+            conclude(workspace, DEBUGGER, &log, started, result)
+        };
+        jobs.push(Job { step: STEP, uses: Some(debug::CHECKED_SYSTEM.to_owned()), cores: 1, work: Box::new(work) });
     }
-    Ok(tally)
+    Ok(jobs)
+}
+
+/// Says what came of the scenario `name`, and of one that failed also how its output ends.
+///
+/// # Errors
+/// When the user has ended it.
+fn conclude(
+    workspace: &Workspace,
+    name: &str,
+    log: &Path,
+    started: Instant,
+    result: anyhow::Result<()>,
+) -> anyhow::Result<Results> {
+    let time = started.elapsed();
+    let mut results = Results { times: vec![(name.to_owned(), time)], ..Results::default() };
+    match result {
+        Ok(()) => {
+            println!("PASS {name} ({:.1} s)", time.as_secs_f32());
+            results.tally.count(true);
+        }
+        Err(_) if session::interrupted() => bail!("interrupted"),
+        Err(reason) => {
+            println!("FAIL {name}: {reason:#}");
+            show_tail(workspace, log);
+            results.fail(format!("{name}: {reason:#}"));
+        }
+    }
+    Ok(results)
+}
+
+/// What is there to be judged.
+enum Ended {
+    /// A run of a system, which nobody else may start before it is judged: its disks are looked at.
+    Run(Box<Prepared>, Outcome),
+    /// Many boots, which have been judged: what there is to say of them.
+    Boots(String),
 }
 
 impl Scenario {
-    fn run(&self, workspace: &Workspace, log: PathBuf) -> anyhow::Result<()> {
+    /// The scenario as work. Two of one system would write the same disks, consoles and bundle.
+    fn job(self, workspace: &Workspace) -> Job<'_> {
+        // With instructions as the clock, QEMU runs the cores by turns. That the system is not there is said by its run.
+        let cores = match self.icount {
+            Some(_) => 1,
+            None => systems::find(workspace, self.system).map_or(1, |source| usize::from(source.cores())),
+        };
+        let uses = Some(self.system.to_owned());
+        let work = move || {
+            let (started, log) = (Instant::now(), log_path(workspace, &self.name));
+            let ended = self.run(workspace, log.clone());
+            // What the judge says and the result stay together, whoever else has something to say.
+            let _whole = std::io::stdout().lock();
+            conclude(workspace, &self.name, &log, started, ended.and_then(|ended| self.judge(ended)))
+        };
+        Job { step: STEP, uses, cores, work: Box::new(work) }
+    }
+
+    fn run(&self, workspace: &Workspace, log: PathBuf) -> anyhow::Result<Ended> {
         // A log of an earlier run must not be taken for this one's.
         if log.exists() {
             std::fs::remove_file(&log)?;
@@ -161,7 +203,9 @@ impl Scenario {
         match self.damage {
             Damage::Function(function) => machine.kernel = broken(workspace, &prepared.program, function, None)?,
             Damage::Jump(from, to) => machine.kernel = broken(workspace, &prepared.program, from, Some(to))?,
-            Damage::Trees(count) => return trees::run(machine, count, &workspace.cache().join("images/trees")),
+            Damage::Trees(count) => {
+                return trees::run(machine, count, &workspace.cache().join("images/trees")).map(Ended::Boots);
+            }
             Damage::Firmware => {
                 let arguments = ["-M", "secure=on", "-smp", "2", "-bios"].map(OsString::from);
                 machine.extra.extend(arguments.into_iter().chain([machine.kernel.clone().into()]));
@@ -180,9 +224,21 @@ impl Scenario {
         let limit = Some(Duration::from_secs(self.limit_seconds));
         let mut outcome = Session { symbols: symbols.as_ref(), echo: false, log: Some(log), limit }.run(&machine)?;
         consoles::hear(workspace, &prepared.source, &mut outcome);
-        (self.verdict)(&prepared.source, &outcome).map_err(|reason| {
+        Ok(Ended::Run(Box::new(prepared), outcome))
+    }
+
+    fn judge(&self, ended: Ended) -> anyhow::Result<()> {
+        let (prepared, outcome) = match ended {
+            Ended::Run(prepared, outcome) => (prepared, outcome),
+            Ended::Boots(remark) => {
+                println!("     {remark}");
+                return Ok(());
+            }
+        };
+        let source = &prepared.source;
+        (self.verdict)(source, &outcome).map_err(|reason| {
             print!("{}", counters::table(&counters::collect(&outcome.lines)));
-            for sentence in verdict::unfinished(&prepared.source, &outcome) {
+            for sentence in verdict::unfinished(source, &outcome) {
                 println!("     {sentence}");
             }
             anyhow::Error::msg(reason)

@@ -22,11 +22,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// What a boot ends in: one sentence, or guests that have run.
 const ENDS: [&str; 2] = ["BULKHEAD STOPS: ", "[bulkhead] every vm is off"];
 
-/// Starts `machine` with `count` damaged trees, one after the other.
+/// Starts `machine` with `count` damaged trees, one after the other. Says how many boot.
 ///
 /// # Errors
 /// One that ended in neither a sentence nor a boot.
-pub(super) fn run(mut machine: Machine, count: u32, directory: &Path) -> anyhow::Result<()> {
+pub(super) fn run(mut machine: Machine, count: u32, directory: &Path) -> anyhow::Result<String> {
     std::fs::create_dir_all(directory)?;
     let (whole, damaged, kernel) =
         (directory.join("whole.dtb"), directory.join("damaged.dtb"), directory.join("bulkhead.bin"));
@@ -69,8 +69,7 @@ pub(super) fn run(mut machine: Machine, count: u32, directory: &Path) -> anyhow:
         boots += u32::from(end == ENDS[1]);
         ensure!(number > 1 || boots == number + 1, "a whole tree is refused");
     }
-    println!("     {boots} of {count} trees boot");
-    Ok(())
+    Ok(format!("{boots} of {count} trees boot"))
 }
 
 /// The tree with FDT_NOP tokens in the place of each property `dma-coherent`, which has no value and says nothing to

@@ -18,7 +18,7 @@ pub(crate) use throughput::{RUNS_DEFAULT, Throughput, measure as throughput};
 pub(crate) use works::Works;
 
 use super::{Budgets, Finding, Measured, Rows, judge, print_table, rows::Group};
-use crate::{setup, tally::Tally, workspace::Workspace};
+use crate::{results::Results, setup, workspace::Workspace};
 use std::path::PathBuf;
 
 /// The model of cores: the one whose peers' figures there are.
@@ -60,12 +60,11 @@ pub(crate) fn rows(all: &Rows, effort: Effort) -> Rows {
 ///
 /// # Errors
 /// As [`fn@counted`].
-pub(super) fn check(workspace: &Workspace, rows: &Rows, budgets: &Budgets) -> anyhow::Result<Tally> {
+pub(super) fn check(workspace: &Workspace, rows: &Rows, budgets: &Budgets) -> anyhow::Result<Results> {
     let rows = self::rows(rows, Effort::Once);
     let measured = counted(workspace, Effort::Once)?;
     let findings = judge(&rows, &measured, budgets.of(CPU));
-    print_table(CPU, &rows, &measured, &findings);
-    Ok(super::tally(CPU, &rows, &findings))
+    Ok(super::judged(CPU, &rows, &measured, &findings))
 }
 
 /// Prints the figures, with those of others beside them.
