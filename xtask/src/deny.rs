@@ -162,8 +162,8 @@ mod tests {
         let tools_of = |variables: &[(&str, &str)]| {
             tools(|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.into()))
         };
-        assert_eq!(tools_of(&[("HOME", "/home/a")]), Some("/home/a/.cache/bulkhead/tools".into()));
-        assert_eq!(tools_of(&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "/c")]), Some("/c/bulkhead/tools".into()));
+        assert_eq!(tools_of(&[("HOME", "/root-of/a")]), Some("/root-of/a/.cache/bulkhead/tools".into()));
+        assert_eq!(tools_of(&[("HOME", "/root-of/a"), ("XDG_CACHE_HOME", "/c")]), Some("/c/bulkhead/tools".into()));
         // The specification has relative paths ignored.
         assert_eq!(tools_of(&[("HOME", ""), ("XDG_CACHE_HOME", "c")]), None);
     }

@@ -1,6 +1,6 @@
 //! The bare-metal test guests: each prints `PASS what holds` and `FAIL what does not: why`, and `DONE` at its end.
 
-use super::{Damage, Scenario};
+use super::{COUNTED_LIMIT_SECONDS, Damage, Scenario};
 use crate::{restarts::Restarts, session::Outcome, system::Source, verdict};
 
 /// How often a guest must have reset itself beside its neighbour.
@@ -27,7 +27,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let expectations = |name, system| scenario(name, system, 60, None, every_guest_passes);
     // The neighbour counts its ticks. An instruction takes 2^shift ns: the longer, the less work a second is, and the
     // heavier weighs what Bulkhead does in it.
-    let disturbance = |name, system, shift, verdict| scenario(name, system, 120, Some(shift), verdict);
+    let disturbance =
+        |name, system, shift, verdict| scenario(name, system, COUNTED_LIMIT_SECONDS, Some(shift), verdict);
     vec![
         expectations("a small guest says hello and turns itself off", "test-hello"),
         expectations("a guest finds its interrupt controller as the GICv3 specification has it", "test-gic"),
@@ -36,10 +37,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             says(outcome, "psci", "TRNG gives numbers")
         }),
         // Where instructions are counted, QEMU's device tree has no rng-seed, and the default core no FEAT_RNG.
-        scenario("a board without entropy gives its guests none", "test-psci", 60, Some(4), |source, outcome| {
-            every_guest_passes(source, outcome)?;
-            says(outcome, "psci", "TRNG has no entropy")
-        }),
+        scenario(
+            "a board without entropy gives its guests none",
+            "test-psci",
+            COUNTED_LIMIT_SECONDS,
+            Some(4),
+            |source, outcome| {
+                every_guest_passes(source, outcome)?;
+                says(outcome, "psci", "TRNG has no entropy")
+            },
+        ),
         expectations("a guest finds its UART as the PL011's manual has it", "test-uart"),
         Scenario {
             // One that has atomics.

@@ -1,7 +1,7 @@
 //! Para-virtual devices, from their clients' side: kind ones and hostile ones, disks that fail, and what a request
 //! costs.
 
-use super::{Damage, Scenario, guests};
+use super::{COUNTED_LIMIT_SECONDS, Damage, Scenario, guests};
 use crate::{
     counters,
     session::Outcome,
@@ -49,7 +49,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario {
             // Ticks are counted, so a busy host must not look like a busy neighbour.
             icount: Some(4),
-            limit_seconds: 240,
+            limit_seconds: COUNTED_LIMIT_SECONDS,
             // One that has atomic instructions.
             cpu: Some("neoverse-n1"),
             verdict: attacker_ends_first,
@@ -57,6 +57,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             icount: Some(4),
+            limit_seconds: COUNTED_LIMIT_SECONDS,
             verdict: few_ticks_are_lost,
             ..scenario(
                 "a client that notifies without end takes next to nothing from its neighbour",
@@ -65,7 +66,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             icount: Some(4),
-            limit_seconds: 240,
+            limit_seconds: COUNTED_LIMIT_SECONDS,
             verdict: client_ends_first,
             ..scenario(
                 "a hostile driver domain harms nobody but its client, and that one with wrong data alone",
@@ -74,6 +75,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             icount: Some(0),
+            limit_seconds: COUNTED_LIMIT_SECONDS,
             verdict: probed,
             ..scenario("a driver domain reaches no page of its client's", "test-io-probe")
         },

@@ -1,6 +1,6 @@
 //! The largest systems there can be: what `check` accepts starts.
 
-use super::{Damage, Scenario, io};
+use super::{COUNTED_LIMIT_SECONDS, Damage, Scenario, io};
 use crate::{session::Outcome, system::Source};
 
 /// The least share of its heap that EL2 must have used, in percent: if it is less, the sum is no sum of what there is.
@@ -13,7 +13,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         cpu: None,
         command_line: "",
         damage: Damage::None,
-        limit_seconds: 120,
+        limit_seconds: COUNTED_LIMIT_SECONDS,
         // More cores than the host has: in turn they come to an end the soonest.
         icount: Some(0),
         verdict: every_guest_starts,

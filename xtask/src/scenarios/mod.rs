@@ -34,6 +34,9 @@ use std::{
 pub(crate) const STEP: &str = "scenarios under QEMU";
 /// The name of the scenario that gdb plays, and not a system by itself.
 const DEBUGGER: &str = "gdb stops in EL2, in a guest and at Ctrl-C, each with its own symbols";
+/// How long a run may take whose clock is instructions. A busy machine makes it longer and changes nothing else: the
+/// limit ends what hangs.
+const COUNTED_LIMIT_SECONDS: u64 = 600;
 /// How much of a failed run's output is shown.
 const TAIL_LINES: usize = 25;
 
@@ -170,7 +173,7 @@ enum Ended {
 impl Scenario {
     /// The scenario as work. Two of one system would write the same disks, consoles and bundle.
     fn job(self, workspace: &Workspace) -> Job<'_> {
-        // With instructions as the clock, QEMU runs the cores by turns. That the system is not there is said by its run.
+        // With instructions as the clock, QEMU runs the cores by turns. That there is no such system is said by the run.
         let cores = match self.icount {
             Some(_) => 1,
             None => systems::find(workspace, self.system).map_or(1, |source| usize::from(source.cores())),
