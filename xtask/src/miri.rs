@@ -1,7 +1,7 @@
 //! The pure crates' tests under Miri, which interprets them and notices undefined behaviour.
 //!
-//! Miri runs one thread at a time however many cores there are, so the tests are dealt out in pieces, which are run side
-//! by side.
+//! Miri runs one thread at a time however many cores there are, so the tests are dealt out in pieces, which run side by
+//! side.
 
 use crate::{
     host_tests::{self, Ended},

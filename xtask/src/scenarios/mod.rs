@@ -173,7 +173,7 @@ enum Ended {
 impl Scenario {
     /// The scenario as work. Two of one system would write the same disks, consoles and bundle.
     fn job(self, workspace: &Workspace) -> Job<'_> {
-        // With instructions as the clock, QEMU runs the cores by turns. That there is no such system is said by the run.
+        // With instructions as the clock, QEMU runs the cores by turns. A system that is not there is found by the run.
         let cores = match self.icount {
             Some(_) => 1,
             None => systems::find(workspace, self.system).map_or(1, |source| usize::from(source.cores())),
