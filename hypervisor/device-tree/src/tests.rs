@@ -190,7 +190,8 @@ fn what_is_reserved_is_no_device_whatever_it_is_compatible_with() {
 #[test]
 fn the_core_that_boots_comes_first_wherever_the_tree_has_it() {
     let cores: Vec<u32> = (0..20).collect();
-    for (own, second) in [(0, 1), (1, 0), (19, 0)] {
+    let places = [(19, 0), (1, 0), (0, 1)];
+    for (own, second) in places.into_iter().take(if cfg!(miri) { 1 } else { 3 }) {
         let found = described(&board(&cores, |_| {}), own).unwrap();
         assert_eq!((found.cores.len(), found.cores[0], found.cores[1]), (super::CORES_MAX, own, second));
         assert_eq!(found.cores.iter().filter(|core| **core == own).count(), 1);
@@ -262,7 +263,7 @@ fn every_damaged_tree_is_read_or_refused_and_none_panics() {
         });
     });
     assert!(survives(&whole));
-    let rounds = if cfg!(miri) { 40 } else { 20_000 };
+    let rounds = if cfg!(miri) { 16 } else { 20_000 };
     let mut state = 1_u64;
     let mut random = |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
