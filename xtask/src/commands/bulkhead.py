@@ -6,6 +6,7 @@ debug` starts gdb with it and with a list of address spaces in the convenience v
 """
 
 import json
+import re
 
 import gdb
 
@@ -19,13 +20,16 @@ class Space:
         # Each has a path and an offset; none where there are no symbols.
         self.file = stated["file"]
         self.offset = stated["offset"]
-        # A Linux kernel chooses where it runs: its vectors tell.
+        # A Linux kernel may choose where it runs: its vectors tell, which are linked at this address.
         self.is_linux = stated["linux"]
+        self.vectors = None
 
 
 class State:
     spaces = []
+    # The space whose symbols are loaded, and what is added to their addresses.
     loaded = None
+    offset = None
     chosen = None
 
 
@@ -61,28 +65,44 @@ def current():
     return next((space for space in State.spaces if space.vmid == vmid), None)
 
 
-def linux_offset(space):
-    """How far a Linux kernel has moved itself: VBAR_EL1 is the address of `vectors` once it runs at its own addresses."""
-    there = register("VBAR_EL1")
-    symbol = gdb.execute("info address vectors", to_string=True)
-    linked = int(symbol.split("address ")[1].split()[0].rstrip("."), 16)
-    return (there - linked) & 0xFFFFFFFFFFFFFFFF if there else 0
+def address_of(symbol):
+    """The address of a symbol. It may be assembly's and have no type, and any language may be the current one."""
+    text = gdb.execute("info address " + symbol, to_string=True)
+    found = re.search("0x[0-9a-f]+", text)
+    if found is None:
+        raise gdb.error(text.strip())
+    return int(found.group(), 16)
+
+
+def vector_base():
+    """VBAR_EL1 of the selected core. QEMU calls it VBAR."""
+    base = register("VBAR_EL1")
+    return register("VBAR") if base is None else base
+
+
+def find_linux(space):
+    """Learns how far a Linux kernel has moved itself. Only a core that runs it tells, once it is at its own addresses."""
+    if space.vectors is None or current() is not space:
+        return
+    base = vector_base()
+    if base is not None and base >> 48 == 0xFFFF:
+        space.offset = (base - space.vectors) & 0xFFFFFFFFFFFFFFFF
 
 
 def load(space):
     """Makes the symbols of `space` the only ones."""
-    if State.loaded is space:
+    find_linux(space)
+    if State.loaded is space and State.offset == space.offset:
         return False
     gdb.execute("symbol-file", to_string=True)
-    State.loaded = space
+    State.loaded, State.offset = space, space.offset
     if not space.file:
         return True
     try:
         gdb.execute("symbol-file {} -o {:#x}".format(space.file, space.offset), to_string=True)
-        if space.is_linux:
-            offset = linux_offset(space)
-            if offset:
-                gdb.execute("symbol-file {} -o {:#x}".format(space.file, offset), to_string=True)
+        if space.is_linux and space.vectors is None:
+            space.vectors = address_of("vectors")
+            load(space)
     except gdb.error as error:
         print("the symbols of {} cannot be loaded: {}".format(space.name, error))
     return True
@@ -154,7 +174,10 @@ bulkhead follow      goes back to those of the selected core"""
         before = State.loaded
         load(space)
         try:
-            places = gdb.decode_line(location)[1]
+            try:
+                places = gdb.decode_line(location)[1]
+            except gdb.error as error:
+                raise gdb.GdbError("{}: {}".format(space.name, error))
             if not places:
                 raise gdb.GdbError("{} has no {}".format(space.name, location))
             SpaceBreakpoint(space, places[0].pc, location)

@@ -47,7 +47,8 @@ pub(super) struct Debug {
     /// The TCP port between the debugger and QEMU
     #[arg(long, default_value_t = 1234)]
     port: u16,
-    /// A guest's program with symbols, such as alpha=/usr/lib/debug/boot/vmlinux-6.1.0-56-arm64 (may be repeated)
+    /// A guest's program with symbols, such as alpha=/usr/lib/debug/boot/vmlinux-6.1.0-56-arm64 (may be repeated); with
+    /// those of a Linux, guests are started with nokaslr
     #[arg(long, value_name = "VM=FILE", value_parser = parse_symbols)]
     symbols: Vec<(String, PathBuf)>,
     /// Further arguments for gdb
@@ -79,7 +80,7 @@ impl Debug {
     fn attach(self, workspace: &Workspace, output: Option<&Path>) -> anyhow::Result<ExitStatus> {
         check_port(self.port)?;
         let gdb = setup::debugger()?;
-        let prepared = launch::prepare(workspace, systems::find(workspace, &self.system)?, "")?;
+        let prepared = launch::prepare(workspace, systems::find(workspace, &self.system)?, self.command_line()?)?;
         let spaces = serde_json::to_string(&self.spaces(workspace, &prepared)?)?;
         let logs = workspace.cache().join("logs");
         fs::create_dir_all(&logs)?;
@@ -134,6 +135,17 @@ impl Debug {
             thread::sleep(LOOK_EVERY);
         };
         Ok(status)
+    }
+
+    /// What is added to the guests' command lines: a Linux with symbols is to run where it is linked, so that a
+    /// breakpoint may be set before it has started.
+    fn command_line(&self) -> anyhow::Result<&'static str> {
+        for (_, file) in &self.symbols {
+            if has_linux_addresses(file)? {
+                return Ok("nokaslr");
+            }
+        }
+        Ok("")
     }
 
     /// EL2 and every guest, each with its symbols where there are some.
@@ -198,6 +210,12 @@ pub(crate) fn check(workspace: &Workspace, log: &Path) -> anyhow::Result<()> {
         "continue",
         "backtrace 1",
         "bulkhead where",
+        // By its vectors a Linux that has moved is found; a bare-metal guest has some, too.
+        "python print('vectors are', 'found' if address_of('exception_vectors') == vector_base() else 'lost')",
+        "python space, before, real = current(), current().offset, vector_base",
+        "python vector_base = lambda: 0xffff800009010800",
+        "python space.vectors = 0xffff800008010800; find_linux(space); print('moved by', hex(space.offset))",
+        "python space.vectors, space.offset, vector_base = None, before, real",
         "delete",
         INTERRUPT,
         "continue",
@@ -217,6 +235,8 @@ pub(crate) fn check(workspace: &Workspace, log: &Path) -> anyhow::Result<()> {
         "#0  bulkhead::construct::build_devices ",
         "#0  spinner::main ",
         ": attacker at EL1, pc 0x",
+        "vectors are found",
+        "moved by 0x1000000",
         "SIGINT",
         "still here",
     ] {
