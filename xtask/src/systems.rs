@@ -60,3 +60,17 @@ fn as_typed(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned())).unwrap_or_else(|| path.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_slip_and_the_name_of_a_command_are_understood() {
+        let workspace = Workspace::find().expect("a workspace");
+        let sentence = |name: &str| find(&workspace, name).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(sentence("two-linx").ends_with("; did you mean the system `two-linux`?"));
+        assert!(sentence("tests").ends_with("; did you mean `cargo xtask test`?"));
+        assert!(sentence("qqqqqqqq").contains("choose one of these"));
+    }
+}

@@ -81,7 +81,7 @@ def vector_base():
 
 
 def find_linux(space):
-    """Learns how far a Linux kernel has moved itself. Only a core that runs it tells, once it is at its own addresses."""
+    """Learns how far a Linux kernel has moved itself. A core tells that runs it, once it is at its own addresses."""
     if space.vectors is None or current() is not space:
         return
     base = vector_base()

@@ -335,3 +335,30 @@ impl Drop for Board {
 fn python_text(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_in_use_is_refused_with_what_to_do() {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = taken.local_addr().expect("an address").port();
+        let sentence = check_port(port).expect_err("taken").to_string();
+        assert!(sentence.contains("choose another with --port"), "{sentence}");
+    }
+
+    #[test]
+    fn what_was_started_ends_with_its_board() {
+        let log = std::env::temp_dir().join(format!("bulkhead-board-{}.log", std::process::id()));
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let board = Board::start(command, &log).expect("a start");
+        let process = PathBuf::from(format!("/proc/{}", board.child.id()));
+        let is_alive = process.is_dir();
+        let errors = board.log.clone();
+        drop(board);
+        assert!(is_alive && !process.exists(), "{}", process.display());
+        let _ = fs::remove_file(errors);
+    }
+}
