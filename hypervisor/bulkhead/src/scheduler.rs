@@ -3,8 +3,9 @@
 //!
 //! Each virtual CPU has the time that it has run, and so has preparing. Who runs goes on until it is a lead ahead of
 //! the one that has run least. One that wakes up preempts it at once unless it has itself run longer, by half a lead;
-//! and it counts as no more than a lead behind, however long it has slept. So one that needs less than its share does
-//! not wait, and none gets more by waking up often.
+//! and it counts as no more than a lead behind, however long it has slept. It is charged for each wake-up, since who
+//! is preempted pays for the switches with its own time. So one that needs less than its share does not wait, and none
+//! gets more, or leaves others less, by waking up often.
 //!
 //! A virtual CPU stays loaded while nothing else needs the core, so that the common case, one virtual CPU a core,
 //! never switches.
@@ -30,6 +31,10 @@ use vdev::Ticks;
 /// How far one may get ahead of others that want the core too, in parts of a second; two that compute run for two such
 /// times in turn.
 const LEADS_PER_SECOND: u64 = 200;
+
+/// The part of a lead (2⁻ⁿ of it, about 10 microseconds) that a virtual CPU is charged for each wake-up: at least what
+/// the exit, the switch to it and the one back take, which whoever it preempts is charged for and does not get.
+const WAKE_SHIFT: u32 = 9;
 
 /// The part of a lead (2⁻ⁿ of it, about a microsecond) that a virtual CPU gets at least before the core looks at
 /// another one that has got an interrupt from it.
@@ -238,7 +243,7 @@ impl Core {
             if self.loaded == Some(index) {
                 vcpu.guest.waiting = false;
             } else {
-                wake(vcpu, self.most_ticks - self.lead_ticks);
+                wake(vcpu, self.most_ticks, self.lead_ticks);
             }
         }
         remind(self.machine, self.number);
@@ -284,7 +289,7 @@ impl Core {
                 match wait_end(vcpu, now) {
                     Some(time) if time <= now => {
                         self.most_ticks = self.most_ticks.max(current_ticks);
-                        wake(vcpu, self.most_ticks - self.lead_ticks);
+                        wake(vcpu, self.most_ticks, self.lead_ticks);
                         vcpu.guest.ticks - self.lead_ticks / 2
                     }
                     Some(time) => {
@@ -463,11 +468,11 @@ fn wait_end(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
 }
 
 /// Ends the wait of a virtual CPU that is not loaded: from now on it wants to run, and counts as having done so for
-/// `least_ticks` at least.
+/// `most_ticks` less a lead at least. It pays for its wake-up.
 #[inline(never)]
-fn wake(vcpu: &mut Vcpu<GuestCpu>, least_ticks: u64) {
+fn wake(vcpu: &mut Vcpu<GuestCpu>, most_ticks: u64, lead_ticks: u64) {
     vcpu.guest.waiting = false;
-    vcpu.guest.ticks = vcpu.guest.ticks.max(least_ticks);
+    vcpu.guest.ticks = vcpu.guest.ticks.max(most_ticks - lead_ticks) + (lead_ticks >> WAKE_SHIFT);
     vcpu.guest.vm.set_away(vcpu.guest.index, true);
 }
 

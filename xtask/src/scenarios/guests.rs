@@ -92,6 +92,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             0,
             every_guest_passes,
         ),
+        disturbance(
+            "a guest that its timer wakes every microsecond leaves a neighbour on its core its share",
+            "test-starve",
+            0,
+            every_guest_passes,
+        ),
         expectations("CPUs turned off and on in any state of their interrupts start clean and lose none", "test-power"),
         disturbance("a CPU that waits for what never comes sleeps", "test-waits", 4, every_guest_passes),
         scenario(

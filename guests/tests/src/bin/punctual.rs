@@ -5,8 +5,8 @@
 //!   `late=` (2000) is the most, in nanoseconds, but for `lines=` (0) that may come while Bulkhead prints a line of
 //!   its log on this core;
 //! - `computes`: asks nothing of anybody, and must get `share=` (0) percent of its core's time;
-//! - `wakes`: has a timer that goes off without end, and computes in its handler: it is awake for nine tenths of the
-//!   time, and asleep in between;
+//! - `wakes`: has a timer that goes off without end, and computes in its handler: it is awake for `awake=` (180)
+//!   microseconds at a time, and asleep for `asleep=` (20) in between;
 //! - `resets`: resets itself at each start.
 //!
 //! All do so from `from=` (20) to `until=` (150) milliseconds after the board's start. Where time is counted in
@@ -26,9 +26,6 @@ rt::entry!(main);
 /// From a timer's interrupt to the deadline of the next, at least and at most, in microseconds.
 const PAUSE_MIN: u64 = 150;
 const PAUSES: u64 = 400;
-/// How long one that wakes without end computes each time, and sleeps.
-const AWAKE_MICROSECONDS: u64 = 180;
-const ASLEEP_MICROSECONDS: u64 = 20;
 /// A gap this long is a turn that somebody else had, in microseconds.
 const TURN: u64 = 2;
 /// What Bulkhead takes for a line of its log at most, in nanoseconds.
@@ -90,8 +87,8 @@ fn until_end(mut action: impl FnMut()) {
 
 fn stay_awake(_cpu: usize, _id: u32) {
     WOKEN.fetch_add(1, Ordering::Relaxed);
-    timer::spin(AWAKE_MICROSECONDS);
-    timer::arm(timer::now() + timer::ticks(ASLEEP_MICROSECONDS));
+    timer::spin(machine().number("awake", 180));
+    timer::arm(timer::now() + timer::ticks(machine().number("asleep", 20)));
 }
 
 fn compute() -> Outcome {
