@@ -8,7 +8,7 @@ use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::{self, Machine};
 use crate::scheduler::VCPUS;
 use crate::supervision;
-use crate::vm::{Image, Parts, Slot, VirtioDevice, Vm, service_kind};
+use crate::vm::{Config, Image, Io, Slot, State, VirtioDevice, Vm, service_kind};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::board::{Board, RANGES_MAX, Range, Ranges};
@@ -20,7 +20,6 @@ use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, MemoryBlock, PhysicalMemory};
 use arch::mmu::{HypMap, Stage2, Windows};
 use arch::shadow::{ReadablePage, ShadowPage};
-use core::sync::atomic::Ordering;
 use devices::Make;
 use devices::virtio_mmio::{vacant_word, vacant_words};
 use manifest::takes::{self, size};
@@ -87,7 +86,8 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
     let fixed = reserve(&system, &mut memory);
     give_heap(system.heap_bytes(), &mut memory);
     let constants = Constants::new(&mut memory);
-    let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed, constants };
+    let per_core = vcpus_per_core(&system);
+    let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed, constants, per_core };
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
         let channels = channels_of(&system, number);
@@ -95,11 +95,11 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
     }
     let vms: &'static [Vm] = Box::leak(vms.into_boxed_slice());
     for vm in vms {
-        vm.assigned.configure(&gic);
+        vm.io.assigned.configure(&gic);
     }
     let cores = usize::from(system.cores);
     let machine = machine::install(Machine::new(gic, board.uart_interrupt, cores, vms, Pool::new(board)));
-    place_vcpus(machine);
+    place_vcpus(machine, per_core);
     log::info!(
         "system {}: {} vms, {} of {} KiB of EL2 heap, {} MiB of RAM spare",
         system.name,
@@ -122,6 +122,7 @@ struct Material<'a> {
     memory: &'a mut PhysicalMemory,
     fixed: Fixed,
     constants: Constants,
+    per_core: [usize; CORES_MAX],
 }
 
 /// Pages that every machine sees and none can change.
@@ -242,26 +243,28 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
         let bytes = step(material.bundle.find(&load.file));
         images.push(Image { address: load.address, bytes });
     }
-    Vm::new(Parts {
+    let (mut cores, mut sharing) = ([0; VCPUS_MAX], 0);
+    for (index, (core, vcpu)) in cores.iter_mut().zip(&vm.vcpus).enumerate() {
+        *core = vcpu.core;
+        if material.per_core[usize::from(vcpu.core)] > 1 {
+            sharing |= 1 << index;
+        }
+    }
+    let config = Config {
         number,
         name: vm.name.clone(),
-        ram,
-        stage2,
-        vgic,
-        bus,
-        slots,
-        virtio,
         channels,
         doorbell: vm.doorbell.map(IntId::new),
-        watch: Watch::new(supervision::limits(&vm.watch)),
-        assigned,
         console: console::add_guest(&vm.name),
         images,
         seeds: vm.seeds.iter().map(|seed| (seed.address, seed.size as usize)).collect(),
         entry: vm.entry,
         device_tree: vm.device_tree,
-        vcpus: vm.vcpus.iter().map(|vcpu| vcpu.core).collect(),
-    })
+        cores,
+        sharing,
+    };
+    let state = State::new(vm.vcpus.len(), Watch::new(supervision::limits(&vm.watch)));
+    Vm::new(config, ram, stage2, vgic, Io { slots, virtio, assigned, bus }, state)
 }
 
 /// The pages of virtio slots that are free: those that adjoin are one range.
@@ -393,22 +396,24 @@ fn channels_of(system: &System, number: usize) -> Vec<(usize, usize)> {
     channels.into_iter().map(|(_, device)| device).collect()
 }
 
+/// How many virtual CPUs each core has.
+fn vcpus_per_core(system: &System) -> [usize; CORES_MAX] {
+    let mut per_core = [0; CORES_MAX];
+    for vcpu in system.vms.iter().flat_map(|vm| &vm.vcpus) {
+        per_core[usize::from(vcpu.core)] += 1;
+    }
+    per_core
+}
+
 /// Makes the virtual CPUs and puts each where its core will look for it.
 #[inline(never)]
-fn place_vcpus(machine: &'static Machine) {
-    let mut per_core = [0usize; CORES_MAX];
-    for core in machine.vms.iter().flat_map(|vm| (0..vm.vcpu_count()).filter_map(|index| vm.core_of(index))) {
-        per_core[core] += 1;
-    }
+fn place_vcpus(machine: &'static Machine, per_core: [usize; CORES_MAX]) {
     for (vcpus, count) in VCPUS.iter().zip(per_core) {
         vcpus.lock().reserve_exact(count);
     }
     for vm in machine.vms {
         for index in 0..vm.vcpu_count() {
             let Some(core) = vm.core_of(index) else { continue };
-            if per_core[core] > 1 {
-                vm.sharing.fetch_or(1 << index, Ordering::Relaxed);
-            }
             let guest = GuestCpu {
                 machine,
                 vm,

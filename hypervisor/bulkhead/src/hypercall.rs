@@ -69,7 +69,7 @@ fn turn_on(vcpu: &mut Vcpu<GuestCpu>, target: u64, entry: u64, context: u64) -> 
 fn try_turn_on(guest: &GuestCpu, target: u64, entry: u64, context: u64) -> Result<usize, u64> {
     let vm = guest.vm;
     let index = psci::vcpu_index(target, vm.vcpu_count()).ok_or(psci::INVALID_PARAMETERS)?;
-    let (power, core) = vm.power.get(index).zip(vm.core_of(index)).ok_or(psci::INVALID_PARAMETERS)?;
+    let (power, core) = vm.state.power.get(index).zip(vm.core_of(index)).ok_or(psci::INVALID_PARAMETERS)?;
     if !vm.ram.contains(entry) {
         return Err(psci::INVALID_ADDRESS);
     }
@@ -83,7 +83,7 @@ fn affinity_info(vcpu: &Vcpu<GuestCpu>, target: u64, lowest_level: u64) -> u64 {
         return psci::INVALID_PARAMETERS;
     }
     psci::vcpu_index(target, vm.vcpu_count())
-        .and_then(|index| vm.power.get(index))
+        .and_then(|index| vm.state.power.get(index))
         .map_or(psci::INVALID_PARAMETERS, psci::Power::affinity_info)
 }
 

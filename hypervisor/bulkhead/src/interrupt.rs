@@ -50,7 +50,7 @@ pub fn take(guest: &mut GuestCpu) -> Verdict {
 /// Takes the SPI `intid`. Apart from the others, which need fewer registers.
 #[inline(never)]
 fn take_shared(guest: &mut GuestCpu, intid: u32) -> Verdict {
-    if !guest.vm.assigned.has(intid) {
+    if !guest.vm.io.assigned.has(intid) {
         guest.left = Left::Interrupt(intid);
         return Verdict::Leave;
     }

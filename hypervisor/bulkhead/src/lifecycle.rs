@@ -36,22 +36,22 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core:
 /// Returns what for, if this was the last: [`crate::supervision`] takes the VM to its next phase.
 pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<Phase> {
     let Parked::Last(phase) = vm.park(vcpu) else { return None };
-    console::flush(vm.console);
-    vm.is_ready.store(false, Ordering::Release);
+    console::flush(vm.config.console);
+    vm.state.is_ready.store(false, Ordering::Release);
     // What its driver domain completes from now on must not land in memory that is being cleared.
-    for device in &vm.virtio {
+    for device in &vm.io.virtio {
         device.reset();
     }
     for channel in machine.channels(vm) {
         channel.device.suspend();
     }
-    vm.assigned.stop(&machine.gic);
+    vm.io.assigned.stop(&machine.gic);
     // Only now: a real device may have been writing to memory that was granted.
     for channel in machine.channels(vm) {
         channel.device.end_grants();
     }
     // One that parked early may have been turned on by one that parked late.
-    for power in &vm.power {
+    for power in &vm.state.power {
         power.turn_off();
     }
     Some(phase)
@@ -60,7 +60,7 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<P
 /// `vm`, which is in phase `from`, is off for good from now on.
 pub fn finish(machine: &'static Machine, vm: &'static Vm, from: Phase) {
     vm.advance(from, Phase::Off);
-    log::info!("vm {} is off", vm.name);
+    log::info!("vm {} is off", vm.config.name);
     report(vm);
     if machine.retire(vm) {
         for provider in machine.vms.iter().filter(|vm| vm.is_driver_domain()) {
@@ -73,19 +73,19 @@ pub fn finish(machine: &'static Machine, vm: &'static Vm, from: Phase) {
 
 /// What the machine's devices did.
 fn report(vm: &Vm) {
-    if !vm.virtio.is_empty() || !vm.assigned.is_empty() || vm.is_driver_domain() {
-        log::info!("vm {}: exits={}", vm.name, vm.exits());
+    if !vm.io.virtio.is_empty() || !vm.io.assigned.is_empty() || vm.is_driver_domain() {
+        log::info!("vm {}: exits={}", vm.config.name, vm.exits());
     }
-    for (index, device) in vm.virtio.iter().enumerate() {
-        device.report(&vm.name, index);
+    for (index, device) in vm.io.virtio.iter().enumerate() {
+        device.report(&vm.config.name, index);
     }
 }
 
 /// A guest that restarts again and again is not to fill the log.
 pub fn log_restart(vm: &Vm) {
-    let starts = vm.starts.load(Ordering::Relaxed);
+    let starts = vm.counters.starts.load(Ordering::Relaxed);
     if Repeated::Start.is_logged(starts) {
-        log::info!("vm {} restarts (start {})", vm.name, starts + 1);
+        log::info!("vm {} restarts (start {})", vm.config.name, starts + 1);
     }
 }
 
@@ -95,16 +95,16 @@ pub fn log_restart(vm: &Vm) {
 #[inline(never)]
 pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
     // The devices first: one that is polled meanwhile must not raise its line again.
-    for slot in &vm.slots {
+    for slot in &vm.io.slots {
         slot.reset();
     }
     vm.vgic.reset();
     for channel in machine.channels(vm) {
         channel.device.restart_channel(&vm.ram);
     }
-    vm.assigned.start(&machine.gic, this_core);
+    vm.io.assigned.start(&machine.gic, this_core);
     let mut pool = machine.entropy.lock();
-    for (address, size) in &vm.seeds {
+    for (address, size) in &vm.config.seeds {
         for start in (0..*size).step_by(SEED_CHUNK) {
             let mut bytes = [0; SEED_CHUNK];
             let length = SEED_CHUNK.min(size - start);
@@ -117,15 +117,15 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
     drop(pool);
     vm.stage2.invalidate();
     bulk::invalidate_instruction_caches();
-    vm.counter_offset.store(timer::now().0, Ordering::Release);
-    vm.starts.fetch_add(1, Ordering::Relaxed);
+    vm.state.counter_offset.store(timer::now().0, Ordering::Release);
+    vm.counters.starts.fetch_add(1, Ordering::Relaxed);
     vm.advance(Phase::Preparing, Phase::Running);
-    vm.is_held.store(true, Ordering::SeqCst);
+    vm.state.is_held.store(true, Ordering::SeqCst);
     match waits_for(machine, vm) {
         None => release(machine, vm, this_core),
         Some(provider) => {
-            if Repeated::Start.is_logged(vm.starts.load(Ordering::Relaxed)) {
-                log::info!("vm {} waits for its driver domain, vm {}", vm.name, provider.name);
+            if Repeated::Start.is_logged(vm.counters.starts.load(Ordering::Relaxed)) {
+                log::info!("vm {} waits for its driver domain, vm {}", vm.config.name, provider.config.name);
             }
             machine.summon(this_core, this_core);
         }
@@ -135,22 +135,22 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
 /// The driver domain that `vm` cannot start without and that is not ready.
 #[inline(never)]
 fn waits_for(machine: &'static Machine, vm: &Vm) -> Option<&'static Vm> {
-    let providers = vm.virtio.iter().filter_map(|device| machine.vms.get(device.provider));
-    providers.into_iter().find(|provider| !provider.is_ready.load(Ordering::SeqCst))
+    let providers = vm.io.virtio.iter().filter_map(|device| machine.vms.get(device.provider));
+    providers.into_iter().find(|provider| !provider.state.is_ready.load(Ordering::SeqCst))
 }
 
 /// Starts virtual CPU 0 of a machine that is prepared, once.
 fn release(machine: &'static Machine, vm: &Vm, this_core: usize) {
-    if !vm.is_held.swap(false, Ordering::SeqCst) {
+    if !vm.state.is_held.swap(false, Ordering::SeqCst) {
         return;
     }
     if vm.is_driver_domain() {
         vm.watch().start(timer::now());
     }
     note_start(machine);
-    if let Some(power) = vm.power.first() {
+    if let Some(power) = vm.state.power.first() {
         // All powers are off while a machine is prepared.
-        let _ = power.turn_on(vm.entry, vm.device_tree);
+        let _ = power.turn_on(vm.config.entry, vm.config.device_tree);
     }
     if let Some(core) = vm.core_of(0) {
         machine.summon(core, this_core);
@@ -178,9 +178,9 @@ impl Display for Shares<'_> {
 
 /// The driver domain `provider` serves its channels from now on, or never will: whoever waits for it starts.
 pub fn release_clients(machine: &'static Machine, provider: &Vm, this_core: usize) {
-    provider.is_ready.store(true, Ordering::SeqCst);
+    provider.state.is_ready.store(true, Ordering::SeqCst);
     for vm in machine.vms {
-        let is_client = vm.virtio.iter().any(|device| device.provider == provider.number);
+        let is_client = vm.io.virtio.iter().any(|device| device.provider == provider.config.number);
         if is_client && waits_for(machine, vm).is_none() {
             release(machine, vm, this_core);
         }

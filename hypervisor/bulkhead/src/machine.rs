@@ -132,11 +132,11 @@ impl Machine {
     #[cold]
     #[inline(never)]
     pub fn hand_over(&self, vm: &Vm, set: u64, this_core: usize) {
-        vm.left_over.fetch_or(set, Ordering::Relaxed);
+        vm.state.left_over.fetch_or(set, Ordering::Relaxed);
         // Pairs with the one where a core looks for it: either this sees that the virtual CPU is on, or that one sees
         // this.
         fence(Ordering::SeqCst);
-        if let Some(vcpu) = vm.power.iter().position(Power::is_on)
+        if let Some(vcpu) = vm.state.power.iter().position(Power::is_on)
             && let Some(core) = vm.core_of(vcpu)
         {
             self.summon(core, this_core);
@@ -179,7 +179,7 @@ impl Machine {
 
     /// Raises the doorbell of `provider`. Returns whether a virtual CPU of this core is to be looked at.
     pub fn ring(&self, provider: &Vm, this_core: usize) -> bool {
-        let Some(doorbell) = provider.doorbell else { return false };
+        let Some(doorbell) = provider.config.doorbell else { return false };
         let kicks = provider.vgic.inject(doorbell, 0);
         !kicks.is_empty() && self.tell(provider, kicks, this_core)
     }
@@ -187,14 +187,14 @@ impl Machine {
     /// What the driver domain `provider` serves by channel `number`.
     #[inline]
     pub fn channel(&self, provider: &Vm, number: usize) -> Option<Channel> {
-        let (client, index) = *provider.channels.get(number)?;
+        let (client, index) = *provider.config.channels.get(number)?;
         let client = self.vms.get(client)?;
-        Some(Channel { client, index, device: client.virtio.get(index)? })
+        Some(Channel { client, index, device: client.io.virtio.get(index)? })
     }
 
     /// What the driver domain `provider` serves, in the order of its channels.
     pub fn channels(&self, provider: &Vm) -> impl Iterator<Item = Channel> {
-        (0..provider.channels.len()).filter_map(|number| self.channel_in_turn(provider, number))
+        (0..provider.config.channels.len()).filter_map(|number| self.channel_in_turn(provider, number))
     }
 
     // Out of line: these loops are many, and none is on an exit's way.
@@ -205,7 +205,7 @@ impl Machine {
 
     /// The virtual machine that owns the physical interrupt `intid`.
     pub fn owner_of(&self, intid: u32) -> Option<&'static Vm> {
-        self.vms.iter().find(|vm| vm.assigned.has(intid))
+        self.vms.iter().find(|vm| vm.io.assigned.has(intid))
     }
 
     /// Notes that `vm` is off for good. Returns whether nobody is left whom a driver domain could serve.
@@ -220,7 +220,7 @@ impl Machine {
     #[inline]
     pub fn set_running(&self, core: usize, running: Option<(&Vm, usize)>) {
         if let Some(entry) = self.running.get(core % CORES_MAX) {
-            let value = running.map_or(0, |(vm, index)| 1 + (vm.number as u32) * 16 + index as u32);
+            let value = running.map_or(0, |(vm, index)| 1 + (vm.config.number as u32) * 16 + index as u32);
             entry.store(value, Ordering::Relaxed);
         }
     }
@@ -254,7 +254,7 @@ pub fn get() -> &'static Machine {
 /// A line for the epitaph: which virtual CPU `core` was running.
 pub fn describe_core(core: usize, out: &mut dyn Write) -> fmt::Result {
     match try_get().and_then(|machine| machine.running(core)) {
-        Some((vm, vcpu)) => write!(out, "vm {}, vcpu {vcpu}", vm.name),
+        Some((vm, vcpu)) => write!(out, "vm {}, vcpu {vcpu}", vm.config.name),
         None => write!(out, "no guest"),
     }
 }

@@ -99,7 +99,7 @@ pub fn quick_load(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<()>
         vm.vgic.redistributor_quick_read(frame, offset)?
     } else {
         let (slot, offset) = vcpu.guest.recent.find(address)?;
-        (vm.slots.get(usize::from(slot))?.peek(offset, Width::Word)? & Width::Word.mask()) as u32
+        (vm.io.slots.get(usize::from(slot))?.peek(offset, Width::Word)? & Width::Word.mask()) as u32
     };
     vcpu.set_register(access.register(), u64::from(value));
     Some(())
@@ -151,8 +151,8 @@ fn redistributor_offset(address: GuestAddr) -> Option<(usize, u64)> {
 /// The device at `address`, and the offset into its window.
 #[inline(always)]
 fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(&'static Slot, u64), Refusal> {
-    let (index, offset) = guest.vm.bus.find_again(&mut guest.recent, address).ok_or(Refusal)?;
-    guest.vm.slots.get(usize::from(index)).map(|slot| (slot, offset)).ok_or(Refusal)
+    let (index, offset) = guest.vm.io.bus.find_again(&mut guest.recent, address).ok_or(Refusal)?;
+    guest.vm.io.slots.get(usize::from(index)).map(|slot| (slot, offset)).ok_or(Refusal)
 }
 
 /// Brings what the vGIC knows of list registers up to date, before a register that speaks of them is used.

@@ -25,19 +25,19 @@ pub enum Progress {
 
 /// Whether another core than that of virtual CPU 0 finds something to clear in the memory of `vm`.
 pub fn can_help(vm: &Vm) -> bool {
-    vm.phase() == Phase::Preparing && vm.preparation.next() < vm.ram.size()
+    vm.phase() == Phase::Preparing && vm.state.preparation.next() < vm.ram.size()
 }
 
 /// Whether devices of its driver domain may still write to the memory of `vm`.
 pub fn has_granted(vm: &Vm) -> bool {
-    vm.virtio.iter().any(VirtioDevice::has_grants)
+    vm.io.virtio.iter().any(VirtioDevice::has_grants)
 }
 
 /// Goes on with preparing `vm`, until an interrupt is pending for `core`, which this is.
 #[inline(never)]
 pub fn advance(machine: &'static Machine, vm: &'static Vm, core: usize) -> Progress {
     let leader = vm.core_of(0).unwrap_or(core);
-    let preparation = &vm.preparation;
+    let preparation = &vm.state.preparation;
     if core == leader && !preparation.is_open() {
         if has_granted(vm) {
             return Progress::Waiting;
@@ -68,9 +68,9 @@ pub fn advance(machine: &'static Machine, vm: &'static Vm, core: usize) -> Progr
 }
 
 fn copy_images(vm: &Vm) -> Progress {
-    let copied = &vm.preparation.copied;
+    let copied = &vm.state.preparation.copied;
     let mut offset = copied.load(Ordering::Relaxed);
-    for image in &vm.images {
+    for image in &vm.config.images {
         let length = image.bytes.len() as u64;
         while offset < length {
             let end = length.min(offset + PIECE_SIZE);
@@ -85,7 +85,7 @@ fn copy_images(vm: &Vm) -> Progress {
         }
         offset -= length;
     }
-    vm.preparation.close();
+    vm.state.preparation.close();
     Progress::Prepared
 }
 

@@ -17,7 +17,7 @@ use model::vgic::IntId;
 /// then takes a detour over the first.
 #[inline(never)]
 pub fn reroute(gic: &Gic, vm: &Vm, intid: u32) {
-    if vm.assigned.has(intid) {
+    if vm.io.assigned.has(intid) {
         settle(gic, vm, intid, || {});
     }
 }
@@ -36,14 +36,14 @@ fn settle(gic: &Gic, vm: &Vm, intid: u32, away: impl FnOnce()) {
     let Some(core) = vm.core_of(vcpu) else { return };
     if !vm.is_at_hand(vcpu) {
         away();
-        vm.assigned.displace(intid);
+        vm.io.assigned.displace(intid);
         // The virtual CPU looks for such interrupts when it has said that it is there.
         fence(Ordering::SeqCst);
         if !vm.is_at_hand(vcpu) {
             return;
         }
     }
-    let _ = vm.assigned.place(intid);
+    let _ = vm.io.assigned.place(intid);
     gic.enable_spi(intid, core);
 }
 
@@ -51,8 +51,8 @@ fn settle(gic: &Gic, vm: &Vm, intid: u32, away: impl FnOnce()) {
 #[cold]
 #[inline(never)]
 pub fn bring_back(gic: &Gic, vm: &Vm, vcpu: usize, core: usize) {
-    for intid in vm.assigned.interrupts() {
-        if vm.vgic.target(IntId::new(intid)) == Some(vcpu) && vm.assigned.place(intid) {
+    for intid in vm.io.assigned.interrupts() {
+        if vm.vgic.target(IntId::new(intid)) == Some(vcpu) && vm.io.assigned.place(intid) {
             gic.enable_spi(intid, core);
         }
     }

@@ -82,7 +82,7 @@ fn log_stray(vcpu: &Vcpu<GuestCpu>, abort: DataAbort) {
     let why = if abort.mmio.is_none() && !abort.on_table_walk { " by an instruction with no syndrome" } else { "" };
     log::warn!(
         "vm {}, vcpu {}: {} of {:#x}{why} refused with an external abort (PC {:#x}, virtual address {:#x})",
-        vcpu.guest.vm.name,
+        vcpu.guest.vm.config.name,
         vcpu.guest.index,
         direction(abort.access),
         abort.address,
@@ -94,7 +94,7 @@ fn log_stray(vcpu: &Vcpu<GuestCpu>, abort: DataAbort) {
 #[cold]
 #[inline(never)]
 fn log_refusal(vcpu: &Vcpu<GuestCpu>, exit: Exit) {
-    let (name, index, pc) = (&vcpu.guest.vm.name, vcpu.guest.index, cpu::interrupted_at());
+    let (name, index, pc) = (&vcpu.guest.vm.config.name, vcpu.guest.index, cpu::interrupted_at());
     let what = match exit {
         Exit::InstructionAbort(abort) => {
             return log::warn!(
@@ -181,8 +181,10 @@ fn receive(machine: &'static Machine, this_core: usize) {
     // The FIFO holds 32 bytes; a person, or a script, that types faster than this is served at the next interrupt.
     for _ in 0..64 {
         let Some(woken) = console::take_input() else { return };
-        let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.console == guest)) else { continue };
-        for slot in &vm.slots {
+        let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.config.console == guest)) else {
+            continue;
+        };
+        for slot in &vm.io.slots {
             machine.kick(vm, slot.poll(vm), this_core);
         }
     }

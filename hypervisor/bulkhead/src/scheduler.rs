@@ -168,16 +168,16 @@ impl Core {
         for index in 0..self.vcpus.len() {
             let Some(vcpu) = self.vcpus.get_mut(index) else { break };
             let (vm, number) = (vcpu.guest.vm, vcpu.guest.index);
-            let Some(power) = vm.power.get(number) else { continue };
+            let Some(power) = vm.state.power.get(number) else { continue };
             match vm.phase() {
                 Phase::Running => {
                     if vcpu.guest.is_leaving {
                         // Off for others (AFFINITY_INFO) when nothing of it is left in the core.
                         vcpu.guest.is_leaving = false;
-                        vm.left_over.fetch_or(core::mem::take(&mut vcpu.guest.unfinished), Ordering::Relaxed);
+                        vm.state.left_over.fetch_or(core::mem::take(&mut vcpu.guest.unfinished), Ordering::Relaxed);
                         self.discard(index);
                         power.turn_off();
-                        if vm.is_driver_domain() && vm.power.iter().all(Power::is_off) {
+                        if vm.is_driver_domain() && vm.state.power.iter().all(Power::is_off) {
                             supervision::turn_off(self.machine, vm, self.number);
                             changed = true;
                         }
@@ -218,7 +218,7 @@ impl Core {
             }
             // Pairs with the one in `hand_over`.
             fence(Ordering::SeqCst);
-            if vm.left_over.load(Ordering::Relaxed) != 0 {
+            if vm.state.left_over.load(Ordering::Relaxed) != 0 {
                 self.take_over(index, may_run);
             }
         }
@@ -238,7 +238,7 @@ impl Core {
             }
             return;
         }
-        vcpu.guest.unfinished |= vm.left_over.swap(0, Ordering::Relaxed);
+        vcpu.guest.unfinished |= vm.state.left_over.swap(0, Ordering::Relaxed);
         if vcpu.guest.waiting {
             if self.loaded == Some(index) {
                 vcpu.guest.waiting = false;
@@ -481,7 +481,7 @@ fn wake(vcpu: &mut Vcpu<GuestCpu>, most_ticks: u64, lead_ticks: u64) {
 fn timers_wake_time(vcpu: &Vcpu<GuestCpu>) -> Option<Ticks> {
     let guest = &vcpu.guest;
     let vm = guest.vm;
-    let [virtual_timer, physical_timer] = vcpu.saved_timers(vm.counter_offset.load(Ordering::Relaxed));
+    let [virtual_timer, physical_timer] = vcpu.saved_timers(vm.state.counter_offset.load(Ordering::Relaxed));
     let wakes = |deadline: Option<u64>, intid| {
         let deadline = deadline.filter(|_| vm.vgic.is_forwarded(guest.index, IntId::new(intid)));
         Ticks(deadline.unwrap_or(u64::MAX))

@@ -71,7 +71,7 @@ fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) 
 /// Stops the machine of `guest`, which has caused the SError `esr`. A driver domain starts again: others wait for it.
 pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
     if is_logged(guest.vm) {
-        log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.name, guest.index);
+        log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.config.name, guest.index);
     }
     if guest.vm.is_driver_domain() {
         fail(machine, guest.vm, Failure::SystemError, guest.core);
@@ -89,7 +89,7 @@ pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_c
         return;
     }
     if is_logged(vm) {
-        log::warn!("vm {} {failure}", vm.name);
+        log::warn!("vm {} {failure}", vm.config.name);
     }
     lifecycle::stop(machine, vm, Phase::StoppingForReset, this_core);
 }
@@ -119,7 +119,7 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: 
 
 /// Ends to be logged are bounded, like all that a guest can bring about.
 pub fn is_logged(vm: &Vm) -> bool {
-    Repeated::DriverDomainStart.is_logged(vm.starts.load(Ordering::Relaxed))
+    Repeated::DriverDomainStart.is_logged(vm.counters.starts.load(Ordering::Relaxed))
 }
 
 /// The guest `vm` wants to be off. One that others depend on starts again.
@@ -155,12 +155,12 @@ fn judge(machine: &Machine, vm: &Vm) -> Judgement {
         log::error!(
             "vm {} has restarted {} times within {} s, and stays off: its clients get I/O errors from now on. Look for the \
              reason above, or raise its restart_limit; then start the system again",
-            vm.name,
+            vm.config.name,
             limits.restarts_max.unwrap_or(0),
             limits.window_ticks / timer::frequency()
         );
     } else if is_logged(vm) {
-        log::info!("vm {} restarts (start {})", vm.name, vm.starts.load(Ordering::Relaxed) + 1);
+        log::info!("vm {} restarts (start {})", vm.config.name, vm.counters.starts.load(Ordering::Relaxed) + 1);
     }
     judgement
 }
@@ -171,7 +171,7 @@ pub fn note_ready(vm: &Vm) {
     if let Some(pause) = pause.filter(|_| is_logged(vm)) {
         // 64 bits hold a pause of hours, at 1 GHz; numbers of 128 bits would cost 2 KiB of code.
         let microseconds = pause.saturating_mul(1_000_000) / timer::frequency();
-        log::info!("vm {} serves again after {microseconds} us", vm.name);
+        log::info!("vm {} serves again after {microseconds} us", vm.config.name);
     }
 }
 

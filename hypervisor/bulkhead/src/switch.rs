@@ -49,7 +49,7 @@ pub fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
     // As in `unload`.
     let (vm, index) = (guest.vm, guest.index);
     vm.set_loaded(index);
-    if vm.assigned.has_displaced() {
+    if vm.io.assigned.has_displaced() {
         routing::bring_back(&machine.gic, vm, index, number);
     }
     guest.virtual_interface.load();
@@ -64,7 +64,7 @@ pub fn load(machine: &Machine, number: usize, vcpu: &mut Vcpu<GuestCpu>) {
     vcpu.load(&Placement {
         stage2: vm.stage2,
         affinity: psci::mpidr(index),
-        counter_offset: vm.counter_offset.load(Ordering::Relaxed),
+        counter_offset: vm.state.counter_offset.load(Ordering::Relaxed),
         trap_wait: vcpu.guest.shares_core,
     });
     machine.set_running(number, Some((vm, index)));

@@ -15,7 +15,7 @@ pub fn leave(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
 
 /// Resumes the guest, which has been given an exception, or leaves so that the refusal is logged.
 pub fn refused(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
-    if Repeated::Refusal.count(&vcpu.guest.vm.faults) { leave(vcpu, reason) } else { Verdict::Resume }
+    if Repeated::Refusal.count(&vcpu.guest.vm.counters.faults) { leave(vcpu, reason) } else { Verdict::Resume }
 }
 
 /// Refuses an instruction as undefined.

@@ -27,7 +27,7 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict>
     let transfer = access.transfer();
     let value = transfer.cut(vcpu.register(transfer.transfer));
     let guest = &mut vcpu.guest;
-    let Some((number, offset)) = guest.vm.bus.find_again(&mut guest.recent, address) else {
+    let Some((number, offset)) = guest.vm.io.bus.find_again(&mut guest.recent, address) else {
         let is_vacant_slot = address.0.wrapping_sub(VIRTIO_BASE) < VIRTIO_STRIDE * u64::from(VIRTIO_SLOTS);
         return is_vacant_slot.then(|| {
             cpu::skip_instruction();
@@ -35,7 +35,7 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict>
         });
     };
     let index = usize::from(number.checked_sub(FIRST_VIRTIO_NUMBER)?);
-    let device = guest.vm.virtio.get(index)?;
+    let device = guest.vm.io.virtio.get(index)?;
     let provider = guest.machine.vms.get(device.provider)?;
     let reaction = device.store(offset, transfer.width, value, guest.vm, provider)?;
     if reaction.is_clients {
@@ -58,7 +58,7 @@ pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
     while unfinished != 0 {
         let index = unfinished.trailing_zeros() as usize;
         unfinished &= unfinished - 1;
-        let Some(device) = vm.virtio.get(index) else { continue };
+        let Some(device) = vm.io.virtio.get(index) else { continue };
         let Some(provider) = machine.vms.get(device.provider) else { continue };
         let reaction = device.resume(vm, provider);
         // The run loop looks at everything anew, whatever the verdict.
@@ -99,7 +99,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     let function = function as u32;
     // It may serve its clients for ever without another reason to leave the fast tier.
     provider.note_exits(guest.index, guest.exits);
-    if provider.doorbell.is_none() || !(io::FUNCTION_ATTACH..=io::FUNCTION_COMPLETE).contains(&function) {
+    if provider.config.doorbell.is_none() || !(io::FUNCTION_ATTACH..=io::FUNCTION_COMPLETE).contains(&function) {
         vcpu.context.x[0] = psci::NOT_SUPPORTED;
         return Verdict::Resume;
     }
@@ -123,7 +123,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         Some(device.complete(client, provider))
     } else {
         // A grant that nobody could end would be for ever.
-        let withheld = if !provider.assigned.reaches_memory() { io::FEATURE_GRANTS } else { 0 };
+        let withheld = if !provider.io.assigned.reaches_memory() { io::FEATURE_GRANTS } else { 0 };
         device.attach(first, second & !withheld, third, client, provider)
     };
     let Some(reaction) = reaction else {
@@ -135,7 +135,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         is_core_concerned |= blame(machine, client, provider, breach, guest.core);
     }
     if reaction.doorbell
-        && let Some(doorbell) = provider.doorbell
+        && let Some(doorbell) = provider.config.doorbell
     {
         let kicks = provider.vgic.inject(doorbell, 0);
         is_core_concerned |= !kicks.is_empty() && guest.deliver(kicks);
@@ -165,13 +165,13 @@ fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: 
 /// A guest that breaks the protocol again and again is not to fill the log.
 fn log_breach(client: &Vm, provider: &Vm, breach: Broken) {
     let blamed = if breach == Broken::Provider { provider } else { client };
-    if !Repeated::Breach.count(&blamed.breaches) {
+    if !Repeated::Breach.count(&blamed.counters.breaches) {
         return;
     }
     match breach {
-        Broken::Client(error) => log::warn!("vm {}: a virtio device needs a reset: {error}", client.name),
+        Broken::Client(error) => log::warn!("vm {}: a virtio device needs a reset: {error}", client.config.name),
         Broken::Provider => {
-            log::warn!("vm {}: the rings of a channel to vm {} are damaged", provider.name, client.name);
+            log::warn!("vm {}: the rings of a channel to vm {} are damaged", provider.config.name, client.config.name);
         }
     }
 }

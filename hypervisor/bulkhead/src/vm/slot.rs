@@ -31,7 +31,7 @@ impl Occupant {
         vm: &Vm,
         action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R,
     ) -> (R, Kicks) {
-        let mut console = GuestConsole::new(vm.console);
+        let mut console = GuestConsole::new(vm.config.console);
         let mut host = Host { now: timer::now(), memory: &vm.ram, console: &mut console };
         let result = action(&mut self.device, &mut host);
         let level = self.device.line();

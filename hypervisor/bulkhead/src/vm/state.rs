@@ -1,0 +1,108 @@
+//! Where a virtual machine is in its life.
+
+use super::Preparation;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use model::io::watch::Watch;
+use model::psci::Power;
+use model::vgic::VCPUS_MAX;
+use spin::Mutex;
+
+/// Where a virtual machine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Its memory is being cleared and its images copied; no virtual CPU runs.
+    Preparing,
+    /// Its virtual CPUs run.
+    Running,
+    /// Its virtual CPUs are being parked; then it is off.
+    StoppingForOff,
+    /// Its virtual CPUs are being parked; then it starts again.
+    StoppingForReset,
+    /// It is off for good.
+    Off,
+}
+
+/// The bits of a machine's life that name parked virtual CPUs.
+pub(super) const PARKED_MASK: u32 = (1 << PHASE_SHIFT) - 1;
+/// Where the phase begins, above them.
+const PHASE_SHIFT: u32 = 16;
+
+/// What came of an attempt to park.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// There was nothing to park.
+    Not,
+    /// Others are still to come.
+    Yes,
+    /// All are parked now; the phase that this ends.
+    Last(Phase),
+}
+
+impl Phase {
+    pub(super) const fn bits(self) -> u32 {
+        (self as u32) << PHASE_SHIFT
+    }
+
+    #[inline(never)]
+    pub(super) fn from_bits(life: u32) -> Self {
+        match life >> PHASE_SHIFT {
+            phase if phase == Self::Preparing as u32 => Self::Preparing,
+            phase if phase == Self::Running as u32 => Self::Running,
+            phase if phase == Self::StoppingForOff as u32 => Self::StoppingForOff,
+            phase if phase == Self::StoppingForReset as u32 => Self::StoppingForReset,
+            _ => Self::Off,
+        }
+    }
+
+    /// Whether virtual CPUs are being parked.
+    pub fn is_stopping(self) -> bool {
+        matches!(self, Self::StoppingForOff | Self::StoppingForReset)
+    }
+}
+
+/// Where the queued virtual CPUs begin in [`State`]'s word of those that are away.
+pub(super) const QUEUED_SHIFT: u32 = 16;
+
+const _: () = assert!(VCPUS_MAX <= QUEUED_SHIFT as usize, "each virtual CPU has a bit in either half");
+
+/// What changes from start to start, and while it runs.
+pub struct State {
+    /// The phase, from bit 16 up; below it, while the phase is a stopping one, the virtual CPUs that have stopped. One
+    /// word, so that nobody can park for a stop that is over.
+    pub(super) life: AtomicU32,
+    /// The power state of each virtual CPU.
+    pub power: Vec<Power>,
+    /// Bits 15:0: virtual CPUs that are not loaded on their core. Bits 31:16: those of them that could run, so that
+    /// their core will come to them and nobody needs to kick it.
+    pub(super) away: AtomicU32,
+    /// How far the preparation of its memory is.
+    pub preparation: Preparation,
+    /// CNTVOFF_EL2.
+    pub counter_offset: AtomicU64,
+    /// It is prepared, and starts as soon as its driver domain is ready.
+    pub is_held: AtomicBool,
+    /// Para-virtual devices at which others have left something to do, a bit each, until a virtual CPU sees to it.
+    pub left_over: AtomicU64,
+    /// The clients of this driver domain may start: it has said that it is ready, or it never will be.
+    pub is_ready: AtomicBool,
+    pub(super) watch: Mutex<Watch>,
+}
+
+impl State {
+    /// Of a VM with so many virtual CPUs that waits to be prepared, and over which `watch` is.
+    pub fn new(vcpus: usize, watch: Watch) -> Self {
+        Self {
+            life: AtomicU32::new(Phase::Preparing.bits()),
+            power: (0..vcpus).map(|_| Power::new(false)).collect(),
+            away: AtomicU32::new((1 << QUEUED_SHIFT) - 1),
+            preparation: Preparation::new(),
+            counter_offset: AtomicU64::new(0),
+            is_held: AtomicBool::new(false),
+            left_over: AtomicU64::new(0),
+            is_ready: AtomicBool::new(false),
+            watch: Mutex::new(watch),
+        }
+    }
+}
