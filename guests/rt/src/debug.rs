@@ -111,7 +111,7 @@ pub fn set_watchpoint(number: u32, address: u64, control: u64) -> Result<(), Abo
 }
 
 macro_rules! named {
-    ($($(#[$documentation:meta])* $read:ident, $write:ident, $code:literal;)*) => {
+    ($($(#[$documentation:meta])* read $read:ident, $code:literal;)*) => {
         $(
             $(#[$documentation])*
             ///
@@ -122,7 +122,10 @@ macro_rules! named {
                 probe!(concat!("mrs {value}, ", $code); value = out(reg) value)?;
                 Ok(value)
             }
-
+        )*
+    };
+    ($($(#[$documentation:meta])* write $write:ident, $code:literal;)*) => {
+        $(
             $(#[$documentation])*
             ///
             /// # Errors
@@ -136,21 +139,28 @@ macro_rules! named {
 
 named! {
     /// DBGBVR0_EL1.
-    breakpoint_value, set_breakpoint_value, "S2_0_C0_C0_4";
+    read breakpoint_value, "S2_0_C0_C0_4";
     /// DBGBCR0_EL1.
-    breakpoint_control, set_breakpoint_control, "S2_0_C0_C0_5";
+    read breakpoint_control, "S2_0_C0_C0_5";
     /// DBGWVR0_EL1.
-    watchpoint_value, set_watchpoint_value, "S2_0_C0_C0_6";
+    read watchpoint_value, "S2_0_C0_C0_6";
     /// DBGWCR0_EL1.
-    watchpoint_control, set_watchpoint_control, "S2_0_C0_C0_7";
-    /// MDSCR_EL1: KDE is bit 13, MDE bit 15.
-    monitor_control, set_monitor_control, "S2_0_C0_C2_2";
-    /// OSLSR_EL1 (and OSLAR_EL1 is another register).
-    lock_status, set_lock_status, "S2_0_C1_C1_4";
-    /// OSLAR_EL1: 1 locks the OS lock.
-    lock_access, set_lock, "S2_0_C1_C0_4";
+    read watchpoint_control, "S2_0_C0_C0_7";
+    /// OSLSR_EL1.
+    read lock_status, "S2_0_C1_C1_4";
     /// SCXTNUM_EL1.
-    software_context, set_software_context, "S3_0_C13_C0_7";
+    read software_context, "S3_0_C13_C0_7";
     /// SCXTNUM_EL0.
-    software_context_of_el0, set_software_context_of_el0, "S3_3_C13_C0_7";
+    read software_context_of_el0, "S3_3_C13_C0_7";
+}
+
+named! {
+    /// MDSCR_EL1: KDE is bit 13, MDE bit 15.
+    write set_monitor_control, "S2_0_C0_C2_2";
+    /// OSLAR_EL1: 1 locks the OS lock.
+    write set_lock, "S2_0_C1_C0_4";
+    /// SCXTNUM_EL1.
+    write set_software_context, "S3_0_C13_C0_7";
+    /// SCXTNUM_EL0.
+    write set_software_context_of_el0, "S3_3_C13_C0_7";
 }
