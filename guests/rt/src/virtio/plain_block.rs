@@ -31,7 +31,7 @@ enum Direction {
     ToDisk,
 }
 
-struct Flight<T> {
+struct InFlightRequest<T> {
     header: usize,
     direction: Direction,
     buffer: Shared,
@@ -45,7 +45,7 @@ pub struct PlainBlock<T> {
     headers: NonNull<[Header; DEPTH]>,
     free_headers: u16,
     /// By token of the crate.
-    flights: [Option<Flight<T>>; DEPTH],
+    requests: [Option<InFlightRequest<T>>; DEPTH],
     in_flight: usize,
     /// A flush waits until nothing is in flight.
     is_draining: bool,
@@ -73,7 +73,7 @@ impl<T> PlainBlock<T> {
             driver,
             headers: NonNull::from(Box::leak(headers)),
             free_headers: u16::MAX,
-            flights: [const { None }; DEPTH],
+            requests: [const { None }; DEPTH],
             in_flight: 0,
             is_draining: false,
             has_cache: features & FEATURE_FLUSH != 0,
@@ -153,7 +153,7 @@ impl<T> PlainBlock<T> {
         };
         let Ok(token) = added else { return Err((Refused::Busy, tag)) };
         // The crate's queue has `DEPTH` entries, and a token is the index of one.
-        self.flights[usize::from(token) % DEPTH] = Some(Flight { header, direction, buffer, tag });
+        self.requests[usize::from(token) % DEPTH] = Some(InFlightRequest { header, direction, buffer, tag });
         self.free_headers &= !(1 << header);
         self.in_flight += 1;
         Ok(())
@@ -167,21 +167,21 @@ impl<T> PlainBlock<T> {
         }
         let token = self.driver.peek_used()?;
         // The token was read from memory that the device writes: an unknown one is a broken device, and is left there.
-        let flight = self.flights.get_mut(usize::from(token))?.take()?;
+        let done = self.requests.get_mut(usize::from(token))?.take()?;
         // SAFETY: the device has given the header back, and its bit is still clear, so nobody else uses it.
-        let Header { request, response } = unsafe { &mut (*self.headers.as_ptr())[flight.header] };
+        let Header { request, response } = unsafe { &mut (*self.headers.as_ptr())[done.header] };
         // SAFETY: the crate only takes the slice's address and length.
-        let slice = unsafe { flight.buffer.as_slice() };
+        let slice = unsafe { done.buffer.as_slice() };
         // SAFETY: header and buffer are those that were submitted with this token.
         let outcome = unsafe {
-            match flight.direction {
+            match done.direction {
                 Direction::FromDisk => self.driver.complete_read_blocks(token, request, slice, response),
                 Direction::ToDisk => self.driver.complete_write_blocks(token, request, slice, response),
             }
         };
-        self.free_headers |= 1 << flight.header;
+        self.free_headers |= 1 << done.header;
         self.in_flight -= 1;
-        Some((flight.tag, outcome.map_err(|_| Failed)))
+        Some((done.tag, outcome.map_err(|_| Failed)))
     }
 
     /// Makes what has been written survive a loss of power, and waits for that. `None` while requests are in flight:
