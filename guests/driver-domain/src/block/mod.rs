@@ -1,6 +1,7 @@
 //! Disks: what stands behind a client's block device, and the service that keeps each client within its slice.
 
 mod device;
+mod outcome;
 mod part;
 mod plain_disk;
 mod ram_disk;

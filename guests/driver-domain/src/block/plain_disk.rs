@@ -10,19 +10,13 @@
 //! - a notification apart from the request, so that a round of requests takes one exit;
 //! - the features that it has negotiated and the configuration that goes with them: write cache, block size, segments.
 
+use super::outcome::{features, status, submission};
 use super::{BlockDevice, Command, Data, Submission, Tag};
-use abi::io::{FEATURE_FLUSH, FEATURE_READ_ONLY, Operation, Status};
-use rt::virtio::{Failed, PlainBlock, Refused};
+use abi::io::{Operation, Status};
+use rt::virtio::PlainBlock;
 
 /// A real virtio disk without grants.
 pub struct PlainDisk(pub PlainBlock<Tag>);
-
-fn status(outcome: Result<(), Failed>) -> Status {
-    match outcome {
-        Ok(()) => Status::Done,
-        Err(Failed) => Status::Failed,
-    }
-}
 
 impl BlockDevice for PlainDisk {
     fn sectors(&self) -> u64 {
@@ -34,9 +28,7 @@ impl BlockDevice for PlainDisk {
     }
 
     fn features(&self) -> u64 {
-        let read_only = if self.0.is_read_only() { FEATURE_READ_ONLY } else { 0 };
-        let flush = if self.0.has_cache() { FEATURE_FLUSH } else { 0 };
-        read_only | flush
+        features(self.0.is_read_only(), self.0.has_cache())
     }
 
     fn waits_for_flush(&self) -> bool {
@@ -53,11 +45,7 @@ impl BlockDevice for PlainDisk {
             // Neither grants nor discard were offered.
             _ => return Submission::Finished(Status::Unsupported),
         };
-        match submitted {
-            Ok(()) => Submission::Queued,
-            Err((Refused::Busy, _)) => Submission::Busy,
-            Err((Refused::Invalid, _)) => Submission::Finished(Status::Failed),
-        }
+        submission(submitted)
     }
 
     /// The crate has told the device with each request.

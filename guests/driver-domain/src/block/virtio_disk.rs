@@ -1,18 +1,12 @@
 //! A real virtio disk.
 
+use super::outcome::{features, status, submission};
 use super::{BlockDevice, Command, Data, Submission, Tag};
-use abi::io::{FEATURE_FLUSH, FEATURE_GRANTS, FEATURE_READ_ONLY, Operation, SEGMENTS_MAX, Status};
-use rt::virtio::{Block, Failed, Refused};
+use abi::io::{FEATURE_GRANTS, Operation, SEGMENTS_MAX, Status};
+use rt::virtio::Block;
 
 /// A real virtio disk.
 pub struct VirtioDisk(pub Block<Tag>);
-
-fn status(outcome: Result<(), Failed>) -> Status {
-    match outcome {
-        Ok(()) => Status::Done,
-        Err(Failed) => Status::Failed,
-    }
-}
 
 impl BlockDevice for VirtioDisk {
     fn sectors(&self) -> u64 {
@@ -24,10 +18,8 @@ impl BlockDevice for VirtioDisk {
     }
 
     fn features(&self) -> u64 {
-        let read_only = if self.0.is_read_only() { FEATURE_READ_ONLY } else { 0 };
-        let flush = if self.0.has_cache() { FEATURE_FLUSH } else { 0 };
         let grants = if self.0.segments_max() >= u32::from(SEGMENTS_MAX) { FEATURE_GRANTS } else { 0 };
-        read_only | flush | grants
+        features(self.0.is_read_only(), self.0.has_cache()) | grants
     }
 
     fn submit(&mut self, command: &Command, tag: Tag) -> Submission {
@@ -40,11 +32,7 @@ impl BlockDevice for VirtioDisk {
             // The driver has no discard, so it was not offered.
             _ => return Submission::Finished(Status::Unsupported),
         };
-        match submitted {
-            Ok(()) => Submission::Queued,
-            Err((Refused::Busy, _)) => Submission::Busy,
-            Err((Refused::Invalid, _)) => Submission::Finished(Status::Failed),
-        }
+        submission(submitted)
     }
 
     #[inline]
