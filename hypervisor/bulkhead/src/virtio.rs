@@ -154,7 +154,7 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
 #[cold]
 #[inline(never)]
 fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: Broken, this_core: usize) -> bool {
-    log_breach(client, provider, breach);
+    log_protocol_error(client, provider, breach);
     let is_providers = breach == Broken::Provider;
     if is_providers {
         supervision::fail(machine, provider, Failure::Damaged, this_core);
@@ -163,9 +163,9 @@ fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: 
 }
 
 /// A guest that breaks the protocol again and again is not to fill the log.
-fn log_breach(client: &Vm, provider: &Vm, breach: Broken) {
+fn log_protocol_error(client: &Vm, provider: &Vm, breach: Broken) {
     let blamed = if breach == Broken::Provider { provider } else { client };
-    if !Repeated::Breach.count(&blamed.counters.breaches) {
+    if !Repeated::ProtocolError.count(&blamed.counters.protocol_errors) {
         return;
     }
     match breach {

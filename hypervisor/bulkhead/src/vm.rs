@@ -67,7 +67,7 @@ pub struct Counters {
     /// Faults injected; the first few are logged.
     pub faults: AtomicU32,
     /// Broken virtio protocols that it is to blame for; the first few are logged.
-    pub breaches: AtomicU32,
+    pub protocol_errors: AtomicU32,
     /// Starts so far.
     pub starts: AtomicU32,
 }
@@ -77,7 +77,7 @@ impl Counters {
         Self {
             exits: [const { AtomicU64::new(0) }; VCPUS_MAX],
             faults: AtomicU32::new(0),
-            breaches: AtomicU32::new(0),
+            protocol_errors: AtomicU32::new(0),
             starts: AtomicU32::new(0),
         }
     }

@@ -9,7 +9,7 @@ pub enum Repeated {
     /// An access or instruction that is refused.
     Refusal,
     /// A virtio protocol that is broken.
-    Breach,
+    ProtocolError,
     /// A start of a guest, by its number.
     Start,
     /// A start of a driver domain, by its number: its end before, and what follows.
@@ -22,7 +22,7 @@ impl Repeated {
     /// How often it is logged one by one.
     const fn lines(self) -> u32 {
         match self {
-            Self::Breach => 4,
+            Self::ProtocolError => 4,
             Self::Refusal | Self::StrayInterrupt => 8,
             Self::Start => 16,
             Self::DriverDomainStart => 256,
@@ -49,7 +49,7 @@ mod tests {
     fn what_happens_a_million_times_is_logged_a_few_times() {
         let all = [
             Repeated::Refusal,
-            Repeated::Breach,
+            Repeated::ProtocolError,
             Repeated::Start,
             Repeated::DriverDomainStart,
             Repeated::StrayInterrupt,
