@@ -1,6 +1,6 @@
 //! Builds the bare-metal programs, Bulkhead itself and the guests, and flattens them for a boot loader.
 
-use crate::{boot_code, flat_image, system, workspace::Workspace};
+use crate::{flat_image, system, workspace::Workspace};
 use anyhow::{Context, ensure};
 use std::{
     collections::BTreeMap,
@@ -34,8 +34,7 @@ pub(crate) struct Program {
 /// Builds Bulkhead.
 ///
 /// # Errors
-/// When cargo fails (it has said why), when the ELF file cannot be flattened, or when code refers to boot code that is
-/// unmapped when it runs.
+/// When cargo fails (it has said why), or when the ELF file cannot be flattened.
 pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program> {
     build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead", HYPERVISOR_CODE)
 }
@@ -106,9 +105,6 @@ fn build(
     let elf = workspace.target().join(TARGET).join("release").join(binary);
     let image = workspace.cache().join("images").join(format!("{image_name}.bin"));
     flatten_file(&elf, &image).with_context(|| format!("{} cannot be made into a boot image", elf.display()))?;
-    if package == HYPERVISOR {
-        boot_code::check(&elf)?;
-    }
     let program = Program { elf, image };
     built.insert(image_name.to_owned(), program.clone());
     Ok(program)

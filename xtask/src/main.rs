@@ -6,7 +6,6 @@
 
 mod bare_metal;
 mod bench;
-mod boot_code;
 mod claim;
 mod commands;
 mod consoles;

@@ -193,8 +193,8 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
             // One place is that of the core that boots.
             && self.cores.remaining_capacity() > 1
         {
-            // Further cores than Bulkhead can run are left alone.
-            self.cores.push(affinity.start);
+            // There is room. Further cores than Bulkhead can run are left alone.
+            let _ = self.cores.try_push(affinity.start);
         }
     }
 

@@ -1,12 +1,7 @@
 //! How large Bulkhead is: its code, its constants, and the RAM that its image takes while it runs.
 
 use super::{Figure, Figures};
-use crate::{
-    bare_metal,
-    boot_code::{BOOT_SECTION, TEXT_SECTION},
-    systems,
-    workspace::Workspace,
-};
+use crate::{bare_metal, systems, workspace::Workspace};
 use anyhow::Context;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 
@@ -26,7 +21,7 @@ pub(super) fn measure(workspace: &Workspace, figures: &mut Figures) -> anyhow::R
         section.map(|section| section.size())
     };
     // The limit is `.text`'s, as with any kernel that drops its boot code: what is there while guests run.
-    let (boot, mapped) = (size(BOOT_SECTION)?, size(TEXT_SECTION)?);
+    let (boot, mapped) = (size(".init.text")?, size(".text")?);
     for (row, size) in
         [("text", mapped), ("text-boot", boot), ("text-all", boot + mapped), ("rodata", size(".rodata")?)]
     {
