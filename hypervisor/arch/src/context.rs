@@ -2,9 +2,9 @@
 //!
 //! Leaves out what a virtual CPU *means* (its VM, its interrupts): that is the type parameter of [`Vcpu`].
 
-mod registers;
+pub(crate) mod registers;
 
-pub use registers::Context;
+pub use registers::{Context, Verdict};
 
 use crate::lazy::LazyState;
 use crate::per_core;
@@ -12,19 +12,6 @@ use crate::vectors::enter_guest;
 use core::sync::atomic::{AtomicU64, Ordering};
 use model::exit::SystemRegister;
 use registers::{El1State, FpState, RESET_PSTATE};
-
-/// What a fast handler says at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Verdict {
-    /// The exit is answered: back to the guest.
-    Resume = 0,
-    /// The run loop must see it.
-    Leave = 1,
-    /// As `Resume`, after a trap that changed no general register of the guest's: a store. Then they need not all be
-    /// loaded again.
-    ResumeUnchanged = 2,
-}
 
 /// What EL2 does when a guest leaves; `Self` is what the hypervisor keeps for each virtual CPU.
 ///

@@ -8,7 +8,7 @@
 //! While a guest runs, EL2's stack holds, from `sp` up: 16 bytes of scratch, the context's address, padding, and the
 //! callee-saved registers of [`enter`]'s caller.
 
-use crate::context::Context;
+use crate::context::registers::Context;
 use crate::per_core::EMERGENCY_STACK_SIZE;
 use core::arch::global_asm;
 use core::mem::offset_of;

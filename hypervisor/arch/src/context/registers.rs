@@ -1,8 +1,21 @@
-//! A virtual CPU's registers: what the exit path touches first, then everything that changes hands on a switch.
+//! A virtual CPU's registers: what the exit path touches first, then everything that changes hands on a switch. It
+//! names nothing that runs a virtual CPU, so that the vectors can stand on it.
 
-use super::Verdict;
 use crate::controls;
 use core::arch::asm;
+
+/// What a fast handler says at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Verdict {
+    /// The exit is answered: back to the guest.
+    Resume = 0,
+    /// The run loop must see it.
+    Leave = 1,
+    /// As `Resume`, after a trap that changed no general register of the guest's: a store. Then they need not all be
+    /// loaded again.
+    ResumeUnchanged = 2,
+}
 
 pub(super) type Handler = unsafe extern "C" fn(*mut Context, u64) -> Verdict;
 
