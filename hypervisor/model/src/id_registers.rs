@@ -15,20 +15,10 @@ mod fields;
 use crate::exit::SystemRegister;
 use fields::{Field, Rule};
 
-/// What a guest reads from `register`, whose value in hardware is `hardware`: or nothing, if the register is none of
-/// the identification registers.
+/// What a guest reads from `register`, an identification register whose value in hardware is `hardware`.
 ///
 /// `hardware` is ignored for a register that is hidden whole, so that 0 will do where `arch` does not know a register's
 /// name.
-#[must_use]
-pub fn visible(register: SystemRegister, hardware: u64) -> Option<u64> {
-    if !register.is_identification() {
-        return None;
-    }
-    Some(shown(register, hardware))
-}
-
-/// The same for a register that is known to be one of them.
 #[must_use]
 pub fn shown(register: SystemRegister, hardware: u64) -> u64 {
     fields::of(register).iter().fold(0, |shown, field| shown | field.show(hardware))
@@ -53,8 +43,13 @@ impl Field {
 
 #[cfg(test)]
 mod tests {
-    use super::visible;
+    use super::shown;
     use crate::exit::SystemRegister;
+
+    /// What a guest reads from `register`, if it is an identification register.
+    fn visible(register: SystemRegister, hardware: u64) -> Option<u64> {
+        register.is_identification().then(|| shown(register, hardware))
+    }
 
     /// A processor that has everything, in every field that counts upwards.
     fn greedy(register: SystemRegister) -> u64 {

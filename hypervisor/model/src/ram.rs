@@ -178,12 +178,6 @@ impl RamMap {
         })
     }
 
-    /// The size of the largest free range in bytes.
-    #[must_use]
-    pub fn largest_free(&self) -> u64 {
-        self.free.iter().map(|free| free.size()).max().unwrap_or(0)
-    }
-
     /// How many bytes are free in all.
     #[must_use]
     pub fn total_free(&self) -> u64 {
@@ -272,7 +266,7 @@ mod tests {
         assert_eq!(ram.reserve(PhysAddr(2 * GIB - 2 * MIB), 2 * MIB), Err(RamError::NotFree));
         ram.reserve(PhysAddr(GIB + 17 * MIB), GIB - 18 * MIB).unwrap();
         assert_eq!(ram.total_free(), 0);
-        assert_eq!(ram.largest_free(), 0);
+        assert_eq!(ranges(&ram), []);
     }
 
     #[test]
