@@ -18,7 +18,7 @@ use model::io::watch::Sight;
 use model::io::{Outcome, Service, ServiceKind};
 use model::vgic::{IntId, Kicks};
 use model::virtqueue::{Features, QueueError};
-use spin::mutex::TicketMutex;
+use spin::mutex::{TicketMutex, TicketMutexGuard};
 use vdev::Width;
 
 /// The page that a guest reads a device's registers from.
@@ -107,9 +107,15 @@ impl VirtioDevice {
         }
     }
 
+    /// Its state, for what is done seldom.
+    #[inline(never)]
+    fn state(&self) -> TicketMutexGuard<'_, State> {
+        self.state.lock()
+    }
+
     /// Back to power-on, with its client; the vGIC, which holds the line low then, is reset too.
     pub fn reset(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let State { registers, service, page, line } = &mut *state;
         registers.reset(page);
         service.reset();
@@ -118,23 +124,23 @@ impl VirtioDevice {
 
     /// The driver domain is gone.
     pub fn suspend(&self) {
-        self.state.lock().service.suspend();
+        self.state().service.suspend();
     }
 
     /// The driver domain's devices have been reset.
     pub fn end_grants(&self) {
-        self.state.lock().service.end_grants();
+        self.state().service.end_grants();
     }
 
     /// Whether devices of the driver domain may still reach into the client's memory.
     pub fn has_grants(&self) -> bool {
-        self.state.lock().service.has_grants()
+        self.state().service.has_grants()
     }
 
     /// The driver domain starts, with `memory` cleared.
     pub fn restart_channel(&self, memory: &GuestRam) {
         // Channels were checked to lie in their memory.
-        let _ = self.state.lock().service.restart_channel(memory);
+        let _ = self.state().service.restart_channel(memory);
     }
 
     /// Logs what happened so far; `vm` is the client, whose device `index` this is. One line for the device and one for
@@ -142,7 +148,7 @@ impl VirtioDevice {
     pub fn report(&self, vm: &str, index: usize) {
         // A log line takes its time: nobody waits for the device meanwhile.
         let (kind, queues, counters) = {
-            let state = self.state.lock();
+            let state = self.state();
             (state.registers.kind(), state.registers.queue_count(), state.service.counters().clone())
         };
         log::info!(
@@ -207,17 +213,17 @@ impl VirtioDevice {
 
     /// The watch looks: see [`Service::look`].
     pub fn look(&self, provider: &GuestRam) -> Sight {
-        self.state.lock().service.look(provider)
+        self.state().service.look(provider)
     }
 
     /// The driver domain does not come back: see [`Service::abandon`].
     pub fn abandon(&self) -> bool {
-        self.state.lock().service.abandon()
+        self.state().service.abandon()
     }
 
     /// The driver domain is ready: see [`Service::serve_again`].
     pub fn serve_again(&self) -> bool {
-        self.state.lock().service.serve_again()
+        self.state().service.serve_again()
     }
 
     /// The driver domain has completed requests, or received something.
@@ -234,7 +240,7 @@ impl VirtioDevice {
 
     /// The driver domain says what stands behind the device. `None` if that cannot be.
     pub fn attach(&self, size: u64, features: u64, block_size: u64, client: &Vm, provider: &Vm) -> Option<Reaction> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let State { registers, service, page, .. } = &mut *state;
         let configuration = match (Backing::read(service.kind(), size, features, block_size)?, registers.kind()) {
             (Backing::Disk { capacity_sectors, block_size, features }, _) => {
