@@ -138,6 +138,7 @@ impl Prepared {
             memory_bytes: source.memory_bytes(),
             clock: options.icount.map_or(Clock::Host, |shift| Clock::Instructions { shift }),
             uart,
+            typed: b"",
             columns: None,
             kernel,
             bundle,

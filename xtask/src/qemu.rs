@@ -58,6 +58,8 @@ pub(crate) struct Machine {
     pub(crate) clock: Clock,
     /// Who has the other end of its UART.
     pub(crate) uart: Uart,
+    /// What comes to its UART at once, before it runs: of a [`Uart::Reader`].
+    pub(crate) typed: &'static [u8],
     /// How wide the terminal is that shows what comes from it, if it is one.
     pub(crate) columns: Option<u16>,
     /// `bulkhead.bin`.
@@ -178,6 +180,7 @@ pub(crate) mod tests {
             memory_bytes: 1 << 30,
             clock: Clock::Host,
             uart: Uart::Reader,
+            typed: b"",
             columns: None,
             kernel: "bulkhead.bin".into(),
             bundle: "two linux.bundle".into(),

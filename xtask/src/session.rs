@@ -121,7 +121,7 @@ impl Session<'_> {
         let mut command = machine.command();
         command.stdin(match machine.uart {
             qemu::Uart::Terminal => Stdio::inherit(),
-            qemu::Uart::Reader | qemu::Uart::Chardev => Stdio::null(),
+            qemu::Uart::Reader | qemu::Uart::Chardev => typed(machine.typed)?,
         });
         self.watch(command, Output::new(self, log))
     }
@@ -177,6 +177,14 @@ impl Session<'_> {
         }
         output.finish(ending)
     }
+}
+
+/// The end of a pipe from which `bytes` can be read, and then nothing more.
+fn typed(bytes: &[u8]) -> io::Result<Stdio> {
+    let (reader, mut writer) = io::pipe()?;
+    // There is room for them: they are few.
+    writer.write_all(bytes)?;
+    Ok(reader.into())
 }
 
 /// Who has written to a pipe.

@@ -1,7 +1,7 @@
 //! The board's PL011 (ARM DDI 0183), for EL2's own console: polled output, interrupt-driven input.
 
 use tock_registers::interfaces::{Readable, Writeable};
-use tock_registers::registers::{ReadOnly, ReadWrite};
+use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 use tock_registers::{register_bitfields, register_structs};
 
 register_bitfields! {u32,
@@ -42,6 +42,8 @@ register_structs! {
         (0x34 => _reserved2),
         (0x38 => imsc: ReadWrite<u32, INTERRUPT::Register>),
         (0x3c => _reserved3),
+        (0x44 => icr: WriteOnly<u32, INTERRUPT::Register>),
+        (0x48 => _reserved4),
         (0x1000 => @END),
     }
 }
@@ -86,10 +88,17 @@ impl Uart {
 
     /// Takes one received byte, if there is one.
     ///
-    /// Reading is what clears the receive interrupts (ARM DDI 0183 2.8.1, 2.8.2): RX below the FIFO's trigger level, RT
-    /// when it is empty. UARTICR would clear them for a byte that has just come, too, and nobody would ever take that
-    /// one.
+    /// Reading clears the receive interrupts (ARM DDI 0183 2.8.1, 2.8.2): RX below the FIFO's trigger level, RT when it
+    /// is empty. One that is asserted though there is nothing to read, since what came before was lost when the FIFO
+    /// was turned on, is cleared by UARTICR. That would hide a byte which has come in between, so that the FIFO is
+    /// looked at again.
     pub fn take(&self) -> Option<u8> {
-        (!self.0.fr.is_set(FR::RXFE)).then(|| self.0.dr.get() as u8)
+        if self.0.fr.is_set(FR::RXFE) {
+            self.0.icr.write(INTERRUPT::RX::SET + INTERRUPT::RT::SET);
+            if self.0.fr.is_set(FR::RXFE) {
+                return None;
+            }
+        }
+        Some(self.0.dr.get() as u8)
     }
 }

@@ -4,6 +4,7 @@ use super::{Damage, Scenario};
 use crate::{
     session::{Ending, Outcome},
     system::Source,
+    verdict,
 };
 
 /// A function of the boot's.
@@ -49,6 +50,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 }
             },
         ),
+        scenario("what was typed before the start keeps nobody busy", Damage::Uart(b"\0"), verdict::whole_run),
         scenario("any damaged device tree ends in a sentence or in a boot", Damage::Trees(30), |_, _| Ok(())),
         scenario("a Bulkhead that fails leaves an epitaph", Damage::Function("bulkhead::run::run"), epitaph_is_left),
         scenario(

@@ -81,6 +81,8 @@ enum Damage {
     Firmware,
     /// The board: further arguments for QEMU.
     Board(&'static [&'static str]),
+    /// The board's UART: bytes that come before anybody listens.
+    Uart(&'static [u8]),
 }
 
 /// Every scenario, in the order in which they run.
@@ -206,6 +208,7 @@ impl Scenario {
         match self.damage {
             Damage::Function(function) => machine.kernel = broken(workspace, &prepared.program, function, None)?,
             Damage::Jump(from, to) => machine.kernel = broken(workspace, &prepared.program, from, Some(to))?,
+            Damage::Uart(bytes) => machine.typed = bytes,
             Damage::Trees(count) => {
                 return trees::run(machine, count, &workspace.cache().join("images/trees")).map(Ended::Boots);
             }
