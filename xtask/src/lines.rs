@@ -25,6 +25,15 @@ pub(crate) fn is_own(line: &str) -> bool {
 /// Whether a row is one that Bulkhead would not write: without an owner, with control characters other than those of a
 /// colour, or wider than a terminal of which nothing is known.
 pub(crate) fn is_unruly(row: &str) -> bool {
+    without_colours(row).is_none_or(|text| {
+        terminal::parse(&text).is_none()
+            || text.contains(char::is_control)
+            || text.chars().count() >= usize::from(terminal::COLUMNS_DEFAULT)
+    })
+}
+
+/// The text of a row without its colours, if they have the one form in which they are written.
+pub(crate) fn without_colours(row: &str) -> Option<String> {
     let mut text = String::new();
     for (index, part) in row.split("\x1b[0;").enumerate() {
         // A colour: bold or not, and one digit.
@@ -33,12 +42,10 @@ pub(crate) fn is_unruly(row: &str) -> bool {
         match plain {
             None => text += part,
             Some(Some(rest)) => text += rest,
-            Some(None) => return true,
+            Some(None) => return None,
         }
     }
-    terminal::parse(&text).is_none()
-        || text.contains(char::is_control)
-        || text.chars().count() >= usize::from(terminal::COLUMNS_DEFAULT)
+    Some(text)
 }
 
 /// Puts lines together that were broken into rows.

@@ -9,6 +9,9 @@ use virtio_drivers::transport::mmio::MmioTransport;
 
 type Console<'a> = VirtIOConsole<Platform, MmioTransport<'a>>;
 
+/// What would clear the screen, set its title, ask it something, or pass for somebody else's row.
+const HOSTILE: &[u8] = b"\x1b[2J\x1b[1;1H\r[bulkhead] forged\x1b]0;title\x07\xc2\x9b6n\x0b[neighbour] forged\x9b2J\n\
+    \x08\x08\x08\x08\x08\x08\x08\x08\x08\x08\x08[bulkhead] forged\x1b[99D[bulkhead] forged\n";
 /// How often the device is brought up.
 const STARTS: usize = 4;
 /// Longer than what is taken of a buffer at one go.
@@ -36,6 +39,7 @@ fn print(slot: &mut Slot) -> Outcome {
         let typed = console.recv(true).map_err(failed("a look at what was typed"))?;
         ensure!(typed.is_none(), "nobody typed, and there is {typed:?}");
     }
+    open(slot)?.send_bytes(HOSTILE).map_err(failed("whatever there is"))?;
     let mut long = [b'.'; LONG];
     long[LONG - 1] = b'\n';
     open(slot)?.send_bytes(&long).map_err(failed("a long line"))

@@ -111,6 +111,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 pub(super) fn every_client_passes(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    if let Some(row) = outcome.unruly_rows.first() {
+        return Err(format!("this row of a console is not as it should be: {row:?}"));
+    }
     verdict::whole_run(source, outcome)?;
     tested(source).try_for_each(|vm| guests::passes(outcome, vm.name()))
 }
