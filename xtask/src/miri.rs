@@ -29,6 +29,7 @@ const PACKAGES: &[&str] = &[
     "bulkhead-manifest",
     "bulkhead-model",
     "bulkhead-platform",
+    "bulkhead-terminal",
     "bulkhead-vdev",
 ];
 

@@ -14,8 +14,11 @@
 //! nothing is cut out of a guest's text: the filter is its own fixed point, and a test says so.
 //!
 //! A row is shorter than the terminal is wide, so the terminal never begins one by itself: ASCII counts for one column
-//! and everything else for two, which no terminal exceeds. A longer line goes on in further rows with the same prefix;
-//! each but the last ends in [`BREAK_MARK`], and a line that ends in that character of its own has a space after it.
+//! and everything else for two, which no terminal exceeds. The last column stays free, so whether the terminal wraps
+//! there (DECAWM) changes nothing, and is left as it is: switched off, it would have to be switched on again by
+//! somebody. A terminal narrower than [`COLUMNS_MIN`], or than what was said of it, is none that this crate knows. A
+//! longer line goes on in further rows with the same prefix; each but the last ends in [`BREAK_MARK`], and a line that
+//! ends in that character of its own has a space after it.
 //!
 //! The terminal is taken for one that understands UTF-8. What this crate leaves out: who has the keyboard, and devices.
 #![no_std]
@@ -54,8 +57,8 @@ pub const MARK: char = '\u{fffd}';
 pub const BREAK_MARK: u8 = b'\\';
 /// The width of a terminal of which nothing else is known, in columns.
 pub const COLUMNS_DEFAULT: u16 = 80;
-/// The narrowest terminal that rows are made for: half of it is left beside the longest prefix.
-pub const COLUMNS_MIN: u16 = 40;
+/// The narrowest terminal that rows are made for: beside the longest prefix, a character or three.
+pub const COLUMNS_MIN: u16 = 24;
 /// The widest terminal whose rows are filled.
 pub const COLUMNS_MAX: u16 = 160;
 

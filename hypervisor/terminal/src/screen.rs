@@ -10,6 +10,13 @@ use core::num::NonZero;
 const COLUMNS_SPARED: usize = 2;
 /// What encloses a name in a prefix: `[`, `]` and a space.
 const PREFIX_BYTES: usize = 3;
+/// How many bytes each byte of a guest may bring to the terminal in the long run. A line editor writes some of its row
+/// again with many a key.
+const BYTES_EARNED: i32 = 16;
+/// How many bytes a guest may have saved for that: its longest row with a colour for each character takes half of it.
+const CREDIT_MAX: i32 = 4096;
+/// How many it must have for its row to come back: more than most rows take, so that one comes back for a while.
+const CREDIT_TO_SHOW: i32 = CREDIT_MAX / 4;
 /// The number of no row.
 const NOBODY: NonZero<u8> = NonZero::<u8>::MAX;
 const BACKSPACE: u8 = 0x08;
@@ -26,13 +33,29 @@ pub struct Screen {
     at: usize,
     /// The style in which the terminal writes.
     pen: Style,
+    /// How many bytes may still be written for the row that is shown as it grows.
+    credit: i32,
+}
+
+/// Counts what goes to the terminal.
+struct Meter<'a> {
+    sink: &'a mut dyn Sink,
+    bytes: i32,
+}
+
+impl Sink for Meter<'_> {
+    fn put(&mut self, byte: u8) {
+        // A byte of a guest's brings a few rows at most.
+        self.bytes = self.bytes.wrapping_add(1);
+        self.sink.put(byte);
+    }
 }
 
 impl Screen {
     /// A terminal of [`COLUMNS_DEFAULT`] columns with the cursor at the start of an empty row.
     #[must_use]
     pub const fn new() -> Self {
-        Self { columns: COLUMNS_DEFAULT, owner: None, at: 0, pen: Style::PLAIN }
+        Self { columns: COLUMNS_DEFAULT, owner: None, at: 0, pen: Style::PLAIN, credit: CREDIT_MAX }
     }
 
     /// One whose cursor may be anywhere in a row of somebody who is gone.
@@ -59,9 +82,18 @@ impl Screen {
 
     /// Takes a byte that the owner of `row` printed. The row is shown as it grows if it `is_live`, and else when it is
     /// ended.
+    ///
+    /// A byte that moves the cursor may have the whole row written again, and so may any that follows another owner's
+    /// row. So a live row earns what is written for it: one that has used that up is broken off, and shown again when
+    /// it has earned some more, or when it is ended.
     pub fn print(&mut self, row: &mut Row, byte: u8, is_live: bool, sink: &mut dyn Sink) {
-        if is_live || !row.append_plain(byte, self.limit(row)) {
-            Writer { screen: self, row, sink }.take(byte, is_live);
+        if is_live {
+            self.credit = self.credit.wrapping_add(BYTES_EARNED).min(CREDIT_MAX);
+            let mut meter = Meter { sink, bytes: 0 };
+            Writer { screen: self, row, sink: &mut meter }.take(byte, true);
+            self.credit = self.credit.wrapping_sub(meter.bytes);
+        } else if !row.append_plain(byte, self.limit(row)) {
+            Writer { screen: self, row, sink }.take(byte, false);
         }
     }
 
@@ -73,8 +105,9 @@ impl Screen {
         row.filter = crate::filter::Filter::new();
     }
 
-    /// Shows `row` and puts the cursor where its owner has it.
+    /// Shows `row`, which is live from now on, and puts the cursor where its owner has it.
     pub fn bring(&mut self, row: &mut Row, sink: &mut dyn Sink) {
+        self.credit = CREDIT_MAX;
         Writer { screen: self, row, sink }.bring();
     }
 
@@ -149,6 +182,10 @@ impl Writer<'_> {
     /// Writes, moves the cursor or erases from it on, in the row and, if it `is_live`, on the screen.
     #[inline(never)]
     fn edit(&mut self, action: Action, is_live: bool) {
+        let is_live = is_live && self.screen.credit > if self.is_shown() { 0 } else { CREDIT_TO_SHOW };
+        if !is_live && self.is_shown() {
+            self.screen.break_off(self.sink);
+        }
         let was_shown = is_live && self.is_shown();
         if was_shown {
             // The way to the cursor leads over the cells that are on the screen, not over those that follow.

@@ -101,6 +101,13 @@ impl Run {
         let uart = if terminal { Uart::Terminal } else { Uart::Reader };
         let mut machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
         machine.columns = columns();
+        if let Some(columns) = machine.columns.filter(|columns| *columns < terminal::COLUMNS_MIN) {
+            eprintln!(
+                "run: note: of {columns} columns this terminal shows a row in pieces, and the name of its guest before the \
+                 first alone; make it {} wide at least, and start again",
+                terminal::COLUMNS_MIN
+            );
+        }
         let symbols = prepared.symbols();
 
         let is_slow = self.board.icount.is_some() || self.kill_driver_domain.is_some();

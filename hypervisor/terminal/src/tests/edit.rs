@@ -85,7 +85,7 @@ fn a_row_is_edited_as_a_terminal_of_its_own_would() {
         "\x1b[m",
     ];
     let mut random = hostile::Random::new();
-    for _ in 0..if cfg!(miri) { 5 } else { 1000 } {
+    for _ in 0..if cfg!(miri) { 2 } else { 1000 } {
         let mut bench = Bench::new();
         let mut plain = vt100::Parser::default();
         for _ in 0..random.below(25) {
@@ -107,5 +107,55 @@ fn a_row_is_edited_as_a_terminal_of_its_own_would() {
                 assert_eq!(own.fgcolor(), real.fgcolor());
             }
         }
+    }
+}
+
+/// What fills a row, 35 times over, and bytes that move the cursor to and fro there.
+const TO_AND_FRO: &[(&str, &str)] = &[
+    ("ää", "\x08ä"),
+    ("ää", "\x08\x1b[C"),
+    ("xxxx", "\x1b[199D\x1b[199C"),
+    ("\x1b[31mx\x1b[32my\x1b[33mx\x1b[34my", "\x1b[199D\x1b[199C"),
+    ("\x1b[31mä\x1b[32mö", "\x08\x1b[C"),
+    ("\x1b[31mx\x1b[32my\x1b[33mx\x1b[34my", "\r."),
+];
+
+fn to_and_fro() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    TO_AND_FRO.iter().take(if cfg!(miri) { 1 } else { TO_AND_FRO.len() })
+}
+
+#[test]
+fn a_byte_brings_sixteen_to_the_terminal_in_the_long_run() {
+    for (text, moves) in to_and_fro() {
+        for has_neighbour in [false, true] {
+            let (mut bench, rounds) = (Bench::new(), if cfg!(miri) { 9 } else { 2000 });
+            bench.screen.set_columns(COLUMNS_MAX);
+            let text = text.repeat(35);
+            bench.prints(ALPHA, &text);
+            for _ in 0..rounds {
+                bench.prints(ALPHA, moves);
+                if has_neighbour {
+                    bench.prints(BETA, "\n");
+                }
+            }
+            let printed = text.len() + moves.len() * rounds;
+            // What it has at first, and a row. A neighbour's line is not its own, and may end its row and its colour.
+            let most = printed * 16 + 8192 + if has_neighbour { rounds * 32 } else { 0 };
+            assert!(bench.wire.0.len() < most, "{} bytes of {printed}: {text:?}, {moves:?}", bench.wire.0.len());
+        }
+    }
+}
+
+#[test]
+fn a_row_that_was_written_too_often_is_shown_again() {
+    for (text, moves) in to_and_fro() {
+        let mut bench = Bench::new();
+        bench.screen.set_columns(COLUMNS_MAX);
+        bench.prints(ALPHA, text.repeat(35)).prints(ALPHA, moves.repeat(if cfg!(miri) { 30 } else { 300 }));
+        bench.wire.0.clear();
+        bench.prints(ALPHA, ".".repeat(300)).prints(ALPHA, "\r\n# ls");
+        let written = bench.written();
+        assert!(written.contains("...."), "{written}");
+        assert!(written.ends_with("\r\n[alpha] # ls"), "{written}");
     }
 }
