@@ -133,7 +133,7 @@ fn colours_pass_in_one_form_and_end_with_their_row() {
 
 #[test]
 fn a_long_line_is_broken_between_characters_and_its_prefix_is_repeated() {
-    for character in ["x", "ä", "€", "😀"] {
+    for character in ["x", "ä", "€", "😀"].into_iter().take(if cfg!(miri) { 2 } else { 4 }) {
         let mut bench = Bench::new();
         bench.prints(BETA, character.repeat(200)).prints(BETA, "\n");
         let (mut whole, mut rows) = (String::new(), 0);

@@ -85,7 +85,7 @@ fn a_row_is_edited_as_a_terminal_of_its_own_would() {
         "\x1b[m",
     ];
     let mut random = hostile::Random::new();
-    for _ in 0..if cfg!(miri) { 2 } else { 1000 } {
+    for _ in 0..if cfg!(miri) { 1 } else { 1000 } {
         let mut bench = Bench::new();
         let mut plain = vt100::Parser::default();
         for _ in 0..random.below(25) {
@@ -128,7 +128,7 @@ fn to_and_fro() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
 fn a_byte_brings_sixteen_to_the_terminal_in_the_long_run() {
     for (text, moves) in to_and_fro() {
         for has_neighbour in [false, true] {
-            let (mut bench, rounds) = (Bench::new(), if cfg!(miri) { 9 } else { 2000 });
+            let (mut bench, rounds) = (Bench::new(), if cfg!(miri) { 3 } else { 2000 });
             bench.screen.set_columns(COLUMNS_MAX);
             let text = text.repeat(35);
             bench.prints(ALPHA, &text);

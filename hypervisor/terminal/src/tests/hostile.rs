@@ -167,7 +167,7 @@ fn check_controls(written: &[u8]) {
 
 fn attack(mut piece: impl FnMut(&mut Random) -> Vec<u8>, rounds: usize) {
     let (mut bench, mut terminal, mut random) = (Bench::new(), Terminal::new(), Random::new());
-    for _ in 0..if cfg!(miri) { 4 } else { rounds } {
+    for _ in 0..if cfg!(miri) { 2 } else { rounds } {
         let guest = random.below(2);
         let mut bytes = piece(&mut random);
         // Its sound is all that a guest may do beside its row.
@@ -197,8 +197,8 @@ fn a_terminal_shows_nothing_but_owned_rows_whatever_sequences_two_guests_send() 
 
 #[test]
 fn a_line_that_fills_the_terminal_begins_no_row_with_anothers_prefix() {
-    for blanks in if cfg!(miri) { 70..72 } else { 60..90 } {
-        for guest in [ALPHA, BETA] {
+    for blanks in if cfg!(miri) { 71..72 } else { 60..90 } {
+        for guest in [ALPHA, BETA].into_iter().take(if cfg!(miri) { 1 } else { 2 }) {
             let (mut bench, mut terminal) = (Bench::new(), Terminal::new());
             bench.prints(guest, " ".repeat(blanks)).prints(guest, "[bulkhead] error: no owner\n");
             terminal.judge(&bench.wire.0, &["[alpha] ", "[beta] "]);
@@ -211,7 +211,7 @@ fn a_line_that_fills_the_terminal_begins_no_row_with_anothers_prefix() {
 fn a_row_that_was_filtered_is_its_own_filter() {
     let mut random = Random::new();
     let mut bench = Bench::new();
-    for round in 0..if cfg!(miri) { 20 } else { 4000 } {
+    for round in 0..if cfg!(miri) { 10 } else { 4000 } {
         let bytes: Vec<u8> = if round % 2 == 0 {
             (0..random.below(60)).map(|_| random.below(256) as u8).collect()
         } else {
@@ -234,7 +234,7 @@ fn a_row_that_was_filtered_is_its_own_filter() {
 fn nobody_writes_to_the_last_column() {
     let text = ["x", "ä", "日", "\x1b[31m€"];
     for columns in if cfg!(miri) { 30..=30 } else { COLUMNS_MIN..=COLUMNS_MAX } {
-        for (guest, text) in [(ALPHA, text[0]), (ALPHA, text[1]), (ALPHA, text[2]), (BETA, text[3])] {
+        for (guest, text) in [ALPHA, BETA, ALPHA, BETA].into_iter().zip(text).skip(if cfg!(miri) { 3 } else { 0 }) {
             let mut bench = Bench::new();
             bench.rows[guest].set_owner(guest as u8, "sixteen-letters!");
             bench.screen.set_columns(columns);
