@@ -136,7 +136,7 @@ impl Prepared {
             cpu,
             cores,
             memory_bytes: source.memory_bytes(),
-            clock: options.icount.map_or(Clock::Host, |shift| Clock::Instructions { shift }),
+            clock: options.icount.map_or(Clock::Host, |shift| Clock::Instructions { shift, idles: false }),
             uart,
             typed: b"",
             columns: None,

@@ -102,12 +102,12 @@ impl Run {
         let mut machine = prepared.machine(workspace, &self.board, uart, self.qemu)?;
         machine.columns = columns();
         if let Some(columns) = machine.columns.filter(|columns| *columns < terminal::COLUMNS_MIN) {
+            let least = terminal::COLUMNS_MIN;
             eprintln!(
-                "run: note: of {columns} columns this terminal shows a row in pieces, and the name of its guest before the \
-                 first alone; make it {} wide at least, and start again",
-                terminal::COLUMNS_MIN
+                "run: note: {columns} columns show rows in pieces; make the terminal {least} wide, and start again"
             );
         }
+        machine.wait_for_disks();
         let symbols = prepared.symbols();
 
         let is_slow = self.board.icount.is_some() || self.kill_driver_domain.is_some();
