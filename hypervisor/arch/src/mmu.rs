@@ -23,9 +23,9 @@ pub(crate) fn invalidate_local_el1() {
 macro_rules! translate {
     ($form:literal, $virtual_address:expr) => {{
         let (before, result): (u64, u64);
-        // SAFETY: AT reads tables and reports in PAR_EL1, which is the guest's and is put back. An external abort on its
-        // walk would be taken to EL2. But the guest's stage 2 is in force for the walk, and HCR_EL2.PTW keeps it off
-        // device memory: what is not the guest's RAM is a fault in PAR_EL1.
+        // SAFETY: AT reads tables and reports in PAR_EL1, which is the guest's and is put back. An external abort on
+        // its walk would be taken to EL2. But the guest's stage 2 is in force for the walk, and HCR_EL2.PTW keeps it
+        // off device memory: what is not the guest's RAM is a fault in PAR_EL1.
         unsafe {
             asm!("mrs {0}, par_el1", concat!("at ", $form, ", {2}"), "isb", "mrs {1}, par_el1", "msr par_el1, {0}",
                 out(reg) before, out(reg) result, in(reg) $virtual_address, options(nostack));
