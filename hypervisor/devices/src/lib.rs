@@ -22,4 +22,4 @@ pub mod pl011;
 pub mod registry;
 pub mod virtio_mmio;
 
-pub use registry::{AnyDevice, KINDS, Kind, Make, find};
+pub use registry::{AnyDevice, KINDS, Kind, VIRTIO_NODE, find};

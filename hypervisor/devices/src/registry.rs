@@ -3,8 +3,7 @@
 //! [`AnyDevice`] holds any registered model by value, so EL2 keeps devices in plain arrays and calls them through a
 //! `match`: no allocation, no pointer to a function that a stray write could change.
 
-use crate::virtio_mmio;
-use vdev::{Device, DeviceNode, GuestFault, Host, Model, PropertyValue, Ticks, Trigger, Width, guest_map};
+use vdev::{Device, DeviceNode, GuestFault, Host, Model, PropertyValue, Ticks, Trigger, Width};
 
 /// A kind of device: what a system may name, and what host and EL2 make of it.
 #[derive(Clone, Copy, Debug)]
@@ -19,44 +18,24 @@ pub struct Kind {
     pub default_interrupt: Option<u32>,
     /// The device-tree node.
     pub node: DeviceNode,
-    /// What makes a device of this kind.
-    pub make: Make,
+    /// Makes a device of this kind in its state at power-on.
+    pub make: fn() -> AnyDevice,
 }
 
-/// What makes a device of some kind.
-#[derive(Clone, Copy, Debug)]
-pub enum Make {
-    /// A model that answers loads and stores: this makes one in its state at power-on.
-    Emulated(fn() -> AnyDevice),
-    /// A register file of this kind in a virtio slot, with a driver domain behind it
-    /// ([`VirtioMmio`](crate::virtio_mmio::VirtioMmio)).
-    Virtio(virtio_mmio::Kind),
-}
-
-impl Kind {
-    /// A para-virtual device. The default place is the first virtio slot: the host gives each device the next free one,
-    /// of [`guest_map::virtio_address`] and [`guest_map::virtio_intid`].
-    const fn virtio(kind: virtio_mmio::Kind) -> Self {
-        Self {
-            name: kind.name(),
-            window_size: guest_map::VIRTIO_STRIDE,
-            default_address: guest_map::VIRTIO_BASE,
-            default_interrupt: Some(guest_map::VIRTIO_INTID),
-            node: DeviceNode {
-                name: "virtio_mmio",
-                compatible: &["virtio,mmio"],
-                // The driver acknowledges before it looks into its rings, so that each rise of InterruptStatus is
-                // enough. A line whose level counts would have to be looked at whenever it falls.
-                trigger: Some(Trigger::EdgeRising),
-                clocks: &[],
-                // The "device" that touches the rings is EL2, through the caches.
-                properties: &[("dma-coherent", PropertyValue::Empty)],
-                console: false,
-            },
-            make: Make::Virtio(kind),
-        }
-    }
-}
+/// The device-tree node of a virtio device: the same for all kinds, which say what they are in their registers
+/// ([`VirtioMmio`](crate::virtio_mmio::VirtioMmio)). Its place is a slot
+/// ([`guest_map::virtio_address`](vdev::guest_map::virtio_address)).
+pub const VIRTIO_NODE: DeviceNode = DeviceNode {
+    name: "virtio_mmio",
+    compatible: &["virtio,mmio"],
+    // The driver acknowledges before it looks into its rings, so that each rise of InterruptStatus is enough. A line
+    // whose level counts would have to be looked at whenever it falls.
+    trigger: Some(Trigger::EdgeRising),
+    clocks: &[],
+    // The "device" that touches the rings is EL2, through the caches.
+    properties: &[("dma-coherent", PropertyValue::Empty)],
+    console: false,
+};
 
 /// The kind called `name`.
 #[must_use]
@@ -78,12 +57,8 @@ macro_rules! registry {
             default_address: <$model as Model>::DESCRIPTION.default_address,
             default_interrupt: <$model as Model>::DESCRIPTION.default_interrupt,
             node: <$model as Model>::DESCRIPTION.node,
-            make: Make::Emulated(|| AnyDevice::$variant(<$model as Model>::create())),
+            make: || AnyDevice::$variant(<$model as Model>::create()),
         },)*
-            Kind::virtio(virtio_mmio::Kind::Block),
-            Kind::virtio(virtio_mmio::Kind::Network),
-            Kind::virtio(virtio_mmio::Kind::Console),
-            Kind::virtio(virtio_mmio::Kind::Entropy),
         ];
 
         impl Device for AnyDevice {
@@ -136,10 +111,7 @@ mod tests {
 
     /// A device of each emulated kind.
     fn emulated() -> impl Iterator<Item = (&'static Kind, Bench<AnyDevice>)> {
-        KINDS.iter().filter_map(|kind| match kind.make {
-            Make::Emulated(create) => Some((kind, Bench::new(create()))),
-            Make::Virtio(_) => None,
-        })
+        KINDS.iter().map(|kind| (kind, Bench::new((kind.make)())))
     }
 
     #[test]
@@ -165,30 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn para_virtual_devices_share_one_node_and_the_first_slot() {
-        for (name, id) in [("virtio-net", 1), ("virtio-blk", 2), ("virtio-console", 3), ("virtio-rng", 4)] {
-            let kind = find(name).unwrap();
-            let Make::Virtio(model) = kind.make else { panic!("{name} is emulated") };
-            assert_eq!(model.device_id(), id, "{name}");
-            assert_eq!(kind.node.compatible, ["virtio,mmio"]);
-            assert_eq!(kind.node.properties, [("dma-coherent", PropertyValue::Empty)]);
-            assert_eq!(kind.default_address, guest_map::virtio_address(0).unwrap());
-            assert_eq!(kind.default_interrupt, guest_map::virtio_intid(0));
-            assert_eq!(kind.window_size, u64::from(virtio_mmio::WINDOW_SIZE));
-        }
-    }
-
-    #[test]
     fn default_windows_are_whole_pages_below_ram_and_apart_from_one_another() {
         for (index, kind) in KINDS.iter().enumerate() {
             assert_eq!(kind.default_address % 0x1000, 0, "{}", kind.name);
             assert!(kind.window_size > 0 && kind.window_size % 0x1000 == 0, "{}", kind.name);
-            assert!(kind.default_address + kind.window_size <= guest_map::RAM_BASE, "{}", kind.name);
+            assert!(kind.default_address + kind.window_size <= vdev::guest_map::RAM_BASE, "{}", kind.name);
             for other in KINDS.iter().skip(index + 1) {
-                let share_slots = matches!((kind.make, other.make), (Make::Virtio(_), Make::Virtio(_)));
                 assert!(
-                    share_slots
-                        || kind.default_address + kind.window_size <= other.default_address
+                    kind.default_address + kind.window_size <= other.default_address
                         || other.default_address + other.window_size <= kind.default_address,
                     "{} and {}",
                     kind.name,

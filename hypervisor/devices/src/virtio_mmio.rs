@@ -1,5 +1,5 @@
 //! The register file of a virtio-mmio device, version 2 (VIRTIO 1.2, 4.2): negotiation, queues, interrupts and
-//! configuration, for each [`Kind`] of device.
+//! configuration. It knows no kind of device: a [`Configuration`] says what stands behind it.
 //!
 //! Loads do not come here. What they return is *published*: whatever changes it is written to a [`Shadow`] page at
 //! once, and EL2 maps that page read-only where the guest expects its device. Stores trap, and arrive at
@@ -7,15 +7,14 @@
 //!
 //! What this module leaves out: the rings (`model`), the requests in them, and the memory that they are in.
 
-mod kind;
+mod configuration;
 mod queue;
 mod registers;
 #[cfg(test)]
 mod tests;
 
-pub use kind::{BLOCK_ERASE_SECTORS_MAX, BLOCK_SEGMENT_SIZE, BLOCK_SEGMENTS_MAX, Configuration, Kind, feature};
+pub use configuration::{CONFIGURATION_WORDS, Configuration, FeaturesLost, Words, feature};
 
-use kind::Words;
 use queue::Queue;
 use registers::{CONFIGURATION_OFFSET, Interrupts, MAGIC, Register, Status, VENDOR, VERSION};
 use vdev::{GuestFault, QueueLayout, Width, guest_map::VIRTIO_SLOT_SIZE};
@@ -28,7 +27,7 @@ pub const QUEUES_MAX: usize = 8;
 pub const WINDOW_SIZE: u16 = 0x1000;
 
 /// Where what is published ends, but for zeroes.
-const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + 4 * kind::WORDS_MAX as u16;
+const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + 4 * CONFIGURATION_WORDS as u16;
 
 /// The size of a slot in bytes: its registers and its configuration space. The rest of the window are further slots,
 /// for software that expects them as close as they are on QEMU's board; there is a device in the first alone.
@@ -86,8 +85,10 @@ pub struct VirtioMmio {
     queues: [Queue; QUEUES_MAX],
     status: Status,
     interrupts: Interrupts,
-    kind: Kind,
+    device_id: u32,
     queue_count: u16,
+    /// Whether anything ever stood behind the device.
+    is_described: bool,
     queue_sel: u32,
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -105,36 +106,36 @@ pub struct VirtioMmio {
 }
 
 impl VirtioMmio {
-    /// A device at power-on with nothing behind it: a disk of no sectors, a card without a cable. A block device has
-    /// `queues` request queues, between 1 and [`QUEUES_MAX`]; the other kinds have what they must have.
+    /// A device at power-on with nothing behind it: to its guest there is no device, DeviceID reads as 0, until
+    /// [`VirtioMmio::configure`] is called; then it reads as `device_id` (VIRTIO 1.2, 5). It has `queues` queues, at
+    /// most [`QUEUES_MAX`].
     ///
     /// Nothing is published before the first [`VirtioMmio::reset`].
     #[must_use]
-    pub fn new(kind: Kind, queues: u16) -> Self {
-        let queue_count = kind.queues(queues);
-        let configuration = kind.nothing_behind();
+    pub fn new(device_id: u32, queues: u16) -> Self {
         Self {
             queues: [Queue::RESET; QUEUES_MAX],
             status: Status::empty(),
             interrupts: Interrupts::empty(),
-            kind,
-            queue_count,
+            device_id,
+            queue_count: queues.min(QUEUES_MAX as u16),
+            is_described: false,
             queue_sel: 0,
             device_features_sel: 0,
             driver_features_sel: 0,
-            offered: configuration.features(queue_count),
+            offered: feature::COMMON,
             accepted: 0,
-            configuration,
-            words: configuration.words(queue_count),
+            configuration: Configuration::NONE,
+            words: Configuration::NONE.words,
             generation: 0,
             owes_change: false,
         }
     }
 
-    /// Which kind of device this is.
+    /// Which kind of device this is (VIRTIO 1.2, 5).
     #[must_use]
-    pub const fn kind(&self) -> Kind {
-        self.kind
+    pub const fn device_id(&self) -> u32 {
+        self.device_id
     }
 
     /// How many queues the device has.
@@ -143,40 +144,46 @@ impl VirtioMmio {
         self.queue_count
     }
 
-    /// Says what stands behind the device; a `configuration` of another kind says nothing. Returns whether the line
-    /// changed.
+    /// Says what stands behind the device. Returns whether the line changed.
     ///
-    /// What a driver has negotiated stays as it is until the next reset: a change that comes later shows in the
-    /// capacity, the state of the link or the size of the console alone, and the driver is told.
-    pub fn configure(&mut self, configuration: Configuration, shadow: &mut impl Shadow) -> bool {
-        if configuration.kind() != self.kind {
-            return false;
+    /// What a driver has negotiated stays as it is until the next reset: a change that comes later shows in the first
+    /// `live_words` of the configuration space alone, and the driver is told.
+    ///
+    /// # Errors
+    /// A driver has accepted features that the configuration lacks; nothing has changed.
+    pub fn configure(&mut self, configuration: &Configuration, shadow: &mut impl Shadow) -> Result<bool, FeaturesLost> {
+        let are_settled = self.status.contains(Status::FEATURES_OK);
+        if are_settled && self.accepted & !configuration.offered() != 0 {
+            return Err(FeaturesLost);
         }
-        self.configuration = configuration;
-        let words = configuration.words(self.queue_count);
-        let live_words = if self.status.contains(Status::FEATURES_OK) {
-            self.kind.live_words()
+        self.configuration = configuration.clone();
+        if !self.is_described {
+            self.is_described = true;
+            self.publish_one(Register::DEVICE_ID, shadow);
+        }
+        let live_words = if are_settled {
+            configuration.live_words
         } else {
-            self.offered = configuration.features(self.queue_count);
+            self.offered = configuration.offered();
             self.publish_one(Register::DEVICE_FEATURES, shadow);
-            words.len()
+            CONFIGURATION_WORDS
         };
-        let is_changed = words.iter().zip(&self.words).take(live_words).any(|(new, old)| new != old);
-        if !is_changed {
-            return false;
+        let changed = configuration.words.iter().zip(&self.words).take(live_words);
+        if changed.filter(|(new, old)| new != old).count() == 0 {
+            return Ok(false);
         }
         // A driver that reads a field in two loads compares ConfigGeneration before and after. It does not trap, so the
         // counter moves on either side of the change; the interrupt comes after both, and has it read again.
         self.next_generation(shadow);
-        for (old, new) in self.words.iter_mut().zip(words).take(live_words) {
-            *old = new;
+        for (old, new) in self.words.iter_mut().zip(&configuration.words).take(live_words) {
+            *old = *new;
         }
         self.publish(CONFIGURATION_OFFSET, shadow);
         self.next_generation(shadow);
         let was_high = self.line();
         self.owes_change = !self.status.is_empty();
         self.tell_change(shadow);
-        self.line() != was_high
+        Ok(self.line() != was_high)
     }
 
     /// Returns the device to its state at power-on and publishes the whole page. What stands behind it stays.
@@ -190,8 +197,8 @@ impl VirtioMmio {
 
     /// Takes a store of `value`, already cut to `width`, at byte `offset` into the window.
     ///
-    /// Stores to the configuration space are ignored, since no feature that makes a field of it writable is offered
-    /// (VIRTIO 1.2, 5.1.4, 5.2.4, 5.3.4), and so are those to registers that are there to be read, to none, and to the
+    /// Stores to the configuration space are ignored, since no device here has a field of it that its driver may write,
+    /// and so are those to registers that are there to be read, to none, and to the
     /// slots without a device.
     ///
     /// # Errors
@@ -367,8 +374,8 @@ impl VirtioMmio {
         self.driver_features_sel = 0;
         self.accepted = 0;
         self.owes_change = false;
-        self.offered = self.configuration.features(self.queue_count);
-        self.words = self.configuration.words(self.queue_count);
+        self.offered = self.configuration.offered();
+        self.words = self.configuration.words;
     }
 
     /// A buffer was used: sets InterruptStatus, before the line is raised. A driver that is not ready is not told.
@@ -443,7 +450,13 @@ impl VirtioMmio {
         match Register::at(u64::from(offset)) {
             Some(Register::MagicValue) => MAGIC,
             Some(Register::Version) => VERSION,
-            Some(Register::DeviceId) => self.kind.device_id(),
+            Some(Register::DeviceId) => {
+                if self.is_described {
+                    self.device_id
+                } else {
+                    0
+                }
+            }
             Some(Register::VendorId) => VENDOR,
             Some(Register::DeviceFeatures) => match self.device_features_sel {
                 0 => self.offered as u32,

@@ -71,6 +71,7 @@ impl Register {
     /// The offset of a register, for those that are published one by one.
     pub(super) const MAGIC_VALUE: u16 = 0x000;
     pub(super) const VERSION: u16 = 0x004;
+    pub(super) const DEVICE_ID: u16 = 0x008;
     pub(super) const VENDOR_ID: u16 = 0x00c;
     pub(super) const DEVICE_FEATURES: u16 = 0x010;
     pub(super) const QUEUE_NUM_MAX: u16 = 0x034;
