@@ -3,48 +3,72 @@
 //! What this module leaves out: what the entries mean.
 
 use abi::io::{
-    self, COMPLETION_RING, Completion, ENTRY_SIZE, RECEIVE_RING, REQUEST_RING, RING_ENTRIES, Receive, Request, control,
+    self, COMPLETION_RING, COMPLETION_SIZE, Completion, DESCRIPTION, Description, FILLED_MAX, Layout, RECEIVE_SIZE,
+    REQUEST_RING, REQUEST_SIZE, RING_ENTRIES, Receive, Request, control,
 };
 use core::sync::atomic::{Ordering, fence};
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
-/// The driver domain broke the protocol of the rings: a counter says more than a ring holds.
+/// The backend broke the protocol of the rings: a counter says more than a ring holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forged;
+pub struct RingCorrupt;
 
-impl From<GuestFault> for Forged {
-    /// The manifest was checked: a channel lies in its driver domain's RAM. So this does not happen; if it did, the
-    /// channel would be as good as forged.
+impl From<GuestFault> for RingCorrupt {
+    /// The manifest was checked: a channel lies in its backend's RAM. So this does not happen; if it did, the
+    /// channel would be as good as corrupt.
     fn from(_: GuestFault) -> Self {
         Self
     }
 }
 
+/// How far EL2 has read a receive ring.
+#[derive(Clone, Copy, Default)]
+struct Receptions {
+    consumed: u32,
+    published: u32,
+}
+
+/// What the backend is told of the state of the device (`abi::io::control`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Counts the resets of the device.
+    pub session: u32,
+    /// Whether the driver is ready.
+    pub is_live: bool,
+    /// What the driver has accepted.
+    pub features: u64,
+}
+
 /// EL2's end of the rings. Its counters are its own; those in shared memory are for the other side alone.
 pub struct Channel {
     base: u64,
+    layout: Layout,
     requests_posted: u32,
     requests_published: u32,
     completions_consumed: u32,
-    completions_told: u32,
-    receptions_consumed: u32,
-    receptions_told: u32,
+    completions_published: u32,
+    receptions: [Receptions; FILLED_MAX as usize],
     generation: u32,
 }
 
 impl Channel {
-    /// The channel at `base` in the driver domain's memory.
-    pub const fn new(base: u64) -> Self {
+    /// The channel at `base` in the backend's memory.
+    pub const fn new(base: u64, layout: Layout) -> Self {
         Self {
             base,
+            layout,
             requests_posted: 0,
             requests_published: 0,
             completions_consumed: 0,
-            completions_told: 0,
-            receptions_consumed: 0,
-            receptions_told: 0,
+            completions_published: 0,
+            receptions: [Receptions { consumed: 0, published: 0 }; FILLED_MAX as usize],
             generation: 0,
         }
+    }
+
+    /// Where things are in it.
+    pub const fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// The address `offset` bytes into the channel. It cannot wrap: a channel lies in RAM, and offsets within it.
@@ -53,55 +77,78 @@ impl Channel {
         GuestAddr(self.base.wrapping_add(offset))
     }
 
-    fn entry(&self, ring: u64, counter: u32) -> GuestAddr {
+    fn entry<const SIZE: u64>(&self, ring: u64, counter: u32) -> GuestAddr {
         let index = u64::from(counter & RING_ENTRIES.wrapping_sub(1));
-        self.at(ring.wrapping_add(index.wrapping_mul(ENTRY_SIZE)))
+        self.at(ring.wrapping_add(index.wrapping_mul(SIZE)))
     }
 
-    /// The driver domain's generation that requests carry.
+    /// The backend's generation that requests carry.
     pub const fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// The driver domain starts anew, with zeroed rings.
+    /// The backend starts anew, with zeroed rings.
     ///
     /// # Errors
-    /// See [`Forged`].
-    pub fn restart(&mut self, memory: &impl GuestMemory) -> Result<(), Forged> {
-        *self = Self { generation: self.generation.wrapping_add(1), ..Self::new(self.base) };
+    /// See [`RingCorrupt`].
+    pub fn restart(&mut self, memory: &impl GuestMemory, state: State) -> Result<(), RingCorrupt> {
+        *self = Self { generation: self.generation.wrapping_add(1), ..Self::new(self.base, self.layout) };
         memory.store_u32(self.at(control::GENERATION), self.generation)?;
+        self.publish_state(memory, state)
+    }
+
+    /// Shows the backend the state of the device.
+    ///
+    /// # Errors
+    /// See [`RingCorrupt`].
+    pub fn publish_state(&self, memory: &impl GuestMemory, state: State) -> Result<(), RingCorrupt> {
+        let State { session, is_live, features } = state;
+        memory.store_u32(self.at(control::IS_LIVE), 0)?;
+        memory.store_u32(self.at(control::FEATURES), features as u32)?;
+        memory.store_u32(self.at(control::FEATURES_HIGH), (features >> 32) as u32)?;
+        memory.store_u32(self.at(control::SESSION), session)?;
+        // A driver that is ready is one of this session, and with these features.
+        fence(Ordering::Release);
+        memory.store_u32(self.at(control::IS_LIVE), is_live.into())?;
         Ok(())
     }
 
-    /// The driver domain's heartbeat word.
+    /// What the backend says of the device; `None` if that is no description.
+    #[inline(never)]
+    pub fn description(&self, memory: &impl GuestMemory) -> Option<Description> {
+        let mut words = [0; Description::WORDS];
+        let pairs = words.as_chunks_mut::<2>().0;
+        memory.load_u64_pairs(self.at(DESCRIPTION), pairs).ok()?;
+        Description::from_words(&words)
+    }
+
+    /// The backend's heartbeat word.
     ///
     /// # Errors
-    /// See [`Forged`].
-    pub fn heartbeat(&self, memory: &impl GuestMemory) -> Result<u32, Forged> {
+    /// See [`RingCorrupt`].
+    pub fn heartbeat(&self, memory: &impl GuestMemory) -> Result<u32, RingCorrupt> {
         Ok(memory.load_u32(self.at(control::HEARTBEAT))?)
     }
 
-    /// Writes a request into the ring; [`Channel::publish`] shows it to the driver domain. There is room for it as long
-    /// as no more than [`RING_ENTRIES`] are out.
+    /// Writes a request into the ring; [`Channel::publish`] shows it to the backend. There is room for it as long as no
+    /// more than [`RING_ENTRIES`] are out.
     ///
     /// # Errors
-    /// See [`Forged`].
+    /// See [`RingCorrupt`].
     #[inline]
-    pub fn post(&mut self, memory: &impl GuestMemory, request: &Request) -> Result<(), Forged> {
-        let entry = self.entry(REQUEST_RING, self.requests_posted);
-        let place = u64::from(request.generation) | u64::from(request.offset) << 32;
-        let amount = u64::from(request.length) | u64::from(request.operation) << 32 | u64::from(request.segments) << 48;
-        memory.store_u64_pair(entry, [request.sequence, request.sector])?;
-        memory.store_u64_pair(GuestAddr(entry.0.wrapping_add(16)), [place, amount])?;
+    pub fn post(&mut self, memory: &impl GuestMemory, request: &Request) -> Result<(), RingCorrupt> {
+        let entry = self.entry::<REQUEST_SIZE>(REQUEST_RING, self.requests_posted);
+        memory.store_u64_pairs(entry, &request.to_words())?;
         self.requests_posted = self.requests_posted.wrapping_add(1);
         Ok(())
     }
 
-    /// Shows the driver domain what was posted. Returns whether it wants its doorbell rung.
+    /// Shows the backend what was posted. Returns whether it wants its doorbell rung.
     ///
     /// # Errors
-    /// See [`Forged`].
-    pub fn publish(&mut self, memory: &impl GuestMemory) -> Result<bool, Forged> {
+    /// See [`RingCorrupt`].
+    #[inline]
+    pub fn publish(&mut self, memory: &impl GuestMemory) -> Result<bool, RingCorrupt> {
         let (old, new) = (self.requests_published, self.requests_posted);
         if old == new {
             return Ok(false);
@@ -122,70 +169,65 @@ impl Channel {
     /// # Errors
     /// The counter is beyond the ring.
     #[inline]
-    pub fn next_completion(&mut self, memory: &impl GuestMemory) -> Result<Option<Completion>, Forged> {
+    pub fn next_completion(&mut self, memory: &impl GuestMemory) -> Result<Option<Completion>, RingCorrupt> {
         if !is_ahead(memory, self.at(control::COMPLETIONS_PRODUCED), self.completions_consumed)? {
             return Ok(None);
         }
-        let entry = self.entry(COMPLETION_RING, self.completions_consumed);
-        let [sequence, lengths] = memory.load_u64_pair(entry)?;
-        let status = memory.load_u16(GuestAddr(entry.0.wrapping_add(16)))?;
+        let entry = self.entry::<COMPLETION_SIZE>(COMPLETION_RING, self.completions_consumed);
+        let [sequence, numbers] = memory.load_u64_pair(entry)?;
+        let [flags, tail] = memory.load_u64_pair(GuestAddr(entry.0.wrapping_add(16)))?;
         self.completions_consumed = self.completions_consumed.wrapping_add(1);
-        Ok(Some(Completion {
-            sequence,
-            generation: lengths as u32,
-            length: (lengths >> 32) as u32,
-            status,
-            reserved: [0; 7],
-        }))
+        Ok(Some(Completion::from_words([sequence, numbers, flags, tail])))
     }
 
-    /// The next reception and the offset of its bytes, if there is one. It stays until [`Channel::consume_reception`].
+    /// The next reception of filled queue `index`, counted among the filled ones, if there is one. It stays until
+    /// [`Channel::consume_reception`].
     ///
     /// # Errors
     /// The counter is beyond the ring.
-    pub fn peek_reception(&self, memory: &impl GuestMemory) -> Result<Option<(Receive, u64)>, Forged> {
-        if !is_ahead(memory, self.at(control::RECEPTIONS_PRODUCED), self.receptions_consumed)? {
+    pub fn peek_reception(&self, memory: &impl GuestMemory, index: u16) -> Result<Option<Receive>, RingCorrupt> {
+        let Some(receptions) = self.receptions.get(usize::from(index)) else { return Ok(None) };
+        if !is_ahead(memory, self.at(control::receptions_produced(index)), receptions.consumed)? {
             return Ok(None);
         }
-        let [first, second] = memory.load_u64_pair(self.entry(RECEIVE_RING, self.receptions_consumed))?;
-        let receive = Receive {
-            length: first as u32,
-            flags: (first >> 32) as u32,
-            checksum_start: second as u16,
-            checksum_offset: (second >> 16) as u16,
-            reserved: [0; 5],
-        };
-        let slot = u64::from(self.receptions_consumed & RING_ENTRIES.wrapping_sub(1));
-        Ok(Some((receive, io::RECEIVE_WINDOW.wrapping_add(slot.wrapping_mul(io::RECEIVE_SLOT_SIZE)))))
+        let entry = self.entry::<RECEIVE_SIZE>(self.layout.receive_ring(index), receptions.consumed);
+        Ok(Some(Receive::from_words(memory.load_u64_pair(entry)?)))
     }
 
     /// Ends the reception that [`Channel::peek_reception`] gave.
-    pub fn consume_reception(&mut self) {
-        self.receptions_consumed = self.receptions_consumed.wrapping_add(1);
+    pub fn consume_reception(&mut self, index: u16) {
+        if let Some(receptions) = self.receptions.get_mut(usize::from(index)) {
+            receptions.consumed = receptions.consumed.wrapping_add(1);
+        }
     }
 
-    /// Tells the driver domain how far EL2 has read.
+    /// Tells the backend how far EL2 has read.
     ///
     /// # Errors
-    /// See [`Forged`].
-    pub fn publish_consumed(&mut self, memory: &impl GuestMemory) -> Result<(), Forged> {
+    /// See [`RingCorrupt`].
+    #[inline]
+    pub fn publish_consumed(&mut self, memory: &impl GuestMemory) -> Result<(), RingCorrupt> {
         // What was read before the counter that lets it be overwritten.
         fence(Ordering::Release);
-        if self.completions_told != self.completions_consumed {
-            self.completions_told = self.completions_consumed;
+        if self.completions_published != self.completions_consumed {
+            self.completions_published = self.completions_consumed;
             memory.store_u32(self.at(control::COMPLETIONS_CONSUMED), self.completions_consumed)?;
         }
-        if self.receptions_told != self.receptions_consumed {
-            self.receptions_told = self.receptions_consumed;
-            memory.store_u32(self.at(control::RECEPTIONS_CONSUMED), self.receptions_consumed)?;
+        let filled = usize::from(self.layout.filled());
+        for (index, receptions) in (0..).zip(self.receptions.iter_mut().take(filled)) {
+            if receptions.published != receptions.consumed {
+                receptions.published = receptions.consumed;
+                let at = GuestAddr(self.base.wrapping_add(control::receptions_consumed(index)));
+                memory.store_u32(at, receptions.consumed)?;
+            }
         }
         Ok(())
     }
 }
 
-/// Whether the counter at `address`, which the driver domain writes, is ahead of `consumed`.
+/// Whether the counter at `address`, which the backend writes, is ahead of `consumed`.
 #[inline]
-fn is_ahead(memory: &impl GuestMemory, address: GuestAddr, consumed: u32) -> Result<bool, Forged> {
+fn is_ahead(memory: &impl GuestMemory, address: GuestAddr, consumed: u32) -> Result<bool, RingCorrupt> {
     let produced = memory.load_u32(address)?;
     match produced.wrapping_sub(consumed) {
         0 => Ok(false),
@@ -194,6 +236,6 @@ fn is_ahead(memory: &impl GuestMemory, address: GuestAddr, consumed: u32) -> Res
             fence(Ordering::Acquire);
             Ok(true)
         }
-        _ => Err(Forged),
+        _ => Err(RingCorrupt),
     }
 }

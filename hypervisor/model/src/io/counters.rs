@@ -2,7 +2,7 @@
 //!
 //! What is counted is what happens; what did *not* have to happen is the difference of two of these numbers. A
 //! notification is saved wherever one side finds more than one thing after being told once, so chains less kicks are
-//! the kicks that a client has saved, and likewise for doorbells and interrupts.
+//! the kicks that a frontend has saved, and likewise for doorbells and interrupts.
 
 use super::QUEUES_MAX;
 use crate::virtqueue::QueueError;
@@ -10,11 +10,11 @@ use crate::virtqueue::QueueError;
 /// What happened at one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounters {
-    /// Notifications by the client.
+    /// Notifications by the frontend.
     pub kicks: u64,
     /// Chains taken out of the available ring for good.
     pub chains: u64,
-    /// Requests posted to the driver domain.
+    /// Requests posted to the backend.
     pub requests: u64,
     /// Bytes of data that were moved, either way.
     pub bytes: u64,
@@ -22,23 +22,23 @@ pub struct QueueCounters {
     pub copies: u64,
     /// Requests whose data the real device moves itself.
     pub grants: u64,
-    /// Chains given back to the client.
+    /// Chains given back to the frontend.
     pub used: u64,
-    /// Times that the client was to be interrupted.
+    /// Times that the frontend was to be interrupted.
     pub interrupts: u64,
     /// Frames and characters dropped.
     pub dropped: u64,
-    /// Requests posted again to a driver domain that was restarted.
+    /// Requests posted again to a backend that was restarted.
     pub replays: u64,
 }
 
 impl QueueCounters {
-    /// Chains for which the client sent no notification of their own.
+    /// Chains for which the frontend sent no notification of their own.
     pub const fn suppressed_kicks(&self) -> u64 {
         self.chains.saturating_sub(self.kicks)
     }
 
-    /// Used chains for which the client got no interrupt of their own.
+    /// Used chains for which the frontend got no interrupt of their own.
     pub const fn suppressed_interrupts(&self) -> u64 {
         self.used.saturating_sub(self.interrupts)
     }
@@ -50,13 +50,13 @@ pub struct Counters {
     queues: [QueueCounters; QUEUES_MAX],
     /// Bytes that EL2 copied, for all queues.
     pub copied: u64,
-    /// Times that the driver domain's doorbell was rung.
+    /// Times that the backend's doorbell was rung.
     pub doorbells: u64,
-    /// Calls of the driver domain: something was completed or received.
+    /// Calls of the backend: something was completed or received.
     pub calls: u64,
-    /// What the driver domain said that can not be: completions of no request, counters beyond their ring.
-    pub forged: u64,
-    /// Mistakes of the client that cost it its device, by reason.
+    /// What the backend said that can not be: completions of no request that is out, counters beyond their ring.
+    pub stale: u64,
+    /// Mistakes of the frontend that cost it its device, by reason.
     refused: [u32; QueueError::ALL.len()],
 }
 
@@ -77,7 +77,7 @@ impl Counters {
         copied: 0,
         doorbells: 0,
         calls: 0,
-        forged: 0,
+        stale: 0,
         refused: [0; QueueError::ALL.len()],
     };
 
@@ -105,21 +105,21 @@ impl Counters {
         });
     }
 
-    /// Posted requests that the driver domain's doorbell was not rung for.
+    /// Posted requests that the backend's doorbell was not rung for.
     pub fn suppressed_doorbells(&self) -> u64 {
         let posted = |queue: &QueueCounters| queue.requests.saturating_add(queue.replays);
         let posted = self.queues.iter().map(posted).fold(0, u64::saturating_add);
         posted.saturating_sub(self.doorbells)
     }
 
-    /// Counts a mistake of the client's.
+    /// Counts a mistake of the frontend's.
     pub(super) fn refuse(&mut self, error: QueueError) {
         if let Some(count) = self.refused.get_mut(error as usize) {
             *count = count.wrapping_add(1);
         }
     }
 
-    /// How often the client made the mistake `error`.
+    /// How often the frontend made the mistake `error`.
     pub fn refused(&self, error: QueueError) -> u32 {
         self.refused.get(error as usize).copied().unwrap_or(0)
     }

@@ -1,119 +1,56 @@
-//! One para-virtual device between its client's queues and its channel.
+//! One virtio device between its frontend's queues and its channel.
 //!
-//! Work at one go is bounded: so many chains, so many bytes. What is left over is reported in
-//! [`Outcome::again`], and whoever called calls again. What a client asks for beyond that is done in its own time,
-//! whoever comes across it ([`Service::take_late`]).
+//! Nothing here knows what kind of device it is: what becomes of a chain is in its queue's
+//! [`QueueDescription`], which the backend gave when it attached.
+//!
+//! Work at one go is bounded: so many chains, so many bytes. What is left over is reported in [`Outcome::again`], and
+//! whoever called calls again. What a frontend asks for beyond that is done in its own time, whoever comes across it
+//! ([`Service::take_deferred`]).
 
+mod completing;
 mod granting;
-mod landing;
 mod outage;
 mod posting;
 mod receiving;
 
 use super::QUEUES_MAX;
-use super::block::Disk;
-use super::channel::{Channel, Forged};
+use super::channel::{Channel, RingCorrupt, State};
 use super::counters::{Counters, add};
-use super::flights::{FLIGHTS_MAX, Flights};
+use super::in_flight::InFlightRequests;
+use super::policy::{self, Allocation, Refused};
 use super::window::{Run, Window};
-use crate::virtqueue::{Chain, Features, QueueError, SEGMENTS_MAX, Segment, Virtqueue};
-use abi::io::{self, REQUEST_WINDOW, WINDOW_PAGE_SIZE};
-use outage::Provider;
+use crate::virtqueue::{Features, QueueError, Virtqueue};
+use abi::io::{Description, Layout, QueueDescription, WINDOW_PAGE_SIZE};
+use outage::BackendState;
 use vdev::{GuestMemory, QueueLayout};
 
 /// The most chains that are served at one go, and bytes that are copied.
 const CHAINS_MAX: u32 = 24;
-const BYTES_MAX: u32 = 256 << 10;
+const BYTES_MAX: u64 = 256 << 10;
 /// The most completions that are taken at one go, and receptions.
 const COMPLETIONS_MAX: u32 = 64;
 const RECEPTIONS_MAX: u32 = 64;
 /// The most descriptors that are looked at at one go, and listed for devices, but for those of the last chain.
 const DESCRIPTORS_MAX: u32 = 768;
-/// How many block requests are out at a time. Those that the client has forgotten count: however often it resets its
-/// device, it keeps no more of the disk busy, or of its memory granted.
-const BLOCK_DEPTH: usize = 30;
-/// The chains that are kept for them, and of how many segments: most requests have a few pages, and some a MiB of them.
-/// They fill 32 KiB.
-const BLOCK_CHAINS: [(usize, usize); 3] = [(16, 10), (8, 34), (6, SEGMENTS_MAX)];
-/// The most segments of a chain of any other device.
-const OTHER_SEGMENTS_MAX: usize = 66;
-/// How many requests for random bytes do.
-const ENTROPY_DEPTH: usize = 4;
-/// The most bytes of one entropy request: a device may give less than it is asked for.
-const RANDOM_SIZE_MAX: u64 = WINDOW_PAGE_SIZE;
-/// The queue that a device with two receives in (VIRTIO 1.2, 5.1.2, 5.3.2).
-const RECEIVE_QUEUE: u16 = 0;
-/// The most chains that one frame is spread over.
+/// The most chains that one reception is spread over.
 const MERGED_MAX: usize = 4;
-/// The queue that a network card sends from (VIRTIO 1.2, 5.1.2).
-const TRANSMIT_QUEUE: u16 = 1;
-/// How many frames that were sent a client need not hear of at once.
-const UNTOLD_MAX: u16 = 32;
+/// How many chains that went back early a frontend need not hear of at once.
+const UNSIGNALLED_MAX: u16 = 32;
 
-/// What a device is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceKind {
-    /// A disk.
-    Block,
-    /// A network card.
-    Network,
-    /// A console.
-    Console,
-    /// A source of random numbers.
-    Entropy,
-}
-
-impl ServiceKind {
-    /// The least size of a channel in bytes: its window has room for the largest request, which would else wait for
-    /// ever.
-    #[must_use]
-    pub const fn channel_size_min(self) -> u64 {
-        let window = match self {
-            Self::Block => super::block::DATA_SIZE_MAX,
-            Self::Network | Self::Console | Self::Entropy => WINDOW_PAGE_SIZE,
-        };
-        REQUEST_WINDOW.saturating_add(window)
-    }
-
-    /// How many requests are out at a time, and how many chains are kept for them, of how many segments.
-    const fn depth_and_chains(self) -> (usize, &'static [(usize, usize)]) {
-        match self {
-            Self::Block => (BLOCK_DEPTH, &BLOCK_CHAINS),
-            Self::Entropy => (ENTROPY_DEPTH, &[(ENTROPY_DEPTH, OTHER_SEGMENTS_MAX)]),
-            // One chain, to look at it before it goes back; receiving takes several.
-            Self::Network | Self::Console => (FLIGHTS_MAX, &[(MERGED_MAX, OTHER_SEGMENTS_MAX)]),
-        }
-    }
-
-    /// What those chains take of a heap whose blocks are powers of two, in bytes.
-    #[must_use]
-    pub const fn chain_bytes(self) -> u64 {
-        let (_, mut rest) = self.depth_and_chains();
-        let (mut chains, mut bytes) = (0_usize, 0_usize);
-        while let [(count, segments), others @ ..] = rest {
-            let each = segments.saturating_mul(size_of::<Segment>()).next_power_of_two();
-            bytes = bytes.saturating_add(count.saturating_mul(each));
-            chains = chains.saturating_add(*count);
-            rest = others;
-        }
-        bytes.saturating_add(chains.saturating_mul(size_of::<Chain>()).next_power_of_two()) as u64
-    }
-}
-
-/// Whose memory the two sides are.
-pub struct Wires<'a, M> {
-    /// The client's.
-    pub client: &'a M,
-    /// The driver domain's.
-    pub provider: &'a M,
+/// The memory of the two sides.
+pub struct MemoryPair<'a, M> {
+    /// The frontend's.
+    pub frontend: &'a M,
+    /// The backend's.
+    pub backend: &'a M,
 }
 
 /// What the caller has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Ring the driver domain's doorbell.
+    /// Ring the backend's doorbell.
     pub doorbell: bool,
-    /// Raise the client's interrupt: used buffers.
+    /// Raise the frontend's interrupt: used buffers.
     pub interrupt: bool,
     /// Call again: there is more to do.
     pub again: bool,
@@ -129,95 +66,105 @@ impl Outcome {
 
 /// Who broke the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// The client: its device needs a reset.
-    Client(QueueError),
-    /// The driver domain.
-    Provider,
+pub enum ProtocolError {
+    /// The frontend: its device needs a reset.
+    Frontend(QueueError),
+    /// The backend.
+    Backend,
 }
 
-impl From<QueueError> for Broken {
+impl From<QueueError> for ProtocolError {
     fn from(error: QueueError) -> Self {
-        Self::Client(error)
+        Self::Frontend(error)
     }
 }
 
-impl From<Forged> for Broken {
-    fn from(_: Forged) -> Self {
-        Self::Provider
+impl From<RingCorrupt> for ProtocolError {
+    fn from(_: RingCorrupt) -> Self {
+        Self::Backend
     }
 }
 
-/// A para-virtual device.
+/// What was done of one go.
+#[derive(Clone, Copy)]
+struct Budget {
+    chains: u32,
+    copied: u64,
+    descriptors: u32,
+}
+
+/// A virtio device.
 pub struct Service {
-    kind: ServiceKind,
+    allocation: Allocation,
     channel: Channel,
     window: Window,
-    /// The most bytes of one console request: what the window has room for when it is empty, 64 pages at most. A
-    /// console has to take all that it is given.
-    text_size_max: u64,
-    flights: Flights,
-    /// Requests that are out with the client's own memory, which devices may write to.
+    /// The size of the request window in bytes.
+    window_size: u64,
+    in_flight: InFlightRequests,
+    /// Requests that are out with the frontend's own memory, which devices may write to.
     grants_out: u16,
+    /// Whether the backend's devices can be reset: a grant that nobody could end would be for ever.
+    may_grant: bool,
     /// Descriptors that were looked at or listed, modulo 2³².
     descriptors: u32,
     queues: [Option<Virtqueue>; QUEUES_MAX],
-    /// Queues that wait for a request to land, or for the driver domain, a bit each.
-    stalled: u8,
-    /// Queues that the last go had no time for, a bit each: the client comes back to them.
-    late: u8,
-    /// The client does not know yet that it has to come back to some.
-    is_news: bool,
-    /// Queues with used chains of which the client has not been told, a bit each. They outlive a call that ends early.
+    policies: [QueueDescription; QUEUES_MAX],
+    /// Queues whose chains go back early, and those whose requests count against the backend, a bit each.
+    early: u8,
+    watched: u8,
+    /// Queues that wait for a request to complete, or for the backend, a bit each.
+    blocked: u8,
+    /// Queues that the last go had no time for, a bit each: the frontend comes back to them.
+    deferred: u8,
+    /// The frontend does not know yet that it has to come back to some.
+    has_deferred: bool,
+    /// Queues with used chains of which the frontend has not been told, a bit each. They outlive a call that ends
+    /// early.
     used: u8,
-    /// The client's driver is ready.
-    is_live: bool,
-    /// The driver domain has said in this life of it what is behind the channel.
+    /// The state of the device as the backend sees it.
+    state: State,
+    /// The backend has not been shown the state.
+    is_state_new: bool,
+    /// The backend has said in this life of it what is behind the channel.
     is_attached: bool,
-    /// How the driver domain stands to the channel.
-    provider: Provider,
-    /// The oldest request at the watch's last look, and in how many looks in a row it has been that.
-    watched: (u64, u32),
-    disk: Disk,
-    /// The client takes frames with partial checksums.
-    takes_partial: bool,
-    /// The client merges receive buffers.
-    merges: bool,
+    /// How the backend stands to the channel.
+    backend: BackendState,
+    /// The oldest request at the watchdog's last check, and in how many checks in a row it has been that.
+    oldest: (u64, u32),
     counters: Counters,
 }
 
 impl Service {
-    /// A device whose channel lies at `base` in the driver domain's memory, `size` bytes of it.
-    pub fn new(kind: ServiceKind, base: u64, size: u64) -> Self {
-        let pages = size.saturating_sub(REQUEST_WINDOW) / WINDOW_PAGE_SIZE;
-        let (depth, chains) = kind.depth_and_chains();
+    /// A device whose channel lies at `base` in the backend's memory, `size` bytes of it. `may_grant` says whether the
+    /// backend's devices can be reset, and may hence be granted memory.
+    pub fn new(allocation: Allocation, base: u64, size: u64, may_grant: bool) -> Self {
+        let layout = Layout::new(allocation.filled);
+        let window_size = size.saturating_sub(layout.request_window());
+        let pages = window_size / WINDOW_PAGE_SIZE;
         Self {
-            kind,
-            channel: Channel::new(base),
+            allocation,
+            channel: Channel::new(base, layout),
             window: Window::new(usize::try_from(pages).unwrap_or(usize::MAX)),
-            text_size_max: pages.min(64).wrapping_mul(WINDOW_PAGE_SIZE),
-            flights: Flights::new(depth, chains),
+            window_size,
+            in_flight: InFlightRequests::new(allocation.requests, allocation.chains),
             grants_out: 0,
+            may_grant,
             descriptors: 0,
             queues: [const { None }; QUEUES_MAX],
-            stalled: 0,
-            late: 0,
-            is_news: false,
+            policies: [QueueDescription::NONE; QUEUES_MAX],
+            early: 0,
+            watched: 0,
+            blocked: 0,
+            deferred: 0,
+            has_deferred: false,
             used: 0,
-            is_live: false,
+            state: State { session: 0, is_live: false, features: 0 },
+            is_state_new: false,
             is_attached: false,
-            provider: Provider::Away,
-            watched: (0, 0),
-            disk: Disk { capacity_sectors: 0, features: io::FEATURE_READ_ONLY },
-            takes_partial: false,
-            merges: false,
+            backend: BackendState::Away,
+            oldest: (0, 0),
             counters: Counters::NONE,
         }
-    }
-
-    /// What the device is.
-    pub const fn kind(&self) -> ServiceKind {
-        self.kind
     }
 
     /// What happened so far.
@@ -225,21 +172,45 @@ impl Service {
         &self.counters
     }
 
-    /// Requests that are out.
-    pub fn out(&self) -> usize {
-        self.flights.count()
+    /// Requests that are out, and chains that wait to go on.
+    pub const fn out(&self) -> usize {
+        self.in_flight.count()
     }
 
-    /// What stands behind a block device: its size in sectors of 512 bytes, and `abi::io`'s feature bits.
-    pub fn attach_disk(&mut self, capacity_sectors: u64, features: u64) {
-        self.disk = Disk { capacity_sectors, features };
+    /// What the backend says of the device in its channel, checked.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn description(&self, backend: &impl GuestMemory) -> Result<Description, Refused> {
+        let description = self.channel.description(backend).ok_or(Refused::Malformed)?;
+        policy::check(&description, &self.allocation, self.window_size)?;
+        let sizes = |queue: &QueueDescription| (queue.header_size, queue.tail_size, queue.returns_early);
+        let mut pairs = self.policies.iter().zip(&description.queues).zip(&self.queues);
+        if pairs.any(|((old, new), queue)| queue.is_some() && sizes(old) != sizes(new)) {
+            return Err(Refused::OtherSizes);
+        }
+        Ok(description)
     }
 
-    /// The client's driver is ready, and has chosen features: how network frames reach it.
-    pub fn negotiated(&mut self, takes_partial: bool, merges: bool) {
-        self.is_live = true;
-        self.takes_partial = takes_partial;
-        self.merges = merges;
+    /// The backend will serve the channel, as `description` says, which [`Service::description`] gave.
+    pub fn attach(&mut self, description: &Description) {
+        self.is_attached = true;
+        let (mut early, mut watched) = (0, 0);
+        for (index, (policy, queue)) in (0..).zip(self.policies.iter_mut().zip(&description.queues)) {
+            let is_there = index < description.queue_count;
+            *policy = if is_there { *queue } else { QueueDescription::NONE };
+            let is_filled = self.allocation.filled >> index & 1 != 0;
+            early |= if policy.returns_early { bit(index) } else { 0 };
+            watched |= if policy.is_patient || is_filled { 0 } else { bit(index) };
+        }
+        self.early = early;
+        self.watched = watched;
+    }
+
+    /// The frontend's driver is ready, and has accepted `features`.
+    pub fn negotiated(&mut self, features: u64) {
+        self.state = State { is_live: true, features, ..self.state };
+        self.is_state_new = true;
     }
 
     /// Queue `index` is ready.
@@ -249,188 +220,251 @@ impl Service {
         }
     }
 
-    /// Queue `index` is no more: what is out for it is nobody's.
+    /// Queue `index` is no more: what is out for it is given to nobody.
     pub fn stop_queue(&mut self, index: u16) {
         if let Some(queue) = self.queues.get_mut(usize::from(index)) {
             *queue = None;
-            self.flights.orphan(Some(index));
+            self.in_flight.forget_chains(Some(index));
         }
     }
 
-    /// The client resets the device, or is itself reset.
+    /// The frontend resets the device, or is itself reset: a new session begins.
     pub fn reset(&mut self) {
         self.queues = [const { None }; QUEUES_MAX];
-        self.stalled = 0;
-        self.late = 0;
+        self.blocked = 0;
+        self.deferred = 0;
         self.used = 0;
-        self.is_live = false;
-        self.flights.orphan(None);
+        self.state = State { session: self.state.session.wrapping_add(1), is_live: false, features: 0 };
+        self.is_state_new = true;
+        self.in_flight.forget_chains(None);
     }
 
-    /// The client, or the driver domain, has broken the protocol. The client's device needs a reset then; a driver
-    /// domain's claim is disregarded. Returns whether the driver domain wants its doorbell rung.
+    /// Shows the backend the state of the device, if it has changed. Returns whether it has: its doorbell is to be
+    /// rung.
+    pub fn publish_state(&mut self, backend: &impl GuestMemory) -> bool {
+        let is_new = core::mem::take(&mut self.is_state_new);
+        if is_new {
+            // A channel lies in its backend's memory, as was checked.
+            let _ = self.channel.publish_state(backend, self.state);
+        }
+        is_new
+    }
+
+    /// The frontend, or the backend, has broken the protocol. The frontend's device needs a reset then; a backend's
+    /// claim is disregarded. Returns whether the backend wants its doorbell rung.
     #[cold]
-    pub fn breach(&mut self, breach: Broken, provider: &impl GuestMemory) -> bool {
-        match breach {
-            Broken::Client(error) => {
+    pub fn report_error(&mut self, error: ProtocolError, backend: &impl GuestMemory) -> bool {
+        match error {
+            ProtocolError::Frontend(error) => {
                 self.counters.refuse(error);
                 self.reset();
-                // What was posted before the client's mistake is out. A driver domain that does not hear of it would be
+                // What was posted before the frontend's mistake is out. A backend that does not hear of it would be
                 // blamed for keeping it.
-                let doorbell = self.channel.publish(provider).unwrap_or(false);
+                let doorbell = self.channel.publish(backend).unwrap_or(false) | self.publish_state(backend);
                 add(&mut self.counters.doorbells, u64::from(doorbell));
                 doorbell
             }
-            Broken::Provider => {
-                add(&mut self.counters.forged, 1);
+            ProtocolError::Backend => {
+                add(&mut self.counters.stale, 1);
                 false
             }
         }
     }
 
-    /// The client has notified queue `index`.
+    /// The frontend has notified queue `index`.
     ///
     /// # Errors
-    /// Who broke the protocol. The device needs a reset, or the driver domain does.
+    /// Who broke the protocol. The device needs a reset, or the backend does.
     #[inline]
-    pub fn notify<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+    pub fn notify<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Outcome, ProtocolError> {
         self.counters.count(index, |queue| add(&mut queue.kicks, 1));
-        let outcome = if self.receives_in(index) { self.receive(wires)? } else { self.serve(index, wires)? };
-        if self.kind == ServiceKind::Network && self.may_tell_later() {
-            return self.ring(outcome, wires);
+        let outcome = match self.filled_index(index) {
+            Some(filled) => {
+                let outcome = self.receive(index, filled, memories);
+                self.channel.publish_consumed(memories.backend)?;
+                outcome?
+            }
+            None => self.serve(index, memories)?,
+        };
+        if self.used & !self.early == 0 && self.may_signal_later() {
+            return self.ring(outcome, memories);
         }
-        self.conclude(outcome, wires)
+        self.conclude(outcome, memories)
     }
 
-    /// Whether the client has nothing to hear of but frames that it has sent, which it minds little: when it sends
-    /// again it looks by itself, and what it receives interrupts it for both. The driver domain calls soon after each
-    /// frame, and brings that about even if nothing comes.
-    fn may_tell_later(&mut self) -> bool {
-        self.used == bit(TRANSMIT_QUEUE)
-            && self.flights.is_any_out()
-            && self.queue(TRANSMIT_QUEUE).is_some_and(|queue| queue.untold() < UNTOLD_MAX)
+    /// Whether the frontend has nothing to hear of but chains that went back early, which it minds little: when it
+    /// sends again it looks by itself, and what it receives interrupts it for both. The backend calls soon after each
+    /// request, and brings that about even if nothing comes.
+    fn may_signal_later(&mut self) -> bool {
+        self.in_flight.is_any_out()
+            && bits(self.used).all(|index| self.queue(index).is_some_and(|queue| queue.untold() < UNSIGNALLED_MAX))
     }
 
-    /// The driver domain has completed requests, or received something.
+    /// The backend has completed requests, or received something.
     ///
     /// # Errors
     /// As for [`Service::notify`].
     #[inline]
-    pub fn complete<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+    pub fn complete<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<Outcome, ProtocolError> {
         add(&mut self.counters.calls, 1);
         let mut outcome = Outcome::default();
-        let result = self.land_all(wires, &mut outcome);
+        let result = self.complete_all(memories, &mut outcome).and_then(|()| self.go_on(outcome, memories));
         // Whatever went wrong: what was taken is taken.
-        self.channel.publish_consumed(wires.provider)?;
-        result?;
-        self.go_on(outcome, wires)
+        self.channel.publish_consumed(memories.backend)?;
+        result
     }
 
-    /// Goes on where the last call left off, in the client's time.
+    /// Goes on where the last call left off, in the frontend's time.
     ///
     /// # Errors
     /// As for [`Service::notify`].
-    pub fn resume<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
-        self.stalled |= core::mem::take(&mut self.late);
-        let mut outcome = self.go_on(Outcome::default(), wires)?;
-        outcome.again |= self.take_late();
+    pub fn resume<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<Outcome, ProtocolError> {
+        self.blocked |= core::mem::take(&mut self.deferred);
+        let result = self.go_on(Outcome::default(), memories);
+        self.channel.publish_consumed(memories.backend)?;
+        let mut outcome = result?;
+        outcome.again |= self.take_deferred();
         Ok(outcome)
     }
 
-    /// After a call of the driver domain's: whether the client has to [`resume`](Service::resume), since there is more
-    /// to do for it than its driver domain should have to.
+    /// After a call of the backend's: whether the frontend has to [`resume`](Service::resume), since there is more to
+    /// do for it than its backend should have to.
     #[inline]
-    pub fn take_late(&mut self) -> bool {
+    pub fn take_deferred(&mut self) -> bool {
         // A plain load first: it is nearly always false.
-        self.is_news && core::mem::take(&mut self.is_news)
+        self.has_deferred && core::mem::take(&mut self.has_deferred)
     }
 
     #[inline]
-    fn go_on<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+    fn go_on<M: GuestMemory>(
+        &mut self,
+        outcome: Outcome,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Outcome, ProtocolError> {
         let mut outcome = outcome;
-        if self.provider != Provider::Serving && !self.settle(wires)? {
-            outcome.again = true;
-            return self.conclude(outcome, wires);
+        if self.blocked != 0 || self.in_flight.is_any_waiting() {
+            self.serve_blocked(memories)?;
         }
-        if self.stalled != 0 {
-            self.serve_stalled(wires)?;
+        let mut filled = self.allocation.filled;
+        let mut place = 0;
+        while filled != 0 {
+            outcome.add(self.receive(filled.trailing_zeros() as u16, place, memories)?);
+            filled &= filled.wrapping_sub(1);
+            place = place.wrapping_add(1);
         }
-        if matches!(self.kind, ServiceKind::Network | ServiceKind::Console) {
-            outcome.add(self.receive(wires)?);
-        }
-        self.conclude(outcome, wires)
+        self.conclude(outcome, memories)
     }
 
-    /// Looks into the queues that wait for room, until they have had one go together; what is left then is late.
-    fn serve_stalled<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<(), Broken> {
-        let mut chains = 0u64;
-        let (copied, descriptors) = (self.counters.copied, self.descriptors);
-        for index in bits(core::mem::take(&mut self.stalled)) {
-            if chains >= u64::from(CHAINS_MAX)
-                || self.counters.copied.wrapping_sub(copied) >= u64::from(BYTES_MAX)
-                || self.descriptors.wrapping_sub(descriptors) >= DESCRIPTORS_MAX
-            {
-                self.late |= bit(index);
-                self.is_news = true;
+    /// Goes on with chains that wait for their next piece, and looks into the queues that wait for room, until they
+    /// have had one go together; what is left then is deferred.
+    #[inline(never)]
+    fn serve_blocked<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<(), ProtocolError> {
+        let mut budget = self.budget();
+        if !self.serve_waiting(&mut budget, memories)? {
+            self.has_deferred |= self.is_spent(&budget);
+            return Ok(());
+        }
+        for index in bits(core::mem::take(&mut self.blocked)) {
+            if self.is_spent(&budget) {
+                self.deferred |= bit(index);
+                self.has_deferred = true;
                 continue;
             }
             let before = self.counters.queue(index).chains;
-            self.is_news |= self.serve(index, wires)?.again;
-            chains = chains.wrapping_add(self.counters.queue(index).chains.wrapping_sub(before));
+            self.has_deferred |= self.serve(index, memories)?.again;
+            let chains = self.counters.queue(index).chains.wrapping_sub(before);
+            budget.chains = budget.chains.saturating_add(chains as u32);
         }
         Ok(())
+    }
+
+    /// A go begins.
+    #[inline]
+    const fn budget(&self) -> Budget {
+        Budget { chains: 0, copied: self.counters.copied, descriptors: self.descriptors }
+    }
+
+    /// Whether a go has done as much as it may.
+    #[inline]
+    const fn is_spent(&self, budget: &Budget) -> bool {
+        budget.chains >= CHAINS_MAX
+            || self.counters.copied.wrapping_sub(budget.copied) >= BYTES_MAX
+            || self.descriptors.wrapping_sub(budget.descriptors) >= DESCRIPTORS_MAX
     }
 
     /// Remembers to look into queue `index` when there is time again.
     #[cold]
     #[inline(never)]
-    fn put_off(&mut self, index: u16) -> Outcome {
-        self.late |= bit(index);
+    fn defer(&mut self, index: u16) -> Outcome {
+        self.deferred |= bit(index);
         Outcome { again: true, ..Outcome::default() }
     }
 
     /// Remembers to look into queue `index` when there is room again.
-    fn stall(&mut self, index: u16) {
-        self.stalled |= bit(index);
+    fn block(&mut self, index: u16) {
+        self.blocked |= bit(index);
     }
 
-    /// Tells the client of used chains, and the driver domain of requests.
-    fn conclude<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+    /// Tells the frontend of used chains, and the backend of requests.
+    fn conclude<M: GuestMemory>(
+        &mut self,
+        outcome: Outcome,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Outcome, ProtocolError> {
         let mut outcome = outcome;
         for index in bits(core::mem::take(&mut self.used)) {
             let Some(queue) = self.queue(index) else { continue };
             let used = u64::from(queue.untold());
-            let interrupt = queue.take_interrupt(wires.client)?;
+            let interrupt = queue.take_interrupt(memories.frontend)?;
             outcome.interrupt |= interrupt;
             self.counters.count(index, |queue| {
                 add(&mut queue.used, used);
                 add(&mut queue.interrupts, u64::from(interrupt));
             });
         }
-        self.ring(outcome, wires)
+        self.ring(outcome, memories)
     }
 
-    /// Tells the driver domain of requests.
+    /// Tells the backend of requests.
     #[inline]
-    fn ring<M: GuestMemory>(&mut self, outcome: Outcome, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+    fn ring<M: GuestMemory>(
+        &mut self,
+        outcome: Outcome,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Outcome, ProtocolError> {
         let mut outcome = outcome;
-        outcome.doorbell = self.channel.publish(wires.provider)?;
+        outcome.doorbell = self.channel.publish(memories.backend)?;
         add(&mut self.counters.doorbells, u64::from(outcome.doorbell));
         Ok(outcome)
     }
 
-    fn receives_in(&self, index: u16) -> bool {
-        index == RECEIVE_QUEUE && matches!(self.kind, ServiceKind::Network | ServiceKind::Console)
+    /// The place of queue `index` among the filled ones, if it is one.
+    #[inline]
+    fn filled_index(&self, index: u16) -> Option<u16> {
+        let filled = self.allocation.filled;
+        let below = !u32::MAX.wrapping_shl(u32::from(index));
+        (filled.wrapping_shr(u32::from(index)) & 1 != 0).then(|| (filled & below).count_ones() as u16)
     }
 
+    #[inline]
     fn queue(&mut self, index: u16) -> Option<&mut Virtqueue> {
         self.queues.get_mut(usize::from(index))?.as_mut()
+    }
+
+    #[inline]
+    fn policy(&self, index: u16) -> &QueueDescription {
+        // Masked, so that the compiler sees that the place exists.
+        self.policies.get(usize::from(index) & QUEUES_MAX.wrapping_sub(1)).unwrap_or(&QueueDescription::NONE)
     }
 }
 
 /// Where a run of window pages starts, in bytes from the start of the channel.
-fn offset_of(run: Run) -> u64 {
-    REQUEST_WINDOW.wrapping_add(u64::from(run.first).wrapping_mul(WINDOW_PAGE_SIZE))
+fn offset_of(layout: Layout, run: Run) -> u64 {
+    layout.request_window().wrapping_add(u64::from(run.first).wrapping_mul(WINDOW_PAGE_SIZE))
 }
 
 /// The numbers of the bits that are set.

@@ -1,14 +1,20 @@
-//! The two sides of a service, played by hand: a client with a virtqueue, and a driver domain with a channel.
+//! The two sides of a service, played by hand: a frontend with a virtqueue, and a backend with a channel.
 
 mod block;
 mod counters;
 mod grants;
 mod network;
 mod outage;
+mod pieces;
 
-use super::service::{Broken, Outcome, Service, ServiceKind, Wires};
+use super::QUEUES_MAX;
+use super::policy::{Allocation, Refused};
+use super::service::{MemoryPair, Outcome, ProtocolError, Service};
 use crate::virtqueue::Features;
-use abi::io::{self, Completion, Request, control};
+use abi::io::{
+    self, CONFIGURATION_SIZE, Completion, Description, Layout, LongChains, QueueDescription, Receive, Request, Restart,
+    control,
+};
 use std::vec::Vec;
 use vdev::testkit::{FakeMemory, MEMORY_BASE};
 use vdev::{GuestAddr, GuestMemory, QueueLayout};
@@ -20,7 +26,50 @@ const BUFFERS: u64 = MEMORY_BASE.0 + 0x8000;
 /// The size of each side's memory.
 const MEMORY_SIZE: usize = 0x10_0000;
 const CHANNEL: u64 = MEMORY_BASE.0;
-const CHANNEL_SIZE: u64 = io::REQUEST_WINDOW + 0x4_0000;
+/// The bytes of the request window.
+const WINDOW: u32 = 0x4_0000;
+/// In receive windows, data is put into slots of so many bytes.
+const SLOT: u64 = 2048;
+
+const DISK: Allocation = Allocation { queues: 2, filled: 0, requests: 30, chains: [16, 8, 6] };
+/// A card or a console: queue 0 is filled.
+const CARD: Allocation = Allocation { queues: 2, filled: 1, requests: 128, chains: [0, 4, 0] };
+const ENTROPY: Allocation = Allocation { queues: 1, filled: 0, requests: 4, chains: [0, 4, 0] };
+
+/// The queue of a disk.
+const BLOCK: QueueDescription = QueueDescription {
+    header_size: 16,
+    tail_size: 1,
+    long_chains: LongChains::Split,
+    restart: Restart::Replay,
+    is_patient: false,
+    size_max: WINDOW,
+    piece_unit: 4096,
+    failure: [1, 0, 0, 0, 0, 0, 0, 0],
+    ..QueueDescription::NONE
+};
+/// The same, of one that takes grants.
+const GRANTED: QueueDescription = QueueDescription { grant_min: Some(16 << 10), ..BLOCK };
+/// A card's two queues.
+const RX: QueueDescription =
+    QueueDescription { merge_feature: Some(15), count_offset: Some(10), ..QueueDescription::NONE };
+const TX: QueueDescription =
+    QueueDescription { header_size: 12, returns_early: true, size_max: 2048, ..QueueDescription::NONE };
+/// A source of random numbers.
+const RANDOM: QueueDescription = QueueDescription {
+    long_chains: LongChains::Cut,
+    restart: Restart::Replay,
+    is_patient: false,
+    size_max: 4096,
+    ..QueueDescription::NONE
+};
+
+fn describe(queues: &[QueueDescription]) -> Description {
+    let mut all = [QueueDescription::NONE; QUEUES_MAX];
+    all[..queues.len()].copy_from_slice(queues);
+    let queue_count = queues.len() as u16;
+    Description { features: 0, configuration: [0; CONFIGURATION_SIZE], live_size: 0, queue_count, queues: all }
+}
 
 /// A buffer of a chain: address, length, whether the device writes it.
 type Buffer = (u64, u32, bool);
@@ -28,8 +77,10 @@ type Buffer = (u64, u32, bool);
 /// Both sides, and the service between them.
 struct Stage {
     service: Service,
-    client: FakeMemory,
-    provider: FakeMemory,
+    frontend: FakeMemory,
+    backend: FakeMemory,
+    layout: Layout,
+    description: Description,
     available: [u16; 2],
     used: [u16; 2],
     requests: u32,
@@ -38,27 +89,75 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(kind: ServiceKind) -> Self {
+    fn new(allocation: Allocation, queues: &[QueueDescription]) -> Self {
+        let layout = Layout::new(allocation.filled);
+        let size = layout.request_window() + u64::from(WINDOW);
         let mut stage = Self {
-            service: Service::new(kind, CHANNEL, CHANNEL_SIZE),
-            client: FakeMemory::new(MEMORY_SIZE),
-            provider: FakeMemory::new(MEMORY_SIZE),
+            service: Service::new(allocation, CHANNEL, size, true),
+            frontend: FakeMemory::new(MEMORY_SIZE),
+            backend: FakeMemory::new(MEMORY_SIZE),
+            layout,
+            description: describe(queues),
             available: [0; 2],
             used: [0; 2],
             requests: 0,
             completions: 0,
             receptions: 0,
         };
-        stage.service.restart_channel(&stage.provider).unwrap();
-        stage.service.attach();
-        assert!(!stage.service.serve_again());
+        stage.restart();
         stage.resume().unwrap();
-        stage.start(0);
-        if matches!(kind, ServiceKind::Network | ServiceKind::Console) {
-            stage.start(1);
+        for queue in 0..queues.len() as u16 {
+            stage.start(queue);
         }
-        stage.service.negotiated(false, false);
+        stage.service.negotiated(0);
         stage
+    }
+
+    fn disk() -> Self {
+        Self::new(DISK, &[BLOCK])
+    }
+
+    fn granting_disk() -> Self {
+        Self::new(DISK, &[GRANTED])
+    }
+
+    fn card() -> Self {
+        Self::new(CARD, &[RX, TX])
+    }
+
+    fn entropy() -> Self {
+        Self::new(ENTROPY, &[RANDOM])
+    }
+
+    /// The backend starts, with empty rings, and serves the channel.
+    fn restart(&mut self) {
+        self.restart_without_channel();
+        self.attach().unwrap();
+        assert!(!self.service.serve_again());
+    }
+
+    /// The backend starts, with empty rings.
+    fn restart_without_channel(&mut self) {
+        self.service.suspend();
+        self.service.end_grants();
+        self.backend = FakeMemory::new(MEMORY_SIZE);
+        (self.requests, self.completions, self.receptions) = (0, 0, 0);
+        self.service.restart_channel(&self.backend).unwrap();
+    }
+
+    /// The backend describes its device.
+    fn attach(&mut self) -> Result<(), Refused> {
+        let words = self.description.to_words();
+        let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+        self.backend.write(GuestAddr(CHANNEL + io::DESCRIPTION), &bytes).unwrap();
+        let description = self.service.description(&self.backend)?;
+        assert_eq!(description, self.description);
+        self.service.attach(&description);
+        Ok(())
+    }
+
+    fn state(&self, word: u64) -> u32 {
+        self.backend.load_u32(GuestAddr(CHANNEL + word)).unwrap()
     }
 
     fn start(&mut self, queue: u16) {
@@ -82,8 +181,24 @@ impl Stage {
                 | u128::from(*length) << 64
                 | u128::from(flags) << 96
                 | u128::from(index + 1) << 112;
-            self.client.write(GuestAddr(base + u64::from(index) * 16), &descriptor.to_le_bytes()).unwrap();
+            self.frontend.write(GuestAddr(base + u64::from(index) * 16), &descriptor.to_le_bytes()).unwrap();
         }
+        self.publish(queue, head);
+    }
+
+    /// Offers a chain of `buffers` in a table of its own; `head` is its one descriptor.
+    fn offer_indirect(&mut self, queue: u16, head: u16, buffers: &[Buffer]) {
+        const TABLES: u64 = BUFFERS + 0x8_0000;
+        let table = TABLES + u64::from(head) * 0x2000;
+        for (next, (address, length, is_written)) in (1u16..).zip(buffers) {
+            let flags = u16::from(usize::from(next) < buffers.len()) | u16::from(*is_written) << 1;
+            let descriptor =
+                u128::from(*address) | u128::from(*length) << 64 | u128::from(flags) << 96 | u128::from(next) << 112;
+            self.frontend.write(GuestAddr(table + u64::from(next - 1) * 16), &descriptor.to_le_bytes()).unwrap();
+        }
+        let indirect = u128::from(table) | (buffers.len() as u128 * 16) << 64 | 4 << 96;
+        let base = MEMORY_BASE.0 + u64::from(queue) * QUEUE_STRIDE * 2;
+        self.frontend.write(GuestAddr(base + u64::from(head) * 16), &indirect.to_le_bytes()).unwrap();
         self.publish(queue, head);
     }
 
@@ -92,102 +207,101 @@ impl Stage {
         let base = MEMORY_BASE.0 + u64::from(queue) * QUEUE_STRIDE * 2;
         let available = &mut self.available[usize::from(queue)];
         let slot = base + 0x804 + u64::from(*available % QUEUE_SIZE) * 2;
-        self.client.store_u16(GuestAddr(slot), head).unwrap();
+        self.frontend.store_u16(GuestAddr(slot), head).unwrap();
         *available = available.wrapping_add(1);
-        self.client.store_u16(GuestAddr(base + 0x802), *available).unwrap();
+        self.frontend.store_u16(GuestAddr(base + 0x802), *available).unwrap();
     }
 
     /// The next used chain: head, bytes written.
     fn used(&mut self, queue: u16) -> Option<(u32, u32)> {
         let base = MEMORY_BASE.0 + u64::from(queue) * QUEUE_STRIDE * 2 + QUEUE_STRIDE;
         let used = &mut self.used[usize::from(queue)];
-        if self.client.load_u16(GuestAddr(base + 2)).unwrap() == *used {
+        if self.frontend.load_u16(GuestAddr(base + 2)).unwrap() == *used {
             return None;
         }
         let entry = base + 4 + u64::from(*used % QUEUE_SIZE) * 8;
         *used = used.wrapping_add(1);
-        Some((self.client.load_u32(GuestAddr(entry)).unwrap(), self.client.load_u32(GuestAddr(entry + 4)).unwrap()))
+        Some((self.frontend.load_u32(GuestAddr(entry)).unwrap(), self.frontend.load_u32(GuestAddr(entry + 4)).unwrap()))
     }
 
-    fn notify(&mut self, queue: u16) -> Result<Outcome, Broken> {
-        self.service.notify(queue, &Wires { client: &self.client, provider: &self.provider })
+    fn notify(&mut self, queue: u16) -> Result<Outcome, ProtocolError> {
+        self.service.notify(queue, &MemoryPair { frontend: &self.frontend, backend: &self.backend })
     }
 
-    fn resume(&mut self) -> Result<Outcome, Broken> {
-        self.service.resume(&Wires { client: &self.client, provider: &self.provider })
+    fn resume(&mut self) -> Result<Outcome, ProtocolError> {
+        self.service.resume(&MemoryPair { frontend: &self.frontend, backend: &self.backend })
     }
 
-    fn complete(&mut self) -> Result<Outcome, Broken> {
-        self.service.complete(&Wires { client: &self.client, provider: &self.provider })
+    fn complete(&mut self) -> Result<Outcome, ProtocolError> {
+        self.service.complete(&MemoryPair { frontend: &self.frontend, backend: &self.backend })
     }
 
-    /// The next request, as the driver domain reads it.
+    /// The next request, as the backend reads it.
     fn request(&mut self) -> Option<Request> {
-        if self.provider.load_u32(GuestAddr(CHANNEL + control::REQUESTS_PRODUCED)).unwrap() == self.requests {
+        if self.backend.load_u32(GuestAddr(CHANNEL + control::REQUESTS_PRODUCED)).unwrap() == self.requests {
             return None;
         }
-        let entry = CHANNEL + io::REQUEST_RING + u64::from(self.requests % io::RING_ENTRIES) * io::ENTRY_SIZE;
+        let entry = CHANNEL + io::REQUEST_RING + u64::from(self.requests % io::RING_ENTRIES) * io::REQUEST_SIZE;
         self.requests += 1;
-        let [sequence, sector] = self.provider.load_u64_pair(GuestAddr(entry)).unwrap();
-        let [first, second] = self.provider.load_u64_pair(GuestAddr(entry + 16)).unwrap();
-        Some(Request {
-            sequence,
-            sector,
-            generation: first as u32,
-            offset: (first >> 32) as u32,
-            length: second as u32,
-            operation: (second >> 32) as u16,
-            segments: (second >> 48) as u16,
-        })
+        let mut words = [[0; 2]; 4];
+        self.backend.load_u64_pairs(GuestAddr(entry), &mut words).unwrap();
+        Some(Request::from_words(words))
+    }
+
+    /// What a request gives, as the backend reads it.
+    fn given(&self, request: &Request) -> Vec<u8> {
+        let mut bytes = std::vec![0; request.readable as usize];
+        self.backend.read(GuestAddr(CHANNEL + u64::from(request.offset)), &mut bytes).unwrap();
+        bytes
     }
 
     /// Puts a completion into the ring.
     fn reply(&mut self, completion: &Completion) {
-        let entry = CHANNEL + io::COMPLETION_RING + u64::from(self.completions % io::RING_ENTRIES) * io::ENTRY_SIZE;
-        let mut bytes = Vec::new();
-        bytes.extend(completion.sequence.to_le_bytes());
-        bytes.extend(completion.generation.to_le_bytes());
-        bytes.extend(completion.length.to_le_bytes());
-        bytes.extend(completion.status.to_le_bytes());
-        self.provider.write(GuestAddr(entry), &bytes).unwrap();
+        let entry =
+            CHANNEL + io::COMPLETION_RING + u64::from(self.completions % io::RING_ENTRIES) * io::COMPLETION_SIZE;
+        let bytes: Vec<u8> = completion.to_words().into_iter().flat_map(u64::to_le_bytes).collect();
+        self.backend.write(GuestAddr(entry), &bytes).unwrap();
         self.completions += 1;
-        self.provider.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), self.completions).unwrap();
+        self.backend.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), self.completions).unwrap();
     }
 
-    /// Does what a good driver domain does with `request`.
+    /// Does what a good backend does with `request`.
     fn finish(&mut self, request: &Request, data: &[u8]) {
         if !data.is_empty() {
-            self.provider.write(GuestAddr(CHANNEL + u64::from(request.offset)), data).unwrap();
+            let at = u64::from(request.offset) + u64::from(Request::writable_offset(request.readable));
+            self.backend.write(GuestAddr(CHANNEL + at), data).unwrap();
         }
         self.reply(&completion_of(request, data.len() as u32));
     }
 
-    /// Puts something received into the ring.
-    fn deliver(&mut self, data: &[u8], flags: u32, checksum: (u16, u16)) {
+    /// Puts something received into the ring of the filled queue.
+    fn deliver(&mut self, data: &[u8]) {
+        let offset = u64::from(self.receptions % io::RING_ENTRIES) * SLOT;
+        let session = self.state(control::SESSION);
+        self.backend.write(GuestAddr(CHANNEL + self.layout.receive_window(0) + offset), data).unwrap();
+        self.receive(&Receive { session, offset: offset as u32, length: data.len() as u32 });
+    }
+
+    fn receive(&mut self, receive: &Receive) {
         let slot = u64::from(self.receptions % io::RING_ENTRIES);
-        let window = CHANNEL + io::RECEIVE_WINDOW + slot * io::RECEIVE_SLOT_SIZE;
-        self.provider.write(GuestAddr(window), data).unwrap();
-        let entry = CHANNEL + io::RECEIVE_RING + slot * io::ENTRY_SIZE;
-        let first = u128::from(data.len() as u32)
-            | u128::from(flags) << 32
-            | u128::from(checksum.0) << 64
-            | u128::from(checksum.1) << 80;
-        self.provider.write(GuestAddr(entry), &first.to_le_bytes()).unwrap();
+        let entry = CHANNEL + self.layout.receive_ring(0) + slot * io::RECEIVE_SIZE;
+        let bytes: Vec<u8> = receive.to_words().into_iter().flat_map(u64::to_le_bytes).collect();
+        self.backend.write(GuestAddr(entry), &bytes).unwrap();
         self.receptions += 1;
-        self.provider.store_u32(GuestAddr(CHANNEL + control::RECEPTIONS_PRODUCED), self.receptions).unwrap();
+        self.backend.store_u32(GuestAddr(CHANNEL + control::receptions_produced(0)), self.receptions).unwrap();
     }
 
     fn put(&self, address: u64, bytes: &[u8]) {
-        self.client.write(GuestAddr(address), bytes).unwrap();
+        self.frontend.write(GuestAddr(address), bytes).unwrap();
     }
 
     fn get(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = std::vec![0; length];
-        self.client.read(GuestAddr(address), &mut bytes).unwrap();
+        self.frontend.read(GuestAddr(address), &mut bytes).unwrap();
         bytes
     }
 }
 
-fn completion_of(request: &Request, length: u32) -> Completion {
-    Completion { sequence: request.sequence, generation: request.generation, length, status: 0, reserved: [0; 7] }
+fn completion_of(request: &Request, written: u32) -> Completion {
+    Completion { sequence: request.sequence, generation: request.generation, written, is_end: false, tail: [0; 8] }
 }

@@ -3,6 +3,8 @@
 /// The most pages of a window: 4 MiB.
 pub const PAGES_MAX: usize = 1024;
 const WORDS: usize = PAGES_MAX / 64;
+/// The most pages of one run: 256 KiB.
+pub const RUN_MAX: u16 = 64;
 
 /// A run of pages of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +38,14 @@ impl Window {
         Self { free, words: pages.div_ceil(64) }
     }
 
-    /// Takes `count` pages in one run, at most 64. A run does not cross a multiple of 64 pages, which keeps the search
-    /// to one word at a time.
+    /// Takes `count` pages in one run, at most [`RUN_MAX`]. A run does not cross a multiple of 64 pages, which keeps
+    /// the search to one word at a time.
     #[inline]
     pub fn take(&mut self, count: u16) -> Option<Run> {
         if count == 0 {
             return Some(Run::EMPTY);
         }
-        if count > 64 {
+        if count > RUN_MAX {
             return None;
         }
         for (index, word) in self.free.iter_mut().enumerate().take(self.words) {

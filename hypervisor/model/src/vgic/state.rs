@@ -350,6 +350,7 @@ impl Vgic {
     }
 
     /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` that it has become pending.
+    #[inline]
     fn announce(&self, word: Word<'_>, bits: u32) -> Kicks {
         if bits == 0 {
             return Kicks::NONE;

@@ -130,6 +130,9 @@ impl Chain {
     /// [`GuestFault::BadAddress`] if the readable part is too short (nothing is copied), or if a buffer is not in one
     /// region of the guest's memory (what lies before it is copied).
     pub fn read(&self, memory: &impl GuestMemory, offset: u64, buffer: &mut [u8]) -> Result<(), GuestFault> {
+        if let Some(address) = within_first(self.readable(), offset, buffer.len()) {
+            return memory.read(address, buffer);
+        }
         let mut rest = buffer;
         for piece in within(self.readable(), self.extent.readable_bytes, offset, rest.len())? {
             let (now, later) = rest.split_at_mut_checked(piece.length as usize).ok_or(GuestFault::BadAddress)?;
@@ -145,6 +148,9 @@ impl Chain {
     /// [`GuestFault::BadAddress`] if the writable part is too short (nothing is copied), or if a buffer is not in one
     /// region of the guest's memory (what lies before it is copied).
     pub fn write(&self, memory: &impl GuestMemory, offset: u64, bytes: &[u8]) -> Result<(), GuestFault> {
+        if let Some(address) = within_first(self.writable(), offset, bytes.len()) {
+            return memory.write(address, bytes);
+        }
         let mut rest = bytes;
         for piece in within(self.writable(), self.writable_bytes(), offset, rest.len())? {
             let (now, later) = rest.split_at_checked(piece.length as usize).ok_or(GuestFault::BadAddress)?;
@@ -164,16 +170,23 @@ impl Chain {
         Pieces { segments: self.writable().iter(), skip: offset, left: length }
     }
 
-    /// Puts `byte` into the last byte of the writable part; where there is none, nothing happens.
+    /// Puts `bytes` at the end of the writable part.
     ///
     /// # Errors
-    /// [`GuestFault::BadAddress`] if it is not in the guest's memory.
+    /// [`GuestFault::BadAddress`] if the writable part is too short, or if that is not in the guest's memory.
     #[inline(never)]
-    pub fn write_last(&self, memory: &impl GuestMemory, byte: u8) -> Result<(), GuestFault> {
-        let Some(Segment { address, length }) = self.writable().last() else { return Ok(()) };
-        // No segment is empty, or ends above the address space.
-        let last = address.0.wrapping_add(u64::from(*length)).wrapping_sub(1);
-        memory.write(GuestAddr(last), &[byte])
+    pub fn write_end(&self, memory: &impl GuestMemory, bytes: &[u8]) -> Result<(), GuestFault> {
+        let length = bytes.len() as u64;
+        let Some(Segment { address, length: room }) = self.writable().last() else {
+            return Err(GuestFault::BadAddress);
+        };
+        // Nearly always they lie in one buffer, and the others need not be looked at.
+        if let Some(before) = u64::from(*room).checked_sub(length) {
+            // No segment ends above the address space.
+            return memory.write(GuestAddr(address.0.wrapping_add(before)), bytes);
+        }
+        let offset = self.writable_bytes().checked_sub(length).ok_or(GuestFault::BadAddress)?;
+        self.write(memory, offset, bytes)
     }
 
     /// Forgets the buffers, and lends the room for others. [`Chain::keep`] says how far they go.
@@ -230,6 +243,15 @@ impl Extent {
     const fn writable_bytes(&self) -> u64 {
         self.bytes.wrapping_sub(self.readable_bytes)
     }
+}
+
+/// Where the `length` bytes from `offset` on are, if the first of `segments` holds them: there headers are.
+#[inline]
+fn within_first(segments: &[Segment], offset: u64, length: usize) -> Option<GuestAddr> {
+    let first = segments.first()?;
+    let end = offset.checked_add(length as u64)?;
+    // No segment ends above the address space.
+    (end <= u64::from(first.length)).then(|| GuestAddr(first.address.0.wrapping_add(offset)))
 }
 
 /// The pieces of `segments`, which have `total` bytes, that hold `length` bytes from `offset` on, if they all are

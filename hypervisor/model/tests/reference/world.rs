@@ -2,7 +2,7 @@
 
 use super::{BUFFERS, END, MEMORY_SIZE, TABLE, input::Input};
 use bulkhead_model::virtqueue::{Chain, Features, QueueError, SEGMENTS_MAX, Segment, Virtqueue};
-use devices::virtio_mmio::{Effect, Kind, Shadow, VirtioMmio, feature};
+use devices::virtio_mmio::{Effect, Shadow, VirtioMmio, feature};
 use vdev::{
     GuestAddr, GuestMemory, QueueLayout, Width,
     testkit::{FakeMemory, MEMORY_BASE},
@@ -27,7 +27,7 @@ impl Shadow for Unread {
 /// Has a driver set a queue up through the register file, as VIRTIO 1.2, 3.1.1 and 4.2.3.2 say: what the register file
 /// makes of it is what both devices walk.
 fn set_up(wanted: QueueLayout) -> QueueLayout {
-    let mut device = VirtioMmio::new(Kind::Entropy, 1);
+    let mut device = VirtioMmio::new(4, 1);
     let mut store = |offset, value: u64| device.write(offset, Width::Word, value & 0xffff_ffff, &mut Unread);
     const FEATURES: u64 = feature::VERSION_1 | feature::EVENT_IDX | feature::INDIRECT_DESC;
     for (offset, value) in [

@@ -1,298 +1,345 @@
-//! The way out: chains of the client become requests to the driver domain.
+//! The way out: chains of the frontend become requests to the backend.
 
-use super::super::block::{self, Plan};
-use super::super::channel::Forged;
+use super::super::channel::RingCorrupt;
 use super::super::counters::add;
-use super::super::flights::{Flight, TooLong, Waiter};
-use super::super::network;
-use super::outage::Provider;
-use super::{
-    BYTES_MAX, Broken, CHAINS_MAX, DESCRIPTORS_MAX, Outcome, RANDOM_SIZE_MAX, Service, ServiceKind, Wires, bit,
-    offset_of,
-};
+use super::super::in_flight::{InFlightRequest, KeptChain, Next, TooLong};
+use super::outage::BackendState;
+use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit, offset_of};
 use crate::virtqueue::QueueError;
-use abi::io::{Operation, Request, WINDOW_PAGE_SIZE};
+use abi::io::{LongChains, QueueDescription, Request, WINDOW_PAGE_SIZE};
 use vdev::{GuestAddr, GuestMemory};
 
 /// What became of a look at a queue.
 enum Step {
     Posted,
     Used,
-    Stalled,
+    Blocked,
     Empty,
 }
 
 /// What becomes of a chain.
-enum Next {
-    /// It waits for the driver domain.
-    Post,
-    /// It goes back with so many bytes written.
-    GiveBack(u32),
+enum Fate {
+    /// It waits for the backend.
+    Posted,
+    /// It goes back with nothing written.
+    GiveBack,
+    /// It goes back with the tail of a chain that fails.
+    Fail,
     /// There is no room now.
-    PutBack,
+    NoRoom,
 }
 
-/// A request before it has a number and pages.
-struct Order {
-    operation: Operation,
-    sector: u64,
-    length: u32,
-    /// Bytes of header before the data in the readable part.
-    skip: u64,
-    waiter: Waiter,
+/// The part of a chain that one request is about.
+#[derive(Clone, Copy)]
+struct Piece {
+    readable: u32,
+    writable: u32,
+    is_last: bool,
+    is_granted: bool,
 }
 
 impl Service {
-    /// Posts the chains of queue `index` to the driver domain.
-    pub(super) fn serve<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
-        let mut outcome = Outcome::default();
-        if self.provider != Provider::Serving && !self.catch_up(index, wires, &mut outcome)? {
-            return Ok(outcome);
-        }
-        let (mut chains, copied_before, descriptors_before) = (0, self.counters.copied, self.descriptors);
-        loop {
-            let copied = self.counters.copied.wrapping_sub(copied_before);
-            let descriptors = self.descriptors.wrapping_sub(descriptors_before);
-            if chains == CHAINS_MAX || copied >= u64::from(BYTES_MAX) || descriptors >= DESCRIPTORS_MAX {
-                return Ok(self.put_off(index));
+    /// Posts the chains of queue `index` to the backend.
+    pub(super) fn serve<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Outcome, ProtocolError> {
+        let mut budget = self.budget();
+        if self.backend != BackendState::Serving || self.in_flight.is_any_waiting() {
+            let mut outcome = Outcome::default();
+            if !self.catch_up(index, &mut budget, memories, &mut outcome)? {
+                return Ok(outcome);
             }
-            chains = chains.wrapping_add(1);
-            match self.serve_one(index, wires)? {
+        }
+        loop {
+            if self.is_spent(&budget) {
+                return Ok(self.defer(index));
+            }
+            budget.chains = budget.chains.wrapping_add(1);
+            match self.serve_one(index, memories)? {
                 Step::Posted => self.counters.count(index, |queue| add(&mut queue.chains, 1)),
                 Step::Used => {
                     self.counters.count(index, |queue| add(&mut queue.chains, 1));
                     self.used |= bit(index);
                 }
-                Step::Stalled => {
-                    self.stall(index);
+                Step::Blocked => {
+                    self.block(index);
                     break;
                 }
                 Step::Empty => {}
             }
             let Some(queue) = self.queue(index) else { break };
-            if queue.has_taken_all() && !queue.enable_notifications(wires.client)? {
+            if queue.has_taken_all() && !queue.enable_notifications(memories.frontend)? {
                 break;
             }
         }
-        Ok(outcome)
+        Ok(Outcome::default())
     }
 
     /// Takes one chain of queue `index`, if there is one and room for it.
     #[inline]
-    fn serve_one<M: GuestMemory>(&mut self, index: u16, wires: &Wires<'_, M>) -> Result<Step, Broken> {
+    fn serve_one<M: GuestMemory>(&mut self, index: u16, memories: &MemoryPair<'_, M>) -> Result<Step, ProtocolError> {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(Step::Empty) };
-        if !self.flights.has_room() {
-            return Ok(Step::Stalled);
+        if !self.in_flight.has_room() {
+            return Ok(Step::Blocked);
         }
-        let Some(mut place) = self.flights.take_chain() else { return Ok(Step::Stalled) };
+        let Some(mut place) = self.in_flight.take_chain() else { return Ok(Step::Blocked) };
         let head = loop {
-            let Some(chain) = self.flights.chain_mut(place) else { return Ok(Step::Stalled) };
-            match queue.pop(wires.client, chain) {
+            let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(Step::Blocked) };
+            kept.queue = index as u8;
+            match queue.pop(memories.frontend, &mut kept.chain) {
                 Ok(true) => {
-                    self.descriptors = self.descriptors.wrapping_add(chain.looked_at());
-                    break chain.head;
+                    self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
+                    break kept.chain.head;
                 }
                 Ok(false) => {
-                    self.flights.free_chain(place);
+                    self.in_flight.free_chain(place);
                     return Ok(Step::Empty);
                 }
                 Err(QueueError::ChainTooLong) => {
                     // Nothing was taken. Each turn ends in a longer place, of which there are few kinds.
-                    self.descriptors = self.descriptors.wrapping_add(chain.looked_at());
-                    self.flights.free_chain(place);
-                    match self.flights.take_longer_chain(place) {
+                    self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
+                    self.in_flight.free_chain(place);
+                    match self.in_flight.take_longer_chain(place) {
                         Ok(Some(longer)) => place = longer,
-                        Ok(None) => return Ok(Step::Stalled),
+                        Ok(None) => return Ok(Step::Blocked),
                         Err(TooLong) => return Err(QueueError::ChainTooLong.into()),
                     }
                 }
                 Err(error) => {
-                    self.flights.free_chain(place);
+                    self.in_flight.free_chain(place);
                     return Err(error.into());
                 }
             }
         };
-        let step = self.dispatch(index, place, wires);
-        match step {
-            Ok(Next::Post) => Ok(Step::Posted),
-            Ok(Next::GiveBack(written)) => {
-                self.flights.free_chain(place);
+        let fate = self.begin(index, place, memories);
+        match fate {
+            Ok(Fate::Posted) => Ok(Step::Posted),
+            Ok(Fate::GiveBack) => {
+                self.in_flight.free_chain(place);
                 if let Some(queue) = self.queue(index) {
-                    queue.push_used(wires.client, head, written)?;
+                    queue.push_used(memories.frontend, head, 0)?;
                 }
                 Ok(Step::Used)
             }
-            Ok(Next::PutBack) => {
-                self.flights.free_chain(place);
+            Ok(Fate::Fail) => {
+                let result = self.fail(place, memories);
+                self.in_flight.free_chain(place);
+                result.map(|()| Step::Used)
+            }
+            Ok(Fate::NoRoom) => {
+                self.in_flight.free_chain(place);
                 if let Some(queue) = self.queue(index) {
                     queue.put_back(head);
                 }
-                Ok(Step::Stalled)
+                Ok(Step::Blocked)
             }
-            Err(broken) => {
-                self.flights.free_chain(place);
-                Err(broken)
+            Err(error) => {
+                self.in_flight.free_chain(place);
+                Err(error)
             }
         }
     }
 
-    /// Decides what becomes of the chain in `place` and does it.
+    /// Takes the header of the chain in `place`, which was just taken, and posts its first piece.
     #[inline]
-    fn dispatch<M: GuestMemory>(&mut self, index: u16, place: u8, wires: &Wires<'_, M>) -> Result<Next, Broken> {
-        let Some(chain) = self.flights.chain(place) else { return Ok(Next::PutBack) };
-        let waiter = Waiter::Chain { queue: index, place };
-        let order = match self.kind {
-            ServiceKind::Block => match block::plan(chain, wires.client, &self.disk).map_err(QueueError::from)? {
-                Plan::Answered(written) => return Ok(Next::GiveBack(written)),
-                Plan::Post { operation, sector, length } => {
-                    Order { operation, sector, length, skip: block::HEADER_SIZE, waiter }
-                }
-            },
-            ServiceKind::Network => match network::frame(chain, wires.client).map_err(QueueError::from)? {
-                Some(frame) => Order {
-                    operation: Operation::Transmit,
-                    sector: frame.checksum,
-                    length: frame.length,
-                    skip: network::HEADER_SIZE,
-                    waiter: Waiter::Nobody,
-                },
-                None => {
-                    self.counters.count(index, |queue| add(&mut queue.dropped, 1));
-                    return Ok(Next::GiveBack(0));
-                }
-            },
-            ServiceKind::Console => Order {
-                operation: Operation::Print,
-                sector: 0,
-                length: chain.readable_bytes().min(self.text_size_max) as u32,
-                skip: 0,
-                waiter: Waiter::Nobody,
-            },
-            ServiceKind::Entropy => Order {
-                operation: Operation::Random,
-                sector: 0,
-                length: chain.writable_bytes().min(RANDOM_SIZE_MAX) as u32,
-                skip: 0,
-                waiter,
-            },
-        };
-        if order.length == 0 && matches!(order.operation, Operation::Print | Operation::Random) {
-            return Ok(Next::GiveBack(0));
+    fn begin<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        place: u8,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Fate, ProtocolError> {
+        let QueueDescription { header_size, tail_size, .. } = *self.policy(index);
+        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(Fate::NoRoom) };
+        kept.position = 0;
+        kept.written = 0;
+        if kept.chain.readable_bytes() < u64::from(header_size) || kept.chain.writable_bytes() < u64::from(tail_size) {
+            return Ok(Fate::Fail);
         }
-        self.post(index, place, &order, wires)
+        kept.header = [0; abi::io::HEADER_SIZE_MAX];
+        if let Some(header) = kept.header.get_mut(..usize::from(header_size)).filter(|header| !header.is_empty()) {
+            kept.chain.read(memories.frontend, 0, header).map_err(QueueError::from)?;
+        }
+        self.post(index, place, memories)
     }
 
-    /// Copies what goes out, or grants it, and posts the request.
+    /// Posts the next piece of the chain in `place`.
     #[inline]
     fn post<M: GuestMemory>(
         &mut self,
-        queue: u16,
+        index: u16,
         place: u8,
-        order: &Order,
-        wires: &Wires<'_, M>,
-    ) -> Result<Next, Broken> {
-        let Order { operation, sector, length, waiter, skip } = *order;
-        let is_granted = self.is_grant(operation, length);
-        let pages = match operation {
-            Operation::Flush | Operation::Discard | Operation::WriteZeroes => 0,
-            Operation::Read | Operation::Write if is_granted => 1,
-            Operation::Read
-            | Operation::Write
-            | Operation::Transmit
-            | Operation::Print
-            | Operation::Random
-            | Operation::Identify => u64::from(length).div_ceil(WINDOW_PAGE_SIZE) as u16,
-        };
-        let Some(run) = self.window.take(pages) else { return Ok(Next::PutBack) };
-        let flight = Flight { operation, sector, length, run, is_granted, waiter };
-        let segments = match self.lay_out(queue, place, &flight, skip, wires) {
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Fate, ProtocolError> {
+        let policy = self.policy(index);
+        let returns_early = policy.returns_early;
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(Fate::NoRoom) };
+        let Some(piece) = next_piece(policy, kept, self.may_grant) else { return Ok(Fate::Fail) };
+        let Piece { readable, writable, is_last, is_granted } = piece;
+        if readable | writable == 0 && policy.header_size | policy.tail_size == 0 {
+            return Ok(Fate::GiveBack);
+        }
+        let bytes = u64::from(Request::writable_offset(readable)).wrapping_add(u64::from(writable));
+        let pages = if is_granted { 1 } else { bytes.div_ceil(WINDOW_PAGE_SIZE) as u16 };
+        let Some(run) = self.window.take(pages) else { return Ok(Fate::NoRoom) };
+        let goes_back = returns_early && is_last;
+        let chain = (!goes_back).then_some(place);
+        let request = InFlightRequest { queue: index as u8, chain, readable, writable, run, is_granted, is_last };
+        let segments = match self.lay_out(place, &request, memories) {
             Ok(segments) => segments,
-            Err(broken) => {
+            Err(error) => {
                 self.window.give_back(run);
-                return Err(broken);
+                return Err(error);
             }
         };
-        let Some(sequence) = self.flights.depart(flight) else {
+        let Some(sequence) = self.in_flight.insert(request) else {
             self.window.give_back(run);
-            return Ok(Next::PutBack);
+            return Ok(Fate::NoRoom);
         };
-        self.send(sequence, &flight, segments, wires)?;
-        self.counters.count(queue, |queue| {
+        self.send(sequence, place, &request, segments, memories)?;
+        self.counters.count(index, |queue| {
             add(&mut queue.requests, 1);
             if is_granted {
                 add(&mut queue.grants, 1);
-                add(&mut queue.bytes, u64::from(length));
+                add(&mut queue.bytes, u64::from(readable).wrapping_add(u64::from(writable)));
             }
         });
-        // What was copied out is the client's again at once; what is to come in has to wait.
-        Ok(if order.waiter == Waiter::Nobody { Next::GiveBack(0) } else { Next::Post })
+        // What was copied out is the frontend's again at once; what is to come in has to wait.
+        Ok(if goes_back { Fate::GiveBack } else { Fate::Posted })
     }
 
-    /// Prepares the window for a request whose chain is in `place`, with `skip` bytes of header before what goes out.
-    /// Gives the number of segments that were granted, 0 for none.
-    #[inline]
-    pub(super) fn lay_out<M: GuestMemory>(
+    /// Goes on with the chains that wait for something to be done with them, in their order. Returns whether none is
+    /// left; else there is no room, or no time.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn serve_waiting<M: GuestMemory>(
         &mut self,
-        queue: u16,
-        place: u8,
-        flight: &Flight,
-        skip: u64,
-        wires: &Wires<'_, M>,
-    ) -> Result<u16, Broken> {
-        match flight.operation {
-            Operation::Read | Operation::Write if flight.is_granted => self.grant(place, flight, skip, wires),
-            Operation::Write | Operation::Transmit | Operation::Print => {
-                self.copy_out(queue, place, flight, skip, wires).map(|()| 0)
+        budget: &mut Budget,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<bool, ProtocolError> {
+        while let Some((place, next)) = self.in_flight.first_waiting() {
+            if self.is_spent(budget) || self.backend == BackendState::Away {
+                return Ok(false);
             }
-            Operation::Read
-            | Operation::Flush
-            | Operation::Discard
-            | Operation::WriteZeroes
-            | Operation::Random
-            | Operation::Identify => Ok(0),
+            budget.chains = budget.chains.wrapping_add(1);
+            let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else { return Ok(true) };
+            // Whatever comes of it, it does not come again.
+            let fate = match next {
+                Next::Post | Next::Replay if self.backend == BackendState::Serving => self.post(index, place, memories),
+                Next::Drop => Ok(Fate::GiveBack),
+                Next::Post | Next::Replay | Next::Fail => Ok(Fate::Fail),
+            };
+            if matches!(fate, Ok(Fate::NoRoom)) {
+                return Ok(false);
+            }
+            self.in_flight.stop_waiting(place);
+            let result = match fate {
+                Ok(Fate::Posted) => {
+                    if next == Next::Replay {
+                        self.counters.count(index, |queue| add(&mut queue.replays, 1));
+                    }
+                    continue;
+                }
+                Ok(Fate::GiveBack) => self.give_back(place, memories),
+                Ok(Fate::Fail | Fate::NoRoom) => self.fail(place, memories),
+                Err(error) => Err(error),
+            };
+            self.in_flight.free_chain(place);
+            result?;
         }
+        Ok(true)
     }
 
-    /// Copies the data of a request from the chain in `place`, behind `skip` bytes of header, into the window.
+    /// Prepares the window for `request`, the next piece of the chain in `place`. Gives the number of segments that
+    /// were granted, 0 for none.
     #[inline]
-    fn copy_out<M: GuestMemory>(
+    fn lay_out<M: GuestMemory>(
         &mut self,
-        queue: u16,
         place: u8,
-        flight: &Flight,
-        skip: u64,
-        wires: &Wires<'_, M>,
-    ) -> Result<(), Broken> {
-        let Some(chain) = self.flights.chain(place) else { return Ok(()) };
-        let mut at = self.channel.at(offset_of(flight.run));
-        for segment in chain.readable_range(skip, u64::from(flight.length)) {
-            let copied = wires.client.copy_to(segment.address, wires.provider, at, segment.length);
+        request: &InFlightRequest,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<u16, ProtocolError> {
+        if request.is_granted {
+            return self.grant(place, request, memories);
+        }
+        if request.readable == 0 {
+            return Ok(0);
+        }
+        let skip = u64::from(self.policy(u16::from(request.queue)).header_size);
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(0) };
+        let mut at = self.channel.at(offset_of(self.channel.layout(), request.run));
+        for segment in kept.chain.readable_range(skip.wrapping_add(kept.position), u64::from(request.readable)) {
+            let copied = memories.frontend.copy_to(segment.address, memories.backend, at, segment.length);
             copied.map_err(QueueError::from)?;
             at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
         }
-        self.counters.count_copy(queue, u64::from(flight.length));
-        Ok(())
+        self.counters.count_copy(u16::from(request.queue), u64::from(request.readable));
+        Ok(0)
     }
 
     /// Puts a request into the ring.
     #[inline]
-    pub(super) fn send<M: GuestMemory>(
+    fn send<M: GuestMemory>(
         &mut self,
         sequence: u64,
-        flight: &Flight,
+        place: u8,
+        request: &InFlightRequest,
         segments: u16,
-        wires: &Wires<'_, M>,
-    ) -> Result<(), Forged> {
-        self.grants_out = self.grants_out.saturating_add(u16::from(flight.is_granted));
-        let request = Request {
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), RingCorrupt> {
+        self.grants_out = self.grants_out.saturating_add(u16::from(request.is_granted));
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(()) };
+        let entry = Request {
             sequence,
-            sector: flight.sector,
+            session: self.state.session,
             generation: self.channel.generation(),
-            offset: offset_of(flight.run) as u32,
-            length: flight.length,
-            operation: flight.operation as u16,
+            queue: u16::from(request.queue),
+            is_last: request.is_last,
             segments,
+            readable: request.readable,
+            writable: request.writable,
+            offset: offset_of(self.channel.layout(), request.run) as u32,
+            position: kept.position,
+            header: kept.header,
         };
-        self.channel.post(wires.provider, &request)
+        self.channel.post(memories.backend, &entry)
     }
+}
+
+/// The next piece of a chain; `None` if there is none that its queue takes.
+#[inline]
+fn next_piece(policy: &QueueDescription, kept: &KeptChain, may_grant: bool) -> Option<Piece> {
+    let readable = kept.chain.readable_bytes().checked_sub(u64::from(policy.header_size))?;
+    let writable = match policy.returns_early {
+        true => 0,
+        false => kept.chain.writable_bytes().checked_sub(u64::from(policy.tail_size))?,
+    };
+    if readable != 0 && writable != 0 {
+        let bytes = u64::from(Request::ALIGNMENT).saturating_add(readable).saturating_add(writable);
+        return (bytes <= u64::from(policy.size_max)).then_some(Piece {
+            readable: readable as u32,
+            writable: writable as u32,
+            is_last: true,
+            is_granted: false,
+        });
+    }
+    let rest = (readable | writable).checked_sub(kept.position)?;
+    let granted = match policy.grant_min {
+        Some(least) if may_grant && rest >= u64::from(least) => {
+            super::granting::length(policy, kept, readable != 0, rest).filter(|bytes| *bytes >= u64::from(least))
+        }
+        Some(_) | None => None,
+    };
+    let limit = u64::from(policy.size_max);
+    let (length, is_last) = match (granted, policy.long_chains) {
+        (Some(bytes), _) => (bytes, bytes == rest),
+        (None, _) if rest <= limit => (rest, true),
+        (None, LongChains::Refuse) => return None,
+        (None, LongChains::Cut) => (limit, true),
+        (None, LongChains::Split) => (limit & !u64::from(policy.piece_unit.wrapping_sub(1)), false),
+    };
+    let length = length as u32;
+    let (readable, writable) = if readable != 0 { (length, 0) } else { (0, length) };
+    Some(Piece { readable, writable, is_last, is_granted: granted.is_some() })
 }

@@ -1,12 +1,11 @@
-//! What the client did not ask for: frames and characters that the driver domain has received for it.
+//! What the frontend did not ask for: frames and characters that the backend has received for it.
 
 use super::super::counters::add;
-use super::super::flights::Flights;
-use super::super::network;
-use super::outage::Provider;
-use super::{Broken, MERGED_MAX, Outcome, RECEIVE_QUEUE, RECEPTIONS_MAX, Service, ServiceKind, Wires, bit};
+use super::super::in_flight::InFlightRequests;
+use super::outage::BackendState;
+use super::{MERGED_MAX, MemoryPair, Outcome, ProtocolError, RECEPTIONS_MAX, Service, bit};
 use crate::virtqueue::{QueueError, Virtqueue};
-use abi::io;
+use abi::io::{RECEIVE_WINDOW_SIZE, Receive};
 use vdev::{GuestAddr, GuestMemory};
 
 enum Received {
@@ -15,60 +14,68 @@ enum Received {
     NoBuffer,
 }
 
-/// Something received and how the client is to get it.
-struct Parcel<'a> {
-    receive: &'a io::Receive,
-    slot: GuestAddr,
-    header_size: u64,
-    takes_partial: bool,
+/// Something received and how the frontend is to get it.
+struct RxPacket {
+    at: GuestAddr,
+    length: u64,
+    /// Where the number of its buffers goes.
+    count_offset: Option<u8>,
 }
 
 impl Service {
-    /// Moves what was received into the client's buffers, as far as there are any.
-    pub(super) fn receive<M: GuestMemory>(&mut self, wires: &Wires<'_, M>) -> Result<Outcome, Broken> {
+    /// Moves what was received into the buffers of queue `index`, as far as there are any. It is the filled queue
+    /// number
+    /// `filled`.
+    pub(super) fn receive<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        filled: u16,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Outcome, ProtocolError> {
         let mut outcome = Outcome::default();
-        if self.provider != Provider::Serving {
+        if self.backend != BackendState::Serving {
             return Ok(outcome);
         }
         for step in 0..=RECEPTIONS_MAX {
-            let Some((receive, offset)) = self.channel.peek_reception(wires.provider)? else { break };
+            let Some(receive) = self.channel.peek_reception(memories.backend, filled)? else { break };
             if step == RECEPTIONS_MAX {
                 outcome.again = true;
                 break;
             }
-            match self.receive_one(&receive, offset, wires)? {
+            match self.receive_one(index, filled, &receive, memories)? {
                 Received::Delivered => {}
-                Received::Dropped => self.counters.count(RECEIVE_QUEUE, |queue| add(&mut queue.dropped, 1)),
+                Received::Dropped => self.counters.count(index, |queue| add(&mut queue.dropped, 1)),
                 Received::NoBuffer => {
-                    let Some(queue) = self.queue(RECEIVE_QUEUE) else { break };
-                    if !queue.ask_for_more(wires.client)? {
+                    let Some(queue) = self.queue(index) else { break };
+                    if !queue.ask_for_more(memories.frontend)? {
                         break;
                     }
                     continue;
                 }
             }
-            self.channel.consume_reception();
+            self.channel.consume_reception(filled);
         }
-        self.channel.publish_consumed(wires.provider)?;
         Ok(outcome)
     }
 
     fn receive_one<M: GuestMemory>(
         &mut self,
-        receive: &io::Receive,
-        offset: u64,
-        wires: &Wires<'_, M>,
-    ) -> Result<Received, Broken> {
-        let is_network = self.kind == ServiceKind::Network;
-        let length = u64::from(receive.length);
-        let length_min = if is_network { network::FRAME_SIZE_MIN } else { 1 };
-        if length < length_min || length > io::RECEIVE_SLOT_SIZE {
+        index: u16,
+        filled: u16,
+        receive: &Receive,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Received, ProtocolError> {
+        let Receive { session, offset, length } = *receive;
+        let total = u64::from(length);
+        if session != self.state.session || total == 0 || u64::from(offset).saturating_add(total) > RECEIVE_WINDOW_SIZE
+        {
             return Ok(Received::Dropped);
         }
-        let header_size = if is_network { network::HEADER_SIZE } else { 0 };
-        let total = header_size.wrapping_add(length);
+        let policy = self.policy(index);
+        let merges = policy.merge_feature.is_some_and(|feature| self.state.features >> (feature & 63) & 1 != 0);
+        let count_offset = policy.count_offset;
         // Nothing is used before DRIVER_OK (VIRTIO 1.2, 3.1.1): its interrupt would be lost.
-        let (true, Some(Some(queue))) = (self.is_live, self.queues.get_mut(usize::from(RECEIVE_QUEUE))) else {
+        let (true, Some(Some(queue))) = (self.state.is_live, self.queues.get_mut(usize::from(index))) else {
             return Ok(Received::Dropped);
         };
 
@@ -76,53 +83,54 @@ impl Service {
         let mut room = 0u64;
         let mut count = 0usize;
         while room < total {
-            if count != 0 && !self.merges {
+            if count != 0 && (!merges || count == MERGED_MAX) {
                 break;
             }
-            let Some(place) = self.flights.take_chain() else { break };
-            let Some(chain) = self.flights.chain_mut(place) else { break };
-            match queue.pop(wires.client, chain) {
+            let Some(place) = self.in_flight.take_chain() else { break };
+            let Some(kept) = self.in_flight.chain_mut(place) else { break };
+            match queue.pop(memories.frontend, &mut kept.chain) {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.flights.free_chain(place);
+                    self.in_flight.free_chain(place);
                     for place in places.iter().take(count).rev() {
-                        if let Some(chain) = self.flights.chain(*place) {
-                            queue.put_back(chain.head);
+                        if let Some(kept) = self.in_flight.chain(*place) {
+                            queue.put_back(kept.chain.head);
                         }
-                        self.flights.free_chain(*place);
+                        self.in_flight.free_chain(*place);
                     }
                     return Ok(Received::NoBuffer);
                 }
                 Err(error) => {
-                    self.flights.free_chain(place);
+                    self.in_flight.free_chain(place);
                     for place in places.iter().take(count) {
-                        self.flights.free_chain(*place);
+                        self.in_flight.free_chain(*place);
                     }
                     return Err(error.into());
                 }
             }
-            room = room.saturating_add(chain.writable_bytes());
+            room = room.saturating_add(kept.chain.writable_bytes());
             if let Some(entry) = places.get_mut(count) {
                 *entry = place;
             }
             count = count.wrapping_add(1);
         }
         let places = places.get(..count).unwrap_or(&[]);
-        self.used |= bit(RECEIVE_QUEUE);
+        self.used |= bit(index);
         let result = if room < total {
             // Buffers that cannot hold it: they go back empty, and the frame is lost.
-            give_back_empty(queue, &self.flights, places, wires.client).map(|()| Received::Dropped)
+            give_back_empty(queue, &self.in_flight, places, memories.frontend).map(|()| Received::Dropped)
         } else {
-            let slot = self.channel.at(offset);
-            let parcel = Parcel { receive, slot, header_size, takes_partial: self.takes_partial };
-            spread(queue, &self.flights, places, &parcel, wires).map(|()| Received::Delivered)
+            let window = self.channel.layout().receive_window(filled);
+            let packet =
+                RxPacket { at: self.channel.at(window.wrapping_add(u64::from(offset))), length: total, count_offset };
+            spread(queue, &self.in_flight, places, &packet, memories).map(|()| Received::Delivered)
         };
         for place in places {
-            self.flights.free_chain(*place);
+            self.in_flight.free_chain(*place);
         }
-        self.counters.count(RECEIVE_QUEUE, |queue| add(&mut queue.chains, count as u64));
+        self.counters.count(index, |queue| add(&mut queue.chains, count as u64));
         if matches!(result, Ok(Received::Delivered)) {
-            self.counters.count_copy(RECEIVE_QUEUE, length);
+            self.counters.count_copy(index, total);
         }
         Ok(result?)
     }
@@ -130,56 +138,37 @@ impl Service {
 
 fn give_back_empty<M: GuestMemory>(
     queue: &mut Virtqueue,
-    flights: &Flights,
+    in_flight: &InFlightRequests,
     places: &[u8],
-    client: &M,
+    frontend: &M,
 ) -> Result<(), QueueError> {
-    for chain in places.iter().filter_map(|place| flights.chain(*place)) {
-        queue.push_used(client, chain.head, 0)?;
+    for kept in places.iter().filter_map(|place| in_flight.chain(*place)) {
+        queue.push_used(frontend, kept.chain.head, 0)?;
     }
     Ok(())
 }
 
-/// Writes header and contents over the chains in `places`, which have room for them.
+/// Writes a packet over the chains in `places`, which have room for it.
 fn spread<M: GuestMemory>(
     queue: &mut Virtqueue,
-    flights: &Flights,
+    in_flight: &InFlightRequests,
     places: &[u8],
-    parcel: &Parcel<'_>,
-    wires: &Wires<'_, M>,
+    packet: &RxPacket,
+    memories: &MemoryPair<'_, M>,
 ) -> Result<(), QueueError> {
-    let receive = parcel.receive;
-    let total = parcel.header_size.saturating_add(u64::from(receive.length));
-    let patch = if network::is_partial(receive) && !parcel.takes_partial && parcel.header_size != 0 {
-        let start = u32::from(receive.checksum_start);
-        let from = GuestAddr(parcel.slot.0.wrapping_add(u64::from(start)));
-        let sum = network::checksum(wires.provider, from, receive.length.saturating_sub(start))?;
-        let at = u64::from(start).saturating_add(u64::from(receive.checksum_offset));
-        Some((parcel.header_size.saturating_add(at), sum))
-    } else {
-        None
-    };
     let mut done = 0u64;
-    for chain in places.iter().filter_map(|place| flights.chain(*place)) {
-        let here = chain.writable_bytes().min(total.saturating_sub(done));
-        let header_here = if done == 0 { parcel.header_size } else { 0 };
-        if header_here != 0 {
-            let header = network::header(receive, places.len() as u16, parcel.takes_partial);
-            chain.write(wires.client, 0, &header)?;
+    for kept in places.iter().filter_map(|place| in_flight.chain(*place)) {
+        let chain = &kept.chain;
+        let here = chain.writable_bytes().min(packet.length.saturating_sub(done));
+        let mut from = packet.at.0.wrapping_add(done);
+        for segment in chain.writable_range(0, here) {
+            memories.backend.copy_to(GuestAddr(from), memories.frontend, segment.address, segment.length)?;
+            from = from.wrapping_add(u64::from(segment.length));
         }
-        let mut from = done.saturating_add(header_here).saturating_sub(parcel.header_size);
-        for segment in chain.writable_range(header_here, here.saturating_sub(header_here)) {
-            let at = GuestAddr(parcel.slot.0.wrapping_add(from));
-            wires.provider.copy_to(at, wires.client, segment.address, segment.length)?;
-            from = from.saturating_add(u64::from(segment.length));
+        if let Some(offset) = packet.count_offset.filter(|offset| done == 0 && u64::from(*offset) + 2 <= here) {
+            chain.write(memories.frontend, u64::from(offset), &(places.len() as u16).to_le_bytes())?;
         }
-        if let Some((at, sum)) = patch
-            && let Some(offset) = at.checked_sub(done)
-            && offset.saturating_add(2) <= here
-        {
-            chain.write(wires.client, offset, &sum)?;
-        }
-        queue.push_used(wires.client, chain.head, here as u32)?;
+        queue.push_used(memories.frontend, chain.head, here as u32)?;
         done = done.saturating_add(here);
     }
     Ok(())

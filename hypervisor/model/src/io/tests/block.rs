@@ -1,38 +1,24 @@
-//! A disk, from both sides.
+//! A device whose queues carry requests, such as a disk, from both sides.
 
 use super::*;
-use abi::io::{FEATURE_FLUSH, FEATURE_READ_ONLY, Operation};
 use std::vec;
 
 pub(super) const HEADER: u64 = BUFFERS;
 pub(super) const STATUS: u64 = BUFFERS + 0x10;
 pub(super) const DATA: u64 = BUFFERS + 0x1000;
-const SECTORS: u64 = 1000;
 
 pub(super) const IN: u32 = 0;
 pub(super) const OUT: u32 = 1;
 pub(super) const FLUSH: u32 = 4;
-pub(super) const GET_ID: u32 = 8;
-const DISCARD: u32 = 11;
-
-pub(super) fn disk(features: u64) -> Stage {
-    let mut stage = Stage::new(ServiceKind::Block);
-    stage.service.attach_disk(SECTORS, features);
-    stage
-}
 
 impl Stage {
     /// Offers a block request whose data, if any, is at `DATA`.
     pub(super) fn ask(&mut self, head: u16, kind: u32, sector: u64, length: u32) {
-        let mut header = Vec::new();
-        header.extend(kind.to_le_bytes());
-        header.extend([0; 4]);
-        header.extend(sector.to_le_bytes());
-        self.put(HEADER, &header);
+        self.put(HEADER, &header(kind, sector));
         self.put(STATUS, &[0xff]);
         let mut buffers = vec![(HEADER, 16, false)];
         if length > 0 {
-            buffers.push((DATA, length, kind == IN || kind == GET_ID));
+            buffers.push((DATA, length, kind == IN));
         }
         buffers.push((STATUS, 1, true));
         self.offer(0, head, &buffers);
@@ -43,13 +29,24 @@ impl Stage {
     }
 }
 
+/// The header of a block request (VIRTIO 1.2, 5.2.6).
+pub(super) fn header(kind: u32, sector: u64) -> [u8; 16] {
+    (u128::from(kind) | u128::from(sector) << 64).to_le_bytes()
+}
+
+/// The sector that a request names.
+pub(super) fn sector(request: &Request) -> u64 {
+    (u128::from_le_bytes(request.header) >> 64) as u64
+}
+
 #[test]
 fn a_read_goes_out_and_its_data_comes_in() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     stage.ask(0, IN, 7, 1024);
     assert_eq!(stage.notify(0), Ok(Outcome { doorbell: true, ..Outcome::default() }));
     let request = stage.request().unwrap();
-    assert_eq!((request.operation, request.sector, request.length), (Operation::Read as u16, 7, 1024));
+    assert_eq!((request.header, request.readable, request.writable), (header(IN, 7), 0, 1024));
+    assert_eq!((request.queue, request.is_last, request.position, request.segments), (0, true, 0, 0));
     assert!(stage.request().is_none());
     assert!(stage.used(0).is_none());
     let data: Vec<u8> = (0..1024u32).map(|index| index as u8).collect();
@@ -62,108 +59,104 @@ fn a_read_goes_out_and_its_data_comes_in() {
 
 #[test]
 fn a_write_takes_its_data_along() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     stage.put(DATA, &[0xa5; 512]);
     stage.ask(3, OUT, 999, 512);
     stage.notify(0).unwrap();
     let request = stage.request().unwrap();
-    assert_eq!((request.operation, request.sector, request.length), (Operation::Write as u16, 999, 512));
-    let mut window = [0; 512];
-    stage.provider.read(GuestAddr(CHANNEL + u64::from(request.offset)), &mut window).unwrap();
-    assert_eq!(window, [0xa5; 512]);
+    assert_eq!((request.header, request.readable, request.writable), (header(OUT, 999), 512, 0));
+    assert_eq!(stage.given(&request), [0xa5; 512]);
     stage.finish(&request, &[]);
     stage.complete().unwrap();
     assert_eq!((stage.used(0), stage.status()), (Some((3, 1)), 0));
 }
 
 #[test]
-fn what_is_beyond_the_disk_or_no_whole_sector_fails_at_once() {
-    let mut stage = disk(0);
-    let cases = [(IN, SECTORS, 512), (IN, u64::MAX, 512), (OUT, 999, 1024), (IN, 0, 100), (OUT, 0, 0)];
-    for (head, (kind, sector, length)) in (0u16..).step_by(3).zip(cases) {
-        stage.ask(head, kind, sector, length);
-        stage.notify(0).unwrap();
-        assert!(stage.request().is_none(), "{kind} {sector} {length}");
-        assert_eq!((stage.used(0), stage.status()), (Some((u32::from(head), 1)), 1), "{kind} {sector} {length}");
-    }
-}
-
-#[test]
-fn a_read_only_disk_takes_no_writes() {
-    let mut stage = disk(FEATURE_READ_ONLY);
-    stage.ask(0, OUT, 0, 512);
+fn a_request_without_data_needs_no_room() {
+    let mut stage = Stage::disk();
+    // All room is taken.
+    stage.ask(0, IN, 0, WINDOW);
+    stage.ask(3, FLUSH, 0, 0);
     stage.notify(0).unwrap();
-    assert!(stage.request().is_none());
-    // VIRTIO 1.2, 5.2.6.2: VIRTIO_BLK_S_IOERR.
-    assert_eq!(stage.status(), 1);
-}
-
-#[test]
-fn a_flush_is_the_driver_domains_if_there_is_a_cache_and_done_if_there_is_none() {
-    let mut stage = disk(FEATURE_FLUSH);
-    stage.ask(0, FLUSH, 0, 0);
-    stage.notify(0).unwrap();
+    stage.request().unwrap();
     let request = stage.request().unwrap();
-    assert_eq!((request.operation, request.length), (Operation::Flush as u16, 0));
+    assert_eq!((request.header, request.readable, request.writable), (header(FLUSH, 0), 0, 0));
     stage.finish(&request, &[]);
     stage.complete().unwrap();
-    assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 0));
-    stage.service.attach_disk(SECTORS, 0);
-    stage.ask(5, FLUSH, 0, 0);
-    stage.notify(0).unwrap();
-    assert_eq!((stage.used(0), stage.status()), (Some((5, 1)), 0));
+    assert_eq!((stage.used(0), stage.status()), (Some((3, 1)), 0));
 }
 
 #[test]
-fn the_serial_number_is_the_driver_domains_as_much_of_it_as_there_is_room_for() {
-    for (room, length) in [(20, 20), (10, 10), (40, 20), (512, 20)] {
-        let mut stage = disk(0);
-        stage.ask(0, GET_ID, 0, room);
-        stage.notify(0).unwrap();
-        let request = stage.request().unwrap();
-        assert_eq!((request.operation, request.length), (Operation::Identify as u16, length));
-        let serial = b"a-serial-number-of-20".get(..length as usize).unwrap();
-        stage.finish(&request, serial);
-        stage.complete().unwrap();
-        assert_eq!((stage.used(0), stage.status()), (Some((0, length + 1)), 0));
-        assert_eq!(stage.get(DATA, length as usize), serial);
-    }
-}
-
-#[test]
-fn unknown_requests_are_unsupported() {
-    let mut stage = disk(0);
-    for kind in [2, DISCARD, 99, u32::MAX] {
-        stage.ask(0, kind, 0, 0);
-        stage.notify(0).unwrap();
-        assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 2), "{kind}");
-    }
-}
-
-#[test]
-fn a_request_without_a_status_byte_goes_back_untouched() {
-    let mut stage = disk(0);
-    stage.offer(0, 0, &[(HEADER, 16, false), (DATA, 512, false)]);
-    stage.notify(0).unwrap();
-    assert_eq!(stage.used(0), Some((0, 0)));
-}
-
-#[test]
-fn a_short_read_is_an_error_not_stale_data() {
-    let mut stage = disk(0);
+fn the_backends_tail_is_the_end_of_the_chain_and_it_may_say_that_nothing_was_read() {
+    let mut stage = Stage::disk();
     stage.put(DATA, &[1; 512]);
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
     let request = stage.request().unwrap();
-    stage.finish(&request, &[9; 100]);
+    stage.reply(&Completion { tail: [2, 9, 9, 9, 9, 9, 9, 9], is_end: true, ..completion_of(&request, 0) });
     stage.complete().unwrap();
-    assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
-    assert_eq!(stage.get(DATA, 512), [1; 512]);
+    assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 2));
+    assert_eq!((stage.get(DATA, 512), stage.get(STATUS + 1, 7)), (vec![1; 512], vec![0; 7]));
+}
+
+#[test]
+fn what_goes_out_and_what_comes_in_may_be_in_one_request() {
+    let mut stage = Stage::disk();
+    stage.put(HEADER, &header(99, 0));
+    stage.put(DATA, &[3; 100]);
+    stage.offer(0, 0, &[(HEADER, 16, false), (DATA, 100, false), (DATA + 0x800, 50, true), (STATUS, 1, true)]);
+    stage.notify(0).unwrap();
+    let request = stage.request().unwrap();
+    assert_eq!((request.readable, request.writable, stage.given(&request)), (100, 50, vec![3; 100]));
+    stage.finish(&request, &[4; 50]);
+    stage.complete().unwrap();
+    assert_eq!((stage.used(0), stage.get(DATA + 0x800, 51)), (Some((0, 51)), [vec![4; 50], vec![0]].concat()));
+    // More than the window has room for.
+    stage.offer(0, 5, &[(HEADER, 16, false), (DATA, WINDOW, false), (DATA, 50, true), (STATUS, 1, true)]);
+    stage.notify(0).unwrap();
+    assert_eq!((stage.request(), stage.used(0), stage.status()), (None, Some((5, 1)), 1));
+}
+
+#[test]
+fn a_request_without_a_status_byte_goes_back_untouched() {
+    let mut stage = Stage::disk();
+    stage.offer(0, 0, &[(HEADER, 16, false), (DATA, 512, false)]);
+    stage.notify(0).unwrap();
+    assert_eq!((stage.request(), stage.used(0)), (None, Some((0, 0))));
+}
+
+#[test]
+fn a_request_without_a_header_fails() {
+    let mut stage = Stage::disk();
+    stage.offer(0, 0, &[(HEADER, 15, false), (DATA, 512, true), (STATUS, 1, true)]);
+    stage.notify(0).unwrap();
+    assert_eq!((stage.request(), stage.used(0), stage.status()), (None, Some((0, 1)), 1));
+}
+
+#[test]
+fn a_tail_that_is_spread_over_buffers_is_put_together_from_them() {
+    let long_tail = QueueDescription { tail_size: 8, ..BLOCK };
+    let mut stage = Stage::new(DISK, &[long_tail]);
+    stage.offer(0, 0, &[(HEADER, 16, false), (DATA, 5, true), (STATUS, 3, true), (STATUS + 8, 1, true)]);
+    stage.notify(0).unwrap();
+    let request = stage.request().unwrap();
+    assert_eq!(request.writable, 1);
+    stage.finish(&request, &[0x11]);
+    // The same once more with another tail.
+    stage.completions -= 1;
+    let tail = *b"abcdefgh";
+    stage.reply(&Completion { tail, ..completion_of(&request, 1) });
+    stage.complete().unwrap();
+    assert_eq!(stage.used(0), Some((0, 9)));
+    assert_eq!(
+        (stage.get(DATA, 5), stage.get(STATUS, 3), stage.get(STATUS + 8, 1)),
+        (b"\x11abcd".to_vec(), b"efg".to_vec(), b"h".to_vec())
+    );
 }
 
 #[test]
 fn more_than_was_asked_for_is_cut() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     stage.put(DATA + 512, &[7; 512]);
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
@@ -176,7 +169,7 @@ fn more_than_was_asked_for_is_cut() {
 
 #[test]
 fn forged_repeated_and_stale_completions_change_nothing() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
     let request = stage.request().unwrap();
@@ -190,29 +183,33 @@ fn forged_repeated_and_stale_completions_change_nothing() {
         stage.reply(&forged);
     }
     assert_eq!(stage.complete(), Ok(Outcome::default()));
-    assert_eq!((stage.used(0), stage.service.counters().forged), (None, 4));
+    assert_eq!((stage.used(0), stage.service.counters().stale), (None, 4));
     stage.reply(&good);
     stage.reply(&good);
     assert!(stage.complete().unwrap().interrupt);
-    assert_eq!((stage.used(0), stage.used(0), stage.service.counters().forged), (Some((0, 513)), None, 5));
+    assert_eq!((stage.used(0), stage.used(0), stage.service.counters().stale), (Some((0, 513)), None, 5));
 }
 
 #[test]
-fn a_counter_beyond_the_ring_is_the_driver_domains_fault() {
-    let mut stage = disk(0);
-    stage.provider.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), 129).unwrap();
-    assert_eq!(stage.complete(), Err(Broken::Provider));
-    stage.provider.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), u32::MAX).unwrap();
-    assert_eq!(stage.complete(), Err(Broken::Provider));
+fn a_counter_beyond_the_ring_is_the_backends_fault() {
+    let mut stage = Stage::disk();
+    stage.backend.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), 129).unwrap();
+    assert_eq!(stage.complete(), Err(ProtocolError::Backend));
+    stage.backend.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), u32::MAX).unwrap();
+    assert_eq!(stage.complete(), Err(ProtocolError::Backend));
 }
 
 #[test]
-fn a_reset_in_the_middle_leaves_the_clients_memory_alone() {
-    let mut stage = disk(0);
+fn a_reset_in_the_middle_leaves_the_frontends_memory_alone_and_begins_a_session() {
+    let mut stage = Stage::disk();
+    let session = stage.state(control::SESSION);
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
     let request = stage.request().unwrap();
+    assert_eq!(request.session, session);
     stage.service.reset();
+    assert!(stage.service.publish_state(&stage.backend) && !stage.service.publish_state(&stage.backend));
+    assert_eq!((stage.state(control::SESSION), stage.state(control::IS_LIVE)), (session + 1, 0));
     stage.finish(&request, &[9; 512]);
     assert_eq!(stage.complete(), Ok(Outcome::default()));
     assert_eq!((stage.used(0), stage.get(DATA, 512)), (None, vec![0; 512]));
@@ -220,8 +217,44 @@ fn a_reset_in_the_middle_leaves_the_clients_memory_alone() {
 }
 
 #[test]
+fn a_backend_sees_which_features_a_driver_has_accepted_and_its_successor_too() {
+    let mut stage = Stage::disk();
+    stage.service.negotiated(0x1_2345_6789_abcd);
+    stage.service.publish_state(&stage.backend);
+    let state = |stage: &Stage| [control::IS_LIVE, control::FEATURES, control::FEATURES_HIGH].map(|at| stage.state(at));
+    assert_eq!(state(&stage), [1, 0x6789_abcd, 0x1_2345]);
+    stage.restart();
+    assert_eq!(state(&stage), [1, 0x6789_abcd, 0x1_2345]);
+    stage.service.reset();
+    stage.restart();
+    assert_eq!(state(&stage), [0, 0, 0]);
+}
+
+#[test]
+fn a_backend_that_describes_nothing_sound_is_not_attached() {
+    let mut stage = Stage::disk();
+    let mut description = stage.description.clone();
+    description.queues[0].size_max = u32::MAX;
+    stage.description = description;
+    assert_eq!(stage.attach(), Err(Refused::Queue));
+    // The first word of the first queue.
+    let flags = CHANNEL + io::DESCRIPTION + 16 + CONFIGURATION_SIZE as u64;
+    stage.backend.store_u32(GuestAddr(flags), u32::MAX).unwrap();
+    assert_eq!(stage.service.description(&stage.backend), Err(Refused::Malformed));
+}
+
+#[test]
+fn a_backend_cannot_change_the_shape_of_requests_under_a_driver() {
+    let mut stage = Stage::disk();
+    stage.description.queues[0].tail_size = 2;
+    assert_eq!(stage.attach(), Err(Refused::OtherSizes));
+    stage.service.reset();
+    assert_eq!(stage.attach(), Ok(()));
+}
+
+#[test]
 fn what_finds_no_room_waits_and_goes_out_when_there_is_some() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     // 64 pages of window; each of these takes 32.
     for head in [0, 3, 6] {
         stage.ask(head, IN, 0, 32 * 4096);
@@ -232,13 +265,12 @@ fn what_finds_no_room_waits_and_goes_out_when_there_is_some() {
     stage.reply(&completion_of(&first, 0));
     let outcome = stage.complete().unwrap();
     assert!(outcome.doorbell || outcome.interrupt);
-    assert_eq!(stage.request().unwrap().length, 32 * 4096);
+    assert_eq!(stage.request().unwrap().writable, 32 * 4096);
 }
 
 #[test]
-fn what_a_client_asks_for_beyond_one_go_is_not_done_in_its_driver_domains_time() {
-    let mut stage = disk(0);
-    stage.start(1);
+fn what_a_frontend_asks_for_beyond_one_go_is_not_done_in_its_backends_time() {
+    let mut stage = Stage::new(DISK, &[BLOCK, BLOCK]);
     // Either queue waits for room, and behind that is what is answered at once, which no room bounds.
     for head in [0, 3, 6] {
         stage.ask(head, IN, 0, 32 * 4096);
@@ -248,7 +280,7 @@ fn what_a_client_asks_for_beyond_one_go_is_not_done_in_its_driver_domains_time()
     stage.notify(1).unwrap();
     for head in (10..QUEUE_SIZE).step_by(2) {
         for queue in [0, 1] {
-            stage.offer(queue, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
+            stage.offer(queue, head, &[(HEADER, 15, false), (STATUS, 1, true)]);
         }
     }
     let given = |stage: &mut Stage| {
@@ -259,7 +291,7 @@ fn what_a_client_asks_for_beyond_one_go_is_not_done_in_its_driver_domains_time()
     stage.reply(&completion_of(&first, 0));
     stage.reply(&completion_of(&second, 0));
     let outcome = stage.complete().unwrap();
-    assert!(!outcome.again && stage.service.take_late() && !stage.service.take_late());
+    assert!(!outcome.again && stage.service.take_deferred() && !stage.service.take_deferred());
     // Two that have landed, and 24 taken of the first queue, of which one has gone out.
     assert_eq!((given(&mut stage), stage.service.out()), (2 + 23, 1));
     assert_eq!((stage.complete(), given(&mut stage)), (Ok(Outcome::default()), 0));
@@ -269,19 +301,19 @@ fn what_a_client_asks_for_beyond_one_go_is_not_done_in_its_driver_domains_time()
 
 #[test]
 fn a_buffer_outside_memory_breaks_the_device() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     stage.ask(0, OUT, 0, 512);
     // The data is moved beyond the end of memory.
     let beyond = u128::from(MEMORY_BASE.0 + MEMORY_SIZE as u64) | 512 << 64 | 1 << 96 | 2 << 112;
-    stage.client.write(GuestAddr(MEMORY_BASE.0 + 16), &beyond.to_le_bytes()).unwrap();
-    assert!(matches!(stage.notify(0), Err(Broken::Client(_))));
+    stage.frontend.write(GuestAddr(MEMORY_BASE.0 + 16), &beyond.to_le_bytes()).unwrap();
+    assert!(matches!(stage.notify(0), Err(ProtocolError::Frontend(_))));
 }
 
 #[test]
 fn many_requests_are_served_in_rounds() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     for head in (0..QUEUE_SIZE).step_by(2) {
-        stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
+        stage.offer(0, head, &[(HEADER, 15, false), (STATUS, 1, true)]);
     }
     for _ in 0..2 {
         let outcome = stage.notify(0).unwrap();

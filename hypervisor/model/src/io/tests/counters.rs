@@ -2,19 +2,17 @@
 
 use super::*;
 use crate::virtqueue::QueueError;
-use abi::io::Operation;
 
 const BUFFER: u64 = BUFFERS + 0x1000;
 
 #[test]
 fn a_batch_of_requests_is_one_kick_one_doorbell_and_one_interrupt() {
-    let mut stage = Stage::new(ServiceKind::Entropy);
+    let mut stage = Stage::entropy();
     for head in 0..3 {
         stage.offer(0, head, &[(BUFFER, 64, true)]);
     }
     assert!(stage.notify(0).unwrap().doorbell);
     while let Some(request) = stage.request() {
-        assert_eq!(request.operation, Operation::Random as u16);
         stage.finish(&request, &[7; 64]);
     }
     assert!(stage.complete().unwrap().interrupt);
@@ -28,13 +26,13 @@ fn a_batch_of_requests_is_one_kick_one_doorbell_and_one_interrupt() {
 
 #[test]
 fn each_queue_has_its_own_numbers() {
-    let mut stage = Stage::new(ServiceKind::Network);
+    let mut stage = Stage::card();
     stage.offer(0, 0, &[(BUFFER, 2048, true)]);
     stage.notify(0).unwrap();
     stage.put(BUFFERS, &[0; 12]);
     stage.offer(1, 0, &[(BUFFERS, 12, false), (BUFFER, 60, false)]);
     stage.notify(1).unwrap();
-    stage.deliver(&[7; 100], 0, (0, 0));
+    stage.deliver(&[7; 100]);
     stage.complete().unwrap();
     let (receive, send) = (stage.service.counters().queue(0), stage.service.counters().queue(1));
     assert_eq!((receive.kicks, receive.chains, receive.requests, receive.bytes, receive.used), (1, 1, 0, 100, 1));
@@ -43,25 +41,25 @@ fn each_queue_has_its_own_numbers() {
 
 #[test]
 fn mistakes_are_counted_by_their_reasons() {
-    let mut stage = Stage::new(ServiceKind::Entropy);
+    let mut stage = Stage::entropy();
     stage.offer(0, QUEUE_SIZE, &[]);
-    let breach = stage.notify(0).unwrap_err();
-    assert_eq!(breach, Broken::Client(QueueError::Head));
-    stage.service.breach(breach, &stage.provider);
+    let error = stage.notify(0).unwrap_err();
+    assert_eq!(error, ProtocolError::Frontend(QueueError::Head));
+    stage.service.report_error(error, &stage.backend);
     let counters = stage.service.counters();
     let refused = QueueError::ALL.map(|error| counters.refused(error));
     assert_eq!((counters.refused(QueueError::Head), refused.iter().sum::<u32>()), (1, 1));
-    assert_eq!((counters.forged, counters.queue(0).chains), (0, 0));
+    assert_eq!((counters.stale, counters.queue(0).chains), (0, 0));
 }
 
 #[test]
-fn a_counter_beyond_its_ring_is_forged_and_costs_the_client_nothing() {
-    let mut stage = Stage::new(ServiceKind::Entropy);
-    stage.provider.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), io::RING_ENTRIES + 1).unwrap();
-    let breach = stage.complete().unwrap_err();
-    stage.service.breach(breach, &stage.provider);
-    assert_eq!((breach, stage.service.counters().forged), (Broken::Provider, 1));
-    stage.provider.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), 0).unwrap();
+fn a_counter_beyond_its_ring_is_forged_and_costs_the_frontend_nothing() {
+    let mut stage = Stage::entropy();
+    stage.backend.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), io::RING_ENTRIES + 1).unwrap();
+    let error = stage.complete().unwrap_err();
+    stage.service.report_error(error, &stage.backend);
+    assert_eq!((error, stage.service.counters().stale), (ProtocolError::Backend, 1));
+    stage.backend.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), 0).unwrap();
     stage.offer(0, 0, &[(BUFFER, 64, true)]);
     stage.notify(0).unwrap();
     let request = stage.request().unwrap();

@@ -1,12 +1,11 @@
-//! A disk whose driver domain is away, comes back, comes back without it, or never does.
+//! A disk whose backend is away, comes back, comes back without it, or never does.
 
-use super::block::{DATA, FLUSH, GET_ID, HEADER, IN, OUT, STATUS, disk};
+use super::block::{DATA, FLUSH, HEADER, IN, OUT, STATUS, sector};
 use super::*;
-use abi::io::FEATURE_FLUSH;
 
 #[test]
-fn a_driver_domain_that_is_restarted_gets_its_requests_again_in_order() {
-    let mut stage = disk(0);
+fn a_backend_that_is_restarted_gets_its_requests_again_in_order() {
+    let mut stage = Stage::disk();
     stage.put(DATA, &[0x11; 512]);
     stage.ask(0, OUT, 5, 512);
     stage.notify(0).unwrap();
@@ -17,89 +16,72 @@ fn a_driver_domain_that_is_restarted_gets_its_requests_again_in_order() {
     stage.service.suspend();
     stage.ask(6, IN, 7, 512);
     assert_eq!(stage.notify(0), Ok(Outcome::default()));
-    stage.provider = FakeMemory::new(MEMORY_SIZE);
-    (stage.requests, stage.completions) = (0, 0);
-    stage.service.restart_channel(&stage.provider).unwrap();
-    stage.service.attach();
-    assert!(!stage.service.serve_again());
+    stage.restart();
     assert!(stage.complete().unwrap().doorbell);
     let new = [stage.request().unwrap(), stage.request().unwrap(), stage.request().unwrap()];
-    assert_eq!(new.map(|request| request.sector), [5, 6, 7]);
-    assert_eq!([new[0].sequence, new[1].sequence], [old[0].sequence, old[1].sequence]);
-    let mut window = [0; 512];
-    stage.provider.read(GuestAddr(CHANNEL + u64::from(new[0].offset)), &mut window).unwrap();
-    assert_eq!(window, [0x11; 512]);
+    assert_eq!(new.map(|request| sector(&request)), [5, 6, 7]);
+    assert_eq!(stage.given(&new[0]), [0x11; 512]);
     // What its predecessor would have said is stale.
     stage.reply(&completion_of(&old[1], 512));
     stage.complete().unwrap();
-    assert_eq!((stage.used(0), stage.service.counters().forged), (None, 1));
+    assert_eq!((stage.used(0), stage.service.counters().stale), (None, 1));
     for request in &new {
-        stage.finish(request, if request.sector == 5 { &[] } else { &[3; 512] });
+        stage.finish(request, if sector(request) == 5 { &[] } else { &[3; 512] });
     }
     stage.complete().unwrap();
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 513)), Some((6, 513))]);
     assert_eq!((stage.service.out(), stage.service.counters().queue(0).replays), (0, 2));
 }
 
-/// A disk whose driver domain was restarted and has its rings empty again.
-fn restart(stage: &mut Stage) {
-    stage.provider = FakeMemory::new(MEMORY_SIZE);
-    (stage.requests, stage.completions) = (0, 0);
-    stage.service.restart_channel(&stage.provider).unwrap();
-    stage.service.attach();
-    assert!(!stage.service.serve_again());
-}
-
 #[test]
 fn what_is_posted_again_comes_before_anything_new_whoever_calls_first() {
-    let mut stage = disk(0);
+    let mut stage = Stage::disk();
     for head in [0, 3] {
         stage.ask(head, OUT, u64::from(head), 512);
         stage.notify(0).unwrap();
     }
-    restart(&mut stage);
+    stage.restart();
     stage.ask(6, IN, 6, 512);
     assert!(stage.notify(0).unwrap().doorbell);
-    assert_eq!(core::iter::from_fn(|| stage.request()).map(|request| request.sector).collect::<Vec<_>>(), [0, 3, 6]);
+    assert_eq!(core::iter::from_fn(|| stage.request()).map(|request| sector(&request)).collect::<Vec<_>>(), [0, 3, 6]);
     assert_eq!((stage.complete(), stage.service.counters().queue(0).replays), (Ok(Outcome::default()), 2));
 }
 
 #[test]
 fn as_many_requests_as_there_can_be_are_posted_again_in_rounds() {
-    let mut stage = disk(FEATURE_FLUSH);
+    let mut stage = Stage::disk();
     for head in (0..QUEUE_SIZE).step_by(2) {
         stage.ask(head, FLUSH, 0, 0);
     }
     stage.notify(0).unwrap();
     while stage.resume().unwrap().again {}
     assert_eq!(stage.service.out(), 30);
-    restart(&mut stage);
+    stage.restart();
     assert!(stage.request().is_none(), "\"ready\" itself posts nothing");
     // Its number can be guessed, but it is nobody's to complete before it is posted again.
-    stage.reply(&Completion { sequence: 1 << 7, generation: 2, length: 0, status: 0, reserved: [0; 7] });
-    let first = stage.complete().unwrap();
-    assert!(first.again && first.doorbell);
-    assert_eq!(stage.complete(), Ok(Outcome::default()));
+    stage.reply(&Completion { sequence: 1 << 7, generation: 2, written: 0, is_end: false, tail: [0; 8] });
+    assert!(stage.complete().unwrap().doorbell && stage.service.take_deferred());
+    assert_eq!((stage.resume(), stage.service.take_deferred()), (Ok(Outcome::default()), false));
     assert_eq!(core::iter::from_fn(|| stage.request()).count(), 30);
-    assert_eq!((stage.service.out(), stage.service.counters().forged), (30, 1));
+    assert_eq!((stage.service.out(), stage.service.counters().stale), (30, 1));
 }
 
 #[test]
-fn what_the_client_has_forgotten_is_not_posted_again() {
-    let mut stage = disk(0);
+fn what_the_frontend_has_forgotten_is_not_posted_again() {
+    let mut stage = Stage::disk();
     stage.ask(0, OUT, 0, 512);
     stage.notify(0).unwrap();
     stage.service.suspend();
     stage.service.reset();
-    restart(&mut stage);
+    stage.restart();
     stage.complete().unwrap();
     assert!(stage.request().is_none());
     assert_eq!((stage.service.out(), stage.service.counters().queue(0).replays), (0, 0));
 }
 
 #[test]
-fn without_a_driver_domain_what_is_out_fails_and_so_does_what_comes() {
-    let mut stage = disk(FEATURE_FLUSH);
+fn without_a_backend_what_is_out_fails_and_so_does_what_comes() {
+    let mut stage = Stage::disk();
     stage.ask(0, OUT, 0, 512);
     stage.notify(0).unwrap();
     stage.service.suspend();
@@ -110,7 +92,7 @@ fn without_a_driver_domain_what_is_out_fails_and_so_does_what_comes() {
     assert_eq!(stage.resume(), Ok(Outcome { interrupt: true, ..Outcome::default() }));
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 1)), None]);
     assert_eq!((stage.status(), stage.service.out()), (1, 0));
-    for kind in [IN, OUT, FLUSH, GET_ID] {
+    for kind in [IN, OUT, FLUSH] {
         stage.ask(0, kind, 0, 512);
         assert!(stage.notify(0).unwrap().interrupt);
         assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
@@ -124,8 +106,8 @@ fn without_a_driver_domain_what_is_out_fails_and_so_does_what_comes() {
 }
 
 #[test]
-fn errors_without_a_driver_domain_come_in_rounds() {
-    let mut stage = disk(0);
+fn errors_without_a_backend_come_in_rounds() {
+    let mut stage = Stage::disk();
     stage.service.suspend();
     for head in (0..QUEUE_SIZE).step_by(2) {
         stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
@@ -142,8 +124,8 @@ fn errors_without_a_driver_domain_come_in_rounds() {
 }
 
 #[test]
-fn a_client_that_asks_a_driver_domain_that_is_gone_for_ever_more_pays_for_it_itself() {
-    let mut stage = disk(0);
+fn a_frontend_that_asks_a_backend_that_is_gone_for_ever_more_pays_for_it_itself() {
+    let mut stage = Stage::disk();
     stage.service.suspend();
     for head in (0..QUEUE_SIZE).step_by(2) {
         stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
@@ -163,51 +145,49 @@ fn a_client_that_asks_a_driver_domain_that_is_gone_for_ever_more_pays_for_it_its
 }
 
 #[test]
-fn a_client_that_waits_for_nothing_is_not_bothered_when_the_driver_domain_is_gone() {
-    let mut stage = disk(0);
+fn a_frontend_that_waits_for_nothing_is_not_bothered_when_the_backend_is_gone() {
+    let mut stage = Stage::disk();
     stage.service.suspend();
     assert!(!stage.service.abandon());
 }
 
 #[test]
-fn a_driver_domain_that_comes_back_without_the_disk_gives_errors_and_is_not_held_to_them() {
-    let mut stage = disk(0);
+fn a_backend_that_comes_back_without_the_device_gives_errors_and_is_not_held_to_them() {
+    let mut stage = Stage::disk();
     stage.ask(0, OUT, 0, 512);
     stage.notify(0).unwrap();
     let lost = stage.request().unwrap();
     stage.service.suspend();
     stage.ask(3, IN, 0, 512);
     stage.notify(0).unwrap();
-    stage.provider = FakeMemory::new(MEMORY_SIZE);
-    (stage.requests, stage.completions) = (0, 0);
-    stage.service.restart_channel(&stage.provider).unwrap();
-    assert!(stage.service.serve_again(), "the client has to go on");
-    let looks: Vec<_> = (0..30).map(|_| stage.service.look(&stage.provider).looks).collect();
+    stage.restart_without_channel();
+    assert!(stage.service.serve_again(), "the frontend has to go on");
+    let looks: Vec<_> = (0..30).map(|_| stage.service.look(&stage.backend).looks).collect();
     assert_eq!(looks, [0; 30]);
     // It says that it has done what nobody asked it for.
     stage.reply(&Completion { generation: 2, ..completion_of(&lost, 0) });
     stage.complete().unwrap();
-    assert_eq!((stage.request(), stage.service.counters().forged), (None, 1));
+    assert_eq!((stage.request(), stage.service.counters().stale), (None, 1));
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 1)), None]);
     stage.ask(0, IN, 0, 512);
     assert!(stage.notify(0).unwrap().interrupt);
     assert_eq!((stage.used(0), stage.status()), (Some((0, 1)), 1));
     // In its next life it has the disk again.
     stage.service.suspend();
-    restart(&mut stage);
+    stage.restart();
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
     assert!(stage.request().is_some());
 }
 
 #[test]
-fn a_driver_domain_that_never_calls_for_what_waited_for_it_is_found() {
-    let mut stage = disk(0);
+fn a_backend_that_never_calls_for_what_waited_for_it_is_found() {
+    let mut stage = Stage::disk();
     stage.service.suspend();
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
-    restart(&mut stage);
-    let looks = |stage: &mut Stage| stage.service.look(&stage.provider).looks;
+    stage.restart();
+    let looks = |stage: &mut Stage| stage.service.look(&stage.backend).looks;
     assert_eq!([looks(&mut stage), looks(&mut stage), looks(&mut stage)], [1, 2, 3]);
     stage.complete().unwrap();
     let request = stage.request().unwrap();
@@ -218,25 +198,24 @@ fn a_driver_domain_that_never_calls_for_what_waited_for_it_is_found() {
 }
 
 #[test]
-fn time_before_the_driver_domain_was_ready_is_not_held_against_it() {
-    let mut stage = disk(0);
+fn time_before_the_backend_was_ready_is_not_held_against_it() {
+    let mut stage = Stage::disk();
     stage.ask(0, IN, 0, 512);
     stage.notify(0).unwrap();
     stage.service.suspend();
-    stage.provider = FakeMemory::new(MEMORY_SIZE);
-    stage.service.restart_channel(&stage.provider).unwrap();
+    stage.restart_without_channel();
     for _ in 0..19 {
-        stage.service.look(&stage.provider);
+        stage.service.look(&stage.backend);
     }
-    stage.service.attach();
+    stage.attach().unwrap();
     assert!(!stage.service.serve_again());
-    assert_eq!(stage.service.look(&stage.provider).looks, 1);
+    assert_eq!(stage.service.look(&stage.backend).looks, 1);
 }
 
 #[test]
 fn the_watch_sees_how_long_the_oldest_request_has_been_out() {
-    let mut stage = disk(0);
-    let looks = |stage: &mut Stage| stage.service.look(&stage.provider).looks;
+    let mut stage = Stage::disk();
+    let looks = |stage: &mut Stage| stage.service.look(&stage.backend).looks;
     assert_eq!(looks(&mut stage), 0);
     for head in [0, 3] {
         stage.ask(head, IN, 0, 512);
@@ -250,6 +229,6 @@ fn the_watch_sees_how_long_the_oldest_request_has_been_out() {
     stage.finish(&first, &[1; 512]);
     stage.complete().unwrap();
     assert_eq!(looks(&mut stage), 0);
-    stage.provider.store_u32(GuestAddr(CHANNEL + control::HEARTBEAT), 77).unwrap();
-    assert_eq!(stage.service.look(&stage.provider).beat, 77);
+    stage.backend.store_u32(GuestAddr(CHANNEL + control::HEARTBEAT), 77).unwrap();
+    assert_eq!(stage.service.look(&stage.backend).beat, 77);
 }

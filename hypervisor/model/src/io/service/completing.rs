@@ -1,0 +1,141 @@
+//! The way back: completions of the backend become used buffers of the frontend.
+
+use super::super::counters::add;
+use super::super::in_flight::{InFlightRequest, Next};
+use super::{BYTES_MAX, COMPLETIONS_MAX, MemoryPair, Outcome, ProtocolError, Service, bit, offset_of};
+use crate::virtqueue::QueueError;
+use abi::io::{Completion, Request, TAIL_SIZE_MAX};
+use vdev::{GuestAddr, GuestMemory};
+
+impl Service {
+    /// Takes what the backend has completed.
+    pub(super) fn complete_all<M: GuestMemory>(
+        &mut self,
+        memories: &MemoryPair<'_, M>,
+        outcome: &mut Outcome,
+    ) -> Result<(), ProtocolError> {
+        let copied = self.counters.copied;
+        for _ in 0..COMPLETIONS_MAX {
+            let Some(completion) = self.channel.next_completion(memories.backend)? else { return Ok(()) };
+            self.complete_one(&completion, memories)?;
+            if self.counters.copied.wrapping_sub(copied) >= BYTES_MAX {
+                break;
+            }
+        }
+        outcome.again = true;
+        Ok(())
+    }
+
+    #[inline]
+    fn complete_one<M: GuestMemory>(
+        &mut self,
+        completion: &Completion,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), ProtocolError> {
+        let is_current = completion.generation == self.channel.generation();
+        let request = if is_current { self.in_flight.complete(completion.sequence) } else { None };
+        let Some(request) = request else {
+            add(&mut self.counters.stale, 1);
+            return Ok(());
+        };
+        self.grants_out = self.grants_out.saturating_sub(u16::from(request.is_granted));
+        let result = match request.chain {
+            None => Ok(()),
+            Some(place) => self.end_piece(place, &request, completion, memories),
+        };
+        self.window.give_back(request.run);
+        result
+    }
+
+    /// Gives the chain in `place` what the backend put into the window; and gives the chain back, or has it wait for
+    /// its next piece.
+    #[inline]
+    fn end_piece<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        request: &InFlightRequest,
+        completion: &Completion,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), ProtocolError> {
+        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(()) };
+        let written = completion.written.min(request.writable);
+        // What was granted is there already.
+        if !request.is_granted && written != 0 {
+            let from = offset_of(self.channel.layout(), request.run);
+            let from = from.wrapping_add(u64::from(Request::writable_offset(request.readable)));
+            let mut at = self.channel.at(from);
+            for segment in kept.chain.writable_range(kept.position, u64::from(written)) {
+                let result = memories.backend.copy_to(at, memories.frontend, segment.address, segment.length);
+                if let Err(fault) = result {
+                    self.in_flight.free_chain(place);
+                    return Err(QueueError::from(fault).into());
+                }
+                at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
+            }
+            self.counters.count_copy(u16::from(request.queue), u64::from(written));
+        }
+        kept.written = kept.written.wrapping_add(written);
+        if !request.is_last && !completion.is_end {
+            // One of the two is zero: a chain with both has one piece.
+            kept.position = kept.position.wrapping_add(u64::from(request.readable | request.writable));
+            self.in_flight.wait(place, Next::Post);
+            return Ok(());
+        }
+        let result = self.finish(place, &completion.tail, memories);
+        self.in_flight.free_chain(place);
+        result
+    }
+
+    /// Gives the chain in `place` back with `tail` and what was written into it.
+    #[inline]
+    fn finish<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        tail: &[u8; TAIL_SIZE_MAX],
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), ProtocolError> {
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(()) };
+        let (index, head, written) = (u16::from(kept.queue), kept.chain.head, kept.written);
+        let tail_size = self.policy(index).tail_size;
+        if let Some(tail) = tail.get(..usize::from(tail_size)).filter(|tail| !tail.is_empty()) {
+            kept.chain.write_end(memories.frontend, tail).map_err(QueueError::from)?;
+        }
+        self.used |= bit(index);
+        if let Some(queue) = self.queue(index) {
+            queue.push_used(memories.frontend, head, written.wrapping_add(u32::from(tail_size)))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the chain in `place` back with nothing written.
+    pub(super) fn give_back<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), ProtocolError> {
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(()) };
+        let (index, head) = (u16::from(kept.queue), kept.chain.head);
+        self.used |= bit(index);
+        if let Some(queue) = self.queue(index) {
+            queue.push_used(memories.frontend, head, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the chain in `place` back with the tail of one that fails, if it has room for that.
+    pub(super) fn fail<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), ProtocolError> {
+        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(()) };
+        kept.written = 0;
+        let (index, room) = (u16::from(kept.queue), kept.chain.writable_bytes());
+        let policy = self.policy(index);
+        let (tail, tail_size) = (policy.failure, policy.tail_size);
+        if tail_size == 0 {
+            self.counters.count(index, |queue| add(&mut queue.dropped, 1));
+        }
+        if room < u64::from(tail_size) { self.give_back(place, memories) } else { self.finish(place, &tail, memories) }
+    }
+}
