@@ -22,12 +22,14 @@ pub const ASSIGNED_INSTANCES_MAX: u64 = 64;
 pub const SILENCE_MAX: usize = 8;
 /// The most channels of one driver domain; channels are numbered below it.
 pub const CHANNELS_MAX: usize = 64;
-/// The smallest channel in bytes: everything but the request window, and one page of that (`abi::io`).
-pub const CHANNEL_SIZE_MIN: u64 = abi::io::REQUEST_WINDOW + abi::io::WINDOW_PAGE_SIZE;
 /// The largest channel in bytes: its ring entries hold offsets of 32 bits, and no device needs more.
 pub const CHANNEL_SIZE_MAX: u64 = 64 << 20;
-/// The most request queues of one block device.
-pub const QUEUES_MAX: u16 = 8;
+/// The most queues of one virtio device.
+pub const QUEUES_MAX: u16 = abi::io::QUEUES_MAX as u16;
+/// The most requests of one virtio device that are out at a time.
+pub const REQUESTS_MAX: u16 = abi::io::RING_ENTRIES as u16;
+/// The most chains that are kept for them.
+pub const CHAINS_MAX: u16 = 32;
 /// The most files to load into one virtual machine.
 pub const LOADS_MAX: usize = 32;
 /// The most ranges of random bytes of one virtual machine.

@@ -132,13 +132,13 @@ impl Record for Trigger {
     }
 }
 
-impl Record for [u8; 6] {
+impl<const N: usize> Record for [u8; N] {
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }
 
     fn read(from: &mut Reader<'_>) -> Self {
-        from.take(6).try_into().unwrap_or_default()
+        from.take(N).try_into().unwrap_or([0; N])
     }
 }
 
@@ -218,7 +218,7 @@ records! {
     Load[LOADS_MAX] { file address }
     Seed[SEEDS_MAX] { address size }
     Device[DEVICES_MAX] { kind address size interrupt service }
-    Service[1] { provider channel address size queues mac }
+    Service[1] { provider channel address size device_id queues filled requests chains mac }
     Assigned[ASSIGNED_MAX] { name address size instance_size interrupts trigger dma silence }
     Store[SILENCE_MAX] { offset value }
     Watch[1] { heartbeat_ms request_ms startup_ms restart_limit restart_window_ms }

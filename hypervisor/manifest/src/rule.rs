@@ -98,8 +98,12 @@ pub enum Rule<'a> {
     ChannelNumber { vm: Name<'a>, device: Name<'a>, channel: u16 },
     /// A file of a driver domain is not loaded over a channel.
     LoadOverChannel { vm: Name<'a>, file: Name<'a>, channel: Span },
-    /// A block device has one to [`QUEUES_MAX`] queues.
+    /// A virtio device has one to [`QUEUES_MAX`] queues.
     Queues { vm: Name<'a>, device: Name<'a>, queues: u16 },
+    /// What is allocated for a virtio device fits it: filled queues are queues that it has, and it has room for a
+    /// request and a chain, for no more requests than [`REQUESTS_MAX`](crate::REQUESTS_MAX) and no more chains than
+    /// [`CHAINS_MAX`](crate::CHAINS_MAX).
+    Allocation { vm: Name<'a>, device: Name<'a> },
     /// The times of a watch are neither too short for anybody nor for ever.
     WatchTime { vm: Name<'a>, what: &'static str, milliseconds: u32 },
     /// A network card's address names one card.
@@ -311,6 +315,11 @@ impl fmt::Display for Rule<'_> {
                 out,
                 "the {what} of vm {vm:?} is {milliseconds} ms, but {WATCH_MS_MIN} to {WATCH_MS_MAX} are possible; choose \
                  one of those"
+            ),
+            Self::Allocation { vm, device } => write!(
+                out,
+                "what is allocated for device {device:?} of vm {vm:?} is for no device; make the system with this \
+                 Bulkhead's xtask"
             ),
             Self::MacNotUnicast { vm, device } => write!(
                 out,

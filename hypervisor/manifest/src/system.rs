@@ -159,8 +159,16 @@ pub struct Service {
     pub address: u64,
     /// The size of the channel in bytes; a multiple of 4 KiB.
     pub size: u64,
-    /// How many request queues a block device offers; 1 for every other device.
+    /// Which kind of device it is (VIRTIO 1.2, 5).
+    pub device_id: u32,
+    /// How many queues it has.
     pub queues: u16,
+    /// Which of them its driver domain fills unasked, a bit each.
+    pub filled: u32,
+    /// How many requests are out at a time.
+    pub requests: u16,
+    /// How many chains EL2 keeps for them: with few, some and as many segments as there can be.
+    pub chains: [u8; 3],
     /// A network card's address.
     pub mac: Option<[u8; 6]>,
 }

@@ -3,6 +3,8 @@
 //!
 //! Leaves out Bulkhead's image, which is there before any system, and translation tables of its own.
 
+#[cfg(doc)]
+use crate::Service;
 use crate::{Device, PAGE_SIZE, Span, System, Vm};
 
 /// The sizes, in bytes, of what EL2 allocates; at least those of its types, which its compiler compares with these.
@@ -13,7 +15,9 @@ pub mod size {
     pub const VGIC: u64 = 8192;
     pub const VCPU: u64 = 3072;
     pub const SLOT: u64 = 160;
-    pub const VIRTIO_DEVICE: u64 = 7168;
+    pub const VIRTIO_DEVICE: u64 = 3072;
+    pub const KEPT_CHAIN: u64 = 104;
+    pub const REQUEST: u64 = 32;
     pub const ASSIGNED_DEVICES: u64 = 96;
     pub const IMAGE: u64 = 32;
     pub const POWER: u64 = 32;
@@ -21,10 +25,8 @@ pub mod size {
     pub const PAIR: u64 = 16;
 }
 
-/// The bytes that a para-virtual device of each kind has on the heap beside itself: the chains that it keeps. A kind
-/// that is not here counts as the first.
-pub const CHAINS: [(&str, u64); 4] =
-    [("virtio-blk", 40 << 10), ("virtio-net", 9 << 10), ("virtio-console", 9 << 10), ("virtio-rng", 9 << 10)];
+/// The bytes of the segments of a kept chain of each length ([`Service::chains`]).
+pub const CHAIN_SEGMENTS: [u64; 3] = [256, 1024, 4096];
 
 /// What is allocated for a moment while virtual machines are built.
 const PASSING: u64 = 8 << 10;
@@ -224,16 +226,14 @@ impl Device {
     /// The bytes of EL2's heap that the device takes.
     #[inline(never)]
     fn heap_bytes(&self) -> u64 {
-        if self.service.is_none() {
-            return size::SLOT;
-        }
-        let [(_, mut chains), ..] = CHAINS;
-        for (kind, bytes) in CHAINS {
-            if kind == self.kind {
-                chains = bytes;
-            }
-        }
-        size::VIRTIO_DEVICE.saturating_add(chains)
+        let Some(service) = &self.service else { return size::SLOT };
+        let [short, middle, long] = service.chains;
+        let [few, some, all] = CHAIN_SEGMENTS;
+        let count = usize::from(short).saturating_add(usize::from(middle)).saturating_add(usize::from(long));
+        [size::VIRTIO_DEVICE, array(count, size::KEPT_CHAIN), array(usize::from(service.requests), size::REQUEST)]
+            .into_iter()
+            .chain([(short, few), (middle, some), (long, all)].map(|(count, bytes)| bytes.saturating_mul(count.into())))
+            .fold(0, u64::saturating_add)
     }
 
     /// The bytes of the page that its registers are read from.

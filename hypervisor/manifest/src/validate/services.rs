@@ -2,9 +2,10 @@
 
 use super::{Check, broken};
 use crate::{
-    CHANNEL_SIZE_MAX, CHANNEL_SIZE_MIN, CHANNELS_MAX, Device, Name, PAGE_SIZE, Place, QUEUES_MAX, Rule, Service, Span,
-    System, Vm,
+    CHAINS_MAX, CHANNEL_SIZE_MAX, CHANNELS_MAX, Device, Name, PAGE_SIZE, Place, QUEUES_MAX, REQUESTS_MAX, Rule,
+    Service, Span, System, Vm,
 };
+use abi::io::{FILLED_MAX, Layout, WINDOW_PAGE_SIZE};
 
 /// A para-virtual device with its machine.
 struct Client<'a> {
@@ -76,7 +77,9 @@ impl System {
         if !channel.base.is_multiple_of(PAGE_SIZE) || !channel.size.is_multiple_of(PAGE_SIZE) {
             return client.bad_channel("is not made of pages");
         }
-        if !(CHANNEL_SIZE_MIN..=CHANNEL_SIZE_MAX).contains(&channel.size) {
+        // Everything but the request window, and one page of that.
+        let size_min = Layout::new(service.filled).request_window().saturating_add(WINDOW_PAGE_SIZE);
+        if !(size_min..=CHANNEL_SIZE_MAX).contains(&channel.size) {
             return client.bad_channel("has a size that no channel has");
         }
         if !provider.has_memory(channel) {
@@ -110,6 +113,13 @@ impl<'a> Client<'a> {
         let queues = self.service.queues;
         if !(1..=QUEUES_MAX).contains(&queues) {
             return broken(self.place(), Rule::Queues { vm, device, queues });
+        }
+        let Service { filled, requests, chains, .. } = self.service;
+        let kept = chains.iter().map(|count| u16::from(*count)).fold(0, u16::saturating_add);
+        let is_filled_sound = filled.checked_shr(queues.into()) == Some(0) && filled.count_ones() <= FILLED_MAX.into();
+        let are_requests_sound = (1..=REQUESTS_MAX).contains(requests) && (1..=CHAINS_MAX).contains(&kept);
+        if !is_filled_sound || !are_requests_sound {
+            return broken(self.place(), Rule::Allocation { vm, device });
         }
         // Bit 0 of the first byte is set in the address of a group (IEEE 802, 8.2).
         match self.service.mac {

@@ -60,7 +60,11 @@ pub(crate) fn with_driver_domain() -> System {
                 channel: u16::from(number),
                 address: channels + u64::from(number) * 0x10_0000,
                 size: 0xf_0000,
-                queues: 1,
+                device_id: 1,
+                queues: 2,
+                filled: 1,
+                requests: 128,
+                chains: [0, 4, 0],
                 mac: Some([2, 0, 0, 0, 0, number]),
             }),
         });

@@ -87,6 +87,21 @@ fn a_card_has_an_address_of_its_own() {
 }
 
 #[test]
+fn what_is_allocated_fits_the_device() {
+    let sentence = "what is allocated for device \"virtio-net\" of vm \"beta\" is for no device; make the system with this \
+                    Bulkhead's xtask";
+    for filled in [4, 1 << 31, 1 << 2] {
+        refused(|service| service.filled = filled, sentence);
+    }
+    for requests in [0, 129, u16::MAX] {
+        refused(|service| service.requests = requests, sentence);
+    }
+    for chains in [[0; 3], [16, 8, 9], [255; 3]] {
+        refused(|service| service.chains = chains, sentence);
+    }
+}
+
+#[test]
 fn a_device_has_a_queue_at_least() {
     for queues in [0, 9, u16::MAX] {
         let sentence = format!(
