@@ -324,6 +324,7 @@ impl GuestMemory for GuestRam {
         self.find(address.0, length as usize).map(|start| start as u64).ok_or(GuestFault::BadAddress)
     }
 
+    #[inline]
     fn copy_to(&self, from: GuestAddr, target: &Self, to: GuestAddr, length: u32) -> Result<(), GuestFault> {
         let source = self.find(from.0, length as usize).ok_or(GuestFault::BadAddress)?;
         let target = target.find(to.0, length as usize).ok_or(GuestFault::BadAddress)?;

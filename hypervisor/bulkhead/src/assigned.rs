@@ -21,7 +21,6 @@ pub struct AssignedDevices {
     silence: Vec<Store>,
     interrupts: Vec<u32>,
     trigger: Trigger,
-    dma: bool,
 }
 
 impl AssignedDevices {
@@ -33,7 +32,6 @@ impl AssignedDevices {
             silence: device.silence.clone(),
             interrupts: device.interrupts.clone(),
             trigger: device.trigger,
-            dma: device.dma,
         }
     }
 
@@ -94,11 +92,6 @@ impl Assigned {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty()
-    }
-
-    /// Whether one of them reads and writes memory by itself.
-    pub fn reaches_memory(&self) -> bool {
-        self.devices.iter().any(|device| device.dma)
     }
 
     /// Tells the controller how they signal their interrupts, which are disabled. At boot, on its one core.

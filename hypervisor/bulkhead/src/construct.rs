@@ -8,7 +8,7 @@ use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::{self, Machine};
 use crate::scheduler::VCPUS;
 use crate::supervision;
-use crate::vm::{Config, Image, Io, Slot, State, VirtioDevice, Vm, service_kind};
+use crate::vm::{Config, Image, Io, Slot, State, VirtioDevice, Vm};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::board::{Board, RANGES_MAX, Range, Ranges};
@@ -20,16 +20,17 @@ use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, MemoryBlock, PhysicalMemory};
 use arch::mmu::{HypMap, Stage2, Windows};
 use arch::shadow::{ReadablePage, ShadowPage};
-use devices::Make;
 use devices::virtio_mmio::{vacant_word, vacant_words};
 use manifest::takes::{self, size};
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
 use model::PhysAddr;
 use model::bus::{Bus, Recent};
-use model::io::ServiceKind;
+use model::io::in_flight::{KeptChain, Place};
+use model::io::policy::CHAIN_ROOM;
 use model::io::watch::Watch;
 use model::psci::Power;
 use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
+use model::virtqueue::Segment;
 use vdev::GuestAddr;
 use vdev::guest_map::{
     FLASH_BASE, FLASH_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, VIRTIO_SLOTS, VIRTIO_STRIDE, virtio_address,
@@ -54,16 +55,20 @@ const _: () = {
     assert!(size_of::<(u64, ReadablePage)>() as u64 <= size::PAIR && VIRTIO_SLOTS as usize <= takes::VACANT_SLOTS_MAX);
     assert!(size_of::<Image>() as u64 <= size::IMAGE);
     assert!(size_of::<Power>() as u64 <= size::POWER);
-    let [(_, block), (_, network), (_, console), (_, entropy)] = takes::CHAINS;
-    let kinds = [ServiceKind::Block, ServiceKind::Network, ServiceKind::Console, ServiceKind::Entropy];
-    let [first, second, third, fourth] = kinds;
-    assert!(first.chain_bytes() <= block && second.chain_bytes() <= network);
-    assert!(third.chain_bytes() <= console && fourth.chain_bytes() <= entropy);
+    assert!(size_of::<KeptChain>() as u64 <= size::KEPT_CHAIN && size_of::<Place>() as u64 <= size::REQUEST);
+    let ([short, middle, long], [few, some, all]) = (CHAIN_ROOM, takes::CHAIN_SEGMENTS);
+    assert!(segment_bytes(short) <= few && segment_bytes(middle) <= some && segment_bytes(long) <= all);
+    assert!(manifest::CHAINS_MAX as usize <= model::io::in_flight::CHAINS_MAX);
     assert!(CORES_MAX <= 16 && manifest::VMS_MAX <= model::console::GUESTS_MAX);
 };
 
 const _: () =
     assert!(VCPUS_MAX >= manifest::VCPUS_MAX, "the vGIC has room for every virtual CPU that a manifest may ask for");
+
+/// What the heap has for so many segments of a chain, in bytes.
+const fn segment_bytes(segments: usize) -> u64 {
+    takes::block((segments * size_of::<Segment>()) as u64)
+}
 
 /// Builds the system that the bundle describes.
 ///
@@ -87,7 +92,8 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
     give_heap(system.heap_bytes(), &mut memory);
     let constants = Constants::new(&mut memory);
     let per_core = vcpus_per_core(&system);
-    let mut material = Material { bundle: &bundle, board, map, memory: &mut memory, fixed, constants, per_core };
+    let mut material =
+        Material { system: &system, bundle: &bundle, board, map, memory: &mut memory, fixed, constants, per_core };
     let mut vms = Vec::with_capacity(system.vms.len());
     for (number, vm) in system.vms.iter().enumerate() {
         let channels = channels_of(&system, number);
@@ -116,6 +122,7 @@ pub fn build(board: &Board, gic: Gic, map: &mut HypMap) -> &'static Machine {
 
 /// What virtual machines are made of.
 struct Material<'a> {
+    system: &'a System,
     bundle: &'a Bundle<'static>,
     board: &'a Board,
     map: &'a mut HypMap,
@@ -209,7 +216,7 @@ fn check(system: &System, bundle: &Bundle<'_>, board: &Board, memory: &PhysicalM
 
 #[inline(never)]
 fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, material: &mut Material<'_>) -> Vm {
-    let Devices { bus, slots, virtio, pages } = build_devices(vm, material.memory);
+    let Devices { bus, slots, virtio, pages } = build_devices(material.system, vm, material.memory);
     let is_free = |span: &Span| !taken(vm).any(|other| other.overlaps(*span));
     let vacant = vacant_slots(is_free);
     let flash = Some(Span::new(FLASH_BASE, FLASH_SIZE)).filter(is_free);
@@ -335,45 +342,29 @@ struct Devices {
 }
 
 #[inline(never)]
-fn build_devices(vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Devices {
+fn build_devices(system: &System, vm: &manifest::Vm, memory: &mut PhysicalMemory) -> Devices {
     // Para-virtual devices are large: no room for more of them than there are.
     let count = vm.devices.iter().filter(|device| device.service.is_some()).count();
     let (mut virtio, mut pages) = (Vec::with_capacity(count), Vec::with_capacity(count + VIRTIO_SLOTS as usize));
     let (mut bus, mut slots) = (Bus::new(), Vec::with_capacity(vm.devices.len() - count));
     for device in &vm.devices {
         let (name, kind) = (&vm.name, &device.kind);
-        let Some(model) = devices::find(kind) else {
-            refuse!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
-        };
-        let number = match model.make {
-            // Channels know a device by its number among those that have a driver domain (`channels_of`).
-            Make::Emulated(_) if device.service.is_some() => {
-                refuse!("the {} of vm {name} has a driver domain and needs none", model.name)
-            }
-            Make::Emulated(create) => {
-                slots.push(Slot::new(create(), device.interrupt.map(IntId::new)));
-                slots.len() - 1
-            }
-            Make::Virtio(kind) => {
-                let (Some(service), Some(interrupt)) = (&device.service, device.interrupt) else {
-                    refuse!("the {} of vm {name} has no driver domain or no interrupt", model.name)
-                };
-                let size_min = service_kind(kind).channel_size_min();
-                if service.size < size_min {
-                    refuse!(
-                        "the channel of the {} of vm {name} has {} KiB and needs {}; make the system with this Bulkhead's xtask",
-                        model.name,
-                        service.size >> 10,
-                        size_min >> 10
-                    )
-                }
-                let page = memory.allocate(TABLE_SIZE, TABLE_SIZE);
-                let Some(page) = page else { refuse!("no RAM is left for the devices of vm {name}") };
-                let page = ShadowPage::new(page);
-                pages.push((device.address, page.readable()));
-                virtio.push(VirtioDevice::new(kind, service.queues, page, IntId::new(interrupt), service));
-                usize::from(crate::vm::FIRST_VIRTIO_NUMBER) + virtio.len() - 1
-            }
+        let number = if let Some(service) = &device.service {
+            let Some(interrupt) = device.interrupt else { refuse!("the {kind} of vm {name} has no interrupt") };
+            let page = memory.allocate(TABLE_SIZE, TABLE_SIZE);
+            let Some(page) = page else { refuse!("no RAM is left for the devices of vm {name}") };
+            let page = ShadowPage::new(page);
+            pages.push((device.address, page.readable()));
+            let provider = system.vms.get(usize::from(service.provider));
+            let may_grant = provider.is_some_and(|vm| vm.assigned.iter().any(|device| device.dma));
+            virtio.push(VirtioDevice::new(page, IntId::new(interrupt), service, may_grant));
+            usize::from(crate::vm::FIRST_VIRTIO_NUMBER) + virtio.len() - 1
+        } else {
+            let Some(model) = devices::find(kind) else {
+                refuse!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
+            };
+            slots.push(Slot::new((model.make)(), device.interrupt.map(IntId::new)));
+            slots.len() - 1
         };
         if let Err(error) = bus.insert(GuestAddr(device.address), device.size, number as u16) {
             refuse!("vm {name}, device {kind} at {:#x}: {error}", device.address);

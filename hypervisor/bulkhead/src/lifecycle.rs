@@ -40,7 +40,9 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<P
     vm.state.is_ready.store(false, Ordering::Release);
     // What its driver domain completes from now on must not land in memory that is being cleared.
     for device in &vm.io.virtio {
-        device.reset();
+        if let Some(provider) = machine.vms.get(device.provider) {
+            device.reset(provider);
+        }
     }
     for channel in machine.channels(vm) {
         channel.device.suspend();

@@ -243,7 +243,7 @@ impl Core {
             if self.loaded == Some(index) {
                 vcpu.guest.waiting = false;
             } else {
-                wake(vcpu, self.most_ticks, self.lead_ticks);
+                let _ = wake(vcpu, self.most_ticks, self.lead_ticks);
             }
         }
         remind(self.machine, self.number);
@@ -285,12 +285,12 @@ impl Core {
             if !vcpu.guest.may_run {
                 continue;
             }
-            let rank = if vcpu.guest.waiting {
+            let (ticks, rank) = if vcpu.guest.waiting {
                 match wait_end(vcpu, now) {
                     Some(time) if time <= now => {
                         self.most_ticks = self.most_ticks.max(current_ticks);
-                        wake(vcpu, self.most_ticks, self.lead_ticks);
-                        vcpu.guest.ticks - self.lead_ticks / 2
+                        let ticks = wake(vcpu, self.most_ticks, self.lead_ticks);
+                        (ticks, ticks - self.lead_ticks / 2)
                     }
                     Some(time) => {
                         next_wake = next_wake.min(time);
@@ -299,9 +299,9 @@ impl Core {
                     None => continue,
                 }
             } else {
-                vcpu.guest.ticks + if index == self.current { 0 } else { self.lead_ticks }
+                let ticks = vcpu.guest.ticks;
+                (ticks, ticks + if index == self.current { 0 } else { self.lead_ticks })
             };
-            let ticks = vcpu.guest.ticks;
             let mut other = ticks;
             if rank < best_rank {
                 other = core::mem::replace(&mut best_ticks, ticks);
@@ -468,12 +468,14 @@ fn wait_end(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
 }
 
 /// Ends the wait of a virtual CPU that is not loaded: from now on it wants to run, and counts as having done so for
-/// `most_ticks` less a lead at least. It pays for its wake-up.
-#[inline(never)]
-fn wake(vcpu: &mut Vcpu<GuestCpu>, most_ticks: u64, lead_ticks: u64) {
+/// `most_ticks` less a lead at least. It pays for its wake-up. Gives the time that it counts as having run.
+#[inline]
+fn wake(vcpu: &mut Vcpu<GuestCpu>, most_ticks: u64, lead_ticks: u64) -> u64 {
+    let ticks = vcpu.guest.ticks.max(most_ticks - lead_ticks) + (lead_ticks >> WAKE_SHIFT);
+    vcpu.guest.ticks = ticks;
     vcpu.guest.waiting = false;
-    vcpu.guest.ticks = vcpu.guest.ticks.max(most_ticks - lead_ticks) + (lead_ticks >> WAKE_SHIFT);
     vcpu.guest.vm.set_away(vcpu.guest.index, true);
+    ticks
 }
 
 /// When a saved timer of the virtual CPU goes off that can wake it.

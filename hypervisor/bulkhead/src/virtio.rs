@@ -13,7 +13,7 @@ use abi::io;
 use arch::context::{Vcpu, Verdict};
 use arch::{cpu, gic, wait};
 use model::exit::DeviceAccess;
-use model::io::service::Broken;
+use model::io::ProtocolError;
 use model::io::watch::Failure;
 use model::psci;
 use model::repeated::Repeated;
@@ -73,8 +73,8 @@ pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
 fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, reaction: Reaction) -> Verdict {
     let guest = &mut vcpu.guest;
     let mut is_core_concerned = !reaction.client.is_empty() && guest.deliver(reaction.client);
-    if let Some(breach) = reaction.breach {
-        is_core_concerned |= blame(guest.machine, guest.vm, provider, breach, guest.core);
+    if let Some(error) = reaction.error {
+        is_core_concerned |= report_error(guest.machine, guest.vm, provider, error, guest.core);
     }
     if reaction.doorbell {
         is_core_concerned |= guest.machine.ring(provider, guest.core);
@@ -91,9 +91,7 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
 
 /// The calls of a driver domain (`abi::io`). Every other number gets NOT_SUPPORTED.
 pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
-    let [function, channel, first, second] =
-        [vcpu.context.x[0], vcpu.context.x[1], vcpu.context.x[2], vcpu.context.x[3]];
-    let third = vcpu.context.x[4];
+    let [function, channel] = [vcpu.context.x[0], vcpu.context.x[1]];
     let (provider, machine) = (vcpu.guest.vm, vcpu.guest.machine);
     let guest = &mut vcpu.guest;
     let function = function as u32;
@@ -122,17 +120,15 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
     let reaction = if function == io::FUNCTION_COMPLETE {
         Some(device.complete(client, provider))
     } else {
-        // A grant that nobody could end would be for ever.
-        let withheld = if !provider.io.assigned.reaches_memory() { io::FEATURE_GRANTS } else { 0 };
-        device.attach(first, second & !withheld, third, client, provider)
+        device.attach(client, provider)
     };
     let Some(reaction) = reaction else {
         vcpu.context.x[0] = io::INVALID_PARAMETER;
         return Verdict::Resume;
     };
     let mut is_core_concerned = !reaction.client.is_empty() && machine.tell(client, reaction.client, guest.core);
-    if let Some(breach) = reaction.breach {
-        is_core_concerned |= blame(machine, client, provider, breach, guest.core);
+    if let Some(error) = reaction.error {
+        is_core_concerned |= report_error(machine, client, provider, error, guest.core);
     }
     if reaction.doorbell
         && let Some(doorbell) = provider.config.doorbell
@@ -153,9 +149,15 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
 /// again: what its rings say from then on means nothing. Returns whether this core has to look at what it runs.
 #[cold]
 #[inline(never)]
-fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: Broken, this_core: usize) -> bool {
-    log_protocol_error(client, provider, breach);
-    let is_providers = breach == Broken::Provider;
+fn report_error(
+    machine: &'static Machine,
+    client: &Vm,
+    provider: &'static Vm,
+    error: ProtocolError,
+    this_core: usize,
+) -> bool {
+    log_error(client, provider, error);
+    let is_providers = error == ProtocolError::Backend;
     if is_providers {
         supervision::fail(machine, provider, Failure::Damaged, this_core);
     }
@@ -163,14 +165,16 @@ fn blame(machine: &'static Machine, client: &Vm, provider: &'static Vm, breach: 
 }
 
 /// A guest that breaks the protocol again and again is not to fill the log.
-fn log_protocol_error(client: &Vm, provider: &Vm, breach: Broken) {
-    let blamed = if breach == Broken::Provider { provider } else { client };
+fn log_error(client: &Vm, provider: &Vm, error: ProtocolError) {
+    let blamed = if error == ProtocolError::Backend { provider } else { client };
     if !Repeated::ProtocolError.count(&blamed.counters.protocol_errors) {
         return;
     }
-    match breach {
-        Broken::Client(error) => log::warn!("vm {}: a virtio device needs a reset: {error}", client.config.name),
-        Broken::Provider => {
+    match error {
+        ProtocolError::Frontend(error) => {
+            log::warn!("vm {}: a virtio device needs a reset: {error}", client.config.name)
+        }
+        ProtocolError::Backend => {
             log::warn!("vm {}: the rings of a channel to vm {} are damaged", provider.config.name, client.config.name);
         }
     }

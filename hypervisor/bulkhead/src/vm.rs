@@ -22,7 +22,7 @@ pub use config::{Config, Image};
 pub use preparation::{PIECE_SIZE, Preparation};
 pub use slot::Slot;
 pub use state::{Parked, Phase, State};
-pub use virtio_device::{Reaction, VirtioDevice, service_kind};
+pub use virtio_device::{Reaction, VirtioDevice};
 
 /// The most devices of one virtual machine.
 pub const DEVICES_MAX: usize = manifest::DEVICES_MAX;

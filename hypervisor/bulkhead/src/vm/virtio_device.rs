@@ -1,21 +1,18 @@
-//! A para-virtual device of a virtual machine: a register file and a queue walker on one side, a driver domain's
-//! channel on the other.
+//! A virtio device of a virtual machine: a register file and a queue walker on one side, a backend's channel on the
+//! other.
 //!
 //! What a device asks of others comes back as [`Reaction`], and is carried out when its lock is free again
-//! ([`crate::virtio`]). Leaves out what a request means (`model::io`) and what the registers do
+//! ([`crate::virtio`]). Leaves out what becomes of chains (`model::io`) and what the registers do
 //! (`devices::virtio_mmio`).
 
 use super::Vm;
-use abi::io;
 use arch::memory::GuestRam;
 use arch::shadow::ShadowPage;
 use arch::wait::InTurn;
-use devices::virtio_mmio::{Configuration, Effect, Kind, Shadow, VirtioMmio, feature};
-use model::io::attach::Backing;
+use devices::virtio_mmio::{CONFIGURATION_WORDS, Configuration, Effect, Shadow, VirtioMmio, feature};
 use model::io::counters::Counters;
-use model::io::service::{Broken, Wires};
 use model::io::watch::Sight;
-use model::io::{Outcome, Service, ServiceKind};
+use model::io::{Allocation, MemoryPair, Outcome, ProtocolError, Service};
 use model::vgic::{IntId, Kicks};
 use model::virtqueue::{Features, QueueError};
 use spin::mutex::{TicketMutex, TicketMutexGuard};
@@ -39,7 +36,6 @@ pub struct VirtioDevice {
     interrupt: IntId,
     /// The driver domain: its place among the virtual machines.
     pub provider: usize,
-    mac: [u8; 6],
 }
 
 struct State {
@@ -74,37 +70,20 @@ pub struct Reaction {
     /// The client's part is not done. A store of its own, that ended what devices of the driver domain may still be at,
     /// has to come again; a call of the driver domain's has left more to do than it is for.
     pub is_clients: bool,
-    pub breach: Option<Broken>,
-}
-
-/// What stands behind the registers of a device of this kind.
-pub const fn service_kind(kind: Kind) -> ServiceKind {
-    match kind {
-        Kind::Block => ServiceKind::Block,
-        Kind::Network => ServiceKind::Network,
-        Kind::Console => ServiceKind::Console,
-        Kind::Entropy => ServiceKind::Entropy,
-    }
+    pub error: Option<ProtocolError>,
 }
 
 impl VirtioDevice {
-    /// A device at power-on, whose channel is `service`.
-    pub fn new(kind: Kind, queues: u16, page: ShadowPage, interrupt: IntId, service: &manifest::Service) -> Self {
+    /// A device at power-on, as `service` allocates it. `may_grant` says whether the devices of its driver domain can
+    /// be reset, and may hence be granted memory.
+    pub fn new(page: ShadowPage, interrupt: IntId, service: &manifest::Service, may_grant: bool) -> Self {
         let mut page = Page(page);
-        let mut registers = VirtioMmio::new(kind, queues);
+        let mut registers = VirtioMmio::new(service.device_id, service.queues);
         registers.reset(&mut page);
-        let state = State {
-            registers,
-            service: Service::new(service_kind(kind), service.address, service.size),
-            page,
-            line: false,
-        };
-        Self {
-            state: TicketMutex::new(state),
-            interrupt,
-            provider: usize::from(service.provider),
-            mac: service.mac.unwrap_or_default(),
-        }
+        let manifest::Service { queues, filled, requests, chains, address, size, .. } = *service;
+        let allocation = Allocation { queues, filled, requests, chains };
+        let state = State { registers, service: Service::new(allocation, address, size, may_grant), page, line: false };
+        Self { state: TicketMutex::new(state), interrupt, provider: usize::from(service.provider) }
     }
 
     /// Its state, for what is done seldom.
@@ -113,12 +92,15 @@ impl VirtioDevice {
         self.state.lock()
     }
 
-    /// Back to power-on, with its client; the vGIC, which holds the line low then, is reset too.
-    pub fn reset(&self) {
+    /// Back to power-on, with its client; the vGIC, which holds the line low then, is reset too. `provider` is the
+    /// driver domain, which is told.
+    pub fn reset(&self, provider: &Vm) {
         let mut state = self.state();
         let State { registers, service, page, line } = &mut *state;
         registers.reset(page);
         service.reset();
+        // Its doorbell need not be rung: it hears of the session with the first request of it.
+        let _ = service.publish_state(&provider.ram);
         *line = false;
     }
 
@@ -147,17 +129,16 @@ impl VirtioDevice {
     /// each of its queues, which `cargo xtask run` turns into a table.
     pub fn report(&self, vm: &str, index: usize) {
         // A log line takes its time: nobody waits for the device meanwhile.
-        let (kind, queues, counters) = {
+        let (id, queues, counters) = {
             let state = self.state();
-            (state.registers.kind(), state.registers.queue_count(), state.service.counters().clone())
+            (state.registers.device_id(), state.registers.queue_count(), state.service.counters().clone())
         };
         log::info!(
-            "vm {vm} virtio {index}: kind={} doorbells={} suppressed_doorbells={} calls={} forged={}{}",
-            kind.name(),
+            "vm {vm} virtio {index}: id={id} doorbells={} suppressed_doorbells={} calls={} stale={}{}",
             counters.doorbells,
             counters.suppressed_doorbells(),
             counters.calls,
-            counters.forged,
+            counters.stale,
             Refused(&counters)
         );
         for number in 0..queues {
@@ -188,7 +169,7 @@ impl VirtioDevice {
         };
         let outcome = match effect {
             Effect::Notify(queue) => {
-                state.service.notify(queue, &Wires { client: &client.ram, provider: &provider.ram })
+                state.service.notify(queue, &MemoryPair { frontend: &client.ram, backend: &provider.ram })
             }
             Effect::None | Effect::Acknowledged => Ok(Outcome::default()),
             Effect::QueueReady(_) | Effect::QueueStopped(_) | Effect::Live | Effect::Reset => {
@@ -201,13 +182,16 @@ impl VirtioDevice {
         let mut reaction = state.react(outcome, self.interrupt, client, provider);
         reaction.client |= fallen;
         reaction.is_clients = matches!(effect, Effect::QueueStopped(_) | Effect::Reset) && state.service.has_grants();
+        if matches!(effect, Effect::Live | Effect::Reset) {
+            reaction.doorbell |= state.service.publish_state(&provider.ram);
+        }
         Some(reaction)
     }
 
     /// Goes on with what a store left over.
     pub fn resume(&self, client: &Vm, provider: &Vm) -> Reaction {
         let mut state = self.state.lock();
-        let outcome = state.service.resume(&Wires { client: &client.ram, provider: &provider.ram });
+        let outcome = state.service.resume(&MemoryPair { frontend: &client.ram, backend: &provider.ram });
         state.react(outcome, self.interrupt, client, provider)
     }
 
@@ -229,40 +213,27 @@ impl VirtioDevice {
     /// The driver domain has completed requests, or received something.
     pub fn complete(&self, client: &Vm, provider: &Vm) -> Reaction {
         let mut state = self.state.lock();
-        let outcome = state.service.complete(&Wires { client: &client.ram, provider: &provider.ram });
+        let outcome = state.service.complete(&MemoryPair { frontend: &client.ram, backend: &provider.ram });
         let mut reaction = state.react(outcome, self.interrupt, client, provider);
-        reaction.is_clients = state.service.take_late();
+        reaction.is_clients = state.service.take_deferred();
         // The client's mistake ended the call, and what else was completed is still in the ring: it has to be taken, or
         // its pages are lost to whoever uses the device next.
-        reaction.again |= matches!(reaction.breach, Some(Broken::Client(_)));
+        reaction.again |= matches!(reaction.error, Some(ProtocolError::Frontend(_)));
         reaction
     }
 
-    /// The driver domain says what stands behind the device. `None` if that cannot be.
-    pub fn attach(&self, size: u64, features: u64, block_size: u64, client: &Vm, provider: &Vm) -> Option<Reaction> {
+    /// The driver domain says in the channel what stands behind the device. `None` if that cannot be.
+    pub fn attach(&self, client: &Vm, provider: &Vm) -> Option<Reaction> {
         let mut state = self.state();
         let State { registers, service, page, .. } = &mut *state;
-        let configuration = match (Backing::read(service.kind(), size, features, block_size)?, registers.kind()) {
-            (Backing::Disk { capacity_sectors, block_size, features }, _) => {
-                service.attach_disk(capacity_sectors, features);
-                let (segments_max, segment_size_max) = service.segment_limits();
-                Configuration::Block {
-                    capacity_sectors,
-                    block_size,
-                    segment_size_max,
-                    segments_max,
-                    read_only: features & io::FEATURE_READ_ONLY != 0,
-                    flush: features & io::FEATURE_FLUSH != 0,
-                    discard: features & io::FEATURE_DISCARD != 0,
-                    write_zeroes: features & io::FEATURE_WRITE_ZEROES != 0,
-                }
-            }
-            (Backing::Card { mtu }, _) => Configuration::Network { mac: self.mac, mtu, link_up: true },
-            (Backing::Plain, Kind::Console) => Configuration::Console { columns: 80, rows: 24 },
-            (Backing::Plain, Kind::Entropy | Kind::Block | Kind::Network) => Configuration::Entropy,
-        };
-        registers.configure(configuration, page);
-        service.attach();
+        let description = service.description(&provider.ram).ok()?;
+        let mut words = [0; CONFIGURATION_WORDS];
+        let bytes = description.configuration.as_chunks().0;
+        words.iter_mut().zip(bytes).for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
+        let live_words = usize::from(description.live_size / 4);
+        let configuration = Configuration { features: description.features, words, live_words };
+        registers.configure(&configuration, page).ok()?;
+        service.attach(&description);
         Some(state.react(Ok(Outcome::default()), self.interrupt, client, provider))
     }
 }
@@ -284,9 +255,7 @@ impl State {
                 }
             }
             Effect::QueueStopped(index) => service.stop_queue(index),
-            Effect::Live => {
-                service.negotiated(features & feature::NET_GUEST_CSUM != 0, features & feature::NET_MRG_RXBUF != 0)
-            }
+            Effect::Live => service.negotiated(features),
             Effect::Reset => service.reset(),
             Effect::None | Effect::Notify(_) | Effect::Acknowledged => {}
         }
@@ -301,9 +270,15 @@ impl State {
     }
 
     /// Turns what the service says into interrupts: the registers first, then the line.
-    fn react(&mut self, outcome: Result<Outcome, Broken>, interrupt: IntId, client: &Vm, provider: &Vm) -> Reaction {
+    fn react(
+        &mut self,
+        outcome: Result<Outcome, ProtocolError>,
+        interrupt: IntId,
+        client: &Vm,
+        provider: &Vm,
+    ) -> Reaction {
         let mut reaction =
-            Reaction { client: Kicks::NONE, doorbell: false, again: false, is_clients: false, breach: None };
+            Reaction { client: Kicks::NONE, doorbell: false, again: false, is_clients: false, error: None };
         match outcome {
             Ok(outcome) => {
                 if outcome.interrupt {
@@ -312,12 +287,12 @@ impl State {
                 reaction.doorbell = outcome.doorbell;
                 reaction.again = outcome.again;
             }
-            Err(breach) => {
-                reaction.doorbell = self.service.breach(breach, &provider.ram);
-                if let Broken::Client(_) = breach {
+            Err(error) => {
+                reaction.doorbell = self.service.report_error(error, &provider.ram);
+                if let ProtocolError::Frontend(_) = error {
                     self.registers.need_reset(&mut self.page);
                 }
-                reaction.breach = Some(breach);
+                reaction.error = Some(error);
             }
         }
         let level = self.registers.line();
