@@ -3,11 +3,12 @@
 //! Bulkhead writes two kinds of line when a virtual machine turns off:
 //!
 //! ```text
-//! [bulkhead] vm alpha virtio 0: kind=virtio-blk doorbells=12 …
+//! [bulkhead] vm alpha virtio 0: id=2 doorbells=12 …
 //! [bulkhead] vm alpha virtio 0 queue 0: requests=40 bytes=163840 …
 //! ```
 
 use crate::session::Outcome;
+use crate::system::virtio::name_of;
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Numbers by name.
@@ -18,7 +19,7 @@ pub(crate) type Numbers = BTreeMap<String, u64>;
 pub(crate) struct Device {
     /// What it is: `virtio-blk`.
     pub(crate) kind: String,
-    /// What its queues share: `doorbells`, `forged`, `refused-…`.
+    /// What its queues share: `doorbells`, `stale`, `refused-…`.
     pub(crate) shared: Numbers,
     /// What each queue has: `requests`, `kicks`.
     pub(crate) queues: Vec<Numbers>,
@@ -49,7 +50,7 @@ const COLUMNS: [(&str, &str, Option<&str>); 11] = [
     ("grants", "grants", None),
     ("replays", "replays", None),
     ("dropped", "dropped", None),
-    ("forged", "forged", None),
+    ("stale", "stale", None),
 ];
 /// What the names of refusals begin with.
 const REFUSED: &str = "refused-";
@@ -77,8 +78,12 @@ pub(crate) fn collect(lines: &[String]) -> Devices {
             }
             None => {
                 device.shared = numbers;
-                device.kind =
-                    words.split(' ').find_map(|word| word.strip_prefix("kind=")).unwrap_or_default().to_owned();
+                device.kind = words
+                    .split(' ')
+                    .find_map(|word| word.strip_prefix("id="))
+                    .and_then(|id| name_of(id.parse().ok()?))
+                    .unwrap_or_default()
+                    .to_owned();
             }
         }
     }
@@ -160,7 +165,7 @@ mod tests {
         let lines = [
             "[bulkhead] vm alpha is off",
             "[bulkhead] vm alpha: exits=7",
-            "[bulkhead] vm alpha virtio 0: kind=virtio-blk doorbells=3 suppressed_doorbells=2 forged=0 refused-head=4",
+            "[bulkhead] vm alpha virtio 0: id=2 doorbells=3 suppressed_doorbells=2 stale=0 refused-head=4",
             "[bulkhead] vm alpha virtio 0 queue 0: requests=5 bytes=2560 kicks=4 suppressed_kicks=1",
             "[alpha] [bulkhead] vm alpha virtio 0 queue 1: requests=999",
             "[bulkhead] vm alpha virtio 0 queue 1: requests=0 bytes=0 kicks=0 suppressed_kicks=0",
@@ -180,7 +185,7 @@ mod tests {
     fn the_table_shows_what_was_saved_and_leaves_out_what_never_happened() {
         let table = table(&devices());
         assert!(table.contains("4 (+1)") && table.contains("3 (+2)"), "{table}");
-        assert!(!table.contains("forged") && !table.contains("interrupts"), "{table}");
+        assert!(!table.contains("stale") && !table.contains("interrupts"), "{table}");
         assert!(table.ends_with("alpha, virtio-blk 0: refused for head 4\n"), "{table}");
     }
 

@@ -31,6 +31,7 @@ mod size;
 mod slots;
 mod source;
 mod storage;
+pub(crate) mod virtio;
 
 #[cfg(test)]
 mod invalid;

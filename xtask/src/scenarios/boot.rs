@@ -100,7 +100,11 @@ fn forge(bundle: Vec<u8>) -> Vec<u8> {
             channel: number,
             address: 0,
             size: 0x10_0000,
+            device_id: 2,
             queues: 1,
+            filled: 0,
+            requests: 30,
+            chains: [16, 8, 6],
             mac: None,
         }),
     }));

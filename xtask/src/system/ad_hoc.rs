@@ -14,6 +14,7 @@ use super::{
     slots::Slots,
     source::{ImageName, Source, SystemLines, VmLines, VmSource},
     storage::{Disk, SECTOR_SIZE},
+    virtio::DeviceKind,
 };
 
 /// The name of the one guest.
@@ -97,7 +98,7 @@ fn disk((file, bytes): &(PathBuf, u64)) -> Disk {
 
 fn guest(options: &AdHoc) -> VmSource {
     let mut slots = Slots::all();
-    let mut devices: Vec<_> = devices::find("pl011").map(|kind| device(kind, &mut slots)).into_iter().collect();
+    let mut devices: Vec<_> = DeviceKind::find("pl011").map(|kind| device(kind, &mut slots)).into_iter().collect();
     let mut clients = vec![None; devices.len()];
     let disks = (0..options.disks.len()).map(|disk| Backend::Disk {
         disk,
@@ -107,9 +108,10 @@ fn guest(options: &AdHoc) -> VmSource {
     });
     let network = options.network.then_some(Backend::Network { rate_limit: None });
     for backend in disks.chain(network) {
-        let kind = if matches!(backend, Backend::Network { .. }) { "virtio-net" } else { "virtio-blk" };
-        devices.extend(devices::find(kind).map(|kind| device(kind, &mut slots)));
-        clients.push(Some(Client { driver: None, backend, queues: 1, mac: None, addressing: None }));
+        let kind = backend.kind();
+        devices.push(device(DeviceKind::Virtio(kind), &mut slots));
+        let queues = kind.needs().queues;
+        clients.push(Some(Client { driver: None, backend, queues, mac: None, addressing: None }));
     }
     VmSource {
         name: GUEST_NAME.to_string(),
@@ -130,7 +132,7 @@ fn guest(options: &AdHoc) -> VmSource {
 }
 
 fn driver(board: &Board, region: MemoryRegion, core: u8) -> VmSource {
-    let devices: Vec<_> = devices::find("pl011").map(|kind| device(kind, &mut Slots::all())).into_iter().collect();
+    let devices: Vec<_> = DeviceKind::find("pl011").map(|kind| device(kind, &mut Slots::all())).into_iter().collect();
     VmSource {
         name: DRIVER_NAME.to_string(),
         memory: vec![region],
@@ -149,18 +151,19 @@ fn driver(board: &Board, region: MemoryRegion, core: u8) -> VmSource {
     }
 }
 
-fn device(kind: &devices::Kind, slots: &mut Slots) -> manifest::Device {
-    let (address, interrupt) = match kind.make {
-        devices::Make::Emulated(_) => (kind.default_address, kind.default_interrupt),
+fn device(kind: DeviceKind, slots: &mut Slots) -> manifest::Device {
+    let (address, interrupt) = match kind {
+        DeviceKind::Emulated(kind) => (kind.default_address, kind.default_interrupt),
         // Beyond the last slot it lies over another: the rules refuse it.
-        devices::Make::Virtio(_) => slots.next().unwrap_or((kind.default_address, kind.default_interrupt)),
+        DeviceKind::Virtio(_) => slots.next().unwrap_or((guest_map::VIRTIO_BASE, Some(guest_map::VIRTIO_INTID))),
     };
-    manifest::Device { kind: kind.name.to_string(), address, size: kind.window_size, interrupt, service: None }
+    manifest::Device { kind: kind.name().to_string(), address, size: kind.window_size(), interrupt, service: None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::virtio::VirtioKind;
 
     fn options() -> AdHoc {
         AdHoc {
@@ -183,7 +186,7 @@ mod tests {
         let [guest, driver] = source.vms() else { panic!("{} machines", source.vms().len()) };
         assert_eq!((guest.cores.as_slice(), driver.cores.as_slice()), ([0].as_slice(), [1].as_slice()));
         let kinds: Vec<_> = guest.channels().map(|channel| channel.client.backend.kind()).collect();
-        assert_eq!(kinds, ["block", "network"]);
+        assert_eq!(kinds, [VirtioKind::Block, VirtioKind::Network]);
         let slots: Vec<_> = guest.channels().map(|channel| channel.device.address).collect();
         assert_eq!(slots, [0x0a00_0000, 0x0a00_1000]);
         assert!(driver.owns("virtio-mmio"));

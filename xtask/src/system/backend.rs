@@ -3,7 +3,7 @@
 use manifest::Span;
 use std::fmt;
 
-use super::ip::Stated;
+use super::{ip::Stated, virtio::VirtioKind};
 
 /// A para-virtual device, beyond what its registers need.
 #[derive(Clone, Debug)]
@@ -46,8 +46,18 @@ pub(crate) enum Slice {
 }
 
 impl Backend {
+    /// The kind of device that it stands behind.
+    pub(crate) const fn kind(&self) -> VirtioKind {
+        match self {
+            Self::Disk { .. } | Self::RamDisk { .. } => VirtioKind::Block,
+            Self::Network { .. } => VirtioKind::Network,
+            Self::Console => VirtioKind::Console,
+            Self::Entropy => VirtioKind::Entropy,
+        }
+    }
+
     /// What the driver domain's device tree calls it (`abi::io::CHANNEL_COMPATIBLE`).
-    pub(crate) const fn kind(&self) -> &'static str {
+    pub(crate) const fn tree_name(&self) -> &'static str {
         match self {
             Self::Disk { .. } | Self::RamDisk { .. } => "block",
             Self::Network { .. } => "network",

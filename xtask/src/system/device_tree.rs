@@ -13,7 +13,7 @@ use platform::PhysicalDevice;
 use vdev::{DeviceNode, PropertyValue, guest_map};
 use vm_fdt::{Error, FdtWriter};
 
-use super::{channels::Channel, storage::Disk};
+use super::{channels::Channel, storage::Disk, virtio::DeviceKind};
 
 /// What a device tree is made from.
 pub(crate) struct Description<'a> {
@@ -244,7 +244,7 @@ fn write_hypervisor(fdt: &mut FdtWriter) -> Result<(), Error> {
 }
 
 fn node_of(device: &Device) -> Option<&'static DeviceNode> {
-    devices::find(&device.kind).map(|kind| &kind.node)
+    DeviceKind::find(&device.kind).map(DeviceKind::node)
 }
 
 fn node_name(node: &DeviceNode, device: &Device) -> String {

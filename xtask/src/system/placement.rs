@@ -9,7 +9,7 @@
 //! start of its memory
 //! ```
 
-use abi::io::REQUEST_WINDOW;
+use abi::io::Layout;
 use manifest::{MemoryRegion, PAGE_SIZE, Service};
 
 use super::{
@@ -19,19 +19,11 @@ use super::{
     plugs::{VIRTIO_MMIO, check_plugs},
     size::show_size_rounded,
     source::VmSource,
+    virtio::Needs,
 };
 
 /// The doorbell's INTID: an SPI beyond those of the boards' devices.
 pub(crate) const DOORBELL_INTID: u32 = 112;
-
-/// The size of a channel's request window: 128 requests of several pages, of a frame each, of a few words.
-const fn window_size(backend: &Backend) -> u64 {
-    match backend {
-        Backend::Disk { .. } | Backend::RamDisk { .. } => 2 << 20,
-        Backend::Network { .. } => 512 << 10,
-        Backend::Console | Backend::Entropy => 64 << 10,
-    }
-}
 
 /// The region of a driver domain's `size` bytes of RAM, below `end`, an address of the board.
 pub(crate) const fn region_below(end: u64, size: u64) -> MemoryRegion {
@@ -99,7 +91,8 @@ struct Room {
 impl Plan {
     fn service(&mut self, source: &Source, place: (usize, usize), client: &Client) -> Result<Service, Problem> {
         let provider = provider_of(source, place, client)?;
-        let size = (REQUEST_WINDOW + window_size(&client.backend)).next_multiple_of(PAGE_SIZE);
+        let Needs { device_id, filled, requests, chains, window_size, .. } = client.backend.kind().needs();
+        let size = (Layout::new(filled).request_window() + window_size).next_multiple_of(PAGE_SIZE);
         let channel = self.rooms.get_mut(usize::from(provider)).map_or(0, |room| {
             room.channels = room.channels.saturating_add(1);
             room.channels.saturating_sub(1)
@@ -109,7 +102,8 @@ impl Plan {
             Backend::Network { .. } => Some(self.mac(source, place, client)),
             Backend::Disk { .. } | Backend::RamDisk { .. } | Backend::Console | Backend::Entropy => None,
         };
-        Ok(Service { provider, channel, address, size, queues: client.queues, mac })
+        let queues = client.queues;
+        Ok(Service { provider, channel, address, size, device_id, queues, filled, requests, chains, mac })
     }
 
     /// Takes `size` bytes off the end of what `provider` has left.

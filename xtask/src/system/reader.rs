@@ -28,6 +28,7 @@ use super::{
     slots::Slots,
     source::{DEBIAN, DeviceLines, ImageName, Source, SystemLines, VmLines, VmSource},
     storage::Disk,
+    virtio::DeviceKind,
 };
 
 /// A description is smaller than this; what is larger is another file.
@@ -352,20 +353,22 @@ impl Reader<'_> {
             address: span_of(&form.address).or(span),
             interrupt: span_of(&form.interrupt).or(span),
         };
-        let Some(kind) = devices::find(name) else {
-            let choice = choice(name, devices::KINDS.iter().map(|kind| kind.name));
+        let Some(kind) = DeviceKind::find(name) else {
+            let choice = choice(name, DeviceKind::names());
             let sentence = format!("vm {vm:?} has a device of kind {name:?}, which is not known; {choice}");
             return Err(self.problem(form.kind.span(), sentence));
         };
-        if let (Some(interrupt), None) = (&form.interrupt, kind.default_interrupt) {
+        if let (Some(interrupt), DeviceKind::Emulated(devices::Kind { default_interrupt: None, .. })) =
+            (&form.interrupt, kind)
+        {
             let sentence = format!("device {name:?} of vm {vm:?} has no interrupt; remove the key \"interrupt\"");
             return Err(self.problem(interrupt.span(), sentence));
         }
         let stated = form.address.as_ref().map(|address| *address.get_ref());
-        let (address, interrupt) = match (kind.make, stated) {
-            (devices::Make::Emulated(_), _) => (stated.unwrap_or(kind.default_address), kind.default_interrupt),
-            (devices::Make::Virtio(_), Some(address)) => (address, Slots::interrupt_at(address)),
-            (devices::Make::Virtio(_), None) => slots.next().ok_or_else(|| {
+        let (address, interrupt) = match (kind, stated) {
+            (DeviceKind::Emulated(kind), _) => (stated.unwrap_or(kind.default_address), kind.default_interrupt),
+            (DeviceKind::Virtio(_), Some(address)) => (address, Slots::interrupt_at(address)),
+            (DeviceKind::Virtio(_), None) => slots.next().ok_or_else(|| {
                 let sentence = format!(
                     "vm {vm:?} has no virtio slot left for device {name:?}; let it have fewer devices, or own fewer of the \
                      board's slots, as in owns = [\"virtio-mmio:0-7\"]"
@@ -374,9 +377,9 @@ impl Reader<'_> {
             })?,
         };
         let device = manifest::Device {
-            kind: kind.name.to_string(),
+            kind: kind.name().to_string(),
             address,
-            size: kind.window_size,
+            size: kind.window_size(),
             interrupt: form.interrupt.as_ref().map(|interrupt| *interrupt.get_ref()).or(interrupt),
             service: None,
         };

@@ -25,7 +25,9 @@ fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> 
     fdt.property_string("compatible", CHANNEL_COMPATIBLE)?;
     fdt.property_array_u64("reg", &[service.address, service.size])?;
     fdt.property_u32("bulkhead,channel", service.channel.into())?;
-    fdt.property_string("bulkhead,kind", channel.client.backend.kind())?;
+    fdt.property_string("bulkhead,kind", channel.client.backend.tree_name())?;
+    fdt.property_u32("bulkhead,queues", service.queues.into())?;
+    fdt.property_u32("bulkhead,filled-queues", service.filled)?;
     fdt.property_string("bulkhead,client", channel.vm.name())?;
     if let Some(serial) = serial(&channel.client.backend, disks) {
         fdt.property_string("bulkhead,serial", &serial)?;

@@ -1,6 +1,5 @@
 //! Reads what a system says of disks, of the network, and of what stands behind para-virtual devices.
 
-use devices::{Make, virtio_mmio::Kind};
 use manifest::Span;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -15,6 +14,7 @@ use crate::system::{
     size::{Rate, Size, show_size},
     source::Card,
     storage::{Content, Disk, PARTITION_UNIT, SECTOR_SIZE},
+    virtio::{DeviceKind, VirtioKind},
 };
 
 /// The uplink: QEMU's user network.
@@ -159,15 +159,14 @@ impl Reader<'_> {
 
     /// Reads what stands behind a device, if it is para-virtual. A kind that nobody knows is refused later.
     pub(super) fn client(&self, vm: &str, form: &DeviceForm, disks: &[Disk]) -> Result<Option<Client>, Problem> {
-        let make = devices::find(form.kind.get_ref()).map(|kind| kind.make);
-        let Some(make) = make else { return Ok(None) };
-        self.check_keys(vm, form, make)?;
-        let Make::Virtio(kind) = make else { return Ok(None) };
+        let Some(kind) = DeviceKind::find(form.kind.get_ref()) else { return Ok(None) };
+        self.check_keys(vm, form, kind)?;
+        let DeviceKind::Virtio(kind) = kind else { return Ok(None) };
         let backend = match kind {
-            Kind::Block => self.block(vm, form, disks)?,
-            Kind::Network => Backend::Network { rate_limit: self.rate_limit(form.rate_limit.as_ref())? },
-            Kind::Console => Backend::Console,
-            Kind::Entropy => Backend::Entropy,
+            VirtioKind::Block => self.block(vm, form, disks)?,
+            VirtioKind::Network => Backend::Network { rate_limit: self.rate_limit(form.rate_limit.as_ref())? },
+            VirtioKind::Console => Backend::Console,
+            VirtioKind::Entropy => Backend::Entropy,
         };
         let mac = form.mac.as_ref().map(|mac| self.mac(mac)).transpose()?;
         let card = format!("device {:?} of vm {vm:?}", form.kind.get_ref());
@@ -175,18 +174,18 @@ impl Reader<'_> {
         Ok(Some(Client {
             driver: form.driver.as_ref().map(|driver| driver.get_ref().clone()),
             backend,
-            queues: form.queues.as_ref().map_or(1, |queues| *queues.get_ref()),
+            queues: form.queues.as_ref().map_or(kind.needs().queues, |queues| *queues.get_ref()),
             mac: mac.map(|mac| mac.0),
             addressing,
         }))
     }
 
     /// Refuses keys that belong to another kind of device.
-    fn check_keys(&self, vm: &str, form: &DeviceForm, make: Make) -> Result<(), Problem> {
-        let is = |wanted: Kind| matches!(make, Make::Virtio(kind) if kind == wanted);
-        let (block, network) = (is(Kind::Block), is(Kind::Network));
+    fn check_keys(&self, vm: &str, form: &DeviceForm, kind: DeviceKind) -> Result<(), Problem> {
+        let is = |wanted: VirtioKind| matches!(kind, DeviceKind::Virtio(kind) if kind == wanted);
+        let (block, network) = (is(VirtioKind::Block), is(VirtioKind::Network));
         let keys = [
-            ("driver", form.driver.as_ref().map(|key| key.span()), matches!(make, Make::Virtio(_))),
+            ("driver", form.driver.as_ref().map(|key| key.span()), matches!(kind, DeviceKind::Virtio(_))),
             ("disk", form.disk.as_ref().map(|key| key.span()), block),
             ("partition", form.partition.as_ref().map(|key| key.span()), block),
             ("range", form.range.as_ref().map(|key| key.span()), block),
