@@ -1,16 +1,16 @@
-//! One channel: the rings and the window that this domain shares with EL2 for one client's device.
+//! One channel: the rings and the windows that this domain shares with EL2 for one client's device.
 //!
 //! Each side believes its own counters alone. What EL2 writes is checked here again, although EL2 is trusted: a fault
 //! of one side must not become a fault of the other.
 
 use abi::io::{
-    COMPLETE_AGAIN, COMPLETION_RING, Completion, ENTRY_SIZE, FUNCTION_COMPLETE, RECEIVE_RING, RECEIVE_SLOT_SIZE,
-    RECEIVE_WINDOW, REQUEST_RING, REQUEST_WINDOW, RING_ENTRIES, Receive, Request, SEGMENT_SIZE, SEGMENTS_AROUND,
-    Status, control,
+    COMPLETE_AGAIN, COMPLETION_RING, COMPLETION_SIZE, Completion, DESCRIPTION, Description, FILLED_MAX,
+    FUNCTION_ATTACH, FUNCTION_COMPLETE, Layout, RECEIVE_SIZE, REQUEST_RING, REQUEST_SIZE, RING_ENTRIES, Receive,
+    Request, SEGMENT_SIZE, SEGMENTS_AROUND, TAIL_SIZE_MAX, control,
 };
 use rt::hypercall;
 use rt::shared::Shared;
-use services::wire;
+use services::network::SLOT_SIZE;
 
 /// Who asked, and what a completion must repeat.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +21,16 @@ pub struct Ticket {
 
 impl Ticket {
     /// The ticket of `request`.
+    #[inline]
     pub const fn of(request: &Request) -> Self {
         Self { sequence: request.sequence, generation: request.generation }
+    }
+
+    /// The completion of that request, with `written` bytes put into its room.
+    #[inline]
+    pub const fn completion(self, written: u32) -> Completion {
+        let Self { sequence, generation } = self;
+        Completion { sequence, generation, written, is_end: false, tail: [0; TAIL_SIZE_MAX] }
     }
 }
 
@@ -31,12 +39,16 @@ impl Ticket {
 pub struct Channel {
     number: u32,
     memory: Shared,
+    layout: Layout,
+    /// Where the request window starts.
+    window: u64,
     /// Requests taken; each is completed once, so this many completions are promised.
     taken: u32,
     /// What the event word says: told when requests pass this count.
     announced: u32,
     completed: u32,
-    received: u32,
+    /// Of each filled queue.
+    received: [u32; FILLED_MAX as usize],
     /// EL2 is to be told of what was completed and received.
     is_dirty: bool,
     /// Completions that nobody waits for, and that EL2 has not been told of.
@@ -46,26 +58,45 @@ pub struct Channel {
 /// How many completions that nobody waits for EL2 is not told of: the window has room for many times that.
 const QUIET_MAX: u32 = 16;
 
-/// The offset of entry `counter` of a ring.
-const fn entry(ring: u64, counter: u32) -> u64 {
-    ring + (counter % RING_ENTRIES) as u64 * ENTRY_SIZE
+/// The offset of entry `counter` of a ring, whose entries have `size` bytes.
+#[inline]
+const fn entry(ring: u64, counter: u32, size: u64) -> u64 {
+    ring + (counter % RING_ENTRIES) as u64 * size
 }
 
 impl Channel {
     /// Channel `number` in `memory`, with zeroed rings; `None` where that is too small.
-    pub fn new(number: u32, memory: Shared) -> Option<Self> {
-        let is_large_enough = memory.size() > REQUEST_WINDOW && memory.address().is_multiple_of(ENTRY_SIZE);
+    pub fn new(number: u32, memory: Shared, layout: Layout) -> Option<Self> {
+        let window = layout.request_window();
+        let is_large_enough = memory.size() > window && memory.address().is_multiple_of(REQUEST_SIZE);
         is_large_enough.then_some(Self {
             number,
             memory,
+            layout,
+            window,
             taken: 0,
             announced: 0,
             completed: 0,
-            received: 0,
+            received: [0; FILLED_MAX as usize],
             // "Complete" is what brings the requests that an earlier start of this domain has left.
             is_dirty: true,
             quiet: 0,
         })
+    }
+
+    /// The size of the request window in bytes.
+    pub const fn window_size(&self) -> u64 {
+        self.memory.size() - self.window
+    }
+
+    /// Says what the device is, and gives EL2's answer: 0 if it is one.
+    #[inline(never)]
+    pub fn attach(&self, description: &Description) -> u64 {
+        let words = description.to_words();
+        for (offset, pair) in (DESCRIPTION..).step_by(16).zip(words.as_chunks().0) {
+            self.memory.store_pair(offset, *pair);
+        }
+        hypercall::call(FUNCTION_ATTACH, [u64::from(self.number), 0, 0, 0])
     }
 
     /// The next request, which stays where it is until [`Self::take`]. `None` also while EL2 has left no room for its
@@ -78,31 +109,47 @@ impl Channel {
             return None;
         }
         let owed = self.taken.wrapping_sub(self.memory.load(control::COMPLETIONS_CONSUMED));
-        (owed < RING_ENTRIES).then(|| wire::request(self.memory.load_words(entry(REQUEST_RING, self.taken))))
+        let request = || self.memory.load_line(entry(REQUEST_RING, self.taken, REQUEST_SIZE));
+        (owed < RING_ENTRIES).then(|| Request::from_words(request()))
     }
 
     /// Takes the request that [`Self::peek`] showed.
+    #[inline]
     pub const fn take(&mut self) {
         self.taken = self.taken.wrapping_add(1);
     }
 
-    /// The data of `request`, or the list of its segments; `None` where that is not all within the request window.
+    /// The data that `request` gives; `None` where it is not in the request window.
     #[inline]
-    pub fn data(&self, request: &Request) -> Option<Shared> {
-        let is_in_window = u64::from(request.offset) >= REQUEST_WINDOW;
-        let size = match request.segments {
-            0 => u64::from(request.length),
-            segments => u64::from(segments.saturating_add(SEGMENTS_AROUND)) * SEGMENT_SIZE,
-        };
-        is_in_window.then(|| self.memory.piece(u64::from(request.offset), size)).flatten()
+    pub fn readable(&self, request: &Request) -> Option<Shared> {
+        if request.segments == 0 { self.in_window(request.offset.into(), request.readable.into()) } else { None }
     }
 
-    /// Completes a request that was taken, with `length` bytes put into the window.
+    /// The room for data that `request` has; `None` where it is not in the request window.
     #[inline]
-    pub fn complete(&mut self, ticket: Ticket, status: Status, length: u32) {
-        let Ticket { sequence, generation } = ticket;
-        let completion = Completion { sequence, generation, length, status: status as u16, reserved: [0; 7] };
-        self.memory.store_words(entry(COMPLETION_RING, self.completed), wire::completion(&completion));
+    pub fn writable(&self, request: &Request) -> Option<Shared> {
+        let offset = u64::from(request.offset) + u64::from(Request::writable_offset(request.readable));
+        if request.segments == 0 { self.in_window(offset, request.writable.into()) } else { None }
+    }
+
+    /// The list of the segments of `request`, with an entry in front and one behind; `None` where it has none, or they
+    /// are not in the request window.
+    #[inline]
+    pub fn segments(&self, request: &Request) -> Option<Shared> {
+        let size = u64::from(request.segments.saturating_add(SEGMENTS_AROUND)) * SEGMENT_SIZE;
+        if request.segments == 0 { None } else { self.in_window(request.offset.into(), size) }
+    }
+
+    #[inline]
+    fn in_window(&self, offset: u64, size: u64) -> Option<Shared> {
+        if offset >= self.window { self.memory.piece(offset, size) } else { None }
+    }
+
+    /// Completes a request that was taken.
+    #[inline]
+    pub fn complete(&mut self, completion: &Completion) {
+        let at = entry(COMPLETION_RING, self.completed, COMPLETION_SIZE);
+        self.memory.store_words(at, completion.to_words());
         self.completed = self.completed.wrapping_add(1);
         self.memory.store(control::COMPLETIONS_PRODUCED, self.completed);
         self.is_dirty = true;
@@ -111,9 +158,9 @@ impl Channel {
     /// Completes a request that was taken, and that nobody waits for. EL2 is told with whatever comes next, or when
     /// there are many, or when [`Self::hasten`] says so.
     #[inline]
-    pub fn complete_quietly(&mut self, ticket: Ticket, status: Status) {
+    pub fn complete_quietly(&mut self, completion: &Completion) {
         let was_dirty = self.is_dirty;
-        self.complete(ticket, status, 0);
+        self.complete(completion);
         self.quiet += 1;
         self.is_dirty = was_dirty || self.quiet >= QUIET_MAX;
     }
@@ -129,20 +176,40 @@ impl Channel {
         self.is_dirty |= self.is_quiet();
     }
 
-    /// The slot for the next reception; `None` while EL2 has consumed none of those there are.
+    /// The session of the client's driver; `None` while none is ready.
     #[inline]
-    pub fn receive_slot(&self) -> Option<Shared> {
-        let waiting = self.received.wrapping_sub(self.memory.load(control::RECEPTIONS_CONSUMED));
-        let offset = RECEIVE_WINDOW + u64::from(self.received % RING_ENTRIES) * RECEIVE_SLOT_SIZE;
-        (waiting < RING_ENTRIES).then(|| self.memory.piece(offset, RECEIVE_SLOT_SIZE)).flatten()
+    pub fn session(&self) -> Option<u32> {
+        // First of all: what is read after it may be that of a later session, and then EL2 drops what carries this one.
+        let session = self.memory.load(control::SESSION);
+        (self.memory.load(control::IS_LIVE) != 0).then_some(session)
     }
 
-    /// Publishes what was put into the slot that [`Self::receive_slot`] gave.
+    /// Whether the driver has accepted `feature`, one of those below bit 32. What is decided by it carries a session
+    /// that was read before.
     #[inline]
-    pub fn receive(&mut self, reception: &Receive) {
-        self.memory.store_words(entry(RECEIVE_RING, self.received), wire::receive(reception));
-        self.received = self.received.wrapping_add(1);
-        self.memory.store(control::RECEPTIONS_PRODUCED, self.received);
+    pub fn has_accepted(&self, feature: u64) -> bool {
+        u64::from(self.memory.load(control::FEATURES)) & feature != 0
+    }
+
+    /// Where the next reception of filled queue `index` goes, a slot of the receive window; `None` where there is no
+    /// such queue, and while EL2 has consumed none of those there are.
+    #[inline]
+    pub fn receive_slot(&self, index: u16) -> Option<Shared> {
+        let received = *self.received.get(usize::from(index)).filter(|_| index < self.layout.filled())?;
+        let waiting = received.wrapping_sub(self.memory.load(control::receptions_consumed(index)));
+        let offset = entry(self.layout.receive_window(index), received, SLOT_SIZE);
+        if waiting < RING_ENTRIES { self.memory.piece(offset, SLOT_SIZE) } else { None }
+    }
+
+    /// Publishes the `length` bytes that were put into the slot that [`Self::receive_slot`] gave, for `session`.
+    #[inline]
+    pub fn receive(&mut self, index: u16, session: u32, length: u32) {
+        let Some(received) = self.received.get_mut(usize::from(index)) else { return };
+        let receive = Receive { session, offset: entry(0, *received, SLOT_SIZE) as u32, length };
+        let at = entry(self.layout.receive_ring(index), *received, RECEIVE_SIZE);
+        self.memory.store_words(at, receive.to_words());
+        *received = received.wrapping_add(1);
+        self.memory.store(control::receptions_produced(index), *received);
         self.is_dirty = true;
     }
 

@@ -2,18 +2,41 @@
 
 use crate::block::Attachment;
 use crate::channel::Channel;
+use abi::io::Description;
+use services::describe::console::Console;
+use services::describe::entropy;
+use services::describe::network::Card;
+use services::switch::Address;
+
+/// The largest payload of a frame in bytes, which clients are told.
+const MTU: u16 = 1500;
+/// The size that a console states.
+const CONSOLE: Console = Console { columns: 80, rows: 24 };
 
 /// What stands behind a channel.
 #[derive(Clone, Copy, Debug)]
 pub enum Service {
     /// A slice of a disk.
     Block(Attachment),
-    /// A port of the switch, by its number.
-    Network(usize),
+    /// A port of the switch, by its number, and the address of the card.
+    Network { port: usize, address: Address },
     /// A share of the console.
     Console,
     /// Random numbers.
     Entropy,
+}
+
+impl Service {
+    /// The device with `queues` queues and a request window of `window_size` bytes that the client finds; `None` if
+    /// there is none like that.
+    pub fn describe(&self, queues: u16, window_size: u64) -> Option<Description> {
+        match self {
+            Self::Block(attachment) => attachment.describe(queues, window_size),
+            Self::Network { address, .. } => Card { mac: *address, mtu: MTU }.describe(),
+            Self::Console => Some(CONSOLE.describe(window_size)),
+            Self::Entropy => Some(entropy::describe()),
+        }
+    }
 }
 
 /// A client's device.

@@ -2,10 +2,10 @@
 //! one client at a time, and Ctrl-O chooses the next.
 
 use crate::client::{Client, Service};
-use abi::io::{RECEIVE_SLOT_SIZE, Receive, Status};
 use rt::shared::Shared;
 use rt::virtio::Console;
 use services::lines::Lines;
+use services::network::SLOT_SIZE;
 
 /// Ctrl-O: what is typed goes to the next client from here on.
 const NEXT_CLIENT: u8 = 0x0f;
@@ -14,7 +14,10 @@ const CHUNK: usize = 512;
 /// How many typed characters are taken in one round.
 const CHARACTERS_PER_ROUND: usize = 256;
 
-const _: () = assert!(CHARACTERS_PER_ROUND as u64 <= RECEIVE_SLOT_SIZE, "a round's characters fit one reception");
+/// What is typed arrives in the first filled queue, the only one (VIRTIO 1.2, 5.3.2).
+const RECEIVED: u16 = 0;
+
+const _: () = assert!(CHARACTERS_PER_ROUND as u64 <= SLOT_SIZE, "a round's characters fit one reception");
 
 /// The console service.
 #[derive(Default)]
@@ -49,8 +52,8 @@ impl ConsoleService {
     }
 
     /// Prints `data` for client `client`, called `name`.
-    pub fn print(&mut self, client: usize, name: &str, data: Option<Shared>) -> Status {
-        let (Some(console), Some(data)) = (&mut self.console, data) else { return Status::Failed };
+    pub fn print(&mut self, client: usize, name: &str, data: Option<Shared>) {
+        let (Some(console), Some(data)) = (&mut self.console, data) else { return };
         let mut chunk = [0; CHUNK];
         let mut done = 0;
         while let Some(rest) = data.piece(done, data.size() - done).filter(|rest| rest.size() > 0) {
@@ -59,7 +62,6 @@ impl ConsoleService {
             self.lines.write(client, name, &chunk[..length], is_listening, |bytes| console.write(bytes));
             done += length as u64;
         }
-        Status::Done
     }
 
     /// Hands on what was typed; says whether there was anything.
@@ -70,7 +72,9 @@ impl ConsoleService {
             return false;
         }
         // What is typed waits in the device until there is room for it.
-        let Some(slot) = clients.get(listener).and_then(|client| client.channel.receive_slot()) else { return false };
+        let Some(channel) = clients.get_mut(listener).map(|client| &mut client.channel) else { return false };
+        let Some(slot) = channel.receive_slot(RECEIVED) else { return false };
+        let session = channel.session();
         let mut typed = [0; CHARACTERS_PER_ROUND];
         let mut length = 0;
         let mut switch = false;
@@ -83,13 +87,10 @@ impl ConsoleService {
             *place = byte;
             length += 1;
         }
-        if length > 0
-            && let Some(client) = clients.get_mut(listener)
-        {
+        // Without a driver there is nobody to hear it, and what chooses the next client comes behind it.
+        if let (1.., Some(session)) = (length, session) {
             slot.write(&typed[..length]);
-            let reception =
-                Receive { length: length as u32, flags: 0, checksum_start: 0, checksum_offset: 0, reserved: [0; 5] };
-            client.channel.receive(&reception);
+            channel.receive(RECEIVED, session, length as u32);
         }
         if switch {
             self.choose_next(clients);

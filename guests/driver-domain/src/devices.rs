@@ -4,7 +4,7 @@ use crate::block::{BlockDevice, BlockService, PlainDisk, Tag, VirtioDisk};
 use crate::console::ConsoleService;
 use crate::entropy::EntropyService;
 use crate::network::NetworkService;
-use abi::io::{FEATURE_READ_ONLY, SEGMENTS_MAX};
+use abi::io::SEGMENTS_MAX;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use rt::virtio::{self, Block, Console, Entropy, Error, Kind, Network, PlainBlock, SLOTS_MAX, Slot};
@@ -34,6 +34,7 @@ pub struct Devices {
 
 impl Devices {
     /// Brings up every device in a slot, and says what there is. One that fails is told of and left alone.
+    #[inline(never)]
     pub fn bring_up() -> Self {
         let mut devices = Self {
             block: BlockService::default(),
@@ -72,7 +73,7 @@ impl Devices {
                     Box::new(PlainDisk(PlainBlock::new(slot)?))
                 };
                 let mebibytes = disk.sectors() >> 11;
-                let note = if disk.features() & FEATURE_READ_ONLY != 0 { ", read-only" } else { "" };
+                let note = if disk.features().is_read_only { ", read-only" } else { "" };
                 let way = if takes_grants { "" } else { ", without grants" };
                 let number = self.block.add(disk);
                 if let Some(number) = number {

@@ -6,10 +6,10 @@ use crate::client::{Client, Service};
 use crate::devices::Devices;
 use crate::heartbeat::Heartbeat;
 use crate::kill::{Kill, Phase};
-use crate::network::MTU;
 use crate::status;
 use crate::tree::{CHANNELS_MAX, ChannelNode, Purpose};
-use abi::io::{FUNCTION_ATTACH, FUNCTION_READY, Operation, Request, Status};
+use abi::io::{FUNCTION_READY, INVALID_PARAMETER, Layout};
+use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{Ordering, fence};
 use rt::shared::Shared;
@@ -49,13 +49,16 @@ pub struct Domain {
 
 impl Domain {
     /// A domain without clients.
-    pub fn new(devices: Devices) -> Self {
+    #[inline(never)]
+    pub fn new(devices: Devices) -> Box<Self> {
         let heartbeat = Heartbeat::default();
         let clients = ArrayVec::new_const();
-        Self { devices, clients, first: 0, is_crowded: false, is_timed: false, heartbeat, kill: None }
+        Box::new(Self { devices, clients, first: 0, is_crowded: false, is_timed: false, heartbeat, kill: None })
     }
 
     /// Attaches the client of `node`. One whose device is missing is told of, and stays without.
+    // Out of line, as what it calls: what each needs of the stack it gives back.
+    #[inline(never)]
     pub fn attach(&mut self, node: &ChannelNode) {
         let ChannelNode { number, memory, client: name, .. } = *node;
         let place = self.clients.len();
@@ -63,18 +66,14 @@ impl Domain {
         if let (0, Some(memory)) = (number, memory) {
             self.heartbeat = Heartbeat::new(memory);
         }
-        let channel = memory.and_then(|memory| Channel::new(number, memory));
+        let channel = memory.and_then(|memory| Channel::new(number, memory, Layout::new(node.filled)));
         let Some(channel) = channel else {
             println!("driver-domain: channel {number} of {name} is not in this domain's free RAM; not served");
             return;
         };
         let Some(service) = self.service(place, node) else { return };
-        let (capacity, features, block_size) = match &service {
-            Service::Block(disk) => (disk.sectors(), disk.features(), u64::from(disk.block_size())),
-            Service::Network(_) => (MTU, 0, 0),
-            Service::Console | Service::Entropy => (0, 0, 0),
-        };
-        let answer = hypercall::call(FUNCTION_ATTACH, [u64::from(number), capacity, features, block_size]);
+        let description = service.describe(node.queues, channel.window_size());
+        let answer = description.map_or(INVALID_PARAMETER, |description| channel.attach(&description));
         if answer != 0 {
             // It keeps its place, which ports and consoles know it by; no request will come.
             println!("driver-domain: channel {number} of {name}: attach says {}; not served", answer as i64);
@@ -85,6 +84,7 @@ impl Domain {
         }
     }
 
+    #[inline(never)]
     fn service(&mut self, place: usize, node: &ChannelNode) -> Option<Service> {
         let ChannelNode { number, client: name, .. } = *node;
         let devices = &mut self.devices;
@@ -114,7 +114,7 @@ impl Domain {
                 if port.is_none() {
                     without("the switch has no port left");
                 }
-                port.map(Service::Network)
+                port.map(|port| Service::Network { port, address })
             }
             Purpose::Console => {
                 if !devices.console.is_present() {
@@ -135,7 +135,8 @@ impl Domain {
     }
 
     /// Serves the clients for ever.
-    pub fn run(mut self) -> ! {
+    #[inline(never)]
+    pub fn run(mut self: Box<Self>) -> ! {
         println!("driver-domain: serving {} devices", self.clients.len());
         hypercall::call(FUNCTION_READY, [0; 4]);
         self.kill = Kill::asked_for(self.heartbeat.generation());
@@ -225,76 +226,52 @@ impl Domain {
     /// Serves some requests of the client at `place`; says whether there were any.
     #[inline]
     fn serve(&mut self, place: usize) -> bool {
+        let Self { devices, clients, is_crowded, heartbeat, kill, .. } = self;
         let mut worked = false;
         for _ in 0..REQUESTS_PER_ROUND {
-            let Some(Client { channel, service, .. }) = self.clients.get_mut(place) else { break };
+            let Some(Client { channel, service, name }) = clients.get_mut(place) else { break };
             let Some(request) = channel.peek() else { break };
-            let (data, service) = (channel.data(&request), *service);
-            if let (Some(kill), Service::Block(_)) = (&self.kill, service) {
-                kill.strike(Phase::Posted);
-            }
-            if let Service::Block(attachment) = &service
-                && self.devices.block.waits(attachment, &request)
-            {
-                self.heartbeat.wait();
-            }
-            let ended = match service {
-                Service::Block(attachment) => match self.devices.block.submit(&attachment, place, &request, data) {
-                    Submission::Busy => {
-                        self.is_crowded = true;
-                        break;
+            let ticket = Ticket::of(&request);
+            match service {
+                Service::Block(attachment) => {
+                    if let Some(kill) = kill {
+                        kill.strike(Phase::Posted);
                     }
-                    Submission::Queued => {
-                        if let Some(kill) = &mut self.kill {
-                            kill.queued();
+                    if devices.block.waits(attachment, &request) {
+                        heartbeat.wait();
+                    }
+                    match devices.block.serve(attachment, place, channel, &request) {
+                        Submission::Busy => {
+                            *is_crowded = true;
+                            break;
                         }
-                        None
+                        Submission::Queued => kill.iter_mut().for_each(Kill::queued),
+                        Submission::Finished(_) => {}
                     }
-                    Submission::Finished(status) => Some((status, filled(&request, status))),
-                },
-                Service::Network(_) => Some(self.finish_at_once(place, service, &request, data)),
-                Service::Console | Service::Entropy => {
-                    self.heartbeat.wait();
-                    Some(self.finish_at_once(place, service, &request, data))
+                    channel.take();
                 }
-            };
-            worked = true;
-            let Some(Client { channel, .. }) = self.clients.get_mut(place) else { break };
-            channel.take();
-            match (ended, service) {
-                (Some((status, _)), Service::Network(_)) => channel.complete_quietly(Ticket::of(&request), status),
-                (Some((status, length)), _) => channel.complete(Ticket::of(&request), status, length),
-                (None, _) => {}
+                Service::Network { port, .. } => {
+                    let (port, frame) = (*port, channel.readable(&request));
+                    devices.network.transmit(clients, port, &request, frame);
+                    let Some(Client { channel, .. }) = clients.get_mut(place) else { break };
+                    channel.take();
+                    channel.complete_quietly(&ticket.completion(0));
+                }
+                Service::Console => {
+                    heartbeat.wait();
+                    devices.console.print(place, name, channel.readable(&request));
+                    channel.take();
+                    channel.complete(&ticket.completion(0));
+                }
+                Service::Entropy => {
+                    heartbeat.wait();
+                    let written = devices.entropy.fill(channel.writable(&request));
+                    channel.take();
+                    channel.complete(&ticket.completion(written));
+                }
             }
+            worked = true;
         }
         worked
     }
-
-    /// Serves a request that never waits for its device; gives how it ended and the bytes in the window.
-    fn finish_at_once(
-        &mut self,
-        place: usize,
-        service: Service,
-        request: &Request,
-        data: Option<Shared>,
-    ) -> (Status, u32) {
-        let Self { devices, clients, .. } = self;
-        match (service, Operation::from_number(request.operation)) {
-            (Service::Network(port), Some(Operation::Transmit)) => {
-                (devices.network.transmit(clients, port, request, data), 0)
-            }
-            (Service::Console, Some(Operation::Print)) => {
-                let name = clients.get(place).map_or("", |client| client.name);
-                (devices.console.print(place, name, data), 0)
-            }
-            (Service::Entropy, Some(Operation::Random)) => devices.entropy.fill(data),
-            _ => (Status::Unsupported, 0),
-        }
-    }
-}
-
-/// The bytes in the window of a block request that finished at once.
-fn filled(request: &Request, status: Status) -> u32 {
-    let fills = Operation::from_number(request.operation).is_some_and(Operation::fills_window);
-    if fills && status == Status::Done { request.length } else { 0 }
 }

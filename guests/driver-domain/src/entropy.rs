@@ -1,13 +1,11 @@
 //! The entropy service: fresh random numbers of the real device, each given out once.
 
-use abi::io::Status;
 use rt::shared::Shared;
 use rt::virtio::Entropy;
+use services::describe::entropy::RANDOM_SIZE_MAX;
 
 /// How many bytes are asked of the device at a time.
 const POOL: usize = 1024;
-/// The most bytes that one request gets: the others wait meanwhile.
-const REQUEST_MAX: u64 = 4096;
 
 /// The entropy service.
 pub struct EntropyService {
@@ -42,9 +40,9 @@ impl EntropyService {
     }
 
     /// Fills `data`, or the start of it; gives the number of bytes.
-    pub fn fill(&mut self, data: Option<Shared>) -> (Status, u32) {
-        let (Some(device), Some(data)) = (&mut self.device, data) else { return (Status::Failed, 0) };
-        let wanted = data.size().min(REQUEST_MAX);
+    pub fn fill(&mut self, data: Option<Shared>) -> u32 {
+        let (Some(device), Some(data)) = (&mut self.device, data) else { return 0 };
+        let wanted = data.size().min(RANDOM_SIZE_MAX.into());
         let mut done = 0;
         while done < wanted {
             if self.start == self.end {
@@ -64,6 +62,6 @@ impl EntropyService {
             self.start += count;
             done += count as u64;
         }
-        (if done == 0 { Status::Failed } else { Status::Done }, done as u32)
+        done as u32
     }
 }

@@ -1,9 +1,9 @@
 //! The driver domain: a guest that owns the real devices and serves those of other guests.
 //!
-//! Clients never come here: EL2 has the registers and the rings of their devices, checks what they ask for, and passes
-//! it on through a channel for each device (`abi::io`). This guest's CPU sees requests and copies of data, never a
-//! client's memory (the DMA of its devices is trusted), and it decides which sectors and which frames a client may
-//! have.
+//! Clients never come here: EL2 has the registers and the queues of their devices, and passes on what they ask for
+//! through a channel for each device (`abi::io`), without knowing what it means. This guest says what each device is,
+//! and decides which sectors and which frames a client may have. Its CPU sees requests and copies of data, never a
+//! client's memory (the DMA of its devices is trusted).
 //!
 //! Reading order: this file, `domain.rs` (the rounds), `channel.rs` (the wire), `block/service.rs`, `network.rs`. What
 //! is decided without touching memory or devices is in the crate `services`, with its tests.

@@ -1,19 +1,21 @@
 //! The network service: carries frames between the clients' channels and the uplinks, where the switch says.
 
+use crate::channel::Channel;
 use crate::client::Client;
-use abi::io::{RECEIVE_CHECKED, RECEIVE_PARTIAL, RECEIVE_SLOT_SIZE, Receive, Request, Status};
+use abi::io::Request;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use rt::shared::Shared;
 use rt::timer;
 use rt::virtio::Network;
 use services::checksum;
+use services::network::{self, FRAME_SIZE_MAX, Frame, GUEST_CSUM, Partial};
 use services::switch::{Address, Counters, HEADER_SIZE, Ports, Side, Switch};
 
 /// The most uplinks.
 const UPLINKS_MAX: usize = 4;
-/// The largest payload of a frame in bytes, which clients are told.
-pub const MTU: u64 = 1500;
+/// What a client receives arrives in the first filled queue, the only one (VIRTIO 1.2, 5.1.2).
+const RECEIVED: u16 = 0;
 /// With fewer free buffers than this, an uplink takes back those that it has sent.
 const REAP_BELOW: usize = 32;
 /// How many frames of one uplink are taken in one round.
@@ -32,23 +34,6 @@ enum Place {
 struct Uplink {
     card: Box<Network>,
     port: usize,
-}
-
-/// A partial checksum of a client's frame.
-#[derive(Clone, Copy, Debug)]
-struct Partial {
-    start: u16,
-    offset: u16,
-}
-
-impl Partial {
-    /// What `Request::sector` of a transmission says (`Operation::Transmit`).
-    const fn of(word: u64) -> Option<Self> {
-        match word as u32 {
-            0 => None,
-            word => Some(Self { start: word as u16, offset: (word >> 16) as u16 }),
-        }
-    }
 }
 
 /// The switch, and what is at its ports.
@@ -104,34 +89,24 @@ impl NetworkService {
         }
     }
 
-    /// Sends `frame`, which came in at `port` with `request`, on its way. A frame may be dropped; that is no failure.
-    pub fn transmit(
-        &mut self,
-        clients: &mut [Client],
-        port: usize,
-        request: &Request,
-        frame: Option<Shared>,
-    ) -> Status {
-        let Some(frame) = frame.filter(|frame| frame.size() <= RECEIVE_SLOT_SIZE) else { return Status::Failed };
+    /// Sends the frame of `request`, whose bytes are `data` and which came in at `port`, on its way. It may be dropped.
+    pub fn transmit(&mut self, clients: &mut [Client], port: usize, request: &Request, data: Option<Shared>) {
+        let (Some(Frame { length, partial }), Some(data)) = (network::frame(request), data) else { return };
         let mut header = [0; HEADER_SIZE];
-        if frame.read(&mut header) < HEADER_SIZE {
-            return Status::Failed;
-        }
-        let partial = Partial::of(request.sector);
-        let ports = self.switch.route(port, &header, request.length, timer::now());
+        data.read(&mut header);
+        let ports = self.switch.route(port, &header, length, timer::now());
         for to in ports {
             let carried = match self.places.get(to) {
                 Some(&Place::Client(client)) => {
-                    clients.get_mut(client).is_some_and(|client| pass_on(client, &frame, partial))
+                    clients.get_mut(client).is_some_and(|client| pass_on(client, &data, partial))
                 }
                 Some(&Place::Uplink(uplink)) => {
-                    self.uplinks.get_mut(uplink).is_some_and(|uplink| send_out(&mut uplink.card, &frame, partial))
+                    self.uplinks.get_mut(uplink).is_some_and(|uplink| send_out(&mut uplink.card, &data, partial))
                 }
                 None => false,
             };
-            count(&mut self.switch, to, request.length, carried);
+            count(&mut self.switch, to, length, carried);
         }
-        Status::Done
     }
 
     /// Takes frames from the uplinks to the clients; says whether there were any.
@@ -172,31 +147,57 @@ fn deliver(switch: &mut Switch, places: &[Place], clients: &mut [Client], ports:
             Some(&Place::Client(client)) => clients.get_mut(client),
             Some(Place::Uplink(_)) | None => None,
         };
-        let carried = client.is_some_and(|client| {
-            let Some(slot) = client.channel.receive_slot() else { return false };
-            if slot.write(frame) < frame.len() {
-                return false;
-            }
+        let carried = client.is_some_and(|Client { channel, .. }| {
             // The card checks nothing for us, so the client does.
-            let reception = Receive { length, flags: 0, checksum_start: 0, checksum_offset: 0, reserved: [0; 5] };
-            client.channel.receive(&reception);
-            true
+            let session = channel.session();
+            session.is_some_and(|session| receive(channel, session, None, length, |place| place.write(frame) as u64))
         });
         count(switch, port, length, carried);
     }
 }
 
-/// Puts a client's frame into another's channel, its checksum as it is: it never leaves this board's memory.
-fn pass_on(client: &mut Client, frame: &Shared, partial: Option<Partial>) -> bool {
-    let Some(slot) = client.channel.receive_slot() else { return false };
-    let length = frame.copy_to(&slot) as u32;
-    let (flags, Partial { start, offset }) = match partial {
-        Some(partial) => (RECEIVE_CHECKED | RECEIVE_PARTIAL, partial),
-        None => (0, Partial { start: 0, offset: 0 }),
-    };
-    let reception = Receive { length, flags, checksum_start: start, checksum_offset: offset, reserved: [0; 5] };
-    client.channel.receive(&reception);
+/// Puts a client's frame into another's channel. Its checksum stays as it is if the driver there takes it so: it never
+/// leaves this board's memory.
+fn pass_on(Client { channel, .. }: &mut Client, frame: &Shared, partial: Option<Partial>) -> bool {
+    let length = frame.size() as u32;
+    let Some(session) = channel.session() else { return false };
+    match partial {
+        Some(partial) if !channel.has_accepted(GUEST_CSUM) => {
+            receive(channel, session, None, length, |place| copy_finished(frame, partial, place))
+        }
+        _ => receive(channel, session, partial, length, |place| frame.copy_to(place)),
+    }
+}
+
+/// Puts a frame of `length` bytes and its header into the channel of a client's `session`. `copy` puts the frame in its
+/// place, and says how much of it. Says whether there was room.
+#[inline]
+fn receive(
+    channel: &mut Channel,
+    session: u32,
+    partial: Option<Partial>,
+    length: u32,
+    copy: impl FnOnce(&Shared) -> u64,
+) -> bool {
+    let Some(slot) = channel.receive_slot(RECEIVED) else { return false };
+    let Some(place) = slot.piece(network::HEADER_SIZE.into(), FRAME_SIZE_MAX.into()) else { return false };
+    // More than the header: the frame comes after, and over it.
+    slot.store_pair(0, network::header(partial));
+    if copy(&place) < u64::from(length) {
+        return false;
+    }
+    channel.receive(RECEIVED, session, u32::from(network::HEADER_SIZE) + length);
     true
+}
+
+/// Copies a frame to `place`, its checksum finished. Linux takes it partial.
+#[cold]
+#[inline(never)]
+fn copy_finished(frame: &Shared, Partial { start, offset }: Partial, place: &Shared) -> u64 {
+    let mut bytes = [0; FRAME_SIZE_MAX as usize];
+    let length = frame.read(&mut bytes);
+    let Some(bytes) = bytes.get_mut(..length) else { return 0 };
+    if checksum::complete(bytes, start, offset) { place.write(bytes) as u64 } else { 0 }
 }
 
 /// Sends a client's frame out of a card, its checksum finished: the driver asks the card for nothing.
@@ -209,7 +210,6 @@ fn send_out(card: &mut Network, frame: &Shared, partial: Option<Partial>) -> boo
     card.send(|buffer| {
         let length = frame.read(buffer);
         if let (Some(Partial { start, offset }), Some(bytes)) = (partial, buffer.get_mut(..length)) {
-            // A place outside the frame is the client's mistake; its frame goes out as it is.
             is_whole = checksum::complete(bytes, start, offset);
         }
         length

@@ -34,6 +34,10 @@ pub struct ChannelNode {
     pub number: u32,
     /// Where it is.
     pub memory: Region,
+    /// How many queues the client's device has.
+    pub queues: u16,
+    /// Which of them are filled, a bit each.
+    pub filled: u32,
     /// The client's name.
     pub client: &'static str,
     /// What it is for.
@@ -97,6 +101,8 @@ fn channel(node: Node<'_>) -> Option<ChannelNode> {
     Some(ChannelNode {
         number: cell(node, "bulkhead,channel")?,
         memory: Region { start: window.starting_address as u64, size: window.size? as u64 },
+        queues: cell(node, "bulkhead,queues")?.try_into().ok()?,
+        filled: cell(node, "bulkhead,filled-queues")?,
         client: text(node, "bulkhead,client").unwrap_or("?"),
         purpose: purpose(node)?,
         serial: serial(node),

@@ -88,6 +88,25 @@ impl Shared {
         [a, b, c, d]
     }
 
+    /// Loads eight words of 64 bits at `offset`, in pairs; zeroes where there are none, or not aligned.
+    #[inline(always)]
+    #[must_use]
+    pub fn load_line(&self, offset: u64) -> [[u64; 2]; 4] {
+        let Some(address) = self.word::<64>(offset) else { return [[0; 2]; 4] };
+        let [a, b, c, d, e, f, g, h]: [u64; 8];
+        // SAFETY: as `load`.
+        unsafe {
+            asm!(
+                "ldp {a}, {b}, [{address}]", "ldp {c}, {d}, [{address}, #16]",
+                "ldp {e}, {f}, [{address}, #32]", "ldp {g}, {h}, [{address}, #48]",
+                a = out(reg) a, b = out(reg) b, c = out(reg) c, d = out(reg) d,
+                e = out(reg) e, f = out(reg) f, g = out(reg) g, h = out(reg) h, address = in(reg) address,
+                options(nostack, preserves_flags),
+            );
+        }
+        [[a, b], [c, d], [e, f], [g, h]]
+    }
+
     /// Stores two words of 64 bits at `offset`; `false`, and nothing happens, where there are none, or not aligned.
     #[inline(always)]
     pub fn store_pair(&self, offset: u64, words: [u64; 2]) -> bool {

@@ -1,9 +1,9 @@
 //! The boundary between the block service and a disk's driver: another driver is another implementation of this trait.
 
 use crate::channel::Ticket;
-use abi::io::{Operation, Status};
 use rt::shared::Shared;
 use rt::virtio::Granted;
+use services::block::{Extent, Features, Operation, Status};
 
 /// Where the data of a request is.
 #[derive(Clone, Copy, Debug)]
@@ -16,15 +16,13 @@ pub enum Data {
     Granted(Granted),
 }
 
-/// What a disk is asked for. Sectors are the disk's own, and within it.
+/// What a disk is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
-    /// What to do; one of the operations for blocks.
+    /// What to do.
     pub operation: Operation,
-    /// The first sector.
-    pub sector: u64,
-    /// Bytes, whole sectors; of `data`, if there is any.
-    pub bytes: u64,
+    /// To which sectors; their bytes are those of `data`, if there is any.
+    pub extent: Extent,
     /// Where the data of a read goes, and that of a write is.
     pub data: Data,
 }
@@ -36,8 +34,10 @@ pub struct Tag {
     pub client: usize,
     /// What the completion repeats.
     pub ticket: Ticket,
-    /// Bytes that are in the window when it succeeds.
-    pub length: u32,
+    /// Bytes that are in the request's room when it succeeds.
+    pub written: u32,
+    /// Its chain ends with it, also when it succeeds and is not the chain's last piece: it moves no data.
+    pub is_end: bool,
 }
 
 /// What became of a command.
@@ -59,8 +59,8 @@ pub trait BlockDevice {
     /// The logical block size in bytes.
     fn block_size(&self) -> u32;
 
-    /// What it can do: a set of the `FEATURE_` bits of [`abi::io`].
-    fn features(&self) -> u64;
+    /// What it can do.
+    fn features(&self) -> Features;
 
     /// Whether a flush is waited for, rather than queued.
     fn waits_for_flush(&self) -> bool {

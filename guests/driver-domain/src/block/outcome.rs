@@ -1,21 +1,19 @@
 //! What a real virtio disk answers, in the words of the block service: the same for both of its drivers.
 
 use super::Submission;
-use abi::io::{FEATURE_FLUSH, FEATURE_READ_ONLY, Status};
 use rt::virtio::{Failed, Refused};
+use services::block::{Features, Status};
 
-/// The `FEATURE_` bits of a disk.
-pub(super) const fn features(is_read_only: bool, has_cache: bool) -> u64 {
-    let read_only = if is_read_only { FEATURE_READ_ONLY } else { 0 };
-    let flush = if has_cache { FEATURE_FLUSH } else { 0 };
-    read_only | flush
+/// What a disk can do.
+pub(super) fn features(is_read_only: bool, has_cache: bool) -> Features {
+    Features { is_read_only, has_cache, ..Features::default() }
 }
 
 /// What became of a request that the disk has done.
 pub(super) const fn status(outcome: Result<(), Failed>) -> Status {
     match outcome {
-        Ok(()) => Status::Done,
-        Err(Failed) => Status::Failed,
+        Ok(()) => Status::Ok,
+        Err(Failed) => Status::IoError,
     }
 }
 
@@ -25,6 +23,6 @@ pub(super) fn submission<T>(submitted: Result<(), (Refused, T)>) -> Submission {
     match submitted {
         Ok(()) => Submission::Queued,
         Err((Refused::Busy, _)) => Submission::Busy,
-        Err((Refused::Invalid, _)) => Submission::Finished(Status::Failed),
+        Err((Refused::Invalid, _)) => Submission::Finished(Status::IoError),
     }
 }

@@ -12,8 +12,8 @@
 
 use super::outcome::{features, status, submission};
 use super::{BlockDevice, Command, Data, Submission, Tag};
-use abi::io::{Operation, Status};
 use rt::virtio::PlainBlock;
+use services::block::{Features, Operation, Status};
 
 /// A real virtio disk without grants.
 pub struct PlainDisk(pub PlainBlock<Tag>);
@@ -27,7 +27,7 @@ impl BlockDevice for PlainDisk {
         self.0.block_size()
     }
 
-    fn features(&self) -> u64 {
+    fn features(&self) -> Features {
         features(self.0.is_read_only(), self.0.has_cache())
     }
 
@@ -37,8 +37,8 @@ impl BlockDevice for PlainDisk {
 
     fn submit(&mut self, command: &Command, tag: Tag) -> Submission {
         let submitted = match (command.operation, command.data) {
-            (Operation::Read, Data::Window(data)) => self.0.read(command.sector, data, tag),
-            (Operation::Write, Data::Window(data)) => self.0.write(command.sector, data, tag),
+            (Operation::Read, Data::Window(data)) => self.0.read(command.extent.sector, data, tag),
+            (Operation::Write, Data::Window(data)) => self.0.write(command.extent.sector, data, tag),
             (Operation::Flush, _) => {
                 return self.0.flush().map_or(Submission::Busy, |outcome| Submission::Finished(status(outcome)));
             }

@@ -2,12 +2,9 @@
 //! this domain.
 
 use super::{BlockDevice, Command, Data, Submission, Tag};
-use abi::io::{FEATURE_DISCARD, FEATURE_WRITE_ZEROES, Operation, Status};
 use rt::shared::Shared;
+use services::block::{Extent, Features, Operation, Status};
 use services::slice::SECTOR_SIZE;
-
-/// The most bytes that one request may clear: the others wait meanwhile.
-const CLEAR_MAX: u64 = 4 << 20;
 
 /// A disk of RAM.
 #[derive(Debug)]
@@ -35,16 +32,17 @@ impl BlockDevice for RamDisk {
         SECTOR_SIZE as u32
     }
 
-    fn features(&self) -> u64 {
-        FEATURE_DISCARD | FEATURE_WRITE_ZEROES
+    fn features(&self) -> Features {
+        Features { discards: true, writes_zeroes: true, ..Features::default() }
     }
 
     #[inline]
     fn submit(&mut self, command: &Command, _: Tag) -> Submission {
-        let done = match (command.operation, self.piece(command.sector, command.bytes), command.data) {
-            (Operation::Read, Some(disk), Data::Window(data)) => disk.copy_to(&data) == command.bytes,
-            (Operation::Write, Some(disk), Data::Window(data)) => data.copy_to(&disk) == command.bytes,
-            (Operation::Discard | Operation::WriteZeroes, Some(disk), _) if command.bytes <= CLEAR_MAX => {
+        let Extent { sector, bytes } = command.extent;
+        let done = match (command.operation, self.piece(sector, bytes), command.data) {
+            (Operation::Read, Some(disk), Data::Window(data)) => disk.copy_to(&data) == bytes,
+            (Operation::Write, Some(disk), Data::Window(data)) => data.copy_to(&disk) == bytes,
+            (Operation::Discard | Operation::WriteZeroes, Some(disk), _) => {
                 disk.clear();
                 true
             }
@@ -52,7 +50,7 @@ impl BlockDevice for RamDisk {
             (Operation::Flush, ..) => true,
             _ => false,
         };
-        Submission::Finished(if done { Status::Done } else { Status::Failed })
+        Submission::Finished(if done { Status::Ok } else { Status::IoError })
     }
 
     fn kick(&mut self) {}

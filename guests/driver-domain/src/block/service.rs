@@ -2,14 +2,16 @@
 
 use super::{BlockDevice, Command, Data, Part, RamDisk, Submission, Tag};
 use crate::channel::{Channel, Ticket};
-use abi::io::{FEATURE_READ_ONLY, Operation, Request, SERIAL_SIZE, Status};
+use abi::io::{Completion, Description, Request};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use rt::machine::Region;
 use rt::shared::Shared;
 use rt::virtio::Granted;
+use services::Slice;
+use services::block::{self, ERASE_SEGMENT_SIZE, Features, Operation, Plan, SERIAL_SIZE, Status};
+use services::describe::block::Disk;
 use services::partition::{self, Missing, Sectors};
-use services::{Access, Slice};
 
 /// The most disks: QEMU's `virt` has 32 slots, and a client may have a disk of RAM.
 const DISKS_MAX: usize = 32;
@@ -19,7 +21,7 @@ const DISKS_MAX: usize = 32;
 pub struct Attachment {
     disk: usize,
     slice: Slice,
-    features: u64,
+    features: Features,
     block_size: u32,
     serial: Serial,
 }
@@ -28,19 +30,11 @@ pub struct Attachment {
 pub type Serial = [u8; SERIAL_SIZE];
 
 impl Attachment {
-    /// The size in sectors.
-    pub const fn sectors(&self) -> u64 {
-        self.slice.sectors()
-    }
-
-    /// The `FEATURE_` bits of [`abi::io`].
-    pub const fn features(&self) -> u64 {
-        self.features
-    }
-
-    /// The logical block size in bytes.
-    pub const fn block_size(&self) -> u32 {
-        self.block_size
+    /// The disk with `queues` queues and a request window of `window_size` bytes that the client finds; `None` if no
+    /// driver can use it.
+    pub fn describe(&self, queues: u16, window_size: u64) -> Option<Description> {
+        let Self { slice, features, block_size, .. } = *self;
+        Disk { sectors: slice.sectors(), block_size, features }.describe(queues, window_size)
     }
 }
 
@@ -103,9 +97,9 @@ impl BlockService {
             Part::Range(Region { start, size }) => Slice::of_bytes(sectors, start, size).ok_or(Missing::BeyondDisk)?,
             Part::Partition(name) => partition::find(&mut Table(device), name)?,
         };
-        let read_only = read_only || features & FEATURE_READ_ONLY != 0;
-        let (slice, flag) = if read_only { (slice.read_only(), FEATURE_READ_ONLY) } else { (slice, 0) };
-        Ok(Attachment { disk, slice, features: features | flag, block_size, serial })
+        let features = Features { is_read_only: read_only || features.is_read_only, ..features };
+        let slice = if features.is_read_only { slice.read_only() } else { slice };
+        Ok(Attachment { disk, slice, features, block_size, serial })
     }
 
     /// Whether disk `number` is one of virtio's.
@@ -116,50 +110,58 @@ impl BlockService {
     /// Whether `request` on `attachment` is one whose end is waited for.
     #[inline]
     pub fn waits(&self, attachment: &Attachment, request: &Request) -> bool {
-        request.operation == Operation::Flush as u16
-            && self.disks.get(attachment.disk).is_some_and(|disk| disk.waits_for_flush())
+        block::is_flush(request) && self.disks.get(attachment.disk).is_some_and(|disk| disk.waits_for_flush())
     }
 
-    /// Starts `request` of client `client`, whose data, or the list of whose segments, is `data`.
+    /// Starts `request` of client `client`, which came through `channel`. What has finished already is completed there.
     #[inline]
-    pub fn submit(
+    pub fn serve(
         &mut self,
         attachment: &Attachment,
         client: usize,
+        channel: &mut Channel,
         request: &Request,
-        data: Option<Shared>,
     ) -> Submission {
-        let Some(operation) = Operation::from_number(request.operation) else {
-            return Submission::Finished(Status::Unsupported);
-        };
-        if operation == Operation::Identify {
-            return Submission::Finished(identify(attachment, request, data));
-        }
-        let bytes = u64::from(request.length);
-        let locate = |access| attachment.slice.locate(request.sector, bytes, access);
-        let data = match data {
-            None => None,
-            Some(data) if request.segments == 0 => Some(Data::Window(data)),
-            // A list of other lengths would have the disk go on where the slice ends.
-            Some(list) => Granted::new(list).filter(|granted| granted.bytes() == bytes).map(Data::Granted),
-        };
-        let (sector, data) = match (operation, data) {
-            (Operation::Read, Some(data)) => (locate(Access::Read), data),
-            (Operation::Write, Some(data)) => (locate(Access::Write), data),
-            // Without data there is no sector: the request named bytes outside the window, or segments that are none.
-            (Operation::Read | Operation::Write, None) => (None, Data::None),
-            (Operation::Discard | Operation::WriteZeroes, _) => (locate(Access::Write), Data::None),
-            (Operation::Flush, _) => (Some(0), Data::None),
-            (Operation::Transmit | Operation::Print | Operation::Random | Operation::Identify, _) => {
-                return Submission::Finished(Status::Unsupported);
+        let Attachment { disk, slice, features, .. } = attachment;
+        let mut tag = Tag { client, ticket: Ticket::of(request), written: 0, is_end: true };
+        let submission = match block::plan(request, slice, *features) {
+            Plan::Answer(status) => Submission::Finished(status),
+            Plan::Identify { bytes } => {
+                tag.written = bytes;
+                Submission::Finished(identify(attachment, bytes, channel.writable(request)))
+            }
+            Plan::Erase(operation) => match block::erase(operation, slice, segment(channel.readable(request))) {
+                Ok(extent) => self.submit(*disk, Command { operation, extent, data: Data::None }, tag),
+                Err(status) => Submission::Finished(status),
+            },
+            Plan::Run { operation, extent } => {
+                let data = match operation {
+                    Operation::Read => {
+                        (tag.written, tag.is_end) = (request.writable, false);
+                        place(channel, request, extent.bytes, channel.writable(request))
+                    }
+                    Operation::Write => {
+                        tag.is_end = false;
+                        place(channel, request, extent.bytes, channel.readable(request))
+                    }
+                    Operation::Flush | Operation::Discard | Operation::WriteZeroes => Some(Data::None),
+                };
+                match data {
+                    Some(data) => self.submit(*disk, Command { operation, extent, data }, tag),
+                    None => Submission::Finished(Status::IoError),
+                }
             }
         };
-        let (Some(sector), Some(disk)) = (sector, self.disks.get_mut(attachment.disk)) else {
-            return Submission::Finished(Status::Failed);
-        };
-        let length = if operation.fills_window() { request.length } else { 0 };
-        let tag = Tag { client, ticket: Ticket::of(request), length };
-        disk.submit(&Command { operation, sector, bytes, data }, tag)
+        if let Submission::Finished(status) = submission {
+            finish(channel, &tag, status);
+        }
+        submission
+    }
+
+    #[inline]
+    fn submit(&mut self, disk: usize, command: Command, tag: Tag) -> Submission {
+        let disk = self.disks.get_mut(disk);
+        disk.map_or(Submission::Finished(Status::IoError), |disk| disk.submit(&command, tag))
     }
 
     /// Acknowledges the interrupt of virtio disk `number`.
@@ -191,16 +193,37 @@ impl BlockService {
     }
 }
 
-/// Says who the client's disk is. `data` is as long as the request.
-fn identify(attachment: &Attachment, request: &Request, data: Option<Shared>) -> Status {
-    let wanted = (request.length as usize).min(SERIAL_SIZE);
-    let written = data.filter(|_| request.segments == 0).map(|data| data.write(&attachment.serial));
-    if written.is_some_and(|written| written >= wanted) { Status::Done } else { Status::Failed }
+/// Where the `bytes` bytes of data of a transfer are: in the `window`, or in the client's own memory. `None` if they
+/// are not all there.
+#[inline]
+fn place(channel: &Channel, request: &Request, bytes: u64, window: Option<Shared>) -> Option<Data> {
+    if request.segments == 0 {
+        return window.map(Data::Window);
+    }
+    // A list of other lengths would have the disk go on where the slice ends.
+    let granted = channel.segments(request).and_then(Granted::new);
+    granted.filter(|granted| granted.bytes() == bytes).map(Data::Granted)
+}
+
+/// The segment of a discard or write-zeroes request, if that is all of `data`.
+#[cold]
+fn segment(data: Option<Shared>) -> Option<[u8; ERASE_SEGMENT_SIZE]> {
+    let data = data.filter(|data| data.size() == ERASE_SEGMENT_SIZE as u64)?;
+    let mut bytes = [0; ERASE_SEGMENT_SIZE];
+    data.read(&mut bytes);
+    Some(bytes)
+}
+
+/// Puts the first `bytes` bytes of the disk's serial number into `room`.
+fn identify(attachment: &Attachment, bytes: u32, room: Option<Shared>) -> Status {
+    let written = room.map(|room| room.write(&attachment.serial));
+    if written.is_some_and(|written| written >= bytes as usize) { Status::Ok } else { Status::IoError }
 }
 
 /// Completes on `channel` what `tag` stands for.
 #[inline]
 pub fn finish(channel: &mut Channel, tag: &Tag, status: Status) {
-    let length = if status == Status::Done { tag.length } else { 0 };
-    channel.complete(tag.ticket, status, length);
+    // A chain goes on with its next piece, or ends with its last, while all is well.
+    let (written, is_end) = if status == Status::Ok { (tag.written, tag.is_end) } else { (0, true) };
+    channel.complete(&Completion { is_end, tail: status.tail(), ..tag.ticket.completion(written) });
 }

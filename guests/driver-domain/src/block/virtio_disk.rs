@@ -2,8 +2,9 @@
 
 use super::outcome::{features, status, submission};
 use super::{BlockDevice, Command, Data, Submission, Tag};
-use abi::io::{FEATURE_GRANTS, Operation, SEGMENTS_MAX, Status};
+use abi::io::SEGMENTS_MAX;
 use rt::virtio::Block;
+use services::block::{Features, Operation, Status};
 
 /// A real virtio disk.
 pub struct VirtioDisk(pub Block<Tag>);
@@ -17,17 +18,17 @@ impl BlockDevice for VirtioDisk {
         self.0.block_size()
     }
 
-    fn features(&self) -> u64 {
-        let grants = if self.0.segments_max() >= u32::from(SEGMENTS_MAX) { FEATURE_GRANTS } else { 0 };
-        features(self.0.is_read_only(), self.0.has_cache()) | grants
+    fn features(&self) -> Features {
+        let takes_grants = self.0.segments_max() >= u32::from(SEGMENTS_MAX);
+        Features { takes_grants, ..features(self.0.is_read_only(), self.0.has_cache()) }
     }
 
     fn submit(&mut self, command: &Command, tag: Tag) -> Submission {
         let submitted = match (command.operation, command.data) {
-            (Operation::Read, Data::Window(data)) => self.0.read(command.sector, data, tag),
-            (Operation::Write, Data::Window(data)) => self.0.write(command.sector, data, tag),
-            (Operation::Read, Data::Granted(granted)) => self.0.read_granted(command.sector, granted, tag),
-            (Operation::Write, Data::Granted(granted)) => self.0.write_granted(command.sector, granted, tag),
+            (Operation::Read, Data::Window(data)) => self.0.read(command.extent.sector, data, tag),
+            (Operation::Write, Data::Window(data)) => self.0.write(command.extent.sector, data, tag),
+            (Operation::Read, Data::Granted(granted)) => self.0.read_granted(command.extent.sector, granted, tag),
+            (Operation::Write, Data::Granted(granted)) => self.0.write_granted(command.extent.sector, granted, tag),
             (Operation::Flush, _) => self.0.flush(tag),
             // The driver has no discard, so it was not offered.
             _ => return Submission::Finished(Status::Unsupported),
