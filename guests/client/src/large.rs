@@ -10,6 +10,8 @@ use testkit::{Failure, Outcome, ensure, report};
 /// The most pages of a request; a disk that takes fewer pieces gets fewer.
 const PAGES: usize = 254;
 const REQUEST: usize = PAGES * PAGE;
+/// The bytes of a request that passes in pieces where it is copied.
+const LONG: usize = 2 * REQUEST;
 /// How often a device is reset in the middle.
 const RESETS: u64 = 48;
 /// How many requests are under way then.
@@ -21,6 +23,7 @@ type Disk = Block<(usize, usize)>;
 
 pub(crate) fn run(slot: &mut Slot) {
     report::test("a large request may lie in many pieces, in any order", || scattered(slot));
+    report::test("a request that is longer than what passes at a time is done whole", || long(slot));
     report::test("a disk that is reset in the middle of large requests leaves their memory alone", || resets(slot));
 }
 
@@ -114,10 +117,40 @@ fn scattered(slot: &mut Slot) -> Outcome {
 }
 
 #[inline(never)]
+fn long(slot: &mut Slot) -> Outcome {
+    const SEED: u64 = 301;
+    let (area, _) = area()?;
+    in_block(slot, |disk| {
+        let bytes = disk.sectors().saturating_mul(512).min(LONG as u64) / PAGE as u64 * PAGE as u64;
+        let (Some(source), Some(target)) = (area.piece(0, bytes), area.piece(LONG as u64, bytes)) else {
+            return Ok(());
+        };
+        let pages = |whole: Shared| {
+            (0..bytes / PAGE as u64).filter_map(move |page| whole.piece(page * PAGE as u64, PAGE as u64)).enumerate()
+        };
+        for (page, piece) in pages(source) {
+            piece.write(&pattern(SEED, page));
+        }
+        target.clear();
+        ensure!(disk.write(0, source, (0, 0)).is_ok(), "a long write is not taken");
+        wait(disk)?;
+        ensure!(disk.read(0, target, (0, 0)).is_ok(), "a long read is not taken");
+        wait(disk)?;
+        pages(target).try_for_each(|(page, piece)| same(SEED, page, &piece))
+    })
+}
+
+#[inline(never)]
 fn resets(slot: &mut Slot) -> Outcome {
     let (area, lists) = area()?;
     for round in 0..RESETS {
         in_block(slot, |disk| {
+            // One that passes in pieces, between two of which the reset may come.
+            if round % 3 == 2
+                && let Some(whole) = area.piece(0, disk.sectors().saturating_mul(512).min(LONG as u64))
+            {
+                ensure!(disk.read(0, whole, (0, 0)).is_ok(), "the read of round {round} was not taken");
+            }
             for index in 0..DEPTH {
                 let into = list(&lists, index, Access::Writes, pieces(&area, index, pages(disk)))?;
                 let taken = disk.read_granted((index * SECTORS_PER_PAGE) as u64, into, (index, 0));

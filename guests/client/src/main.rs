@@ -53,9 +53,9 @@ fn main() -> ! {
         Some("once") => load::once(&mut slots),
         Some("reads") => reads::run(slots),
         Some("resets") => resets::run(slots),
-        Some("errors") => errors::run(slots, errors::failing),
+        Some("errors") => errors::run(slots),
         Some("abandoned") => abandoned::run(slots),
-        Some("nothing") => errors::run(slots, errors::missing),
+        Some("nothing") => report::test("a disk that nobody serves is not there", || errors::missing(&slots)),
         Some(_) | None => {
             for slot in &mut slots {
                 check(slot);

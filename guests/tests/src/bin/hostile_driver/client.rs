@@ -2,7 +2,9 @@
 //! watches its memory.
 
 use crate::lane::{DATA_BYTES, Lane, SLOTS};
-use crate::protocol::{Attack, COMMAND, Harm, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, State, pattern};
+use crate::protocol::{
+    Attack, BLOCK_BLK_SIZE, COMMAND, Harm, NET_GUEST_CSUM, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, State, pattern,
+};
 use arrayvec::ArrayVec;
 use bulkhead_guest_tests::device::{self, Device, Kind, register};
 use bulkhead_guest_tests::ring::{ENTRIES, Ring};
@@ -299,13 +301,24 @@ impl Client {
 
     /// Resets `device`; nothing of what was out may come any more.
     fn restart(&mut self, device: Device) -> Outcome {
-        ensure!(device.negotiate(device::VERSION_1)?, "{device} does not accept what it must");
+        let accepted = device::VERSION_1 | own_features(device.kind);
+        ensure!(device.negotiate(accepted)?, "{device} does not accept what it must");
         for lane in self.lanes.iter_mut().filter(|lane| lane.device.base == device.base) {
             lane.clear();
             let taken = device.start_queue(lane.queue.into(), ENTRIES.into(), lane.places())?;
             ensure!(taken, "{device} does not take queue {}", lane.queue);
         }
         device.go()
+    }
+}
+
+/// What the client accepts of a device's own features: that a disk says how large its blocks are, and that a card may
+/// leave checksums partial. What comes is the same without.
+const fn own_features(kind: Kind) -> u64 {
+    match kind {
+        Kind::Block => BLOCK_BLK_SIZE,
+        Kind::Network => NET_GUEST_CSUM,
+        Kind::Console | Kind::Entropy => 0,
     }
 }
 

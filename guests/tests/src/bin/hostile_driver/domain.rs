@@ -2,21 +2,30 @@
 
 use crate::port::{self, Kind, PORTS_MAX, Port, completion};
 use crate::protocol::{Attack, COMMAND, PLAIN_SECTORS, RANDOM, RESULT, SECTOR_SIZE, SECTORS, State, pattern};
-use abi::io::{
-    COMPLETE_AGAIN, FUNCTION_ATTACH, FUNCTION_READY, HEARTBEAT_WAITING, Operation, RECEIVE_SLOT_SIZE, Receive, Request,
-    control,
-};
+use abi::io::{COMPLETE_AGAIN, Description, FUNCTION_READY, HEARTBEAT_WAITING, Request, control};
 use arrayvec::{ArrayString, ArrayVec};
 use core::fmt::Write;
 use rt::gic::{self, Trigger};
+use rt::shared::Shared;
 use rt::{cpu, hypercall, interrupts, println, timer};
+use services::block::Features;
+use services::describe::block::Disk;
+use services::describe::console::Console;
+use services::describe::entropy;
+use services::describe::network::Card;
 use testkit::random::Random;
 use testkit::{Failure, Outcome};
 
 /// How long the client may take to ask for something.
 const PATIENCE_MICROSECONDS: u64 = 2_000_000;
-/// The MTU of a card.
-pub(crate) const MTU: u64 = 1500;
+/// What a card is.
+const CARD: Card = Card { mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
+/// What a disk is.
+pub(crate) const DISK: Disk = Disk { sectors: SECTORS, block_size: SECTOR_SIZE as u32, features: FEATURES };
+const FEATURES: Features =
+    Features { is_read_only: false, has_cache: false, discards: false, writes_zeroes: false, takes_grants: false };
+/// The size of a network header in bytes.
+const HEADER_SIZE: u64 = 12;
 
 /// What is in sector [`RESULT`].
 struct Report {
@@ -82,14 +91,19 @@ pub(crate) fn run(attackers: &[Attacker]) -> ! {
     }
 }
 
+/// What is behind the channel; `None` if there cannot be such a device.
+pub(crate) fn description(port: &Port) -> Option<Description> {
+    match port.kind {
+        Kind::Block => DISK.describe(port.queues, port.window_size()),
+        Kind::Network => CARD.describe(),
+        Kind::Console => Some(Console { columns: 0, rows: 0 }.describe(port.window_size())),
+        Kind::Entropy => Some(entropy::describe()),
+    }
+}
+
 /// Says what is behind the channel, and gives Bulkhead's answer.
 pub(crate) fn attach(port: &Port) -> u64 {
-    let (size, block_size) = match port.kind {
-        Kind::Block => (SECTORS, 512),
-        Kind::Network => (MTU, 0),
-        Kind::Console | Kind::Entropy => (0, 0),
-    };
-    hypercall::call(FUNCTION_ATTACH, [port.number, size, 0, block_size])
+    description(port).map_or(u64::MAX, |description| port.attach(&description))
 }
 
 impl Domain {
@@ -183,54 +197,44 @@ impl Domain {
         let _ = port.tell();
     }
 
-    /// Does what the request asks for, but for its completion; gives the bytes that are in the window then.
+    /// Does what the request asks for, but for its completion; gives the bytes that are in its room then.
     pub(crate) fn fill(&mut self, place: usize, request: &Request) -> u32 {
         let Some(port) = self.ports.get_mut(place) else { return 0 };
-        let Some(data) = port.data(request) else { return 0 };
-        let sectors = (0..u64::from(request.length) / SECTOR_SIZE as u64).map(|index| (index, request.sector + index));
-        let piece = |index: u64| data.piece(index * SECTOR_SIZE as u64, SECTOR_SIZE as u64);
-        match (port.kind, Operation::from_number(request.operation)) {
-            (Kind::Block, Some(Operation::Read)) => {
-                for (index, sector) in sectors {
+        let (Some(given), Some(room)) = (port.given(request), port.room(request)) else { return 0 };
+        match port.kind {
+            Kind::Block => {
+                for Part { piece, sector, within } in parts(request, &room) {
                     let bytes = if sector == RESULT { report(self.report.as_ref()) } else { pattern(sector) };
-                    piece(index).map(|piece| piece.write(&bytes));
+                    bytes.get(within..).map(|bytes| piece.write(bytes));
                 }
-                request.length
-            }
-            (Kind::Block, Some(Operation::Write)) => {
-                for (index, sector) in sectors {
-                    let mut bytes = [0; SECTOR_SIZE];
-                    piece(index).map(|piece| piece.read(&mut bytes));
-                    if sector == COMMAND {
+                for Part { piece, sector, within } in parts(request, &given) {
+                    let mut bytes = pattern(sector);
+                    bytes.get_mut(within..).map(|bytes| piece.read(bytes));
+                    if sector == COMMAND && within == 0 {
                         self.command = bytes.first_chunk().map(|word| u32::from_le_bytes(*word));
                     } else if sector < PLAIN_SECTORS && bytes != pattern(sector) {
                         self.spoilt += 1;
                     }
                 }
-                0
             }
-            (Kind::Network, _) => {
-                // Whatever is sent comes back.
-                if let (true, Some(slot)) = (port.has_slot(), port.slot()) {
-                    let length = data.copy_to(&slot).min(RECEIVE_SLOT_SIZE) as u32;
-                    port.receive(&Receive {
-                        length,
-                        flags: 0,
-                        checksum_start: 0,
-                        checksum_offset: 0,
-                        reserved: [0; 5],
-                    });
+            Kind::Network => {
+                // Whatever is sent comes back, with a header that asks for nothing.
+                if let (true, Some(slot)) = (port.has_slot(), port.slot())
+                    && let Some(place) = slot.piece(HEADER_SIZE, slot.size() - HEADER_SIZE)
+                {
+                    slot.store_pair(0, [0; 2]);
+                    let length = HEADER_SIZE + given.copy_to(&place);
+                    port.receive(&port.reception(length as u32));
                 }
-                0
             }
-            (Kind::Entropy, _) => {
-                for offset in (0..data.size()).step_by(64) {
-                    data.piece(offset, 64.min(data.size() - offset)).map(|piece| piece.write(&[RANDOM; 64]));
+            Kind::Entropy => {
+                for offset in (0..room.size()).step_by(64) {
+                    room.piece(offset, 64.min(room.size() - offset)).map(|piece| piece.write(&[RANDOM; 64]));
                 }
-                request.length
             }
-            (Kind::Block | Kind::Console, _) => 0,
+            Kind::Console => {}
         }
+        request.writable
     }
 
     /// Goes on for a while.
@@ -257,9 +261,37 @@ impl Domain {
     }
 }
 
+/// The sector in the header of a block request.
+fn first_sector(request: &Request) -> u64 {
+    (u128::from_le_bytes(request.header) >> 64) as u64
+}
+
+/// A sector, or a part of one, of a block request.
+struct Part {
+    /// Where its bytes are.
+    piece: Shared,
+    sector: u64,
+    /// How many bytes of the sector lie before it.
+    within: usize,
+}
+
+/// The sectors that the bytes in `data` are about.
+fn parts(request: &Request, data: &Shared) -> impl Iterator<Item = Part> {
+    let (first, position, data) = (first_sector(request), request.position, *data);
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let at = position.checked_add(done)?;
+        let within = at % SECTOR_SIZE as u64;
+        let length = (SECTOR_SIZE as u64 - within).min(data.size() - done);
+        let piece = data.piece(done, length).filter(|piece| piece.size() != 0)?;
+        done += length;
+        Some(Part { piece, sector: first.wrapping_add(at / SECTOR_SIZE as u64), within: within as usize })
+    })
+}
+
 /// Whether the two talk about an attack with this request.
 fn is_special(kind: Kind, request: &Request) -> bool {
-    kind == Kind::Block && request.sector >= PLAIN_SECTORS
+    kind == Kind::Block && first_sector(request) >= PLAIN_SECTORS
 }
 
 fn report(report: Option<&Report>) -> [u8; SECTOR_SIZE] {

@@ -1,6 +1,9 @@
 //! What client and driver domain agree on: a disk whose contents both know, and sectors of it with a meaning of their
 //! own.
 
+/// VIRTIO_BLK_F_BLK_SIZE and VIRTIO_NET_F_GUEST_CSUM, which the client accepts (VIRTIO 1.2, 5.2.3, 5.1.3).
+pub(crate) const BLOCK_BLK_SIZE: u64 = 1 << 6;
+pub(crate) const NET_GUEST_CSUM: u64 = 1 << 1;
 /// The disk's size in sectors.
 pub(crate) const SECTORS: u64 = 128;
 /// Sectors below this one hold what [`pattern`] says.
@@ -78,15 +81,19 @@ attacks! {
     Foreign, None, "the sequence number of another channel completes nothing of it";
     Twice, None, "a request that is completed again and again is completed once";
     Stale, None, "a completion of another generation completes nothing";
-    Lengths, Errors, "a completion longer than its request brings no byte more, and a shorter one is an error";
-    Statuses, Errors, "a status that nobody knows is an I/O error";
+    Lengths, Data, "a completion longer than its request brings no byte more, and a shorter one no more than it says";
+    Tails, Errors, "a status that nobody knows is an I/O error, and what stands behind it is not written";
+    Pieces, Data, "pieces that end early, twice or too long stay in the buffers of their chain";
     Completions, Restart(DAMAGED), "a completion counter that jumps ahead or goes back is refused";
     Events, None, "an event word of garbage costs doorbells and nothing else";
-    Receptions, Data, "receptions of any length and with any flags stay in the buffers for them";
+    Sessions, None, "receptions for another session are nobody's";
+    Receptions, Data, "receptions of any length, from anywhere, stay in the buffers for them";
     ReceptionCounter, Restart(DAMAGED), "a reception counter that jumps ahead or goes back is refused";
     Flips, Restart(DAMAGED), "rings that another CPU writes to while Bulkhead reads them do no harm but to the domain";
     Attachments, None, "what no device is cannot be attached";
     AttachedAgain, Errors, "a disk that is attached anew during requests, of another size and with other features, harms nobody";
+    Lacking, None, "a device that lacks what its driver has accepted is not attached";
+    Redescribed, Data, "a disk whose queue is described anew during requests harms nobody";
     Absent, None, "channels that there are not have nothing to attach or complete";
     ReadyAgain, None, "a domain may be ready more than once, and complete before it is";
     Unknown, None, "calls that nobody knows are not supported";

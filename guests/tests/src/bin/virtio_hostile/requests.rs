@@ -3,6 +3,7 @@
 use crate::attack::{Fate, Field, Target, block_status, write_block_header};
 use bulkhead_guest_tests::device::{Kind, register};
 use bulkhead_guest_tests::ring::{Descriptor, NEXT, WRITE};
+use rt::machine;
 use testkit::{Failure, Outcome, ensure, report};
 
 /// Kinds of block request (VIRTIO 1.2, 5.2.6).
@@ -18,6 +19,8 @@ pub(crate) fn run(field: &mut Field) {
     each("16: a request without a status byte, or without a header, comes back", Kind::Block, incomplete);
     each("16: data that is no whole number of sectors is an I/O error", Kind::Block, fractions);
     each("16: a header in pieces of one byte is a header", Kind::Block, pieces);
+    each("16: data in pieces of one byte, and more of it than passes at a time, is read", Kind::Block, many);
+    each("16: a request for 64 MiB of a small disk is an I/O error", Kind::Block, long);
     each("16: frames that are too short, too long, or ask for too much are dropped", Kind::Network, frames);
     each("16: any amount of text is taken", Kind::Console, amounts);
     each("16: any amount of random numbers is given", Kind::Entropy, amounts);
@@ -110,6 +113,53 @@ fn pieces(target: &mut Target<'_>) -> Outcome {
     let fate = target.kick()?;
     let status = block_status(target.ring);
     ensure!(fate == Fate::Used(513) && status == 0, "it ended with {fate:?}, status {status:#x}");
+    Ok(())
+}
+
+/// Offers a block request of `kind` at sector 0 whose data are `pieces`, in a table.
+fn offer_table(target: &mut Target<'_>, kind: u32, pieces: impl Iterator<Item = (u64, u32)>) {
+    write_block_header(target.ring, kind, 0);
+    target.ring.write_data(0xf00, &[0xff]);
+    let flags = if kind == STORE { NEXT } else { NEXT | WRITE };
+    let mut count = 0;
+    let mut describe = |address, length, flags| {
+        target.ring.set_indirect(count, Descriptor::new(address, length, flags, count + 1));
+        count += 1;
+    };
+    describe(target.ring.data(0), 16, NEXT);
+    pieces.for_each(|(address, length)| describe(address, length, flags));
+    describe(target.ring.data(0xf00), 1, WRITE);
+    let bytes = u32::from(count) * 16;
+    target.ring.set_descriptor(0, Descriptor::new(target.ring.table(), bytes, bulkhead_guest_tests::ring::INDIRECT, 0));
+    target.ring.offer(0);
+}
+
+fn many(target: &mut Target<'_>) -> Outcome {
+    // As many descriptors as a chain may have, with header and status.
+    const MANY: u64 = 254;
+    let body = target.ring.data(0x400);
+    let last = (body + MANY - 1, 512 - (MANY as u32 - 1));
+    offer_table(target, READ, (0..MANY - 1).map(|byte| (body + byte, 1)).chain([last]));
+    let (fate, status) = (target.kick()?, block_status(target.ring));
+    ensure!(fate == Fate::Used(513) && status == 0, "a sector in bytes ended with {fate:?}, status {status:#x}");
+    // One and the same buffer, so that only its last contents are left.
+    offer_table(target, READ, (0..MANY).map(|_| (body, 2048)));
+    let (fate, status) = (target.kick()?, block_status(target.ring));
+    let bytes = MANY as u32 * 2048;
+    ensure!(fate == Fate::Used(bytes + 1) && status == 0, "{bytes} bytes ended with {fate:?}, status {status:#x}");
+    Ok(())
+}
+
+/// Both disks have 1 MiB.
+fn long(target: &mut Target<'_>) -> Outcome {
+    let Some(memory) = machine().memory.first() else { return Ok(()) };
+    // All that is this guest's may be read, as often as it likes.
+    for length in [32_u32 << 20, 1 << 20, 4096 + 512] {
+        let count = ((64 << 20) / length).min(254);
+        offer_table(target, STORE, (0..count).map(|_| (memory.start, length)));
+        let fate = target.kick()?;
+        expect(target, fate, 1, format_args!("{count} times {length:#x} bytes"))?;
+    }
     Ok(())
 }
 
