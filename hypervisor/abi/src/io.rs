@@ -58,9 +58,10 @@ pub use layout::{
 pub const HEARTBEAT_WAITING: u32 = 1 << 31;
 
 /// The function id of "attach": the description of channel `x1`'s device is in the channel. Returns 0, or -3 (invalid
-/// parameter), and then nothing has changed: there is no such channel, the description is none, it is not of the device
-/// that the manifest allocated (its queues, and which of them are filled), or it lacks a feature that the frontend's
-/// driver has accepted. It may be repeated: a driver is told of a configuration that has changed.
+/// parameter), and then nothing has changed: there is no such channel; the description is malformed, has more queues
+/// than the manifest allocated, or a queue whose sizes contradict one another; header, tail or early return of a queue
+/// in use differ; or a feature is missing that the frontend's driver has accepted. It may be repeated: a driver is told
+/// of a configuration that has changed.
 pub const FUNCTION_ATTACH: u32 = 0xc600_0010;
 
 /// The function id of "ready": every channel is attached, and frontends may start. Returns 0. "Complete" for each

@@ -356,7 +356,9 @@ fn build_devices(system: &System, vm: &manifest::Vm, memory: &mut PhysicalMemory
             let page = ShadowPage::new(page);
             pages.push((device.address, page.readable()));
             let provider = system.vms.get(usize::from(service.provider));
-            let may_grant = provider.is_some_and(|vm| vm.assigned.iter().any(|device| device.dma));
+            // A grant that nobody could end would be for ever.
+            let devices = provider.map_or(&[][..], |vm| &vm.assigned).iter().filter(|device| device.dma);
+            let may_grant = devices.clone().count() != 0 && devices.clone().all(|device| !device.silence.is_empty());
             virtio.push(VirtioDevice::new(page, IntId::new(interrupt), service, may_grant));
             usize::from(crate::vm::FIRST_VIRTIO_NUMBER) + virtio.len() - 1
         } else {

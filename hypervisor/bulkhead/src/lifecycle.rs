@@ -20,7 +20,7 @@ use model::vgic::CpuInterface;
 const SEED_CHUNK: usize = 64;
 
 /// Stops `vm`; `phase` says what for. Does nothing if it is stopping already. A driver domain is stopped through
-/// [`supervision`], which knows who depends on it.
+/// [`crate::supervision`], which knows who depends on it.
 pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core: usize) {
     if !vm.advance(Phase::Running, phase) {
         return;

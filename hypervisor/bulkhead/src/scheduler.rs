@@ -32,8 +32,8 @@ use vdev::Ticks;
 /// times in turn.
 const LEADS_PER_SECOND: u64 = 200;
 
-/// The part of a lead (2⁻ⁿ of it, about 10 microseconds) that a virtual CPU is charged for each wake-up: at least what
-/// the exit, the switch to it and the one back take, which whoever it preempts is charged for and does not get.
+/// What a wake-up costs its virtual CPU, in parts of a lead (2⁻ⁿ of it, about 10 microseconds): at least the exit and
+/// the two switches, which run on the account of the preempted one.
 const WAKE_SHIFT: u32 = 9;
 
 /// The part of a lead (2⁻ⁿ of it, about a microsecond) that a virtual CPU gets at least before the core looks at
@@ -162,7 +162,7 @@ impl Core {
     }
 
     /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again.
-    /// That ends: the next phase of a stopping machine is none that this function ends.
+    /// Terminates: a stopping VM moves to Preparing or Off, and this function advances neither.
     fn advance_lives_once(&mut self, to_prepare: &mut Option<&'static Vm>) -> bool {
         let mut changed = false;
         for index in 0..self.vcpus.len() {

@@ -14,6 +14,7 @@ use arch::context::{Vcpu, Verdict};
 use arch::{cpu, gic, wait};
 use model::exit::DeviceAccess;
 use model::io::ProtocolError;
+use model::io::policy::Refused;
 use model::io::watch::Failure;
 use model::psci;
 use model::repeated::Repeated;
@@ -118,13 +119,16 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         return Verdict::Resume;
     };
     let reaction = if function == io::FUNCTION_COMPLETE {
-        Some(device.complete(client, provider))
+        device.complete(client, provider)
     } else {
-        device.attach(client, provider)
-    };
-    let Some(reaction) = reaction else {
-        vcpu.context.x[0] = io::INVALID_PARAMETER;
-        return Verdict::Resume;
+        match device.attach(client, provider) {
+            Ok(reaction) => reaction,
+            Err(why) => {
+                log_refused(client, index, provider, why);
+                vcpu.context.x[0] = io::INVALID_PARAMETER;
+                return Verdict::Resume;
+            }
+        }
     };
     let mut is_core_concerned = !reaction.client.is_empty() && machine.tell(client, reaction.client, guest.core);
     if let Some(error) = reaction.error {
@@ -162,6 +166,16 @@ fn report_error(
         supervision::fail(machine, provider, Failure::Damaged, this_core);
     }
     is_providers
+}
+
+/// A driver domain that describes again and again what cannot be is not to fill the log.
+#[cold]
+#[inline(never)]
+fn log_refused(client: &Vm, index: usize, provider: &Vm, why: Refused) {
+    if Repeated::ProtocolError.count(&provider.counters.protocol_errors) {
+        let (provider, client) = (&provider.config.name, &client.config.name);
+        log::warn!("vm {provider}: its description of virtio {index} of vm {client} is refused: {why}");
+    }
 }
 
 /// A guest that breaks the protocol again and again is not to fill the log.

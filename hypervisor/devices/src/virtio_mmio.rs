@@ -168,8 +168,8 @@ impl VirtioMmio {
             self.publish_one(Register::DEVICE_FEATURES, shadow);
             CONFIGURATION_WORDS
         };
-        let changed = configuration.words.iter().zip(&self.words).take(live_words);
-        if changed.filter(|(new, old)| new != old).count() == 0 {
+        let mut pairs = configuration.words.iter().zip(&self.words).take(live_words);
+        if pairs.all(|(new, old)| new == old) {
             return Ok(false);
         }
         // A driver that reads a field in two loads compares ConfigGeneration before and after. It does not trap, so the

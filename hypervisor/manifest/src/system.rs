@@ -57,7 +57,7 @@ impl Vm {
 pub struct Watch {
     /// It runs at least once in this time. One that hangs is found after twice as long at most.
     pub heartbeat_ms: u32,
-    /// The longest that a block or entropy request may be out.
+    /// The longest that a request may be out to a queue that is not patient: a disk's, or one for random numbers.
     pub request_ms: u32,
     /// The longest from its start until it is ready.
     pub startup_ms: u32,

@@ -24,7 +24,7 @@ pub struct Description {
     pub live_size: u16,
     /// How many queues the device has.
     pub queue_count: u16,
-    /// What EL2 does with the chains of each queue; those behind `queue_count` count for nothing.
+    /// What EL2 does with the chains of each queue; behind `queue_count` there are none.
     pub queues: [QueueDescription; QUEUES_MAX],
 }
 
@@ -221,7 +221,7 @@ impl Description {
             *bytes = word.to_le_bytes();
         }
         let mut queues = [QueueDescription::NONE; QUEUES_MAX];
-        for (queue, words) in queues.iter_mut().zip(queue_words.as_chunks().0) {
+        for (queue, words) in queues.iter_mut().take(usize::from((sizes >> 16) as u16)).zip(queue_words.as_chunks().0) {
             *queue = QueueDescription::from_words(*words)?;
         }
         let (live_size, queue_count) = (sizes as u16, (sizes >> 16) as u16);

@@ -9,14 +9,20 @@ use super::Vm;
 use arch::memory::GuestRam;
 use arch::shadow::ShadowPage;
 use arch::wait::InTurn;
-use devices::virtio_mmio::{CONFIGURATION_WORDS, Configuration, Effect, Shadow, VirtioMmio, feature};
+use devices::virtio_mmio::{CONFIGURATION_WORDS, Configuration, Effect, FeaturesLost, Shadow, VirtioMmio, feature};
 use model::io::counters::Counters;
+use model::io::policy::Refused;
 use model::io::watch::Sight;
 use model::io::{Allocation, MemoryPair, Outcome, ProtocolError, Service};
 use model::vgic::{IntId, Kicks};
 use model::virtqueue::{Features, QueueError};
 use spin::mutex::{TicketMutex, TicketMutexGuard};
 use vdev::Width;
+
+const _: () = {
+    assert!(CONFIGURATION_WORDS * 4 == abi::io::CONFIGURATION_SIZE);
+    assert!(devices::virtio_mmio::QUEUES_MAX == abi::io::QUEUES_MAX);
+};
 
 /// The page that a guest reads a device's registers from.
 struct Page(ShadowPage);
@@ -30,8 +36,8 @@ impl Shadow for Page {
 
 /// A para-virtual device in its place.
 pub struct VirtioDevice {
-    /// In turn: or all CPUs of a client that notifies without end could keep the driver domain, and so its other
-    /// clients, waiting.
+    /// Ticket lock: without FIFO order a client that notifies without end could starve the driver domain, and so its
+    /// other clients.
     state: TicketMutex<State, InTurn>,
     interrupt: IntId,
     /// The driver domain: its place among the virtual machines.
@@ -47,9 +53,9 @@ struct State {
 }
 
 /// The mistakes of a client that its device was reset for, by reason: ` refused-head=3`.
-struct Refused<'a>(&'a Counters);
+struct Mistakes<'a>(&'a Counters);
 
-impl core::fmt::Display for Refused<'_> {
+impl core::fmt::Display for Mistakes<'_> {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let refused = QueueError::ALL.into_iter().map(|error| (error, self.0.refused(error)));
         refused
@@ -139,7 +145,7 @@ impl VirtioDevice {
             counters.suppressed_doorbells(),
             counters.calls,
             counters.stale,
-            Refused(&counters)
+            Mistakes(&counters)
         );
         for number in 0..queues {
             let queue = counters.queue(number);
@@ -222,19 +228,22 @@ impl VirtioDevice {
         reaction
     }
 
-    /// The driver domain says in the channel what stands behind the device. `None` if that cannot be.
-    pub fn attach(&self, client: &Vm, provider: &Vm) -> Option<Reaction> {
+    /// The driver domain says in the channel what stands behind the device.
+    ///
+    /// # Errors
+    /// That cannot be.
+    pub fn attach(&self, client: &Vm, provider: &Vm) -> Result<Reaction, Refused> {
         let mut state = self.state();
         let State { registers, service, page, .. } = &mut *state;
-        let description = service.description(&provider.ram).ok()?;
+        let description = service.description(&provider.ram)?;
         let mut words = [0; CONFIGURATION_WORDS];
         let bytes = description.configuration.as_chunks().0;
         words.iter_mut().zip(bytes).for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
         let live_words = usize::from(description.live_size / 4);
         let configuration = Configuration { features: description.features, words, live_words };
-        registers.configure(&configuration, page).ok()?;
+        registers.configure(&configuration, page).map_err(|FeaturesLost| Refused::FeaturesLost)?;
         service.attach(&description);
-        Some(state.react(Ok(Outcome::default()), self.interrupt, client, provider))
+        Ok(state.react(Ok(Outcome::default()), self.interrupt, client, provider))
     }
 }
 

@@ -14,7 +14,7 @@ pub struct QueueCounters {
     pub kicks: u64,
     /// Chains taken out of the available ring for good.
     pub chains: u64,
-    /// Requests posted to the backend.
+    /// Requests posted to the backend, pieces and those that are posted again included.
     pub requests: u64,
     /// Bytes of data that were moved, either way.
     pub bytes: u64,
@@ -26,7 +26,7 @@ pub struct QueueCounters {
     pub used: u64,
     /// Times that the frontend was to be interrupted.
     pub interrupts: u64,
-    /// Frames and characters dropped.
+    /// Receptions dropped, and chains that failed without a tail to say so.
     pub dropped: u64,
     /// Requests posted again to a backend that was restarted.
     pub replays: u64,
@@ -107,7 +107,7 @@ impl Counters {
 
     /// Posted requests that the backend's doorbell was not rung for.
     pub fn suppressed_doorbells(&self) -> u64 {
-        let posted = |queue: &QueueCounters| queue.requests.saturating_add(queue.replays);
+        let posted = |queue: &QueueCounters| queue.requests;
         let posted = self.queues.iter().map(posted).fold(0, u64::saturating_add);
         posted.saturating_sub(self.doorbells)
     }

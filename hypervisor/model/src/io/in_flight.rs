@@ -232,10 +232,13 @@ impl InFlightRequests {
         Some(request)
     }
 
-    /// The request that has been out longest, of those to queues in the set `queues`: its sequence number.
+    /// The request that has been out longest, of those that are granted or to queues in the set `queues`: its sequence
+    /// number. Grants count in any case: a frontend waits for them when it resets its device.
     pub fn oldest(&self, queues: u8) -> Option<u64> {
         let out = self.requests.iter().filter_map(|entry| Some((entry.sequence, entry.request?)));
-        out.filter(|(_, request)| queues >> request.queue & 1 != 0).map(|(sequence, _)| sequence).min()
+        out.filter(|(_, request)| request.is_granted || queues >> request.queue & 1 != 0)
+            .map(|(sequence, _)| sequence)
+            .min()
     }
 
     /// Takes all requests off the list, and has their chains wait for what `next` says, in the order in which the

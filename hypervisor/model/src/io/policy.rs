@@ -4,8 +4,10 @@
 use super::QUEUES_MAX;
 use super::window::RUN_MAX;
 use abi::io::{
-    CONFIGURATION_SIZE, Description, HEADER_SIZE_MAX, LongChains, QueueDescription, TAIL_SIZE_MAX, WINDOW_PAGE_SIZE,
+    CONFIGURATION_SIZE, Description, HEADER_SIZE_MAX, LongChains, QueueDescription, Restart, TAIL_SIZE_MAX,
+    WINDOW_PAGE_SIZE,
 };
+use core::fmt;
 
 /// What a manifest allocates for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +42,23 @@ pub enum Refused {
     Configuration,
     /// A queue's header, tail, sizes or features are beyond their limits, or contradict one another.
     Queue,
-    /// A queue's header or tail has another size than what is out was made with.
+    /// A queue's header or tail has another size than what is out was made with, or its chains go back at another time.
     OtherSizes,
+    /// It lacks a feature that the frontend's driver has accepted.
+    FeaturesLost,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Malformed => "it says what there is not",
+            Self::Queues => "it has more queues than the manifest allocates",
+            Self::Configuration => "what changes of its configuration space is no part of it",
+            Self::Queue => "the sizes of a queue are too large, or contradict one another",
+            Self::OtherSizes => "the header, the tail or the return of a queue in use differs",
+            Self::FeaturesLost => "it lacks a feature that the driver has accepted",
+        })
+    }
 }
 
 /// Checks `description` against what was allocated; the request window has `window` bytes.
@@ -64,7 +81,10 @@ pub fn check(description: &Description, allocation: &Allocation, window: u64) ->
 }
 
 fn is_filled_sound(queue: &QueueDescription) -> bool {
-    queue.header_size == 0 && queue.tail_size == 0 && queue.merge_feature.is_none_or(|feature| feature < 64)
+    queue.header_size == 0
+        && queue.tail_size == 0
+        && !queue.returns_early
+        && queue.merge_feature.is_none_or(|feature| feature < 64)
 }
 
 fn is_request_sound(queue: &QueueDescription, window: u64) -> bool {
@@ -73,16 +93,19 @@ fn is_request_sound(queue: &QueueDescription, window: u64) -> bool {
         && u64::from(queue.size_max) <= window.min(u64::from(RUN_MAX).saturating_mul(WINDOW_PAGE_SIZE));
     let is_unit_sound = queue.piece_unit.is_power_of_two() && queue.piece_unit <= PIECE_UNIT_MAX;
     let are_pieces_sound = queue.long_chains != LongChains::Split || queue.piece_unit <= queue.size_max;
+    // A chain with a tail does not go back without one: its driver would find what was there before.
+    let is_restart_sound = queue.restart != Restart::Drop || queue.tail_size == 0;
     // What goes back early has no answer, and is not its frontend's to keep.
     let is_early_sound = !queue.returns_early || (queue.tail_size == 0 && queue.grant_min.is_none());
-    let is_grant_sound = queue.grant_min.is_none_or(|bytes| bytes >= GRANT_MIN && bytes >= queue.piece_unit);
-    are_bytes_sound && is_unit_sound && are_pieces_sound && is_early_sound && is_grant_sound
+    // A frontend waits for its grants when it resets its device, and nobody waits for ever.
+    let is_grant_sound =
+        queue.grant_min.is_none_or(|bytes| bytes >= GRANT_MIN && bytes >= queue.piece_unit && !queue.is_patient);
+    is_restart_sound && are_bytes_sound && is_unit_sound && are_pieces_sound && is_early_sound && is_grant_sound
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use abi::io::Restart;
 
     const WINDOW: u64 = 0x4_0000;
     const DISK: Allocation = Allocation { queues: 2, filled: 0, requests: 30, chains: [16, 8, 6] };
@@ -139,6 +162,8 @@ mod tests {
             QueueDescription { size_max: 2048, ..queue() },
             QueueDescription { grant_min: Some(512), ..queue() },
             QueueDescription { returns_early: true, ..queue() },
+            QueueDescription { restart: Restart::Drop, ..queue() },
+            QueueDescription { is_patient: true, ..queue() },
             QueueDescription { returns_early: true, tail_size: 0, ..queue() },
         ];
         for queue in bad {
@@ -155,7 +180,10 @@ mod tests {
         let filled = QueueDescription { merge_feature: Some(15), count_offset: Some(10), ..QueueDescription::NONE };
         assert_eq!(check(&disk(filled), &card, WINDOW), Ok(()));
         assert_eq!(check(&disk(queue()), &card, WINDOW), Err(Refused::Queue));
-        let beyond = QueueDescription { merge_feature: Some(64), ..filled };
-        assert_eq!(check(&disk(beyond), &card, WINDOW), Err(Refused::Queue));
+        for bad in
+            [QueueDescription { merge_feature: Some(64), ..filled }, QueueDescription { returns_early: true, ..filled }]
+        {
+            assert_eq!(check(&disk(bad), &card, WINDOW), Err(Refused::Queue), "{bad:?}");
+        }
     }
 }

@@ -3,9 +3,8 @@
 //! Nothing here knows what kind of device it is: what becomes of a chain is in its queue's
 //! [`QueueDescription`], which the backend gave when it attached.
 //!
-//! Work at one go is bounded: so many chains, so many bytes. What is left over is reported in [`Outcome::again`], and
-//! whoever called calls again. What a frontend asks for beyond that is done in its own time, whoever comes across it
-//! ([`Service::take_deferred`]).
+//! Each call takes a bounded number of chains and bytes. [`Outcome::again`] says that work is left: the caller calls
+//! again. Work that a backend's call leaves is done on the frontend's vCPU ([`Service::take_deferred`]).
 
 mod completing;
 mod granting;
@@ -197,8 +196,7 @@ impl Service {
         self.is_attached = true;
         let (mut early, mut watched) = (0, 0);
         for (index, (policy, queue)) in (0..).zip(self.policies.iter_mut().zip(&description.queues)) {
-            let is_there = index < description.queue_count;
-            *policy = if is_there { *queue } else { QueueDescription::NONE };
+            *policy = *queue;
             let is_filled = self.allocation.filled >> index & 1 != 0;
             early |= if policy.returns_early { bit(index) } else { 0 };
             watched |= if policy.is_patient || is_filled { 0 } else { bit(index) };
@@ -230,12 +228,16 @@ impl Service {
 
     /// The frontend resets the device, or is itself reset: a new session begins.
     pub fn reset(&mut self) {
+        let is_begun = self.state.is_live || self.queues.iter().any(Option::is_some);
         self.queues = [const { None }; QUEUES_MAX];
         self.blocked = 0;
         self.deferred = 0;
         self.used = 0;
-        self.state = State { session: self.state.session.wrapping_add(1), is_live: false, features: 0 };
-        self.is_state_new = true;
+        // A store that has to come again, since grants are out, begins no further session.
+        if is_begun {
+            self.state = State { session: self.state.session.wrapping_add(1), is_live: false, features: 0 };
+            self.is_state_new = true;
+        }
         self.in_flight.forget_chains(None);
     }
 
@@ -246,6 +248,7 @@ impl Service {
         if is_new {
             // A channel lies in its backend's memory, as was checked.
             let _ = self.channel.publish_state(backend, self.state);
+            add(&mut self.counters.doorbells, 1);
         }
         is_new
     }
@@ -260,9 +263,9 @@ impl Service {
                 self.reset();
                 // What was posted before the frontend's mistake is out. A backend that does not hear of it would be
                 // blamed for keeping it.
-                let doorbell = self.channel.publish(backend).unwrap_or(false) | self.publish_state(backend);
+                let doorbell = self.channel.publish(backend).unwrap_or(false);
                 add(&mut self.counters.doorbells, u64::from(doorbell));
-                doorbell
+                self.publish_state(backend) | doorbell
             }
             ProtocolError::Backend => {
                 add(&mut self.counters.stale, 1);
@@ -351,7 +354,8 @@ impl Service {
         }
         let mut filled = self.allocation.filled;
         let mut place = 0;
-        while filled != 0 {
+        // A queue that has had a whole go leaves the others to the next one.
+        while filled != 0 && !outcome.again {
             outcome.add(self.receive(filled.trailing_zeros() as u16, place, memories)?);
             filled &= filled.wrapping_sub(1);
             place = place.wrapping_add(1);

@@ -16,7 +16,7 @@ use vdev::Ticks;
 pub struct Limits {
     /// The time between two looks: in it, the driver domain has to run once.
     pub heartbeat_ticks: u64,
-    /// How long a block or entropy request may be out.
+    /// How long a request may be out to a queue that is not patient.
     pub request_ticks: u64,
     /// How long it may take from its start until it is ready.
     pub startup_ticks: u64,

@@ -133,4 +133,7 @@ impl List {
     }
 }
 
-const _: () = assert!(SEGMENTS_MAX == io::SEGMENTS_MAX as usize + 2, "as many for data, a header and a status");
+const _: () = assert!(
+    SEGMENTS_MAX == io::SEGMENTS_MAX as usize + io::SEGMENTS_AROUND as usize,
+    "as many for data, a header and a status"
+);

@@ -72,15 +72,14 @@ impl Service {
         self.oldest = (0, 0);
         if self.is_attached {
             self.backend = BackendState::Serving;
-            return self.deferred != 0;
+            return self.deferred != 0 || self.used != 0;
         }
         self.backend = BackendState::Absent;
         self.is_owing()
     }
 
     /// The backend does not come back. What is out, and what comes, fails from now on. Returns whether something is to
-    /// fail now, for which the frontend has to [`resume`](Service::resume): in its own time, however often it asks for
-    /// more.
+    /// fail, for which the frontend's vCPU has to [`resume`](Service::resume).
     #[must_use]
     pub fn abandon(&mut self) -> bool {
         self.backend = BackendState::Gone;
@@ -92,9 +91,9 @@ impl Service {
         self.is_owing()
     }
 
-    /// Whether something is out, or waits.
+    /// Whether something is out, or waits, or is used and the frontend has not been told.
     fn is_owing(&self) -> bool {
-        self.blocked != 0 || self.deferred != 0 || self.in_flight.count() != 0
+        self.used != 0 || self.blocked != 0 || self.deferred != 0 || self.in_flight.count() != 0
     }
 
     /// The watchdog checks. Gives the backend's heartbeat word, and in how many checks in a row the same request was
@@ -105,7 +104,7 @@ impl Service {
         let oldest = match self.in_flight.oldest(self.watched) {
             Some(sequence) if is_served => sequence,
             // For these the backend has only to call, and a good one does so.
-            None if is_served && self.is_watched_blocked() => WAITING,
+            None if is_served && !self.in_flight.is_any_out() && self.is_watched_blocked() => WAITING,
             Some(_) | None => 0,
         };
         let (known, checks) = self.oldest;
@@ -123,8 +122,7 @@ impl Service {
         self.blocked & self.watched != 0 || (self.watched != 0 && self.in_flight.is_any_waiting())
     }
 
-    /// What a look at queue `index` comes to while the backend does not serve, or chains wait to go on. Returns whether
-    /// new chains are to be served.
+    /// Handles queue `index` while the backend does not serve or chains wait. Returns whether new chains may be taken.
     #[cold]
     #[inline(never)]
     pub(super) fn catch_up<M: GuestMemory>(

@@ -224,7 +224,6 @@ impl Service {
             }
             budget.chains = budget.chains.wrapping_add(1);
             let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else { return Ok(true) };
-            // Whatever comes of it, it does not come again.
             let fate = match next {
                 Next::Post | Next::Replay if self.backend == BackendState::Serving => self.post(index, place, memories),
                 Next::Drop => Ok(Fate::GiveBack),
@@ -233,6 +232,7 @@ impl Service {
             if matches!(fate, Ok(Fate::NoRoom)) {
                 return Ok(false);
             }
+            // First off the list, so that an error cannot repeat it.
             self.in_flight.stop_waiting(place);
             let result = match fate {
                 Ok(Fate::Posted) => {
@@ -317,7 +317,9 @@ fn next_piece(policy: &QueueDescription, kept: &KeptChain, may_grant: bool) -> O
     };
     if readable != 0 && writable != 0 {
         let bytes = u64::from(Request::ALIGNMENT).saturating_add(readable).saturating_add(writable);
-        return (bytes <= u64::from(policy.size_max)).then_some(Piece {
+        // It has one piece.
+        let fits = bytes <= u64::from(policy.size_max) && kept.position == 0;
+        return fits.then_some(Piece {
             readable: readable as u32,
             writable: writable as u32,
             is_last: true,

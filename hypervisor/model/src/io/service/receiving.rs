@@ -12,6 +12,8 @@ enum Received {
     Delivered,
     Dropped,
     NoBuffer,
+    /// No chain can be kept now.
+    NoRoom,
 }
 
 /// Something received and how the frontend is to get it.
@@ -23,9 +25,8 @@ struct RxPacket {
 }
 
 impl Service {
-    /// Moves what was received into the buffers of queue `index`, as far as there are any. It is the filled queue
-    /// number
-    /// `filled`.
+    /// Moves receptions into the buffers of queue `index`, number `filled` among the filled ones, as long as there are
+    /// buffers.
     pub(super) fn receive<M: GuestMemory>(
         &mut self,
         index: u16,
@@ -36,15 +37,18 @@ impl Service {
         if self.backend != BackendState::Serving {
             return Ok(outcome);
         }
+        let budget = self.budget();
         for step in 0..=RECEPTIONS_MAX {
             let Some(receive) = self.channel.peek_reception(memories.backend, filled)? else { break };
-            if step == RECEPTIONS_MAX {
+            if step == RECEPTIONS_MAX || (step != 0 && self.is_spent(&budget)) {
                 outcome.again = true;
                 break;
             }
             match self.receive_one(index, filled, &receive, memories)? {
                 Received::Delivered => {}
                 Received::Dropped => self.counters.count(index, |queue| add(&mut queue.dropped, 1)),
+                // What is out frees some, and brings a look here.
+                Received::NoRoom => break,
                 Received::NoBuffer => {
                     let Some(queue) = self.queue(index) else { break };
                     if !queue.ask_for_more(memories.frontend)? {
@@ -86,18 +90,19 @@ impl Service {
             if count != 0 && (!merges || count == MERGED_MAX) {
                 break;
             }
-            let Some(place) = self.in_flight.take_chain() else { break };
+            let Some(place) = self.in_flight.take_chain() else {
+                if !self.in_flight.is_any_out() {
+                    break;
+                }
+                put_back(queue, &mut self.in_flight, places.get(..count).unwrap_or(&[]));
+                return Ok(Received::NoRoom);
+            };
             let Some(kept) = self.in_flight.chain_mut(place) else { break };
             match queue.pop(memories.frontend, &mut kept.chain) {
-                Ok(true) => {}
+                Ok(true) => self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at()),
                 Ok(false) => {
                     self.in_flight.free_chain(place);
-                    for place in places.iter().take(count).rev() {
-                        if let Some(kept) = self.in_flight.chain(*place) {
-                            queue.put_back(kept.chain.head);
-                        }
-                        self.in_flight.free_chain(*place);
-                    }
+                    put_back(queue, &mut self.in_flight, places.get(..count).unwrap_or(&[]));
                     return Ok(Received::NoBuffer);
                 }
                 Err(error) => {
@@ -133,6 +138,16 @@ impl Service {
             self.counters.count_copy(index, total);
         }
         Ok(result?)
+    }
+}
+
+/// Puts the chains in `places` back into their queue, the last first.
+fn put_back(queue: &mut Virtqueue, in_flight: &mut InFlightRequests, places: &[u8]) {
+    for place in places.iter().rev() {
+        if let Some(kept) = in_flight.chain(*place) {
+            queue.put_back(kept.chain.head);
+        }
+        in_flight.free_chain(*place);
     }
 }
 

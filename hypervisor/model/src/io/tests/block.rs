@@ -250,6 +250,12 @@ fn a_backend_cannot_change_the_shape_of_requests_under_a_driver() {
     assert_eq!(stage.attach(), Err(Refused::OtherSizes));
     stage.service.reset();
     assert_eq!(stage.attach(), Ok(()));
+
+    // Nor by saying that there are fewer queues.
+    let mut stage = Stage::new(DISK, &[BLOCK, BLOCK]);
+    stage.description.queue_count = 1;
+    stage.description.queues[1] = QueueDescription::NONE;
+    assert_eq!(stage.attach(), Err(Refused::OtherSizes));
 }
 
 #[test]

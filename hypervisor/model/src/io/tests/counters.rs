@@ -53,7 +53,7 @@ fn mistakes_are_counted_by_their_reasons() {
 }
 
 #[test]
-fn a_counter_beyond_its_ring_is_forged_and_costs_the_frontend_nothing() {
+fn a_counter_beyond_its_ring_is_counted_and_costs_the_frontend_nothing() {
     let mut stage = Stage::entropy();
     stage.backend.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), io::RING_ENTRIES + 1).unwrap();
     let error = stage.complete().unwrap_err();

@@ -266,3 +266,30 @@ fn a_long_text_goes_out_whole() {
     let request = stage.request().unwrap();
     assert_eq!((stage.given(&request), stage.used(SEND)), (vec![b'.'; 6000], Some((0, 0))));
 }
+
+#[test]
+fn receptions_are_so_many_bytes_at_one_go() {
+    let mut stage = Stage::card();
+    for head in 0..8 {
+        stage.offer(RECEIVE, head, &[(FRAME, 65_000, true)]);
+        stage.deliver(&[7; 60_000]);
+    }
+    let mut goes = 1;
+    while stage.complete().unwrap().again {
+        goes += 1;
+    }
+    // Five are 300,000 bytes.
+    assert_eq!((goes, core::iter::from_fn(|| stage.used(RECEIVE)).count()), (2, 8));
+}
+
+#[test]
+fn receptions_walk_so_many_descriptors_at_one_go() {
+    let mut stage = Stage::card();
+    for head in 0..16 {
+        let empty = core::iter::repeat_n((FRAME, 0, true), 250);
+        stage.offer_indirect(RECEIVE, head, &empty.chain([(FRAME, 2048, true)]).collect::<Vec<_>>());
+        stage.deliver(&packet(&[7; 100]));
+    }
+    assert!(stage.complete().unwrap().again);
+    assert_eq!(core::iter::from_fn(|| stage.used(RECEIVE)).count(), 4);
+}

@@ -30,7 +30,8 @@ fn a_backend_that_is_restarted_gets_its_requests_again_in_order() {
     }
     stage.complete().unwrap();
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 513)), Some((6, 513))]);
-    assert_eq!((stage.service.out(), stage.service.counters().queue(0).replays), (0, 2));
+    let counters = stage.service.counters().queue(0);
+    assert_eq!((stage.service.out(), counters.replays, counters.requests), (0, 2, 5));
 }
 
 #[test]
@@ -231,4 +232,42 @@ fn the_watch_sees_how_long_the_oldest_request_has_been_out() {
     assert_eq!(looks(&mut stage), 0);
     stage.backend.store_u32(GuestAddr(CHANNEL + control::HEARTBEAT), 77).unwrap();
     assert_eq!(stage.service.look(&stage.backend).beat, 77);
+}
+
+#[test]
+fn chains_that_were_used_when_the_backend_broke_down_are_told_of() {
+    for is_gone in [false, true] {
+        let mut stage = Stage::disk();
+        stage.ask(0, IN, 0, 512);
+        stage.notify(0).unwrap();
+        let request = stage.request().unwrap();
+        stage.finish(&request, &[1; 512]);
+        // The counter passes the completion, and then the ring.
+        stage.backend.store_u32(GuestAddr(CHANNEL + control::COMPLETIONS_PRODUCED), 1).unwrap();
+        let memories = MemoryPair { frontend: &stage.frontend, backend: &stage.backend };
+        stage.service.take_completions_alone(&memories);
+        assert_eq!(stage.used(0), Some((0, 513)));
+        stage.service.suspend();
+        let has_to_go_on = if is_gone {
+            stage.service.abandon()
+        } else {
+            stage.restart_without_channel();
+            stage.service.serve_again()
+        };
+        assert!(has_to_go_on && stage.resume().unwrap().interrupt, "{is_gone}");
+    }
+}
+
+#[test]
+fn a_granted_request_counts_whatever_its_queue_says_later() {
+    let mut stage = Stage::granting_disk();
+    stage.ask(0, OUT, 0, 32 << 10);
+    stage.notify(0).unwrap();
+    assert_ne!(stage.request().unwrap().segments, 0);
+    // The backend describes its queue anew, as one whose requests may stay out for ever.
+    stage.description.queues[0] = QueueDescription { is_patient: true, ..BLOCK };
+    stage.attach().unwrap();
+    stage.service.reset();
+    let looks = |stage: &mut Stage| stage.service.look(&stage.backend).looks;
+    assert_eq!([looks(&mut stage), looks(&mut stage), looks(&mut stage)], [1, 2, 3]);
 }
