@@ -62,14 +62,15 @@ fn unruly(source: &Source, log: &Path) -> Vec<String> {
     rows(log).filter(|row| !is_good(row)).take(UNRULY_ROWS_MAX).collect()
 }
 
-/// What a row shows in the end. The guest that gets what is typed has its row shown as it grows: backspaces and returns
-/// are part of that, and cross no character that takes two columns.
+/// What a row shows in the end. The guest that gets what is typed has its row shown as it grows, and may ring the bell:
+/// backspaces and returns are part of that, and cross no character that takes two columns.
 fn shown(row: &str) -> String {
     let (mut cells, mut at) = (Vec::new(), 0);
     for character in row.chars() {
         match character {
             '\r' => at = 0,
             '\x08' => at = at.max(1) - 1,
+            '\x07' => {}
             _ => {
                 cells.resize(cells.len().max(at + 1), ' ');
                 cells[at] = character;
@@ -109,7 +110,7 @@ mod tests {
                owns = [\"virtio-mmio\"]\ndriver_domain = true\n";
         std::fs::write(&system, text).expect("written");
         let text = "[deaf] one\r\n[both] two\n[bulkhead] three\n[io] four\n\x1b[0;0;39m\r\nnobody's\n[both] \x1b[2J\n\
-                    [both] \x08\x08\x08s\n[both] ab\x08\x08\r[both] b\n[deaf] five";
+                    [both] \x08\x08\x08s\n[both] ab\x08\x07\x08\r[both] b\n[deaf] five";
         std::fs::write(&log, text).expect("written");
         let source = system::load(&system).unwrap_or_else(|problem| panic!("{problem}"));
         let (lines, unruly) = (heard(&source, &log), unruly(&source, &log));

@@ -129,8 +129,5 @@ pub fn channels() -> ArrayVec<ChannelNode, CHANNELS_MAX> {
 pub fn doorbell() -> Option<u32> {
     let tree = machine().tree()?;
     let node = tree.all_nodes().find(|&node| is_compatible(node, DOORBELL_COMPATIBLE))?;
-    let (kind, rest) = bytes(node, "interrupts")?.split_first_chunk()?;
-    let number = u32::from_be_bytes(*rest.first_chunk()?);
-    // A GIC specifier: type 0 is an SPI, counted from INTID 32.
-    (u32::from_be_bytes(*kind) == 0).then(|| number.checked_add(32)).flatten()
+    rt::machine::shared_interrupt(node)
 }

@@ -148,10 +148,10 @@ fn few_ticks_are_lost(source: &Source, outcome: &Outcome) -> Result<(), String> 
 fn client_ends_first(source: &Source, outcome: &Outcome) -> Result<(), String> {
     ends_first(source, outcome, "client")?;
     let devices = counters::collect(&outcome.lines);
-    let forged: u64 =
+    let stale: u64 =
         devices.iter().filter(|((vm, _), _)| vm == "client").filter_map(|(_, device)| device.shared.get("stale")).sum();
-    if forged == 0 {
-        return Err("Bulkhead has found nothing forged".to_owned());
+    if stale == 0 {
+        return Err("Bulkhead has counted no stale completion".to_owned());
     }
     if counters::counted(outcome, "client", "replays") == 0 {
         return Err("no request of the client has survived a restart".to_owned());

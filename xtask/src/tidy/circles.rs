@@ -13,10 +13,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The files that are still in a circle. The list only gets shorter: a file that is in one and not here is refused, and
-/// so is one that is here and in none.
-const KNOWN: &[&str] = &[];
-
 /// Checks every crate of the workspace.
 ///
 /// # Errors
@@ -31,21 +27,17 @@ pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
             circles.entry(circle[0].clone()).or_insert(circle);
         }
     }
-    Ok(judge(&circles, KNOWN))
+    Ok(judge(&circles))
 }
 
-/// What to say of these circles, by the file that each begins with, when the files `known` may be in one.
-fn judge(circles: &BTreeMap<String, Vec<String>>, known: &[&str]) -> Vec<Finding> {
-    let refused =
-        |file: &str, sentence| Finding { file: file.to_owned(), line: 0, sentence, severity: Severity::Refused };
-    let new = circles.iter().filter(|(file, _)| !known.contains(&file.as_str())).map(|(file, circle)| {
+/// What to say of these circles, by the file that each begins with.
+fn judge(circles: &BTreeMap<String, Vec<String>>) -> Vec<Finding> {
+    let finding = |(file, circle): (&String, &Vec<String>)| {
         let circle = circle.join(" uses ");
-        refused(file, format!("the file is in a circle: {circle} uses it; let what both need be a file of its own"))
-    });
-    let past = known.iter().filter(|file| !circles.contains_key(**file)).map(|file| {
-        refused(file, "the file is in no circle any more: strike it from the list in xtask/src/tidy/circles.rs".into())
-    });
-    new.chain(past).collect()
+        let sentence = format!("the file is in a circle: {circle} uses it; let what both need be a file of its own");
+        Finding { file: file.clone(), line: 0, sentence, severity: Severity::Refused }
+    };
+    circles.iter().map(finding).collect()
 }
 
 /// A circle for each file of the crate that is in one, which that file begins: a shortest.
@@ -140,15 +132,5 @@ mod tests {
             ("core.rs", "use crate::a;"),
         ];
         assert_eq!(circles(&files), Vec::<Vec<String>>::new());
-    }
-
-    #[test]
-    fn the_list_of_known_circles_only_gets_shorter() {
-        let circles = BTreeMap::from([("a.rs".to_owned(), vec!["a.rs".to_owned(), "b.rs".to_owned()])]);
-        assert_eq!(judge(&circles, &["a.rs"]), []);
-        let new = judge(&circles, &[]);
-        assert_eq!(new.len(), 1);
-        assert!(new[0].is_refused() && new[0].sentence.contains("a.rs uses b.rs uses it"), "{}", new[0]);
-        assert_eq!(judge(&circles, &["a.rs", "c.rs"]).len(), 1);
     }
 }

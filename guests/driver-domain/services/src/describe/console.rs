@@ -23,7 +23,8 @@ impl Console {
     pub fn describe(&self, window_size: u64) -> Description {
         let Self { columns, rows } = *self;
         let features = optional(SIZE, columns != 0 && rows != 0);
-        // A console has to take all that it is given, and what was printed is not printed again.
+        // A console takes whatever it is given, if only as much as the window holds; what was printed is not printed
+        // again.
         let printed = QueueDescription {
             long_chains: LongChains::Cut,
             returns_early: true,
