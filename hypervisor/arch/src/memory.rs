@@ -311,10 +311,17 @@ impl GuestMemory for GuestRam {
         Ok(())
     }
 
+    #[inline]
     fn store_u64_pairs(&self, address: GuestAddr, pairs: &[[u64; 2]]) -> Result<(), GuestFault> {
-        let target = self.find(address.0, size_of_val(pairs)).ok_or(GuestFault::BadAddress)?;
-        // SAFETY: `find` checked that the whole range is this guest's, and no reference into it exists.
-        unsafe { copy(pairs.as_ptr().cast(), target, size_of_val(pairs)) };
+        let target = self.find(address.0, size_of_val(pairs)).ok_or(GuestFault::BadAddress)?.cast::<[u64; 2]>();
+        if !target.is_aligned() {
+            return Err(GuestFault::BadAddress);
+        }
+        for (index, pair) in pairs.iter().enumerate() {
+            // SAFETY: `find` checked that room for all pairs is this guest's, it is aligned, and no reference into it
+            // exists.
+            unsafe { target.add(index).write_volatile(*pair) };
+        }
         Ok(())
     }
 

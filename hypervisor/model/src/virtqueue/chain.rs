@@ -160,6 +160,18 @@ impl Chain {
         Ok(())
     }
 
+    /// Stores the little-endian `value` at byte `offset` of the writable part.
+    ///
+    /// # Errors
+    /// As for [`Chain::write`].
+    #[inline]
+    pub fn write_u16(&self, memory: &impl GuestMemory, offset: u64, value: u16) -> Result<(), GuestFault> {
+        match within_first(self.writable(), offset, 2) {
+            Some(address) if address.0.is_multiple_of(2) => memory.store_u16(address, value),
+            Some(_) | None => self.write(memory, offset, &value.to_le_bytes()),
+        }
+    }
+
     /// The pieces of the readable part that hold `length` bytes from byte `offset` on; fewer where the part ends.
     pub fn readable_range(&self, offset: u64, length: u64) -> Pieces<'_> {
         Pieces { segments: self.readable().iter(), skip: offset, left: length }

@@ -181,7 +181,7 @@ fn spread<M: GuestMemory>(
             from = from.wrapping_add(u64::from(segment.length));
         }
         if let Some(offset) = packet.count_offset.filter(|offset| done == 0 && u64::from(*offset) + 2 <= here) {
-            chain.write(memories.frontend, u64::from(offset), &(places.len() as u16).to_le_bytes())?;
+            chain.write_u16(memories.frontend, u64::from(offset), places.len() as u16)?;
         }
         queue.push_used(memories.frontend, chain.head, here as u32)?;
         done = done.saturating_add(here);
