@@ -180,8 +180,8 @@ fn log_refused(client: &Vm, index: usize, provider: &Vm, why: Refused) {
 
 /// A guest that breaks the protocol again and again is not to fill the log.
 fn log_error(client: &Vm, provider: &Vm, error: ProtocolError) {
-    let blamed = if error == ProtocolError::Backend { provider } else { client };
-    if !Repeated::ProtocolError.count(&blamed.counters.protocol_errors) {
+    let at_fault = if error == ProtocolError::Backend { provider } else { client };
+    if !Repeated::ProtocolError.count(&at_fault.counters.protocol_errors) {
         return;
     }
     match error {
