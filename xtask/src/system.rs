@@ -12,6 +12,7 @@ mod addressing;
 mod archive;
 mod backend;
 mod bundle;
+mod cards;
 mod channels;
 mod decode;
 mod device_tree;

@@ -1,4 +1,13 @@
-//! What the device tree says about this domain's clients (`abi::io::CHANNEL_COMPATIBLE`).
+//! What the device tree says about this domain's clients. `abi::io::CHANNEL_COMPATIBLE` has the properties that every
+//! channel has; `cargo xtask` adds `bulkhead,kind`, and by kind:
+//!
+//! - `"block"`: `bulkhead,disk` (a cell: the number of the virtio disk in the order of the slots; absent for a RAM
+//!   disk), `bulkhead,ram-disk` (two cells: address; two cells: size), `bulkhead,partition` (the name of a GPT
+//!   partition) or `bulkhead,range` (two cells: first byte; two cells: bytes) or neither (the whole disk),
+//!   `bulkhead,read-only` (empty), `bulkhead,serial` (a serial number, at most
+//!   [`SERIAL_SIZE`](services::block::SERIAL_SIZE) characters);
+//! - `"network"`: `local-mac-address` (6 bytes), `bulkhead,rate-limit` (a cell: bytes a second, absent for none);
+//! - `"console"` and `"entropy"`: nothing.
 
 use crate::block::{Part, Serial};
 use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};

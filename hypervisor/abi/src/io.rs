@@ -79,21 +79,12 @@ pub const INVALID_PARAMETER: u64 = 0xffff_ffff_ffff_fffd;
 /// What [`FUNCTION_COMPLETE`] returns when there is more to do.
 pub const COMPLETE_AGAIN: u64 = 1;
 
-/// The bytes of a disk's serial number (VIRTIO 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID); a shorter one ends with zeroes.
-pub const SERIAL_SIZE: usize = 20;
-
 /// The `compatible` string of a channel's node in the backend's device tree.
 ///
 /// Its properties: `reg` (address and size of the channel), `bulkhead,channel` (its number, a cell),
 /// `bulkhead,filled-queues` (a cell: a bit for each filled queue), `bulkhead,queues` (a cell: how many the device has),
-/// `bulkhead,client` (the frontend's name), `bulkhead,kind` (`"block"`, `"network"`, `"console"` or `"entropy"`), and
-/// by kind:
-///
-/// - block: `bulkhead,disk` (a cell: the number of the virtio disk in the order of the slots; absent for a RAM disk),
-///   `bulkhead,ram-disk` (two cells: address; two cells: size), `bulkhead,partition` (the name of a GPT partition) or
-///   `bulkhead,range` (two cells: first byte; two cells: bytes) or neither (the whole disk),
-///   `bulkhead,read-only` (empty), `bulkhead,serial` (a serial number, at most [`SERIAL_SIZE`] characters);
-/// - network: `local-mac-address` (6 bytes), `bulkhead,rate-limit` (a cell: bytes a second, absent for none).
+/// `bulkhead,client` (the frontend's name). What kind of device it is, and what is behind it, is between the backend
+/// and whoever makes its device tree.
 pub const CHANNEL_COMPATIBLE: &str = "bulkhead,channel";
 
 /// The `compatible` string of the node that gives the doorbell: an edge-triggered interrupt (`interrupts`), raised when

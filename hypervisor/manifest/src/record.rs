@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The version of the encoding; it changes with every change to the types.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// The longest text, and the longest list of numbers.
 pub(crate) const LIST_LENGTH_MAX: usize = 256;
@@ -218,7 +218,7 @@ records! {
     Load[LOADS_MAX] { file address }
     Seed[SEEDS_MAX] { address size }
     Device[DEVICES_MAX] { kind address size interrupt service }
-    Service[1] { provider channel address size device_id queues filled requests chains mac }
+    Service[1] { provider channel address size device_id queues filled requests chains }
     Assigned[ASSIGNED_MAX] { name address size instance_size interrupts trigger dma silence }
     Store[SILENCE_MAX] { offset value }
     Watch[1] { heartbeat_ms request_ms startup_ms restart_limit restart_window_ms }

@@ -106,10 +106,6 @@ pub enum Rule<'a> {
     Allocation { vm: Name<'a>, device: Name<'a> },
     /// The times of a watch are neither too short for anybody nor for ever.
     WatchTime { vm: Name<'a>, what: &'static str, milliseconds: u32 },
-    /// A network card's address names one card.
-    MacNotUnicast { vm: Name<'a>, device: Name<'a> },
-    /// The cards of one network have different addresses.
-    MacTaken { vm: Name<'a>, device: Name<'a>, other_vm: Name<'a> },
 }
 
 impl fmt::Display for Rule<'_> {
@@ -320,15 +316,6 @@ impl fmt::Display for Rule<'_> {
                 out,
                 "what is allocated for device {device:?} of vm {vm:?} is for no device; make the system with this \
                  Bulkhead's xtask"
-            ),
-            Self::MacNotUnicast { vm, device } => write!(
-                out,
-                "the mac address of device {device:?} of vm {vm:?} does not name one card; use one with an even first \
-                 byte that is not all zeroes"
-            ),
-            Self::MacTaken { vm, device, other_vm } => write!(
-                out,
-                "device {device:?} of vm {vm:?} has the mac address of a card of vm {other_vm:?}; give it another"
             ),
         }
     }

@@ -169,8 +169,6 @@ pub struct Service {
     pub requests: u16,
     /// How many chains EL2 keeps for them: with few, some and as many segments as there can be.
     pub chains: [u8; 3],
-    /// A network card's address.
-    pub mac: Option<[u8; 6]>,
 }
 
 impl Service {

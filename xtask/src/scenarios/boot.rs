@@ -105,7 +105,6 @@ fn forge(bundle: Vec<u8>) -> Vec<u8> {
             filled: 0,
             requests: 30,
             chains: [16, 8, 6],
-            mac: None,
         }),
     }));
     let vm = first.clone();

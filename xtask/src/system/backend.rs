@@ -13,7 +13,7 @@ pub(crate) struct Client {
     pub(crate) backend: Backend,
     /// Request queues.
     pub(crate) queues: u16,
-    /// A network card's address, where the system states it.
+    /// A network card's address: as the system states it, or chosen for it.
     pub(crate) mac: Option<[u8; 6]>,
     /// Where a network card's IPv4 address comes from, where the system states it.
     pub(crate) addressing: Option<Stated>,
@@ -56,7 +56,7 @@ impl Backend {
         }
     }
 
-    /// What the driver domain's device tree calls it (`abi::io::CHANNEL_COMPATIBLE`).
+    /// What the driver domain's device tree calls it (`bulkhead,kind`).
     pub(crate) const fn tree_name(&self) -> &'static str {
         match self {
             Self::Disk { .. } | Self::RamDisk { .. } => "block",

@@ -86,7 +86,7 @@ fn linux_name(number: usize) -> String {
 }
 
 fn mac(vm: &VmSource) -> Option<[u8; 6]> {
-    vm.channels().find_map(|channel| channel.service.mac)
+    vm.channels().find_map(|channel| channel.client.mac)
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use manifest::{MemoryRegion, PAGE_SIZE, Service};
 
 use super::{
     Problem, Source,
-    backend::{Backend, Client, Mac},
+    backend::{Backend, Client},
+    cards,
     overlaps::check_overlaps,
     plugs::{VIRTIO_MMIO, check_plugs},
     size::show_size_rounded,
@@ -43,10 +44,9 @@ pub(crate) fn complete(source: &mut Source, mut report: impl FnMut(Problem)) {
     }
     problems.extend(check_overlaps(source));
     problems.extend(source.check_addresses());
-    let mut plan = Plan {
-        macs: source.vms.iter().flat_map(|vm| vm.clients.iter().flatten().filter_map(|client| client.mac)).collect(),
-        rooms: source.vms.iter().map(|vm| Room { end: vm.memory_end(), channels: 0 }).collect(),
-    };
+    problems.extend(cards::check_macs(source));
+    cards::give_macs(source);
+    let mut plan = Plan { rooms: source.vms.iter().map(|vm| Room { end: vm.memory_end(), channels: 0 }).collect() };
     let mut services = Vec::new();
     for (index, vm) in source.vms.iter().enumerate() {
         for (device, client) in vm.clients.iter().enumerate() {
@@ -76,7 +76,6 @@ pub(crate) fn complete(source: &mut Source, mut report: impl FnMut(Problem)) {
 
 /// What is given away so far.
 struct Plan {
-    macs: Vec<[u8; 6]>,
     /// For each virtual machine.
     rooms: Vec<Room>,
 }
@@ -98,12 +97,8 @@ impl Plan {
             room.channels.saturating_sub(1)
         });
         let address = self.take(provider, size);
-        let mac = match client.backend {
-            Backend::Network { .. } => Some(self.mac(source, place, client)),
-            Backend::Disk { .. } | Backend::RamDisk { .. } | Backend::Console | Backend::Entropy => None,
-        };
         let queues = client.queues;
-        Ok(Service { provider, channel, address, size, device_id, queues, filled, requests, chains, mac })
+        Ok(Service { provider, channel, address, size, device_id, queues, filled, requests, chains })
     }
 
     /// Takes `size` bytes off the end of what `provider` has left.
@@ -111,14 +106,6 @@ impl Plan {
         let Some(room) = self.rooms.get_mut(usize::from(provider)) else { return 0 };
         room.end = room.end.saturating_sub(size.checked_next_multiple_of(PAGE_SIZE).unwrap_or(size));
         room.end
-    }
-
-    fn mac(&mut self, source: &Source, (vm, device): (usize, usize), client: &Client) -> [u8; 6] {
-        let name = source.vms.get(vm).map_or("", VmSource::name);
-        let card = format!("{name}/{device}");
-        let mac = client.mac.unwrap_or_else(|| Mac::generate(&source.name, &card, &self.macs).0);
-        self.macs.push(mac);
-        mac
     }
 }
 

@@ -174,7 +174,7 @@ impl Source {
 
     /// The address of the board's network card, if it has one.
     pub(crate) fn uplink_mac(&self) -> Option<Mac> {
-        let taken: Vec<_> = self.channels().filter_map(|channel| channel.service.mac).collect();
+        let taken: Vec<_> = self.channels().filter_map(|channel| channel.client.mac).collect();
         self.uplink.then(|| Mac::generate(&self.name, "uplink", &taken))
     }
 

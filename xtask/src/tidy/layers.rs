@@ -33,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "bulkhead-abi",
             "bulkhead-devices",
+            "bulkhead-driver-services",
             "bulkhead-linux-io-bench",
             "bulkhead-manifest",
             "bulkhead-platform",

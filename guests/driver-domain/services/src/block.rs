@@ -8,8 +8,8 @@ use abi::io::{Request, TAIL_SIZE_MAX};
 
 /// Bytes of the header: type, reserved, sector.
 pub const HEADER_SIZE: u8 = 16;
-/// The bytes of a disk's serial number (VIRTIO 1.2, 5.2.6); a shorter one ends with zeroes.
-pub use abi::io::SERIAL_SIZE;
+/// The bytes of a disk's serial number (VIRTIO 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID); a shorter one ends with zeroes.
+pub const SERIAL_SIZE: usize = 20;
 /// The most sectors of a disk: their bytes are counted in 63 bits.
 pub const SECTORS_MAX: u64 = i64::MAX as u64 / SECTOR_SIZE;
 /// The most sectors that one request discards or zeroes: 4 MiB, so that nobody waits long behind one.

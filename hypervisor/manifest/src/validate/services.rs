@@ -22,7 +22,7 @@ impl System {
         // instead of kept in a list: this also runs where there is little heap.
         for (number, client) in self.clients().enumerate() {
             self.check_channel(&client)?;
-            client.check_card()?;
+            client.check_allocation()?;
             for (_, other) in (0..number).zip(self.clients()) {
                 if other.service.provider == client.service.provider {
                     client.check_beside(&other)?;
@@ -108,7 +108,7 @@ impl<'a> Client<'a> {
         broken(self.place(), Rule::ChannelNumber { vm, device, channel: self.service.channel })
     }
 
-    fn check_card(&self) -> Check<'a> {
+    fn check_allocation(&self) -> Check<'a> {
         let (vm, device) = self.names();
         let queues = self.service.queues;
         if !(1..=QUEUES_MAX).contains(&queues) {
@@ -121,12 +121,7 @@ impl<'a> Client<'a> {
         if !is_filled_sound || !are_requests_sound {
             return broken(self.place(), Rule::Allocation { vm, device });
         }
-        // Bit 0 of the first byte is set in the address of a group (IEEE 802, 8.2).
-        match self.service.mac {
-            Some([first, ..]) if first & 1 != 0 => broken(self.place(), Rule::MacNotUnicast { vm, device }),
-            Some([0, 0, 0, 0, 0, 0]) => broken(self.place(), Rule::MacNotUnicast { vm, device }),
-            Some(_) | None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Checks that this client has nothing in common with `other` of the same driver domain.
@@ -136,10 +131,6 @@ impl<'a> Client<'a> {
         }
         if self.service.span().overlaps(other.service.span()) {
             return self.bad_channel("overlaps another channel");
-        }
-        if self.service.mac.is_some() && self.service.mac == other.service.mac {
-            let (vm, device) = self.names();
-            return broken(self.place(), Rule::MacTaken { vm, device, other_vm: Name(&other.vm.name) });
         }
         Ok(())
     }

@@ -65,7 +65,6 @@ pub(crate) fn with_driver_domain() -> System {
                 filled: 1,
                 requests: 128,
                 chains: [0, 4, 0],
-                mac: Some([2, 0, 0, 0, 0, number]),
             }),
         });
     }

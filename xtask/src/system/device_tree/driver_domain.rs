@@ -1,6 +1,8 @@
-//! What only a driver domain finds in its device tree: its doorbell and its channels (`abi::io` names the properties).
+//! What only a driver domain finds in its device tree: its doorbell and its channels. `abi::io` names the properties
+//! that every backend finds, `tree` of the driver domain those of each kind.
 
-use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE, SERIAL_SIZE};
+use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};
+use services::block::SERIAL_SIZE;
 use vm_fdt::{Error, FdtWriter};
 
 use super::{EDGE_RISING, Served, write_interrupt};
@@ -53,7 +55,7 @@ fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> 
             write_read_only(fdt, *read_only)?;
         }
         Backend::Network { rate_limit } => {
-            fdt.property("local-mac-address", &service.mac.unwrap_or_default())?;
+            fdt.property("local-mac-address", &channel.client.mac.unwrap_or_default())?;
             if let Some(bytes_a_second) = rate_limit {
                 fdt.property_u32("bulkhead,rate-limit", *bytes_a_second)?;
             }

@@ -91,7 +91,7 @@ pub(super) fn gives(source: &Source, channel: &Channel<'_>) -> String {
         }
         Backend::Network { rate_limit } => {
             let limit = rate_limit.map(|bytes| format!(", at most {} a second", show_size(bytes.into())));
-            format!("port {}{}", Mac(channel.service.mac.unwrap_or_default()), limit.unwrap_or_default())
+            format!("port {}{}", Mac(channel.client.mac.unwrap_or_default()), limit.unwrap_or_default())
         }
         Backend::Console => "the real console".to_string(),
         Backend::Entropy => "the real source of entropy".to_string(),

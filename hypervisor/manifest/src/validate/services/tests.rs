@@ -76,17 +76,6 @@ fn a_file_does_not_lie_over_a_channel() {
 }
 
 #[test]
-fn a_card_has_an_address_of_its_own() {
-    let sentence = "the mac address of device \"virtio-net\" of vm \"beta\" does not name one card; use one with an \
-                    even first byte that is not all zeroes";
-    refused(|service| service.mac = Some([1, 0, 0x5e, 0, 0, 1]), sentence);
-    refused(|service| service.mac = Some([0; 6]), sentence);
-    let sentence =
-        "device \"virtio-net\" of vm \"beta\" has the mac address of a card of vm \"alpha\"; give it another";
-    refused(|service| service.mac = Some([2, 0, 0, 0, 0, 0]), sentence);
-}
-
-#[test]
 fn what_is_allocated_fits_the_device() {
     let sentence = "what is allocated for device \"virtio-net\" of vm \"beta\" is for no device; make the system with this \
                     Bulkhead's xtask";
