@@ -7,22 +7,23 @@
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::machine::Machine;
-use crate::vm::{Parked, Phase, Vm};
+use crate::vm::{Parked, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
 use arch::{bulk, firmware, timer};
 use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::Ordering;
+use model::lifecycle::{Phase, RestartDecision, Step};
 use model::repeated::Repeated;
 use model::vgic::CpuInterface;
 
 /// Bytes of one seed that are drawn at once.
 const SEED_CHUNK: usize = 64;
 
-/// Stops `vm`; `phase` says what for. Does nothing if it is stopping already. A driver domain is stopped through
-/// [`crate::supervision`], which knows who depends on it.
-pub fn stop(machine: &'static Machine, vm: &'static Vm, phase: Phase, this_core: usize) {
-    if !vm.advance(Phase::Running, phase) {
+/// Stops `vm`; `step` says what for. Does nothing if it does not run. For [`crate::command`], which knows who may ask
+/// for it.
+pub fn stop(machine: &'static Machine, vm: &'static Vm, step: Step, this_core: usize) {
+    if !vm.advance(step) {
         return;
     }
     for vcpu in 0..vm.vcpu_count() {
@@ -59,9 +60,9 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<P
     Some(phase)
 }
 
-/// `vm`, which is in phase `from`, is off for good from now on.
-pub fn finish(machine: &'static Machine, vm: &'static Vm, from: Phase) {
-    vm.advance(from, Phase::Off);
+/// `vm`, whose virtual CPUs are parked, is off for good from now on.
+pub fn finish(machine: &'static Machine, vm: &'static Vm) {
+    vm.advance(Step::Parked(RestartDecision::GiveUp));
     log::info!("vm {} is off", vm.config.name);
     report(vm);
     if machine.retire(vm) {
@@ -121,7 +122,7 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
     bulk::invalidate_instruction_caches();
     vm.state.counter_offset.store(timer::now().0, Ordering::Release);
     vm.counters.starts.fetch_add(1, Ordering::Relaxed);
-    vm.advance(Phase::Preparing, Phase::Running);
+    vm.advance(Step::Prepared);
     vm.state.is_held.store(true, Ordering::SeqCst);
     match waits_for(machine, vm) {
         None => release(machine, vm, this_core),

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod assigned;
 mod boot;
+mod command;
 mod console;
 mod construct;
 mod debug_registers;

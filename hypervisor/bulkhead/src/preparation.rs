@@ -6,9 +6,10 @@
 //! interrupt is pending for it, and sees to that first.
 
 use crate::machine::Machine;
-use crate::vm::{PIECE_SIZE, Phase, VirtioDevice, Vm};
+use crate::vm::{PIECE_SIZE, VirtioDevice, Vm};
 use arch::cpu;
 use core::sync::atomic::Ordering;
+use model::lifecycle::Phase;
 
 /// What came of an attempt to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

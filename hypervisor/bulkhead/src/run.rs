@@ -1,5 +1,6 @@
 //! The life of a core: pick a virtual CPU, run it, see why it left.
 
+use crate::command;
 use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::interrupt;
@@ -7,12 +8,12 @@ use crate::lifecycle;
 use crate::machine::Machine;
 use crate::preparation::{self, Progress};
 use crate::scheduler::{Core, Work};
-use crate::supervision;
 use crate::virtio;
 use arch::context::Vcpu;
 use arch::{cpu, gic, wait};
 use core::sync::atomic::AtomicU32;
 use model::exit::{DataAbort, Exit, SystemRegister};
+use model::lifecycle::{CommandSource, VmCommand};
 use model::repeated::Repeated;
 use vdev::Access;
 
@@ -67,13 +68,18 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
             vcpu.guest.is_leaving = true;
             machine.summon(vcpu.guest.core, vcpu.guest.core);
         }
-        Left::SystemOff => supervision::turn_off(machine, vm, vcpu.guest.core),
-        Left::SystemReset => supervision::restart(machine, vm, vcpu.guest.core),
+        Left::SystemOff => request_own(machine, &vcpu.guest, VmCommand::Stop),
+        Left::SystemReset => request_own(machine, &vcpu.guest, VmCommand::Reset),
         Left::Stray(abort) => log_stray(vcpu, abort),
         Left::Refused(exit) => log_refusal(vcpu, exit),
         Left::Serve => virtio::resume(vcpu),
-        Left::SystemError(esr) => supervision::stop_for_system_error(machine, &vcpu.guest, esr),
+        Left::SystemError(esr) => command::fail_for_system_error(machine, &vcpu.guest, esr),
     }
+}
+
+/// What the VM of `guest` asks for itself.
+fn request_own(machine: &'static Machine, guest: &GuestCpu, command: VmCommand) {
+    command::request(machine, guest.vm, command, CommandSource::Vm(guest.vm.config.number), guest.core);
 }
 
 #[cold]

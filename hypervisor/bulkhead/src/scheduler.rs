@@ -10,19 +10,21 @@
 //! A virtual CPU stays loaded while nothing else needs the core, so that the common case, one virtual CPU a core,
 //! never switches.
 
+use crate::command;
 use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::Machine;
 use crate::preparation;
 use crate::supervision;
 use crate::switch::{load, remind, unload};
-use crate::vm::{Phase, Vm};
+use crate::vm::Vm;
 use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
 use core::sync::atomic::{Ordering, fence};
+use model::lifecycle::{CommandSource, Phase, VmCommand};
 use model::psci::Power;
 use model::vgic::IntId;
 use spin::Mutex;
@@ -178,7 +180,8 @@ impl Core {
                         self.discard(index);
                         power.turn_off();
                         if vm.is_driver_domain() && vm.state.power.iter().all(Power::is_off) {
-                            supervision::turn_off(self.machine, vm, self.number);
+                            let source = CommandSource::Vm(vm.config.number);
+                            command::request(self.machine, vm, VmCommand::Stop, source, self.number);
                             changed = true;
                         }
                     } else if let Some((entry, argument)) = power.take_start() {

@@ -1,19 +1,19 @@
-//! Driver domains are watched, stopped when something is wrong with them, and started again, as often as they may be.
+//! Driver domains are watched, and a VM that has stopped is started again, as often as it may be.
 //!
 //! Nothing waits for one: the core of its virtual CPU 0 has a deadline for the next look (`scheduler`), which
 //! interrupts it whatever the guest does there. A driver domain that may not start again leaves its clients errors, not
 //! silence.
 //!
-//! What this module leaves out: what is wrong and what is too often (`model::io::watch`).
+//! What this module leaves out: what is wrong (`model::io::watch`) and what is too often (`model::lifecycle`).
 
-use crate::guest_cpu::GuestCpu;
+use crate::command::{self, is_logged, is_needed};
 use crate::lifecycle;
 use crate::machine::{Channel, Machine};
-use crate::vm::{Phase, Vm};
+use crate::vm::Vm;
 use arch::timer;
 use core::sync::atomic::Ordering;
-use model::io::watch::{Failure, Judgement, Limits, Sight};
-use model::repeated::Repeated;
+use model::io::watch::{Limits, Sight};
+use model::lifecycle::{CommandSource, Phase, RestartDecision, RestartLimits, Step, VmCommand};
 use vdev::Ticks;
 
 /// What `watch` says, in ticks of this board's counter.
@@ -23,14 +23,8 @@ pub fn limits(watch: &manifest::Watch) -> Limits {
         heartbeat_ticks: ticks(watch.heartbeat_ms),
         request_ticks: ticks(watch.request_ms),
         startup_ticks: ticks(watch.startup_ms),
-        restarts_max: watch.restart_limit,
-        window_ticks: ticks(watch.restart_window_ms),
+        restart: RestartLimits { restarts_max: watch.restart_limit, window_ticks: ticks(watch.restart_window_ms) },
     }
-}
-
-/// Whether `vm` serves somebody who is not off for good.
-fn is_needed(machine: &Machine, vm: &Vm) -> bool {
-    machine.channels(vm).any(|channel| channel.client.phase() != Phase::Off)
 }
 
 /// Looks at the driver domains of `core` whose time it is. Gives the time of the next look.
@@ -64,34 +58,8 @@ fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) 
     match found {
         // This core decides next what it runs, and sees whether it is the doorbell's owner.
         Ok(()) => _ = machine.ring(vm, core),
-        Err(failure) => fail(machine, vm, failure, core),
+        Err(failure) => command::request(machine, vm, VmCommand::Fail(failure), CommandSource::Watch, core),
     }
-}
-
-/// Stops the machine of `guest`, which has caused the SError `esr`. A driver domain starts again: others wait for it.
-pub fn stop_for_system_error(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
-    if is_logged(guest.vm) {
-        log::error!("vm {}, vcpu {}: SError, ESR {esr:#x}: the machine stops", guest.vm.config.name, guest.index);
-    }
-    if guest.vm.is_driver_domain() {
-        fail(machine, guest.vm, Failure::SystemError, guest.core);
-    } else {
-        lifecycle::stop(machine, guest.vm, Phase::StoppingForOff, guest.core);
-    }
-}
-
-/// Stops the driver domain `vm`, so that it starts again, or not.
-#[cold]
-#[inline(never)]
-pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_core: usize) {
-    // Before somebody else can park the last of its virtual CPUs.
-    if !vm.is_running() || !vm.watch().fail(timer::now(), failure) {
-        return;
-    }
-    if is_logged(vm) {
-        log::warn!("vm {} {failure}", vm.config.name);
-    }
-    lifecycle::stop(machine, vm, Phase::StoppingForReset, this_core);
 }
 
 /// Parks virtual CPU `vcpu` of the stopping `vm`; with the last one the VM goes to its next phase. Returns whether it
@@ -99,59 +67,29 @@ pub fn fail(machine: &'static Machine, vm: &'static Vm, failure: Failure, this_c
 pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {
     let Some(phase) = lifecycle::park(machine, vm, vcpu) else { return false };
     match phase {
-        Phase::StoppingForReset => {
-            if !vm.is_driver_domain() {
-                lifecycle::log_restart(vm);
-            } else if judge(machine, vm) == Judgement::GiveUp {
-                abandon(machine, vm, this_core);
-                return true;
+        Phase::StoppingForReset => match judge(machine, vm) {
+            RestartDecision::Restart => {
+                vm.advance(Step::Parked(RestartDecision::Restart));
+                if let Some(core) = vm.core_of(0) {
+                    machine.summon(core, this_core);
+                }
             }
-            vm.advance(Phase::StoppingForReset, Phase::Preparing);
-            if let Some(core) = vm.core_of(0) {
-                machine.summon(core, this_core);
-            }
-        }
-        Phase::StoppingForOff => lifecycle::finish(machine, vm, Phase::StoppingForOff),
+            RestartDecision::GiveUp => abandon(machine, vm, this_core),
+        },
+        Phase::StoppingForOff => lifecycle::finish(machine, vm),
         Phase::Preparing | Phase::Running | Phase::Off => {}
     }
     true
 }
 
-/// Ends to be logged are bounded, like all that a guest can bring about.
-pub fn is_logged(vm: &Vm) -> bool {
-    Repeated::DriverDomainStart.is_logged(vm.counters.starts.load(Ordering::Relaxed))
-}
-
-/// The guest `vm` wants to be off. One that others depend on starts again.
-pub fn turn_off(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
-    end(machine, vm, Failure::TurnedOff, Phase::StoppingForOff, this_core);
-}
-
-/// The guest `vm` wants to start again.
-pub fn restart(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
-    end(machine, vm, Failure::Reset, Phase::StoppingForReset, this_core);
-}
-
-/// Stops `vm` for `phase`, or, if others depend on it, because of `failure`.
-#[inline(never)]
-fn end(machine: &'static Machine, vm: &'static Vm, failure: Failure, phase: Phase, this_core: usize) {
-    if is_needed(machine, vm) {
-        fail(machine, vm, failure, this_core);
-    } else {
-        lifecycle::stop(machine, vm, phase, this_core);
-    }
-}
-
 /// Says what follows now that `vm`, which was to start again, has stopped.
-fn judge(machine: &Machine, vm: &Vm) -> Judgement {
-    if !is_needed(machine, vm) {
-        return Judgement::Restart;
-    }
+fn judge(machine: &Machine, vm: &Vm) -> RestartDecision {
+    let is_needed = is_needed(machine, vm);
     let mut watch = vm.watch();
-    let (judgement, limits) = (watch.end(timer::now()), *watch.limits());
+    let (decision, limits) = (watch.end(timer::now(), is_needed), watch.limits().restart);
     // Lines take their time: nobody waits for the watch meanwhile.
     drop(watch);
-    if judgement == Judgement::GiveUp {
+    if decision == RestartDecision::GiveUp {
         log::error!(
             "vm {} has restarted {} times within {} s, and stays off: its clients get I/O errors from now on. Look for the \
              reason above, or raise its restart_limit; then start the system again",
@@ -159,10 +97,12 @@ fn judge(machine: &Machine, vm: &Vm) -> Judgement {
             limits.restarts_max.unwrap_or(0),
             limits.window_ticks / timer::frequency()
         );
-    } else if is_logged(vm) {
+    } else if !vm.is_driver_domain() {
+        lifecycle::log_restart(vm);
+    } else if is_needed && is_logged(vm) {
         log::info!("vm {} restarts (start {})", vm.config.name, vm.counters.starts.load(Ordering::Relaxed) + 1);
     }
-    judgement
+    decision
 }
 
 /// The driver domain `vm` serves its channels from now on.
@@ -184,5 +124,5 @@ fn abandon(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
         }
     }
     lifecycle::release_clients(machine, vm, this_core);
-    lifecycle::finish(machine, vm, Phase::StoppingForReset);
+    lifecycle::finish(machine, vm);
 }

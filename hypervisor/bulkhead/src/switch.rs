@@ -2,11 +2,11 @@
 //!
 //! What this module leaves out: which one, and when (`scheduler`).
 
+use crate::command;
 use crate::guest_cpu::GuestCpu;
 use crate::machine::Machine;
 use crate::mmio;
 use crate::routing;
-use crate::supervision;
 use arch::context::Vcpu;
 use arch::gic;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
@@ -37,7 +37,7 @@ pub fn unload(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) -> bool {
 #[cold]
 #[inline(never)]
 fn blame(machine: &'static Machine, guest: &GuestCpu, esr: u64) {
-    supervision::stop_for_system_error(machine, guest, esr);
+    command::fail_for_system_error(machine, guest, esr);
     // This core may be about to wait: it has to park the machine first.
     machine.gic.send_sgi(guest.core, gic::SUMMON);
 }

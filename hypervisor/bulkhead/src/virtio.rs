@@ -3,6 +3,7 @@
 //! Loads cost nothing: the registers are a page that the guest may read. A store ends up in [`store`]. What a device
 //! asks of others comes back as [`Reaction`], and is carried out here, with no lock taken.
 
+use crate::command;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::lifecycle;
 use crate::machine::{Channel, Machine};
@@ -15,7 +16,7 @@ use arch::{cpu, gic, wait};
 use model::exit::DeviceAccess;
 use model::io::ProtocolError;
 use model::io::policy::Refused;
-use model::io::watch::Failure;
+use model::lifecycle::{CommandSource, Failure, VmCommand};
 use model::psci;
 use model::repeated::Repeated;
 use vdev::guest_map::{VIRTIO_BASE, VIRTIO_SLOTS, VIRTIO_STRIDE};
@@ -163,7 +164,8 @@ fn report_error(
     log_error(client, provider, error);
     let is_providers = error == ProtocolError::Backend;
     if is_providers {
-        supervision::fail(machine, provider, Failure::Damaged, this_core);
+        let command = VmCommand::Fail(Failure::Damaged);
+        command::request(machine, provider, command, CommandSource::Bulkhead, this_core);
     }
     is_providers
 }

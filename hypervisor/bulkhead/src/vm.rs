@@ -13,15 +13,16 @@ use arch::mmu::Stage2;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use model::bus::Bus;
 use model::io::watch::Watch;
+use model::lifecycle::{Phase, Step};
 use model::psci::Power;
 use model::vgic::{VCPUS_MAX, Vgic};
 use spin::MutexGuard;
-use state::{PARKED_MASK, QUEUED_SHIFT};
+use state::{PARKED_MASK, QUEUED_SHIFT, life_in, phase_of};
 
 pub use config::{Config, Image};
 pub use preparation::{PIECE_SIZE, Preparation};
 pub use slot::Slot;
-pub use state::{Parked, Phase, State};
+pub use state::{Parked, State};
 pub use virtio_device::{Reaction, VirtioDevice};
 
 /// The most devices of one virtual machine.
@@ -135,20 +136,20 @@ impl Vm {
     /// Where it is in its life.
     #[inline]
     pub fn phase(&self) -> Phase {
-        Phase::from_bits(self.state.life.load(Ordering::Acquire))
+        phase_of(self.state.life.load(Ordering::Acquire))
     }
 
     /// Whether its virtual CPUs may run.
     #[inline]
     pub fn is_running(&self) -> bool {
-        self.state.life.load(Ordering::Acquire) == Phase::Running.bits()
+        self.state.life.load(Ordering::Acquire) == life_in(Phase::Running)
     }
 
-    /// Goes from phase `from` to phase `to`, in which nobody is parked. Returns whether it was in `from`.
+    /// Takes `step` to the next phase, in which nobody is parked. Returns whether there is one, from where it is.
     #[inline(never)]
-    pub fn advance(&self, from: Phase, to: Phase) -> bool {
-        let step = |life: u32| (life & !PARKED_MASK == from.bits()).then_some(to.bits());
-        self.state.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).is_ok()
+    pub fn advance(&self, step: Step) -> bool {
+        let next = |life: u32| phase_of(life).after(step).map(life_in);
+        self.state.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
     }
 
     /// Notes that virtual CPU `vcpu` is on its core.
@@ -194,18 +195,17 @@ impl Vm {
     /// Whether virtual CPU `vcpu` is parked, or there is no stop for which it should be.
     pub fn is_parked(&self, vcpu: usize) -> bool {
         let life = self.state.life.load(Ordering::Acquire);
-        !Phase::from_bits(life).is_stopping() || life & 1 << vcpu != 0
+        !phase_of(life).is_stopping() || life & 1 << vcpu != 0
     }
 
     /// Parks virtual CPU `vcpu`, if the machine is stopping and it is not parked yet. Says which stop it is, once all
     /// are parked by this.
     pub fn park(&self, vcpu: usize) -> Parked {
-        let step =
-            |life: u32| (Phase::from_bits(life).is_stopping() && life & 1 << vcpu == 0).then_some(life | 1 << vcpu);
+        let step = |life: u32| (phase_of(life).is_stopping() && life & 1 << vcpu == 0).then_some(life | 1 << vcpu);
         let Ok(before) = self.state.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step) else {
             return Parked::Not;
         };
         let parked = (before | 1 << vcpu) & PARKED_MASK;
-        if parked == (1 << self.vcpu_count()) - 1 { Parked::Last(Phase::from_bits(before)) } else { Parked::Yes }
+        if parked == (1 << self.vcpu_count()) - 1 { Parked::Last(phase_of(before)) } else { Parked::Yes }
     }
 }

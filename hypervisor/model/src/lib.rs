@@ -13,6 +13,7 @@
 //! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
 //! | [`debug`] | what do a guest's breakpoints and watchpoints hold, and what does the core get of it? |
 //! | [`id_registers`] | which processor features does a guest see? |
+//! | [`lifecycle`] | what may be asked of a VM, by whom, and what is its next phase? |
 //! | [`ram`] | which physical memory is free? |
 //! | [`repeated`] | what of that which a guest repeats is logged? |
 //! | [`io`] | what becomes of a virtio request on its way to the driver domain and back? |
@@ -46,6 +47,7 @@ pub mod exit;
 pub mod id_registers;
 pub mod inject;
 pub mod io;
+pub mod lifecycle;
 pub mod load_store;
 pub mod psci;
 pub mod ram;

@@ -4,25 +4,10 @@ use super::Preparation;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use model::io::watch::Watch;
+use model::lifecycle::Phase;
 use model::psci::Power;
 use model::vgic::VCPUS_MAX;
 use spin::Mutex;
-
-/// Where a virtual machine is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Its memory is being cleared and its images copied; no virtual CPU runs.
-    Preparing,
-    /// Its virtual CPUs run.
-    Running,
-    /// Its virtual CPUs are being parked; then it is off.
-    StoppingForOff,
-    /// Its virtual CPUs are being parked; then it starts again.
-    StoppingForReset,
-    /// It is off for good.
-    Off,
-}
 
 /// The bits of a machine's life that name parked virtual CPUs.
 pub(super) const PARKED_MASK: u32 = (1 << PHASE_SHIFT) - 1;
@@ -40,25 +25,20 @@ pub enum Parked {
     Last(Phase),
 }
 
-impl Phase {
-    pub(super) const fn bits(self) -> u32 {
-        (self as u32) << PHASE_SHIFT
-    }
+/// The bits of a machine's life in which it is in `phase` and nobody is parked.
+pub(super) const fn life_in(phase: Phase) -> u32 {
+    (phase as u32) << PHASE_SHIFT
+}
 
-    #[inline(never)]
-    pub(super) fn from_bits(life: u32) -> Self {
-        match life >> PHASE_SHIFT {
-            phase if phase == Self::Preparing as u32 => Self::Preparing,
-            phase if phase == Self::Running as u32 => Self::Running,
-            phase if phase == Self::StoppingForOff as u32 => Self::StoppingForOff,
-            phase if phase == Self::StoppingForReset as u32 => Self::StoppingForReset,
-            _ => Self::Off,
-        }
-    }
-
-    /// Whether virtual CPUs are being parked.
-    pub fn is_stopping(self) -> bool {
-        matches!(self, Self::StoppingForOff | Self::StoppingForReset)
+/// The phase of a machine whose life is `life`.
+#[inline(never)]
+pub(super) fn phase_of(life: u32) -> Phase {
+    match life >> PHASE_SHIFT {
+        phase if phase == Phase::Preparing as u32 => Phase::Preparing,
+        phase if phase == Phase::Running as u32 => Phase::Running,
+        phase if phase == Phase::StoppingForOff as u32 => Phase::StoppingForOff,
+        phase if phase == Phase::StoppingForReset as u32 => Phase::StoppingForReset,
+        _ => Phase::Off,
     }
 }
 
@@ -94,7 +74,7 @@ impl State {
     /// Of a VM with so many virtual CPUs that waits to be prepared, and over which `watch` is.
     pub fn new(vcpus: usize, watch: Watch) -> Self {
         Self {
-            life: AtomicU32::new(Phase::Preparing.bits()),
+            life: AtomicU32::new(life_in(Phase::Preparing)),
             power: (0..vcpus).map(|_| Power::new(false)).collect(),
             away: AtomicU32::new((1 << QUEUED_SHIFT) - 1),
             preparation: Preparation::new(),

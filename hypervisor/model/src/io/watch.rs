@@ -1,14 +1,15 @@
-//! The watch over a driver domain: whether it is alive, what it is blamed for, and how often it may start again.
+//! The watch over a driver domain: whether it is alive, and what it is blamed for.
 //!
 //! EL2 looks at it once in a heartbeat period. The driver domain has to show by then that it has run since the last
 //! look, at which its doorbell was rung; that it has not kept a request for too long; and, before it serves, that it
 //! is not taking too long to start. So a look costs the same whatever the load, requests carry no time, and whatever
 //! goes wrong is seen a period later at most than it could be.
 //!
-//! What this module leaves out: clocks, and how a driver domain is stopped (`bulkhead`).
+//! What this module leaves out: clocks, how a driver domain is stopped (`bulkhead`), and how often it may start again
+//! (`lifecycle`).
 
+use crate::lifecycle::{Failure, RestartDecision, RestartLimits, RestartPolicy};
 use abi::io::HEARTBEAT_WAITING;
-use core::fmt;
 use vdev::Ticks;
 
 /// What a driver domain is held to, in ticks of the board's counter.
@@ -20,43 +21,8 @@ pub struct Limits {
     pub request_ticks: u64,
     /// How long it may take from its start until it is ready.
     pub startup_ticks: u64,
-    /// The most restarts in `window`; without it there is no limit.
-    pub restarts_max: Option<u32>,
-    /// The time that starts with a restart, and in which others count.
-    pub window_ticks: u64,
-}
-
-/// Why a driver domain is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It took too long to start.
-    NeverReady,
-    /// It has not run for a heartbeat period, although its doorbell was rung.
-    Silent,
-    /// It has kept a request for too long.
-    Stuck,
-    /// It has turned itself, or its last virtual CPU, off.
-    TurnedOff,
-    /// It has asked to start again.
-    Reset,
-    /// It has written nonsense into the rings of a channel.
-    Damaged,
-    /// It has caused an SError.
-    SystemError,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::NeverReady => "has not become ready in time",
-            Self::Silent => "shows no sign of life",
-            Self::Stuck => "keeps a request for too long",
-            Self::TurnedOff => "has turned itself off",
-            Self::Reset => "asks to start again",
-            Self::Damaged => "has damaged the rings of a channel",
-            Self::SystemError => "has caused an SError",
-        })
-    }
+    /// How often it may start again.
+    pub restart: RestartLimits,
 }
 
 /// What a look finds.
@@ -66,15 +32,6 @@ pub struct Sight {
     pub beat: u32,
     /// In how many looks in a row the same request was the oldest that is out, whichever the channel; 0 for none.
     pub looks: u32,
-}
-
-/// What follows from the end of a driver domain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// It starts again.
-    Restart,
-    /// It has started again so often that it stays off.
-    GiveUp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +53,7 @@ pub struct Watch {
     alive: Ticks,
     /// Since when its clients have been waiting, if they have.
     lost: Option<Ticks>,
-    /// When the window began, and the restarts in it.
-    window_start: Ticks,
-    restarts: u32,
+    restarts: RestartPolicy,
 }
 
 impl Watch {
@@ -112,8 +67,7 @@ impl Watch {
             looked: Ticks(0),
             alive: Ticks(0),
             lost: None,
-            window_start: Ticks(0),
-            restarts: 0,
+            restarts: RestartPolicy::new(limits.restart),
         }
     }
 
@@ -217,18 +171,10 @@ impl Watch {
         true
     }
 
-    /// It has been stopped. Counts that, and says what follows.
-    pub fn end(&mut self, now: Ticks) -> Judgement {
+    /// It has been stopped, and was to start again; says whether it does. `is_needed`: it has clients.
+    pub fn end(&mut self, now: Ticks, is_needed: bool) -> RestartDecision {
         self.life = Life::Off;
-        if self.restarts == 0 || now.0.saturating_sub(self.window_start.0) >= self.limits.window_ticks {
-            self.window_start = now;
-            self.restarts = 0;
-        }
-        if self.limits.restarts_max.is_some_and(|most| self.restarts >= most) {
-            return Judgement::GiveUp;
-        }
-        self.restarts = self.restarts.saturating_add(1);
-        Judgement::Restart
+        self.restarts.decide(now, is_needed)
     }
 }
 
@@ -240,8 +186,7 @@ mod tests {
         heartbeat_ticks: 100,
         request_ticks: 1000,
         startup_ticks: 500,
-        restarts_max: Some(2),
-        window_ticks: 10_000,
+        restart: RestartLimits { restarts_max: Some(2), window_ticks: 10_000 },
     };
 
     fn serving() -> Watch {
@@ -379,22 +324,12 @@ mod tests {
     }
 
     #[test]
-    fn one_restart_too_many_in_the_window_is_the_end() {
+    fn one_that_has_ended_is_not_looked_at_until_it_starts() {
         let mut watch = serving();
-        assert_eq!(watch.end(Ticks(100)), Judgement::Restart);
-        assert_eq!(watch.end(Ticks(10_099)), Judgement::Restart);
-        assert_eq!(watch.end(Ticks(10_100)), Judgement::Restart, "the window is over, and another begins");
-        assert_eq!(watch.end(Ticks(10_200)), Judgement::Restart);
-        assert_eq!(watch.end(Ticks(10_300)), Judgement::GiveUp);
-    }
-
-    #[test]
-    fn a_limit_of_none_is_the_end_at_once_and_without_a_limit_there_is_none() {
-        let mut watch = Watch::new(Limits { restarts_max: Some(0), ..LIMITS });
-        assert_eq!(watch.end(Ticks(5)), Judgement::GiveUp);
-        let mut watch = Watch::new(Limits { restarts_max: None, ..LIMITS });
-        for _ in 0..100 {
-            assert_eq!(watch.end(Ticks(5)), Judgement::Restart);
-        }
+        assert_eq!(watch.end(Ticks(100), true), RestartDecision::Restart);
+        assert_eq!(watch.due(), Ticks(u64::MAX));
+        assert!(!watch.fail(Ticks(110), Failure::Damaged));
+        watch.start(Ticks(120));
+        assert_eq!(watch.due(), Ticks(220));
     }
 }
