@@ -6,12 +6,13 @@
 use crate::{lines, session::Outcome, system::Source, workspace::Workspace};
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
+    iter,
     path::{Path, PathBuf},
 };
 
-/// More lines than this are not read: a guest may print without end.
-const LINES_MAX: usize = 100_000;
+/// A longer row is taken for several. The driver domain writes none: they are as wide as a terminal at most.
+const ROW_BYTES_MAX: u64 = 16 << 10;
 /// So many rows that break the console's rules are kept.
 const UNRULY_ROWS_MAX: usize = 8;
 
@@ -23,43 +24,42 @@ pub(crate) fn log(workspace: &Workspace, source: &Source) -> PathBuf {
 /// Adds to `outcome` what the guests of `source` have said on virtio consoles that are their only ones, and which rows
 /// of any are not as a driver domain writes them.
 pub(crate) fn hear(workspace: &Workspace, source: &Source, outcome: &mut Outcome) {
-    let log = log(workspace, source);
-    outcome.unruly_rows.extend(unruly(source, &log));
-    outcome.hear(heard(source, &log));
+    hear_file(source, &log(workspace, source), outcome, |_| {});
 }
 
 /// As [`hear`], and shows it. What may move a terminal's cursor stays visible as what it is.
 pub(crate) fn hear_and_show(workspace: &Workspace, source: &Source, outcome: &mut Outcome) {
-    let lines = heard(source, &log(workspace, source));
     let mut output = std::io::stdout().lock();
-    for line in &lines {
-        let text: String = line.chars().map(|character| if character.is_control() { '?' } else { character }).collect();
+    hear_file(source, &log(workspace, source), outcome, |row| {
+        let text: String = row.chars().map(|character| if character.is_control() { '?' } else { character }).collect();
         // Who has closed the output does not want to see it.
         let _ = writeln!(output, "{text}\r");
-    }
-    outcome.hear(lines);
+    });
 }
 
-/// The lines of those guests in the file `log`, each with the name before it.
-fn heard(source: &Source, log: &Path) -> Vec<String> {
+/// Takes the rows of the file `log` one by one: all clients share it, and one may print without end.
+fn hear_file(source: &Source, log: &Path, outcome: &mut Outcome, mut show: impl FnMut(&str)) {
     let prefixes: Vec<_> = source.heard_by_virtio_alone().map(|vm| format!("[{}] ", vm.name())).collect();
-    if prefixes.is_empty() {
-        return Vec::new();
-    }
-    rows(log).filter(|row| prefixes.iter().any(|prefix| row.starts_with(prefix))).collect()
+    let mut unruly = Vec::new();
+    let judged = rows(log).inspect(|row| {
+        if unruly.len() < UNRULY_ROWS_MAX && is_unruly(source, row) {
+            unruly.push(row.clone());
+        }
+    });
+    let heard = judged.filter(|row| prefixes.iter().any(|prefix| row.starts_with(prefix)));
+    outcome.hear(heard.inspect(|row| show(row)));
+    outcome.unruly_rows.extend(unruly);
 }
 
-/// The first few rows in the file `log` that look like no guest's, or do more to a terminal than write them.
-fn unruly(source: &Source, log: &Path) -> Vec<String> {
+/// Whether `row` looks like no guest's, or does more to a terminal than write it.
+fn is_unruly(source: &Source, row: &str) -> bool {
     let is_guests = |text: &str| {
         let owner = lines::owner(text).map(|(name, _)| name);
         !lines::is_unruly(text) && source.vms().iter().any(|vm| Some(vm.name()) == owner)
     };
     // A driver domain ends the row that one before it may have begun.
-    let is_good = |row: &String| {
-        lines::without_colours(row).map(|text| shown(&text)).is_some_and(|text| text.is_empty() || is_guests(&text))
-    };
-    rows(log).filter(|row| !is_good(row)).take(UNRULY_ROWS_MAX).collect()
+    let is_good = |text: String| text.is_empty() || is_guests(&text);
+    !lines::without_colours(row).map(|text| shown(&text)).is_some_and(is_good)
 }
 
 /// What a row shows in the end. The guest that gets what is typed has its row shown as it grows, and may ring the bell:
@@ -83,18 +83,23 @@ fn shown(row: &str) -> String {
 
 /// The rows in the file `log`, if there is one.
 fn rows(log: &Path) -> impl Iterator<Item = String> {
-    let rows = File::open(log).into_iter().flat_map(|file| BufReader::new(file).split(b'\n').map_while(Result::ok));
-    rows.take(LINES_MAX).map(|row| String::from_utf8_lossy(&row).trim_end_matches('\r').to_owned())
+    let mut file = File::open(log).ok().map(BufReader::new);
+    iter::from_fn(move || {
+        let mut row = Vec::new();
+        let count = file.as_mut()?.take(ROW_BYTES_MAX).read_until(b'\n', &mut row).ok()?;
+        (count > 0).then(|| String::from_utf8_lossy(&row).trim_end_matches(['\r', '\n']).to_owned())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system;
+    use crate::{session::Ending, system};
 
-    #[test]
-    fn only_guests_without_another_console_are_heard_here() {
-        let directory = std::env::temp_dir().join(format!("bulkhead-consoles-{}", std::process::id()));
+    /// What comes of a system whose guest `deaf` has a virtio console alone, `both` a UART too, and `io` drives them,
+    /// when the file holds `text`.
+    fn heard(name: &str, text: &[u8]) -> Outcome {
+        let directory = std::env::temp_dir().join(format!("bulkhead-consoles-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("created");
         let (system, log) = (directory.join("both.toml"), directory.join("both.log"));
         let guest = |name: &str, device: &str| {
@@ -103,19 +108,47 @@ mod tests {
                  [[vm.device]]\nkind = \"virtio-console\"\n{device}"
             )
         };
-        let text = "board = \"qemu-virt\"\nmemory = \"1 GiB\"\ncores = 1\n".to_owned()
+        let description = "board = \"qemu-virt\"\nmemory = \"1 GiB\"\ncores = 1\n".to_owned()
             + &guest("deaf", "")
             + &guest("both", "[[vm.device]]\nkind = \"pl011\"\n")
             + "[[vm]]\nname = \"io\"\nmemory = \"64 MiB\"\ncores = [0]\nkernel = \"guest:driver-domain\"\n\
                owns = [\"virtio-mmio\"]\ndriver_domain = true\n";
-        std::fs::write(&system, text).expect("written");
-        let text = "[deaf] one\r\n[both] two\n[bulkhead] three\n[io] four\n\x1b[0;0;39m\r\nnobody's\n[both] \x1b[2J\n\
-                    [both] \x08\x08\x08s\n[both] ab\x08\x07\x08\r[both] b\n[deaf] five";
+        std::fs::write(&system, description).expect("written");
         std::fs::write(&log, text).expect("written");
         let source = system::load(&system).unwrap_or_else(|problem| panic!("{problem}"));
-        let (lines, unruly) = (heard(&source, &log), unruly(&source, &log));
+        let mut outcome = Outcome::of(&[], Ending::Stopped);
+        hear_file(&source, &log, &mut outcome, |_| {});
         std::fs::remove_dir_all(&directory).expect("removed");
-        assert_eq!(lines, ["[deaf] one", "[deaf] five"]);
-        assert_eq!(unruly, ["[bulkhead] three", "nobody's", "[both] \x1b[2J", "[both] \x08\x08\x08s"]);
+        outcome
+    }
+
+    #[test]
+    fn only_guests_without_another_console_are_heard_here() {
+        let outcome = heard(
+            "only",
+            b"[deaf] one\r\n[both] two\n[bulkhead] three\n[io] four\n\x1b[0;0;39m\r\nnobody's\n[both] \x1b[2J\n\
+              [both] \x08\x08\x08s\n[both] ab\x08\x07\x08\r[both] b\n[deaf] five",
+        );
+        assert_eq!(outcome.lines, ["[deaf] one", "[deaf] five"]);
+        assert_eq!(outcome.unruly_rows, ["[bulkhead] three", "nobody's", "[both] \x1b[2J", "[both] \x08\x08\x08s"]);
+    }
+
+    #[test]
+    fn a_failure_behind_a_flood_is_heard() {
+        let mut text = b"[both] a line that is printed again and again\n".repeat(200_000);
+        text.extend_from_slice(b"nobody's\n[deaf] FAIL x\n");
+        let outcome = heard("flood", &text);
+        assert_eq!(outcome.reports.of("deaf").failure.as_deref(), Some("FAIL x"));
+        assert_eq!(
+            (outcome.lines, outcome.unruly_rows),
+            (vec!["[deaf] FAIL x".to_owned()], vec!["nobody's".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_row_without_end_is_taken_in_pieces() {
+        let outcome = heard("endless", &[b"[deaf] ".as_slice(), &[b'x'; 100_000]].concat());
+        assert!(outcome.lines.iter().all(|line| line.len() as u64 <= ROW_BYTES_MAX), "{}", outcome.lines.len());
+        assert_eq!(outcome.unruly_rows.len(), 7);
     }
 }

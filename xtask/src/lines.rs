@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A longer line is taken for several: a guest may print without end.
 const LINE_BYTES_MAX: usize = 16 << 10;
-/// So much is kept of a run's beginning, and as much of its end.
-const KEPT_BYTES_MAX: usize = 8 << 20;
+/// So much is kept of the beginning of what one owner printed, and as much of its end.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+/// The lines of further owners are kept as nobody's: a run has no more, but what a forger writes may seem so.
+const OWNERS_MAX: usize = 32;
 
 /// Whose line it is, and what they have printed. `None` for those of QEMU, of firmware, or of a Bulkhead that fails.
 pub(crate) fn owner(line: &str) -> Option<(&str, &str)> {
@@ -75,42 +77,76 @@ impl Joiner {
     }
 }
 
-/// The first and the last lines of a run.
+/// The first and the last lines of each owner, so that what is counted of one is not lost in the flood of another.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    first: Vec<String>,
+    /// By owner; under no name, the lines of nobody.
+    owners: BTreeMap<String, Ends>,
+    /// The number of the next line.
+    next: u64,
+}
+
+/// The first and the last lines of one owner, each with its number.
+#[derive(Debug, Default)]
+struct Ends {
+    first: Vec<(u64, String)>,
     first_bytes: usize,
-    last: VecDeque<String>,
+    last: VecDeque<(u64, String)>,
     last_bytes: usize,
     dropped: usize,
 }
 
 impl Kept {
-    /// Keeps `line`, and perhaps drops another.
+    /// Keeps `line`, and perhaps drops another of its owner's.
     pub(crate) fn push(&mut self, line: String) {
-        let bytes = |line: &String| line.len() + size_of::<String>();
+        let name = owner(&line).map_or("", |(name, _)| name);
+        let name = if self.owners.contains_key(name) || self.owners.len() < OWNERS_MAX { name } else { "" };
+        let name = name.to_owned();
+        self.push_of(name, line);
+    }
+
+    /// As [`Kept::push`], for a line that is nobody's, whatever it looks like.
+    pub(crate) fn push_of_nobody(&mut self, line: String) {
+        self.push_of(String::new(), line);
+    }
+
+    fn push_of(&mut self, name: String, line: String) {
+        self.owners.entry(name).or_default().push(self.next, line);
+        self.next += 1;
+    }
+
+    /// All that was kept, in order.
+    pub(crate) fn finish(self) -> Vec<String> {
+        let mut all: Vec<_> = self.owners.into_iter().flat_map(|(name, ends)| ends.finish(&name)).collect();
+        all.sort_by_key(|(number, _)| *number);
+        all.into_iter().map(|(_, line)| line).collect()
+    }
+}
+
+impl Ends {
+    fn push(&mut self, number: u64, line: String) {
+        let bytes = |line: &String| line.len() + size_of::<(u64, String)>();
         if self.last.is_empty() && self.first_bytes + bytes(&line) <= KEPT_BYTES_MAX {
             self.first_bytes += bytes(&line);
-            self.first.push(line);
+            self.first.push((number, line));
             return;
         }
         self.last_bytes += bytes(&line);
-        self.last.push_back(line);
+        self.last.push_back((number, line));
         while self.last_bytes > KEPT_BYTES_MAX
-            && let Some(line) = self.last.pop_front()
+            && let Some((_, line)) = self.last.pop_front()
         {
             self.last_bytes -= bytes(&line);
             self.dropped += 1;
         }
     }
 
-    /// All that was kept, in order.
-    pub(crate) fn finish(mut self) -> Vec<String> {
-        if self.dropped > 0 {
-            self.first.push(format!("… {} lines are not kept …", self.dropped));
+    fn finish(mut self, name: &str) -> impl Iterator<Item = (u64, String)> + use<> {
+        if let (1.., Some((number, _))) = (self.dropped, self.first.last()) {
+            let whose = if name.is_empty() { "nobody's".to_owned() } else { format!("{name}'s") };
+            self.first.push((*number, format!("… {} of {whose} lines are not kept …", self.dropped)));
         }
-        self.first.extend(self.last);
-        self.first
+        self.first.into_iter().chain(self.last)
     }
 }
 
@@ -156,5 +192,31 @@ mod tests {
         let lines = kept.finish();
         assert_eq!((lines[0].as_str(), lines.last().map(String::as_str)), ("0", Some("799999")));
         assert!(lines.len() < 700_000 && lines.iter().any(|line| line.ends_with("lines are not kept …")));
+    }
+
+    #[test]
+    fn a_flood_drops_the_lines_of_its_owner_alone() {
+        let mut kept = Kept::default();
+        let flood = |kept: &mut Kept| (0..300_000).for_each(|_| kept.push("[a] again and again and again".to_owned()));
+        flood(&mut kept);
+        kept.push("[bulkhead] vm b virtio 0: id=2".to_owned());
+        kept.push("[b] DONE".to_owned());
+        flood(&mut kept);
+        let lines = kept.finish();
+        assert!(lines.len() < 500_000);
+        let others: Vec<_> = lines.iter().filter(|line| !line.starts_with("[a] ")).collect();
+        let dropped = 600_002 - (lines.len() - 1);
+        assert_eq!(
+            others,
+            [&format!("… {dropped} of a's lines are not kept …"), "[bulkhead] vm b virtio 0: id=2", "[b] DONE"]
+        );
+    }
+
+    #[test]
+    fn more_names_than_there_can_be_owners_share_one_place() {
+        let mut kept = Kept::default();
+        (0..1000).for_each(|number| kept.push(format!("[x{number}] y")));
+        assert_eq!(kept.owners.len(), OWNERS_MAX + 1);
+        assert_eq!(kept.finish().len(), 1000);
     }
 }

@@ -56,7 +56,7 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// The board's output, line by line, without line ends; each line of a backtrace is followed by its explanation.
-    /// Of a run that printed very much, the beginning and the end.
+    /// Of each owner that printed very much, the beginning and the end.
     pub(crate) lines: Vec<String>,
     /// How it ended.
     pub(crate) ending: Ending,
@@ -76,14 +76,16 @@ impl Outcome {
         outcome
     }
 
-    /// Adds rows that somebody printed elsewhere than on the board's console.
+    /// Adds rows that somebody printed elsewhere than on the board's console, as they come.
     pub(crate) fn hear(&mut self, rows: impl IntoIterator<Item = String>) {
-        let mut joiner = Joiner::default();
-        let lines: Vec<_> = rows.into_iter().filter_map(|row| joiner.take(&row)).collect();
-        for line in lines.into_iter().chain(joiner.finish()) {
+        let (mut joiner, mut kept) = (Joiner::default(), Kept::default());
+        let mut hear = |line: String| {
             self.reports.take(&line);
-            self.lines.push(line);
-        }
+            kept.push(line);
+        };
+        rows.into_iter().filter_map(|row| joiner.take(&row)).for_each(&mut hear);
+        joiner.finish().for_each(&mut hear);
+        self.lines.extend(kept.finish());
     }
 
     /// What the virtual machine `name` printed: its lines, without the prefix.
@@ -287,7 +289,7 @@ impl<'a> Output<'a> {
         let row = row.trim_end_matches(['\r', '\n']);
         if origin == Origin::Emulator {
             // Whatever it looks like, nobody on the board has said it.
-            self.kept.push(row.to_owned());
+            self.kept.push_of_nobody(row.to_owned());
             return Ok(());
         }
         if self.unruly_rows.len() < UNRULY_ROWS_MAX && lines::is_unruly(row) {
@@ -307,7 +309,7 @@ impl<'a> Output<'a> {
         for explanation in explanations {
             let explanation = format!("             {explanation}");
             self.show(format!("{explanation}\r\n").as_bytes())?;
-            self.kept.push(explanation);
+            self.kept.push_of_nobody(explanation);
         }
         Ok(())
     }
