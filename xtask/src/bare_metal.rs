@@ -31,12 +31,25 @@ pub(crate) struct Program {
     pub(crate) image: PathBuf,
 }
 
+/// Which Bulkhead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavor {
+    /// The product.
+    Product,
+    /// With devices that are there for tests alone.
+    WithTestDevices,
+}
+
 /// Builds Bulkhead.
 ///
 /// # Errors
 /// When cargo fails (it has said why), or when the ELF file cannot be flattened.
-pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program> {
-    build(workspace, HYPERVISOR, HYPERVISOR, "bulkhead", HYPERVISOR_CODE)
+pub(crate) fn build_hypervisor(workspace: &Workspace, flavor: Flavor) -> anyhow::Result<Program> {
+    let (name, features): (_, &[&str]) = match flavor {
+        Flavor::Product => (HYPERVISOR, &[]),
+        Flavor::WithTestDevices => ("bulkhead-with-test-devices", &["--features", "test-devices"]),
+    };
+    build(workspace, HYPERVISOR, HYPERVISOR, name, features, HYPERVISOR_CODE)
 }
 
 /// Builds the bare-metal guest `name`: a binary of one of the packages below `guests/`.
@@ -45,7 +58,7 @@ pub(crate) fn build_hypervisor(workspace: &Workspace) -> anyhow::Result<Program>
 /// When no package has such a binary, when cargo fails, or when the ELF file cannot be flattened.
 pub(crate) fn build_guest(workspace: &Workspace, name: &str) -> anyhow::Result<Program> {
     let (package, binary) = find_guest(workspace, name).map_err(anyhow::Error::msg)?;
-    build(workspace, &package, &binary, &format!("guest-{name}"), &[])
+    build(workspace, &package, &binary, &format!("guest-{name}"), &[], &[])
 }
 
 /// The program of the guest `name` with its symbols, linked at address 0, if it has been built.
@@ -88,6 +101,7 @@ fn build(
     package: &str,
     binary: &str,
     image_name: &str,
+    features: &[&str],
     code: &[&str],
 ) -> anyhow::Result<Program> {
     static BUILT: Mutex<BTreeMap<String, Program>> = Mutex::new(BTreeMap::new());
@@ -96,15 +110,23 @@ fn build(
         return Ok(program.clone());
     }
     let status = cargo(workspace)
-        .args(["rustc", "--release", "--target", TARGET, "--package", package, "--bin", binary, "--"])
+        .args(["rustc", "--release", "--target", TARGET, "--package", package, "--bin", binary])
+        .args(features)
+        .arg("--")
         .args(code)
         .status()
         .context("cargo could not be started")?;
     ensure!(status.success(), "`{binary}` does not build for {TARGET}; the compiler's message is above");
 
-    let elf = workspace.target().join(TARGET).join("release").join(binary);
+    let mut elf = workspace.target().join(TARGET).join("release").join(binary);
     let image = workspace.cache().join("images").join(format!("{image_name}.bin"));
     flatten_file(&elf, &image).with_context(|| format!("{} cannot be made into a boot image", elf.display()))?;
+    if !features.is_empty() {
+        // Cargo knows one place for all its flavors, and puts the product's there again.
+        let own = workspace.cache().join("images").join(format!("{image_name}.elf"));
+        std::fs::copy(&elf, &own)?;
+        elf = own;
+    }
     let program = Program { elf, image };
     built.insert(image_name.to_owned(), program.clone());
     Ok(program)

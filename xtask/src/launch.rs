@@ -1,7 +1,7 @@
 //! From a system's description to a board that is ready to start: builds, fetches and packs what it takes.
 
 use crate::{
-    bare_metal::{self, Program},
+    bare_metal::{self, Flavor, Program},
     claim::{self, Claim},
     consoles,
     disks::{self, Age},
@@ -74,9 +74,16 @@ pub(crate) fn prepare_image(
     }
     images::fetch(workspace, &source)?;
     setup::rust_target(bare_metal::TARGET)?;
-    let program = bare_metal::build_hypervisor(workspace)?;
+    let program = bare_metal::build_hypervisor(workspace, flavor(&source))?;
     let bundle = bundle(workspace, &source, extra_command_line)?;
     Ok(Prepared { source, bundle, program, disks: Age::Kept, claim })
+}
+
+/// Which Bulkhead has all the devices of `source`.
+fn flavor(source: &Source) -> Flavor {
+    let mut devices = source.vms().iter().flat_map(|vm| &vm.devices);
+    let has_test_device = devices.any(|device| devices::find(&device.kind).is_some_and(|kind| kind.for_tests));
+    if has_test_device { Flavor::WithTestDevices } else { Flavor::Product }
 }
 
 /// Builds the bundle of `source` alone.

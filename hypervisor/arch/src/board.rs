@@ -2,19 +2,24 @@
 //!
 //! What the tree says is read by `device_tree`.
 
+use crate::timer;
 use core::ops::Deref;
 use device_tree::Survey;
 pub use device_tree::{Conduit, Description, Missing, Pcie, RANGES_MAX, Range, Ranges};
+use vdev::Clock;
 
 /// The board, as its device tree describes it. Nobody else can make one up or change it: what EL2 maps, owns and drives
 /// rests on it.
-pub struct Board(Description);
+pub struct Board {
+    description: Description,
+    clock: Clock,
+}
 
 impl Deref for Board {
     type Target = Description;
 
     fn deref(&self) -> &Description {
-        &self.0
+        &self.description
     }
 }
 
@@ -43,6 +48,14 @@ impl Board {
     /// # Errors
     /// What is missing or not supported, as a sentence.
     pub(crate) fn read(survey: Survey<'_>, address: u64, own: u64) -> Result<Self, Missing> {
-        device_tree::read(survey, address, own).map(Self)
+        let description = device_tree::read(survey, address, own)?;
+        let clock = timer::clock(description.clock);
+        Ok(Self { description, clock })
+    }
+
+    /// What is known of time on this board.
+    #[must_use]
+    pub const fn time(&self) -> Clock {
+        self.clock
     }
 }

@@ -268,6 +268,7 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
         entry: vm.entry,
         device_tree: vm.device_tree,
         cores,
+        clock: material.board.time(),
         sharing,
     };
     let state = State::new(vm.vcpus.len(), Watch::new(supervision::limits(&vm.watch)));
@@ -365,7 +366,8 @@ fn build_devices(system: &System, vm: &manifest::Vm, memory: &mut PhysicalMemory
             let Some(model) = devices::find(kind) else {
                 refuse!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")
             };
-            slots.push(Slot::new((model.make)(), device.interrupt.map(IntId::new)));
+            let configuration = device.configuration.clone().into_boxed_slice();
+            slots.push(Slot::new((model.make)(), device.interrupt.map(IntId::new), configuration));
             slots.len() - 1
         };
         if let Err(error) = bus.insert(GuestAddr(device.address), device.size, number as u16) {

@@ -16,6 +16,7 @@ use core::sync::atomic::Ordering;
 use model::lifecycle::{Phase, RestartDecision, Step};
 use model::repeated::Repeated;
 use model::vgic::CpuInterface;
+use vdev::ResetKind;
 
 /// Bytes of one seed that are drawn at once.
 const SEED_CHUNK: usize = 64;
@@ -39,6 +40,9 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<P
     let Parked::Last(phase) = vm.park(vcpu) else { return None };
     console::flush(vm.config.console);
     vm.state.is_ready.store(false, Ordering::Release);
+    for slot in &vm.io.slots {
+        slot.stop();
+    }
     // What its driver domain completes from now on must not land in memory that is being cleared.
     for device in &vm.io.virtio {
         if let Some(provider) = machine.vms.get(device.provider) {
@@ -98,8 +102,10 @@ pub fn log_restart(vm: &Vm) {
 #[inline(never)]
 pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
     // The devices first: one that is polled meanwhile must not raise its line again.
+    let is_first = vm.counters.starts.load(Ordering::Relaxed) == 0;
+    let kind = if is_first { ResetKind::PowerOn } else { ResetKind::VmRestart };
     for slot in &vm.io.slots {
-        slot.reset();
+        slot.reset(kind, this_core);
     }
     vm.vgic.reset();
     for channel in machine.channels(vm) {

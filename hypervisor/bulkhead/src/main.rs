@@ -13,6 +13,7 @@ mod command;
 mod console;
 mod construct;
 mod debug_registers;
+mod device_time;
 mod entropy;
 mod fast;
 mod guest_cpu;

@@ -83,8 +83,11 @@ fn sync_redistributor(guest: &mut GuestCpu, vcpu: usize, offset: u64) -> (u32, K
 
 #[inline(never)]
 fn load_device(guest: &GuestCpu, slot: &Slot, offset: u64, width: Width) -> Result<(u64, Kicks), Refusal> {
-    let (value, kicks) = slot.with(guest.vm, |device, host| device.read(offset, width, host));
-    value.map(|value| (value, kicks)).map_err(|_| Refusal)
+    let done = slot.with(guest.vm, guest.core, |device, host| device.read(offset, width, host));
+    if done.is_rescheduled {
+        guest.machine.summon(guest.core, guest.core);
+    }
+    done.result.map(|value| (value, done.kicks)).map_err(|_| Refusal)
 }
 
 /// Loads a word from the vGIC or from the device that was used last, if it takes no more than a look. Nothing here
@@ -128,8 +131,11 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
         Ok(kicks)
     } else {
         let (slot, offset) = find(guest, address)?;
-        let (result, kicks) = slot.with(guest.vm, |device, host| device.write(offset, width, value, host));
-        result.map(|()| kicks).map_err(|_| Refusal)
+        let done = slot.with(guest.vm, guest.core, |device, host| device.write(offset, width, value, host));
+        if done.is_rescheduled {
+            guest.machine.summon(guest.core, guest.core);
+        }
+        done.result.map(|()| done.kicks).map_err(|_| Refusal)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::command;
 use crate::console;
+use crate::device_time;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::interrupt;
 use crate::lifecycle;
@@ -190,8 +191,6 @@ fn receive(machine: &'static Machine, this_core: usize) {
         let Some(vm) = woken.and_then(|guest| machine.vms.iter().find(|vm| vm.config.console == guest)) else {
             continue;
         };
-        for slot in &vm.io.slots {
-            machine.kick(vm, slot.poll(vm), this_core);
-        }
+        device_time::wake_up(machine, vm, this_core);
     }
 }

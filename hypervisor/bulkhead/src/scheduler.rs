@@ -10,22 +10,19 @@
 //! A virtual CPU stays loaded while nothing else needs the core, so that the common case, one virtual CPU a core,
 //! never switches.
 
-use crate::command;
+mod lives;
+
 use crate::guest_cpu::GuestCpu;
-use crate::lifecycle;
 use crate::machine::Machine;
-use crate::preparation;
-use crate::supervision;
-use crate::switch::{load, remind, unload};
+use crate::switch::{load, unload};
 use crate::vm::Vm;
 use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
-use core::sync::atomic::{Ordering, fence};
-use model::lifecycle::{CommandSource, Phase, VmCommand};
-use model::psci::Power;
+use core::sync::atomic::Ordering;
+use model::deadline::Deadlines;
 use model::vgic::IntId;
 use spin::Mutex;
 use vdev::Ticks;
@@ -41,9 +38,6 @@ const WAKE_SHIFT: u32 = 9;
 /// The part of a lead (2⁻ⁿ of it, about a microsecond) that a virtual CPU gets at least before the core looks at
 /// another one that has got an interrupt from it.
 const GLIMPSE_SHIFT: u32 = 12;
-
-/// How often a core looks whether a preparation that was put off can go on, in parts of a second.
-const RETRIES_PER_SECOND: u64 = 1000;
 
 /// Each core's virtual CPUs, until the core takes them.
 pub static VCPUS: [Mutex<Vec<Vcpu<GuestCpu>>>; CORES_MAX] = [const { Mutex::new(Vec::new()) }; CORES_MAX];
@@ -76,8 +70,8 @@ pub struct Core {
     lead_ticks: u64,
     /// The machine that the core prepares.
     preparing: Option<&'static Vm>,
-    /// When the core looks at its driver domains again; the end of time where it has none.
-    watch: Ticks,
+    /// What it has to see to, and when.
+    deadlines: Deadlines,
 }
 
 /// Nobody's number.
@@ -99,7 +93,7 @@ impl Core {
             most_ticks: 2 * lead_ticks,
             lead_ticks,
             preparing: None,
-            watch: Ticks(u64::MAX),
+            deadlines: Deadlines::new(),
         }
     }
 
@@ -107,153 +101,16 @@ impl Core {
     #[inline(always)]
     pub fn pick(&mut self) -> Work {
         let now = timer::now();
-        // The time itself says that a look is due, and not the timer: whatever else that was set to, none is missed.
-        if self.machine.is_summoned(self.number) || now >= self.watch {
+        // The time itself says that something is due, and not the timer: whatever else that was set to, none is
+        // missed.
+        if self.machine.is_summoned(self.number) || self.deadlines.is_due(now) {
             self.advance_lives(now);
         }
         if self.vcpus.len() == 1 { self.pick_only(now) } else { self.pick_in_turn(now) }
     }
 
-    /// There is nothing to do any more for the machine that it prepares: others go on, or are not done yet.
-    #[cold]
-    pub fn end_preparation(&mut self) {
-        let has_led = self.preparing.take().is_some_and(|vm| vm.core_of(0) == Some(self.number));
-        let leads_another = || {
-            let mut guests = self.vcpus.iter().map(|vcpu| &vcpu.guest);
-            guests.any(|guest| guest.index == 0 && guest.vm.phase() == Phase::Preparing)
-        };
-        if !has_led && leads_another() {
-            // It has only helped, and what it leads may have waited.
-            self.machine.summon(self.number, self.number);
-        }
-    }
-
-    /// Looks at the machine that it prepares again a little later: something has to end first, and the core is others'
-    /// meanwhile.
-    #[cold]
-    #[inline(never)]
-    pub fn put_off_preparation(&mut self) {
-        self.preparing = None;
-        let later = timer::now().0.saturating_add(timer::frequency() / RETRIES_PER_SECOND);
-        self.watch = self.watch.min(Ticks(later));
-    }
-
-    /// Parks what must stop, starts what was turned on, and finds the machine that this core has to prepare.
-    #[cold]
-    #[inline(never)]
-    fn advance_lives(&mut self, now: Ticks) {
-        let current_ticks = self.count_time(now);
-        self.most_ticks = self.most_ticks.max(current_ticks);
-        // First, since it may find a machine that has to stop.
-        self.watch = supervision::look(self.machine, self.number);
-        loop {
-            let mut to_prepare = None;
-            if !self.advance_lives_once(&mut to_prepare) {
-                if to_prepare.is_none() && !self.machine.has_started() {
-                    // As long as no guest runs, every core helps.
-                    to_prepare = self.machine.vms.iter().find(|vm| preparation::can_help(vm));
-                }
-                if self.preparing.is_none() {
-                    // As of now, like a virtual CPU that is turned on.
-                    self.prepare_ticks = self.prepare_ticks.max(self.most_ticks);
-                }
-                self.preparing = to_prepare;
-                return;
-            }
-        }
-    }
-
-    /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again.
-    /// Terminates: a stopping VM moves to Preparing or Off, and this function advances neither.
-    fn advance_lives_once(&mut self, to_prepare: &mut Option<&'static Vm>) -> bool {
-        let mut changed = false;
-        for index in 0..self.vcpus.len() {
-            let Some(vcpu) = self.vcpus.get_mut(index) else { break };
-            let (vm, number) = (vcpu.guest.vm, vcpu.guest.index);
-            let Some(power) = vm.state.power.get(number) else { continue };
-            match vm.phase() {
-                Phase::Running => {
-                    if vcpu.guest.is_leaving {
-                        // Off for others (AFFINITY_INFO) when nothing of it is left in the core.
-                        vcpu.guest.is_leaving = false;
-                        vm.state.left_over.fetch_or(core::mem::take(&mut vcpu.guest.unfinished), Ordering::Relaxed);
-                        self.discard(index);
-                        power.turn_off();
-                        if vm.is_driver_domain() && vm.state.power.iter().all(Power::is_off) {
-                            let source = CommandSource::Vm(vm.config.number);
-                            command::request(self.machine, vm, VmCommand::Stop, source, self.number);
-                            changed = true;
-                        }
-                    } else if let Some((entry, argument)) = power.take_start() {
-                        self.discard(index);
-                        if let Some(vcpu) = self.vcpus.get_mut(index) {
-                            lifecycle::start(vcpu, entry, argument);
-                        }
-                    } else if !power.is_on() && self.loaded == Some(index) {
-                        self.discard(index);
-                    }
-                }
-                Phase::Preparing if number == 0 || preparation::can_help(vm) => {
-                    // One that has to wait keeps no other of the core waiting, and none waits for one that the core
-                    // only helps.
-                    let is_help = |vm: &Vm| vm.core_of(0) != Some(self.number);
-                    if to_prepare.is_none_or(|other| preparation::has_granted(other) || number == 0 && is_help(other)) {
-                        *to_prepare = Some(vm);
-                    }
-                }
-                Phase::StoppingForOff | Phase::StoppingForReset => {
-                    // As long as this one is not parked, the machine cannot go on to its next phase.
-                    if !vm.is_parked(number) {
-                        power.turn_off();
-                        self.discard(index);
-                        changed |= supervision::park(self.machine, vm, number, self.number);
-                    }
-                }
-                Phase::Preparing | Phase::Off => {}
-            }
-            // Whatever changes this summons the core.
-            let may_run = vm.is_running() && power.is_on();
-            if let Some(vcpu) = self.vcpus.get_mut(index) {
-                if may_run && !vcpu.guest.may_run {
-                    vcpu.guest.ticks = vcpu.guest.ticks.max(self.most_ticks);
-                }
-                vcpu.guest.may_run = may_run;
-            }
-            // Pairs with the one in `hand_over`.
-            fence(Ordering::SeqCst);
-            if vm.state.left_over.load(Ordering::Relaxed) != 0 {
-                self.take_over(index, may_run);
-            }
-        }
-        changed
-    }
-
-    /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or
-    /// by another one that is on.
-    #[cold]
-    #[inline(never)]
-    fn take_over(&mut self, index: usize, may_run: bool) {
-        let Some(vcpu) = self.vcpus.get_mut(index) else { return };
-        let vm = vcpu.guest.vm;
-        if !may_run {
-            if vm.is_running() {
-                self.machine.hand_over(vm, 0, self.number);
-            }
-            return;
-        }
-        vcpu.guest.unfinished |= vm.state.left_over.swap(0, Ordering::Relaxed);
-        if vcpu.guest.waiting {
-            if self.loaded == Some(index) {
-                vcpu.guest.waiting = false;
-            } else {
-                let _ = wake(vcpu, self.most_ticks, self.lead_ticks);
-            }
-        }
-        remind(self.machine, self.number);
-    }
-
-    /// The core belongs to one virtual CPU. The watch is its only deadline, and the core's own: the guest cannot mask
-    /// it, and has changed nothing of it by waiting.
+    /// The core belongs to one virtual CPU. It has no slices to end: what is left are the core's own deadlines, which
+    /// the guest cannot mask, and of which its wait has changed nothing.
     #[inline(never)]
     fn pick_only(&mut self, now: Ticks) -> Work {
         if self.loaded.is_some() && self.vcpus.first().is_some_and(|vcpu| vcpu.guest.waiting) {
@@ -265,7 +122,7 @@ impl Core {
             (None, Some(time)) if time <= now => Work::Run(0),
             (None, other) => return self.idle_until(other),
         };
-        timer::set_deadline(deadline_at(self.watch));
+        timer::set_deadline(deadline_at(self.deadlines.or_earlier(Ticks(u64::MAX))));
         work
     }
 
@@ -283,7 +140,7 @@ impl Core {
         let (mut best, mut best_ticks, mut best_rank) = (NOBODY, u64::MAX, u64::MAX);
         // Of the others, the one that has run least.
         let mut least_ticks = u64::MAX;
-        let mut next_wake = self.watch;
+        let mut next_wake = self.deadlines.or_earlier(Ticks(u64::MAX));
         for (index, vcpu) in self.vcpus.iter_mut().enumerate() {
             if !vcpu.guest.may_run {
                 continue;
@@ -389,7 +246,7 @@ impl Core {
         if self.loaded.is_none() {
             self.machine.set_running(self.number, None);
         }
-        timer::set_deadline(deadline_at(wake.unwrap_or(Ticks(u64::MAX)).min(self.watch)));
+        timer::set_deadline(deadline_at(self.deadlines.or_earlier(wake.unwrap_or(Ticks(u64::MAX)))));
         Work::Idle
     }
 

@@ -94,6 +94,8 @@ pub struct Description {
     pub uart: Range,
     /// The PL011's INTID.
     pub uart_interrupt: u32,
+    /// The first PL031's registers: the wall clock. Its node says twice where they are, as the UART's.
+    pub clock: Option<u64>,
     /// The GICv3 distributor.
     pub distributor: Range,
     /// The GICv3 redistributors.
@@ -179,7 +181,7 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
                 Some(Role::Uart) => self.uart = Some(node),
                 Some(Role::Psci) => self.psci = Some(node),
                 Some(Role::Pcie) => self.pcie = Some(node),
-                None => {}
+                Some(Role::Clock) | None => {}
             },
         }
         Ok(())
@@ -273,6 +275,7 @@ impl<'b, 'a: 'b> Found<'b, 'a> {
             conduit,
             uart,
             uart_interrupt,
+            clock: self.seen.clock,
             distributor,
             redistributors,
             devices: self.devices,

@@ -48,6 +48,7 @@ pub(super) struct Seen {
     pub(super) is_qemu: bool,
     has_nops: bool,
     uart: Option<u64>,
+    pub(super) clock: Option<u64>,
 }
 
 impl Seen {
@@ -65,18 +66,20 @@ pub(super) enum Role {
     Uart,
     Psci,
     Pcie,
+    Clock,
 }
 
 const ROLES: usize = Role::ALL.len();
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Gic, Self::Uart, Self::Psci, Self::Pcie];
+    const ALL: [Self; 5] = [Self::Gic, Self::Uart, Self::Psci, Self::Pcie, Self::Clock];
 
     /// The role of a node that is compatible with `name`.
     fn of(name: &[u8]) -> Option<Self> {
         match name {
             b"arm,gic-v3" => Some(Self::Gic),
             b"arm,pl011" => Some(Self::Uart),
+            b"arm,pl031" => Some(Self::Clock),
             b"arm,psci-1.0" | b"arm,psci-0.2" => Some(Self::Psci),
             b"pci-host-ecam-generic" => Some(Self::Pcie),
             _ => None,
@@ -300,8 +303,10 @@ impl<'a> Walk<'a> {
             && first.is_none()
         {
             *first = Some(self.node.place);
-            if role == Role::Uart {
-                seen.uart = self.node.address();
+            match role {
+                Role::Uart => seen.uart = self.node.address(),
+                Role::Clock => seen.clock = self.node.address(),
+                Role::Gic | Role::Psci | Role::Pcie => {}
             }
         }
     }

@@ -138,6 +138,23 @@ fn a_board_is_what_its_tree_says() {
 }
 
 #[test]
+fn a_clock_is_where_both_its_name_and_its_registers_are() {
+    let with_clock = |name: &str, address| {
+        described(
+            &board(&[0], |root| {
+                root.node(name, |node| {
+                    node.text("compatible", "arm,pl031").cells("reg", &[0, address, 0, 0x1000]);
+                });
+            }),
+            0,
+        )
+    };
+    assert_eq!(with_clock("pl031@9010000", 0x0901_0000).unwrap().clock, Some(0x0901_0000));
+    assert_eq!(with_clock("pl031@9010000", 0x0902_0000).unwrap().clock, None);
+    assert_eq!(described(&board(&[0], |_| {}), 0).unwrap().clock, None);
+}
+
+#[test]
 fn nop_tokens_are_ignored_wherever_they_are() {
     let [plain, with_nops] = [false, true].map(|has_nops| {
         write_board(Writer { has_nops, ..Writer::default() }, &[0, 1], |root| {

@@ -20,6 +20,8 @@
 
 pub mod pl011;
 pub mod registry;
+#[cfg(feature = "test-devices")]
+pub mod test_timer;
 pub mod virtio_mmio;
 
 pub use registry::{AnyDevice, KINDS, Kind, VIRTIO_NODE, find};

@@ -16,7 +16,7 @@ mod tests;
 
 use fifo::Fifo;
 use registers::{Control, Data, FifoLevelSelect, Flags, IDENTIFICATION, Interrupts, LineControl, Register};
-use vdev::{Description, Device, DeviceNode, GuestFault, Host, Model, Trigger, Width, guest_map};
+use vdev::{Description, Device, DeviceNode, GuestFault, Host, Model, ResetKind, Trigger, Width, guest_map};
 
 /// An emulated PL011.
 pub struct Pl011 {
@@ -188,6 +188,8 @@ impl Model for Pl011 {
             properties: &[],
             console: true,
         },
+        configuration_max: 0,
+        for_tests: false,
     };
 
     fn create() -> Self {
@@ -279,7 +281,7 @@ impl Device for Pl011 {
         self.fill(host);
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, _kind: ResetKind) {
         *self = Self::new();
     }
 }

@@ -3,7 +3,7 @@
 //! [`AnyDevice`] holds any registered model by value, so EL2 keeps devices in plain arrays and calls them through a
 //! `match`: no allocation, no pointer to a function that a stray write could change.
 
-use vdev::{Device, DeviceNode, GuestFault, Host, Model, PropertyValue, Ticks, Trigger, Width};
+use vdev::{Device, DeviceNode, GuestFault, Host, Model, PropertyValue, ResetKind, Ticks, Trigger, Width};
 
 /// A kind of device: what a system may name, and what host and EL2 make of it.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,10 @@ pub struct Kind {
     pub default_interrupt: Option<u32>,
     /// The device-tree node.
     pub node: DeviceNode,
+    /// The longest configuration that it may have, in bytes; 0 if it takes none.
+    pub configuration_max: usize,
+    /// Whether it is there for tests alone: in no Bulkhead but one with the feature `test-devices`.
+    pub for_tests: bool,
     /// Makes a device of this kind in its state at power-on.
     pub make: fn() -> AnyDevice,
 }
@@ -57,6 +61,8 @@ macro_rules! registry {
             default_address: <$model as Model>::DESCRIPTION.default_address,
             default_interrupt: <$model as Model>::DESCRIPTION.default_interrupt,
             node: <$model as Model>::DESCRIPTION.node,
+            configuration_max: <$model as Model>::DESCRIPTION.configuration_max,
+            for_tests: <$model as Model>::DESCRIPTION.for_tests,
             make: || AnyDevice::$variant(<$model as Model>::create()),
         },)*
         ];
@@ -92,16 +98,25 @@ macro_rules! registry {
                 match self { $(Self::$variant(device) => device.poll(host),)* }
             }
 
-            fn reset(&mut self) {
-                match self { $(Self::$variant(device) => device.reset(),)* }
+            fn reset(&mut self, kind: ResetKind) {
+                match self { $(Self::$variant(device) => device.reset(kind),)* }
             }
         }
     };
 }
 
+#[cfg(not(feature = "test-devices"))]
 registry! {
     /// An Arm PL011 UART: the guest's console.
     Pl011: crate::pl011::Pl011,
+}
+
+#[cfg(feature = "test-devices")]
+registry! {
+    /// An Arm PL011 UART: the guest's console.
+    Pl011: crate::pl011::Pl011,
+    /// A device that tests what `vdev` promises.
+    TestTimer: crate::test_timer::TestTimer,
 }
 
 #[cfg(test)]
@@ -163,11 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_has_room_in_a_manifest() {
+        assert!(KINDS.iter().all(|kind| kind.configuration_max <= 256));
+    }
+
+    #[test]
     fn every_kind_is_quiet_when_created_and_after_a_reset() {
         for (kind, mut bench) in emulated() {
             assert!(!bench.line(), "{}", kind.name);
             bench.poll();
-            bench.device.reset();
+            bench.reset(ResetKind::VmRestart);
             assert!(!bench.line(), "{}", kind.name);
             assert_eq!(bench.output(), "", "{}", kind.name);
         }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The version of the encoding; it changes with every change to the types.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 /// The longest text, and the longest list of numbers.
 pub(crate) const LIST_LENGTH_MAX: usize = 256;
@@ -217,7 +217,7 @@ records! {
     Vcpu[VCPUS_MAX] { core }
     Load[LOADS_MAX] { file address }
     Seed[SEEDS_MAX] { address size }
-    Device[DEVICES_MAX] { kind address size interrupt service }
+    Device[DEVICES_MAX] { kind address size interrupt service configuration }
     Service[1] { provider channel address size device_id queues filled requests chains }
     Assigned[ASSIGNED_MAX] { name address size instance_size interrupts trigger dma silence }
     Store[SILENCE_MAX] { offset value }

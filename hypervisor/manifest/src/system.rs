@@ -146,6 +146,8 @@ pub struct Device {
     pub interrupt: Option<u32>,
     /// Who stands behind a para-virtual device.
     pub service: Option<Service>,
+    /// What its model is told of its place in the system, in the model's own terms; nothing for a para-virtual device.
+    pub configuration: Vec<u8>,
 }
 
 /// Where a para-virtual device's requests go: a channel of a driver domain (`abi::io`).

@@ -226,7 +226,9 @@ impl Device {
     /// The bytes of EL2's heap that the device takes.
     #[inline(never)]
     fn heap_bytes(&self) -> u64 {
-        let Some(service) = &self.service else { return size::SLOT };
+        let Some(service) = &self.service else {
+            return size::SLOT.saturating_add(block(self.configuration.len() as u64));
+        };
         let [short, middle, long] = service.chains;
         let [few, some, all] = CHAIN_SEGMENTS;
         let count = usize::from(short).saturating_add(usize::from(middle)).saturating_add(usize::from(long));

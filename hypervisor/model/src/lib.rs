@@ -11,6 +11,7 @@
 //! | [`inject`] | what does EL1 see when we hand it an exception? |
 //! | [`table`] | which descriptors map this range? |
 //! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
+//! | [`deadline`] | what has a core to see to next, and when? |
 //! | [`debug`] | what do a guest's breakpoints and watchpoints hold, and what does the core get of it? |
 //! | [`id_registers`] | which processor features does a guest see? |
 //! | [`lifecycle`] | what may be asked of a VM, by whom, and what is its next phase? |
@@ -42,6 +43,7 @@ extern crate std;
 
 pub mod bus;
 pub mod console;
+pub mod deadline;
 pub mod debug;
 pub mod exit;
 pub mod id_registers;

@@ -251,12 +251,43 @@ pub trait Console {
 
 /// What a device may use during a call: nothing is ambient.
 pub struct Host<'a> {
-    /// The time of the access.
+    /// The time of the call.
     pub now: Ticks,
+    /// What is known of time on this board.
+    pub clock: &'a Clock,
+    /// What the system's description says of this device, as its model reads it; often nothing.
+    pub configuration: &'a [u8],
     /// The memory of the guest that owns the device.
     pub memory: &'a dyn GuestMemory,
     /// The console of the guest that owns the device.
     pub console: &'a mut dyn Console,
+}
+
+/// What is known of time on a board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Ticks of the system counter in a second.
+    pub frequency: u64,
+    /// What the wall clock said when the system counter was 0: seconds since 1970, UTC. `None` on a board without a
+    /// wall clock.
+    pub epoch_seconds: Option<u64>,
+}
+
+impl Clock {
+    /// What the wall clock says at `now`: seconds since 1970, UTC. `None` on a board without one.
+    #[must_use]
+    pub fn wall_seconds(&self, now: Ticks) -> Option<u64> {
+        Some(self.epoch_seconds?.saturating_add(now.0.checked_div(self.frequency)?))
+    }
+}
+
+/// Why a device is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetKind {
+    /// Its guest starts for the first time: nothing has been before.
+    PowerOn,
+    /// Its guest starts again. What keeps its state over that on a board, such as a clock that goes on, keeps it here.
+    VmRestart,
 }
 
 /// A virtual device: a register model.
@@ -284,16 +315,18 @@ pub trait Device: Send {
     /// The level of the device's interrupt line, sampled after every call.
     fn line(&self) -> bool;
 
-    /// When the device wants [`Device::poll`] next, if at all; sampled after every call.
+    /// When the device wants [`Device::poll`] next, if at all; sampled after every call. A time that has passed means
+    /// at once. The hypervisor polls the devices of one virtual machine some 12,000 times a second at most.
     fn deadline(&self) -> Option<Ticks> {
         None
     }
 
-    /// Called when [`Device::deadline`] has passed, and when something outside has changed, such as new console input.
+    /// Called when [`Device::deadline`] has passed, with the time in [`Host::now`], and when something outside has
+    /// changed, such as new console input.
     fn poll(&mut self, host: &mut Host<'_>) {
         let _ = host;
     }
 
-    /// Returns the device to its state at power-on; called before its guest starts, and at each restart.
-    fn reset(&mut self);
+    /// Returns the device to the state that its guest finds at a start; called before each.
+    fn reset(&mut self, kind: ResetKind);
 }

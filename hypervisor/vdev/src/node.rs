@@ -22,6 +22,11 @@ pub struct Description {
     pub default_interrupt: Option<u32>,
     /// The device-tree node.
     pub node: DeviceNode,
+    /// The longest configuration that it may have in a system's TOML file, in bytes and 256 at most: 0 if it takes
+    /// none. It finds it in [`Host::configuration`](crate::Host::configuration).
+    pub configuration_max: usize,
+    /// Whether it is there for tests alone: then it is in no Bulkhead but those that are built for them.
+    pub for_tests: bool,
 }
 
 /// A device model that can be put into the registry.

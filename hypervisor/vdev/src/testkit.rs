@@ -8,7 +8,7 @@
 //! #     fn read(&mut self, _: u64, _: Width, _: &mut Host<'_>) -> Result<u64, GuestFault> { Ok(42) }
 //! #     fn write(&mut self, _: u64, _: Width, _: u64, _: &mut Host<'_>) -> Result<(), GuestFault> { Ok(()) }
 //! #     fn line(&self) -> bool { false }
-//! #     fn reset(&mut self) {}
+//! #     fn reset(&mut self, _: vdev::ResetKind) {}
 //! # }
 //! use vdev::testkit::Bench;
 //!
@@ -23,7 +23,7 @@
 
 extern crate alloc;
 
-use crate::{Console, Device, GuestAddr, GuestFault, GuestMemory, Host, Ticks, Width};
+use crate::{Clock, Console, Device, GuestAddr, GuestFault, GuestMemory, Host, ResetKind, Ticks, Width};
 use alloc::{collections::VecDeque, string::String, vec, vec::Vec};
 use core::cell::RefCell;
 
@@ -33,6 +33,11 @@ pub const MEMORY_BASE: GuestAddr = GuestAddr(crate::guest_map::RAM_BASE);
 pub const MEMORY_SIZE: usize = 0x1000;
 /// What is added to a guest address of [`FakeMemory`] to make the bus address of the same byte.
 pub const BUS_OFFSET: u64 = 0x10_0000_0000;
+
+/// Ticks of a [`Bench`]'s counter in a second.
+pub const FREQUENCY: u64 = 1_000_000;
+/// How often [`Bench::go_on_until`] polls at most: a device may want it without end.
+pub const POLLS_MAX: usize = 1000;
 
 /// Guest memory: one region that starts at [`MEMORY_BASE`].
 pub struct FakeMemory {
@@ -99,6 +104,10 @@ pub struct Bench<D> {
     pub device: D,
     /// The time of the next access.
     pub now: Ticks,
+    /// What is known of time: [`FREQUENCY`], and no wall clock.
+    pub clock: Clock,
+    /// What the system's description says of the device.
+    pub configuration: &'static [u8],
     /// The memory of the device's guest.
     pub memory: FakeMemory,
     /// The console of the device's guest.
@@ -108,7 +117,27 @@ pub struct Bench<D> {
 impl<D: Device> Bench<D> {
     /// Puts `device` on a bench at time 0, with [`MEMORY_SIZE`] bytes of zeroed memory and a silent console.
     pub fn new(device: D) -> Self {
-        Self { device, now: Ticks(0), memory: FakeMemory::new(MEMORY_SIZE), console: FakeConsole::default() }
+        let (memory, console) = (FakeMemory::new(MEMORY_SIZE), FakeConsole::default());
+        Self {
+            device,
+            now: Ticks(0),
+            clock: Clock { frequency: FREQUENCY, epoch_seconds: None },
+            configuration: &[],
+            memory,
+            console,
+        }
+    }
+
+    /// Lets `action` use the device as the hypervisor would.
+    fn act<R>(&mut self, action: impl FnOnce(&mut D, &mut Host<'_>) -> R) -> R {
+        let mut host = Host {
+            now: self.now,
+            clock: &self.clock,
+            configuration: self.configuration,
+            memory: &self.memory,
+            console: &mut self.console,
+        };
+        action(&mut self.device, &mut host)
     }
 
     /// The guest loads; the value is cut to `width`, as the guest's register would be.
@@ -116,8 +145,7 @@ impl<D: Device> Bench<D> {
     /// # Errors
     /// What the device refuses with.
     pub fn load(&mut self, offset: u64, width: Width) -> Result<u64, GuestFault> {
-        let mut host = Host { now: self.now, memory: &self.memory, console: &mut self.console };
-        self.device.read(offset, width, &mut host).map(|value| value & width.mask())
+        self.act(|device, host| device.read(offset, width, host)).map(|value| value & width.mask())
     }
 
     /// The guest stores; the value is cut to `width`, as the bus does.
@@ -125,8 +153,7 @@ impl<D: Device> Bench<D> {
     /// # Errors
     /// What the device refuses with.
     pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), GuestFault> {
-        let mut host = Host { now: self.now, memory: &self.memory, console: &mut self.console };
-        self.device.write(offset, width, value & width.mask(), &mut host)
+        self.act(|device, host| device.write(offset, width, value & width.mask(), host))
     }
 
     /// The guest loads 32 bits.
@@ -161,8 +188,27 @@ impl<D: Device> Bench<D> {
 
     /// The hypervisor calls [`Device::poll`].
     pub fn poll(&mut self) {
-        let mut host = Host { now: self.now, memory: &self.memory, console: &mut self.console };
-        self.device.poll(&mut host);
+        self.act(|device, host| device.poll(host));
+    }
+
+    /// Time goes on to `time`; the hypervisor polls the device at each of its deadlines up to then, [`POLLS_MAX`] times
+    /// at most. Returns how often it did.
+    pub fn go_on_until(&mut self, time: Ticks) -> usize {
+        for polls in 0..POLLS_MAX {
+            let Some(deadline) = self.device.deadline().filter(|deadline| *deadline <= time) else {
+                self.now = time;
+                return polls;
+            };
+            self.now = self.now.max(deadline);
+            self.poll();
+        }
+        self.now = time;
+        POLLS_MAX
+    }
+
+    /// The guest starts again, or for the first time.
+    pub fn reset(&mut self, kind: ResetKind) {
+        self.device.reset(kind);
     }
 
     /// Someone types `text` for the guest, and the hypervisor polls the device.

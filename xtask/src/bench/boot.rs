@@ -6,7 +6,7 @@
 
 use super::{Figure, Figures, platforms::board};
 use crate::{
-    bare_metal::{self, Program},
+    bare_metal::{self, Flavor, Program},
     claim,
     disks::Age,
     launch::{self, Prepared},
@@ -32,7 +32,7 @@ const WHOLE_MEMORY: u64 = 1024 * MIB;
 /// # Errors
 /// When a run fails.
 pub(super) fn measure(workspace: &Workspace, cpu: &str) -> anyhow::Result<[Figure; 2]> {
-    let program = bare_metal::build_hypervisor(workspace)?;
+    let program = bare_metal::build_hypervisor(workspace, Flavor::Product)?;
     let kernel = bare_metal::build_guest(workspace, "bench")?.image;
     let kernel_size = std::fs::metadata(&kernel)?.len();
     let start = |memory, ramdisk| started(workspace, cpu, &program, &kernel, memory, ramdisk);

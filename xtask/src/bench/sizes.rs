@@ -1,7 +1,11 @@
 //! How large Bulkhead is: its code, its constants, and the RAM that its image takes while it runs.
 
 use super::{Figure, Figures};
-use crate::{bare_metal, systems, workspace::Workspace};
+use crate::{
+    bare_metal::{self, Flavor},
+    systems,
+    workspace::Workspace,
+};
 use anyhow::Context;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 
@@ -13,7 +17,7 @@ const SYSTEM: &str = "two-linux";
 /// # Errors
 /// When Bulkhead does not build, or its file cannot be read.
 pub(super) fn measure(workspace: &Workspace, figures: &mut Figures) -> anyhow::Result<()> {
-    let elf = bare_metal::build_hypervisor(workspace)?.elf;
+    let elf = bare_metal::build_hypervisor(workspace, Flavor::Product)?.elf;
     let bytes = std::fs::read(&elf).with_context(|| format!("{} cannot be read", elf.display()))?;
     let file = object::File::parse(bytes.as_slice()).with_context(|| format!("{} is not ELF", elf.display()))?;
     let size = |section: &str| {

@@ -106,6 +106,7 @@ fn forge(bundle: Vec<u8>) -> Vec<u8> {
             requests: 30,
             chains: [16, 8, 6],
         }),
+        configuration: Vec::new(),
     }));
     let vm = first.clone();
     system.vms = (0..16).map(|number| manifest::Vm { name: format!("forged-{number}"), ..vm.clone() }).collect();

@@ -98,6 +98,24 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             0,
             every_guest_passes,
         ),
+        disturbance(
+            "a device is polled within 2,000 instructions of its deadline where its guest has its cores alone",
+            "test-device-time",
+            0,
+            every_guest_passes,
+        ),
+        disturbance(
+            "a device is polled within 2,000 instructions of its deadline where its guest shares its core",
+            "test-device-shared",
+            0,
+            every_guest_passes,
+        ),
+        disturbance(
+            "a device that wants to be polled without end leaves a neighbour on its core its share",
+            "test-device-storm",
+            0,
+            every_guest_passes,
+        ),
         expectations("CPUs turned off and on in any state of their interrupts start clean and lose none", "test-power"),
         disturbance("a CPU that waits for what never comes sleeps", "test-waits", 4, every_guest_passes),
         scenario(

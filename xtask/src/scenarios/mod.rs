@@ -10,7 +10,7 @@ mod linux;
 mod trees;
 
 use crate::{
-    bare_metal::{self, Program},
+    bare_metal::{self, Flavor, Program},
     commands::debug,
     consoles, counters,
     launch::{self, BoardOptions, Prepared},
@@ -120,7 +120,7 @@ pub(crate) fn jobs<'a>(workspace: &'a Workspace, filter: Option<&str>) -> anyhow
         setup::debugger()?;
     }
     // One failure says it: each scenario would only repeat it.
-    if let Err(error) = bare_metal::build_hypervisor(workspace) {
+    if let Err(error) = bare_metal::build_hypervisor(workspace, Flavor::Product) {
         let work = move || Err(error.context("Bulkhead does not build"));
         return Ok(vec![Job { step: STEP, uses: None, cores: 1, work: Box::new(work) }]);
     }

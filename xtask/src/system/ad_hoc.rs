@@ -157,7 +157,8 @@ fn device(kind: DeviceKind, slots: &mut Slots) -> manifest::Device {
         // Beyond the last slot it lies over another: the rules refuse it.
         DeviceKind::Virtio(_) => slots.next().unwrap_or((guest_map::VIRTIO_BASE, Some(guest_map::VIRTIO_INTID))),
     };
-    manifest::Device { kind: kind.name().to_string(), address, size: kind.window_size(), interrupt, service: None }
+    let (kind, size) = (kind.name().to_string(), kind.window_size());
+    manifest::Device { kind, address, size, interrupt, service: None, configuration: Vec::new() }
 }
 
 #[cfg(test)]

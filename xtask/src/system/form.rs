@@ -98,6 +98,7 @@ forms! {
         kind: Spanned<String>,
         address: Option<Spanned<u64>>,
         interrupt: Option<Spanned<u32>>,
+        configuration: Option<Spanned<String>>,
         driver: Option<Spanned<String>>,
         disk: Option<Spanned<String>>,
         partition: Option<Spanned<String>>,

@@ -382,8 +382,22 @@ impl Reader<'_> {
             size: kind.window_size(),
             interrupt: form.interrupt.as_ref().map(|interrupt| *interrupt.get_ref()).or(interrupt),
             service: None,
+            configuration: self.configuration(vm, form, kind)?,
         };
         Ok((device, lines))
+    }
+
+    /// What the model of an emulated device is told.
+    fn configuration(&self, vm: &str, form: &DeviceForm, kind: DeviceKind) -> Result<Vec<u8>, Problem> {
+        let (Some(text), DeviceKind::Emulated(kind)) = (&form.configuration, kind) else { return Ok(Vec::new()) };
+        // One that takes none has been told so.
+        if kind.configuration_max > 0 && text.get_ref().len() > kind.configuration_max {
+            let (name, most) = (kind.name, kind.configuration_max);
+            let sentence =
+                format!("the configuration of device {name:?} of vm {vm:?} has more than {most} bytes; shorten it");
+            return Err(self.problem(text.span(), sentence));
+        }
+        Ok(text.get_ref().clone().into_bytes())
     }
 }
 

@@ -88,9 +88,13 @@ impl DeviceKind {
         devices::find(name).map(Self::Emulated).or_else(|| VirtioKind::find(name).map(Self::Virtio))
     }
 
-    /// Every name.
+    /// Every name but those for tests.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        devices::KINDS.iter().map(|kind| kind.name).chain(VirtioKind::ALL.map(VirtioKind::name))
+        devices::KINDS
+            .iter()
+            .filter(|kind| !kind.for_tests)
+            .map(|kind| kind.name)
+            .chain(VirtioKind::ALL.map(VirtioKind::name))
     }
 
     pub(crate) const fn name(self) -> &'static str {

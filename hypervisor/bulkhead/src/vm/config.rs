@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use model::console::GuestIndex;
 use model::vgic::{IntId, VCPUS_MAX};
+use vdev::Clock;
 
 /// A file of the bundle and where it goes.
 pub struct Image {
@@ -36,6 +37,8 @@ pub struct Config {
     pub device_tree: u64,
     /// Each virtual CPU's core.
     pub cores: [u8; VCPUS_MAX],
+    /// What is known of time on this board.
+    pub clock: Clock,
     /// Virtual CPUs whose core is shared, a bit each.
     pub sharing: u32,
 }

@@ -2,17 +2,40 @@
 
 use super::Vm;
 use crate::console::GuestConsole;
+use alloc::boxed::Box;
 use arch::timer;
+use core::hint;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use devices::AnyDevice;
 use model::vgic::{IntId, Kicks};
 use spin::Mutex;
-use vdev::{Device, Host, Width};
+use vdev::{Device, Host, ResetKind, Ticks, Width};
 
 /// A virtual device in its place.
 pub struct Slot {
     occupant: Mutex<Occupant>,
     interrupt: Option<IntId>,
+    /// What the system says of the device.
+    configuration: Box<[u8]>,
+    /// When the device is to be polled; the end of time: not at all. Written under the device's lock alone.
+    deadline: AtomicU64,
+    /// The core that polls it then: the one on which the deadline was set. So no other core is interrupted for it.
+    core: AtomicUsize,
 }
+
+/// What came of a call of the device.
+pub struct Done<R> {
+    /// What it has answered.
+    pub result: R,
+    /// The virtual CPUs to be told.
+    pub kicks: Kicks,
+    /// Its deadline is another, and this core's: the core has to look at its deadlines before it goes on for long. The
+    /// timer is armed already.
+    pub is_rescheduled: bool,
+}
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
 
 struct Occupant {
     device: AnyDevice,
@@ -23,31 +46,16 @@ struct Occupant {
 /// How often a core tries to get at a device of a guest that is not its own.
 const POLL_ATTEMPTS_MAX: u32 = 1000;
 
-impl Occupant {
-    #[inline(always)]
-    fn act<R>(
-        &mut self,
-        interrupt: Option<IntId>,
-        vm: &Vm,
-        action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R,
-    ) -> (R, Kicks) {
-        let mut console = GuestConsole::new(vm.config.console);
-        let mut host = Host { now: timer::now(), memory: &vm.ram, console: &mut console };
-        let result = action(&mut self.device, &mut host);
-        let level = self.device.line();
-        if level == self.line {
-            return (result, Kicks::NONE);
-        }
-        self.line = level;
-        // Under the lock, so that the vGIC hears of levels in their order.
-        (result, interrupt.map_or(Kicks::NONE, |interrupt| vm.vgic.set_line(interrupt, 0, level)))
-    }
-}
-
 impl Slot {
-    /// `device`, whose line is SPI `interrupt`.
-    pub fn new(device: AnyDevice, interrupt: Option<IntId>) -> Self {
-        Self { occupant: Mutex::new(Occupant { device, line: false }), interrupt }
+    /// `device`, whose line is SPI `interrupt`, and of which the system says `configuration`.
+    pub fn new(device: AnyDevice, interrupt: Option<IntId>, configuration: Box<[u8]>) -> Self {
+        Self {
+            occupant: Mutex::new(Occupant { device, line: false }),
+            interrupt,
+            configuration,
+            deadline: AtomicU64::new(NEVER),
+            core: AtomicUsize::new(0),
+        }
     }
 
     /// The value of a load that changes nothing, if the device can tell at once: nobody else uses it at this moment
@@ -57,27 +65,93 @@ impl Slot {
         self.occupant.try_lock()?.device.peek(offset, width)
     }
 
-    /// Lets `action` use the device, then samples its line: the virtual CPUs in the second result are to be told.
+    /// Lets `action` use the device on `core`, which this is, then samples its line and its deadline.
     #[inline(always)]
-    pub fn with<R>(&self, vm: &Vm, action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R) -> (R, Kicks) {
-        self.occupant.lock().act(self.interrupt, vm, action)
+    pub fn with<R>(&self, vm: &Vm, core: usize, action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R) -> Done<R> {
+        self.act(&mut self.occupant.lock(), vm, core, action)
     }
 
-    /// Lets the device see what has been typed, unless its guest keeps it busy: then it looks for itself.
-    pub fn poll(&self, vm: &Vm) -> Kicks {
+    #[inline(always)]
+    fn act<R>(
+        &self,
+        occupant: &mut Occupant,
+        vm: &Vm,
+        core: usize,
+        action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R,
+    ) -> Done<R> {
+        let mut console = GuestConsole::new(vm.config.console);
+        let mut host = Host {
+            now: timer::now(),
+            clock: &vm.config.clock,
+            configuration: &self.configuration,
+            memory: &vm.ram,
+            console: &mut console,
+        };
+        let result = action(&mut occupant.device, &mut host);
+        let deadline = occupant.device.deadline().map_or(NEVER, |deadline| deadline.0);
+        let is_rescheduled = deadline != self.deadline.load(Ordering::Relaxed);
+        if is_rescheduled {
+            self.reschedule(deadline, core);
+        }
+        let level = occupant.device.line();
+        if level == occupant.line {
+            return Done { result, kicks: Kicks::NONE, is_rescheduled };
+        }
+        occupant.line = level;
+        // Under the lock, so that the vGIC hears of levels in their order.
+        let kicks = self.interrupt.map_or(Kicks::NONE, |interrupt| vm.vgic.set_line(interrupt, 0, level));
+        Done { result, kicks, is_rescheduled }
+    }
+
+    /// Makes the new deadline `core`'s, which this is. Another core that had it before finds out when its time comes.
+    #[cold]
+    #[inline(never)]
+    fn reschedule(&self, deadline: u64, core: usize) {
+        self.core.store(core, Ordering::Relaxed);
+        self.deadline.store(deadline, Ordering::Relaxed);
+        if deadline != NEVER {
+            timer::advance_deadline(Ticks(deadline));
+        }
+    }
+
+    /// When `core` is to poll the device, if it is.
+    pub fn deadline(&self, core: usize) -> Option<Ticks> {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        (deadline != NEVER && self.core.load(Ordering::Relaxed) == core).then_some(Ticks(deadline))
+    }
+
+    /// Has another core see to the device's deadline.
+    pub fn give_deadline_to(&self, core: usize) {
+        self.core.store(core, Ordering::Relaxed);
+    }
+
+    /// Polls the device on `core`, which this is: its deadline has passed, or something has been typed. Not if its
+    /// guest keeps it busy: then it looks for itself, or is polled a little later. `None` if its VM does not run.
+    pub fn poll(&self, vm: &Vm, core: usize) -> Option<Done<()>> {
         for _ in 0..POLL_ATTEMPTS_MAX {
             if let Some(mut occupant) = self.occupant.try_lock() {
-                return occupant.act(self.interrupt, vm, |device, host| device.poll(host)).1;
+                // Under the lock: what stops comes by later, or has been by.
+                let may_act = vm.is_running();
+                return may_act.then(|| self.act(&mut occupant, vm, core, |device, host| device.poll(host)));
             }
-            core::hint::spin_loop();
+            hint::spin_loop();
         }
-        Kicks::NONE
+        None
     }
 
-    /// Returns the device to power-on; the vGIC, which holds its line low then, is reset too.
-    pub fn reset(&self) {
+    /// Its VM has stopped: nobody polls it any more.
+    pub fn stop(&self) {
+        let _occupant = self.occupant.lock();
+        self.deadline.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// Resets the device; the vGIC, which holds its line low then, is reset too. A deadline that it has kept is
+    /// `core`'s.
+    pub fn reset(&self, kind: ResetKind, core: usize) {
         let mut occupant = self.occupant.lock();
-        occupant.device.reset();
+        occupant.device.reset(kind);
         occupant.line = false;
+        self.core.store(core, Ordering::Relaxed);
+        self.deadline.store(occupant.device.deadline().map_or(NEVER, |deadline| deadline.0), Ordering::Relaxed);
     }
 }

@@ -61,6 +61,8 @@ pub struct State {
     pub preparation: Preparation,
     /// CNTVOFF_EL2.
     pub counter_offset: AtomicU64,
+    /// When its emulated devices were last polled for their deadlines, in ticks.
+    pub polled: AtomicU64,
     /// It is prepared, and starts as soon as its driver domain is ready.
     pub is_held: AtomicBool,
     /// Para-virtual devices at which others have left something to do, a bit each, until a virtual CPU sees to it.
@@ -79,6 +81,7 @@ impl State {
             away: AtomicU32::new((1 << QUEUED_SHIFT) - 1),
             preparation: Preparation::new(),
             counter_offset: AtomicU64::new(0),
+            polled: AtomicU64::new(0),
             is_held: AtomicBool::new(false),
             left_over: AtomicU64::new(0),
             is_ready: AtomicBool::new(false),

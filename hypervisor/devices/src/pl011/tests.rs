@@ -419,7 +419,7 @@ fn a_reset_leaves_nothing_of_the_last_guest() {
     uart.write32(DR, u32::from(b'x'));
     uart.write32(IMSC, 0x7ff);
     assert!(uart.line());
-    uart.device.reset();
+    uart.reset(ResetKind::VmRestart);
     assert!(!uart.line());
     assert_eq!(uart.read32(FR) & FR_RXFE, FR_RXFE);
     assert_eq!((uart.read32(IMSC), uart.read32(RIS), uart.read32(CR)), (0, 0, 0x300));

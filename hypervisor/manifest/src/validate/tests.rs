@@ -37,6 +37,7 @@ pub(crate) fn two_vms() -> System {
             size: 0x1000,
             interrupt: Some(33),
             service: None,
+            configuration: Vec::new(),
         }],
         assigned: Vec::new(),
         doorbell: None,
@@ -66,6 +67,7 @@ pub(crate) fn with_driver_domain() -> System {
                 requests: 128,
                 chains: [0, 4, 0],
             }),
+            configuration: Vec::new(),
         });
     }
     let mut driver = system.vms[0].clone();
@@ -311,8 +313,14 @@ fn the_redistributors_take_as_much_as_there_are_virtual_cpus() {
 /// Gives "alpha" a second UART.
 fn second_uart(address: u64, interrupt: u32) -> impl FnOnce(&mut System) {
     move |system| {
-        let device =
-            Device { kind: "uart".to_string(), address, size: 0x1000, interrupt: Some(interrupt), service: None };
+        let device = Device {
+            kind: "uart".to_string(),
+            address,
+            size: 0x1000,
+            interrupt: Some(interrupt),
+            service: None,
+            configuration: Vec::new(),
+        };
         system.vms[0].devices.push(device);
     }
 }
@@ -351,6 +359,7 @@ fn a_vm_may_have_32_devices_and_no_more() {
                 size: 0x1000,
                 interrupt: Some(48 + index),
                 service: None,
+                configuration: Vec::new(),
             };
             system.vms[0].devices = (0..count).map(device).collect();
         }
@@ -398,6 +407,7 @@ fn every_number_of_a_system_may_be_at_its_worst_without_a_panic() {
                 size,
                 interrupt: Some(worst as u32),
                 service: None,
+                configuration: Vec::new(),
             });
             vm.seeds.push(Seed { address: worst, size: size as u32 });
             vm.entry = worst;

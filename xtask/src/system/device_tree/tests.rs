@@ -5,7 +5,14 @@ use super::*;
 const INITRD: Span = Span::new(0x4800_0000, 0x1234);
 
 fn uart(address: u64, interrupt: u32) -> Device {
-    Device { kind: "pl011".to_string(), address, size: 0x1000, interrupt: Some(interrupt), service: None }
+    Device {
+        kind: "pl011".to_string(),
+        address,
+        size: 0x1000,
+        interrupt: Some(interrupt),
+        service: None,
+        configuration: Vec::new(),
+    }
 }
 
 /// The tree of a guest with ten virtual CPUs, two regions of RAM, and two UARTs.
@@ -154,6 +161,7 @@ fn every_kind_of_device_can_be_described() {
             size: kind.window_size,
             interrupt: kind.default_interrupt,
             service: None,
+            configuration: Vec::new(),
         };
         let devices = [device];
         let description = description("x", &devices);

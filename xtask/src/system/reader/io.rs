@@ -184,7 +184,9 @@ impl Reader<'_> {
     fn check_keys(&self, vm: &str, form: &DeviceForm, kind: DeviceKind) -> Result<(), Problem> {
         let is = |wanted: VirtioKind| matches!(kind, DeviceKind::Virtio(kind) if kind == wanted);
         let (block, network) = (is(VirtioKind::Block), is(VirtioKind::Network));
+        let takes_text = matches!(kind, DeviceKind::Emulated(kind) if kind.configuration_max > 0);
         let keys = [
+            ("configuration", form.configuration.as_ref().map(|key| key.span()), takes_text),
             ("driver", form.driver.as_ref().map(|key| key.span()), matches!(kind, DeviceKind::Virtio(_))),
             ("disk", form.disk.as_ref().map(|key| key.span()), block),
             ("partition", form.partition.as_ref().map(|key| key.span()), block),

@@ -1,0 +1,176 @@
+//! What a core does when it was summoned, or one of its deadlines has passed: virtual CPUs are parked and started,
+//! driver domains looked at, devices polled, and the VM is found that the core prepares.
+
+use super::{Core, WAKE_SHIFT, deadline_at, wake};
+use crate::command;
+use crate::device_time;
+use crate::lifecycle;
+use crate::preparation;
+use crate::supervision;
+use crate::switch::remind;
+use crate::vm::Vm;
+use arch::timer;
+use core::sync::atomic::{Ordering, fence};
+use model::deadline::Duty;
+use model::lifecycle::{CommandSource, Phase, VmCommand};
+use model::psci::Power;
+use vdev::Ticks;
+
+/// How often a core looks whether a preparation that was put off can go on, in parts of a second.
+const RETRIES_PER_SECOND: u64 = 1000;
+
+impl Core {
+    /// There is nothing to do any more for the machine that it prepares: others go on, or are not done yet.
+    #[cold]
+    pub fn end_preparation(&mut self) {
+        let has_led = self.preparing.take().is_some_and(|vm| vm.core_of(0) == Some(self.number));
+        let leads_another = || {
+            let mut guests = self.vcpus.iter().map(|vcpu| &vcpu.guest);
+            guests.any(|guest| guest.index == 0 && guest.vm.phase() == Phase::Preparing)
+        };
+        if !has_led && leads_another() {
+            // It has only helped, and what it leads may have waited.
+            self.machine.summon(self.number, self.number);
+        }
+    }
+
+    /// Looks at the machine that it prepares again a little later: something has to end first, and the core is others'
+    /// meanwhile.
+    #[cold]
+    #[inline(never)]
+    pub fn put_off_preparation(&mut self) {
+        self.preparing = None;
+        let later = timer::now().0.saturating_add(timer::frequency() / RETRIES_PER_SECOND);
+        self.deadlines.set(Duty::Preparation, Some(Ticks(later)));
+    }
+
+    /// Parks what must stop, starts what was turned on, and finds the machine that this core has to prepare.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn advance_lives(&mut self, now: Ticks) {
+        let current_ticks = self.count_time(now);
+        self.most_ticks = self.most_ticks.max(current_ticks);
+        // First, since it may find a machine that has to stop.
+        let look = supervision::look(self.machine, self.number);
+        self.deadlines.set(Duty::Watch, deadline_at(look));
+        self.deadlines.set(Duty::Preparation, None);
+        let next_poll = self.poll_devices(now);
+        self.deadlines.set(Duty::Devices, next_poll);
+        loop {
+            let mut to_prepare = None;
+            if !self.advance_lives_once(&mut to_prepare) {
+                if to_prepare.is_none() && !self.machine.has_started() {
+                    // As long as no guest runs, every core helps.
+                    to_prepare = self.machine.vms.iter().find(|vm| preparation::can_help(vm));
+                }
+                if self.preparing.is_none() {
+                    // As of now, like a virtual CPU that is turned on.
+                    self.prepare_ticks = self.prepare_ticks.max(self.most_ticks);
+                }
+                self.preparing = to_prepare;
+                return;
+            }
+        }
+    }
+
+    /// Polls the devices whose deadlines have passed. Gives when the next is due.
+    fn poll_devices(&mut self, now: Ticks) -> Option<Ticks> {
+        let mut next: Option<Ticks> = None;
+        for vcpu in self.vcpus.iter_mut() {
+            let round = device_time::poll(self.machine, vcpu.guest.vm, self.number, now);
+            // As for a wake-up: who was interrupted for it has paid with its own time.
+            vcpu.guest.ticks += round.polls * (self.lead_ticks >> WAKE_SHIFT);
+            next = next.into_iter().chain(round.next).min();
+        }
+        next
+    }
+
+    /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again.
+    /// Terminates: a stopping VM moves to Preparing or Off, and this function advances neither.
+    fn advance_lives_once(&mut self, to_prepare: &mut Option<&'static Vm>) -> bool {
+        let mut changed = false;
+        for index in 0..self.vcpus.len() {
+            let Some(vcpu) = self.vcpus.get_mut(index) else { break };
+            let (vm, number) = (vcpu.guest.vm, vcpu.guest.index);
+            let Some(power) = vm.state.power.get(number) else { continue };
+            match vm.phase() {
+                Phase::Running => {
+                    if vcpu.guest.is_leaving {
+                        // Off for others (AFFINITY_INFO) when nothing of it is left in the core.
+                        vcpu.guest.is_leaving = false;
+                        vm.state.left_over.fetch_or(core::mem::take(&mut vcpu.guest.unfinished), Ordering::Relaxed);
+                        self.discard(index);
+                        power.turn_off();
+                        if vm.is_driver_domain() && vm.state.power.iter().all(Power::is_off) {
+                            let source = CommandSource::Vm(vm.config.number);
+                            command::request(self.machine, vm, VmCommand::Stop, source, self.number);
+                            changed = true;
+                        }
+                    } else if let Some((entry, argument)) = power.take_start() {
+                        self.discard(index);
+                        if let Some(vcpu) = self.vcpus.get_mut(index) {
+                            lifecycle::start(vcpu, entry, argument);
+                        }
+                    } else if !power.is_on() && self.loaded == Some(index) {
+                        self.discard(index);
+                    }
+                }
+                Phase::Preparing if number == 0 || preparation::can_help(vm) => {
+                    // One that has to wait keeps no other of the core waiting, and none waits for one that the core
+                    // only helps.
+                    let is_help = |vm: &Vm| vm.core_of(0) != Some(self.number);
+                    if to_prepare.is_none_or(|other| preparation::has_granted(other) || number == 0 && is_help(other)) {
+                        *to_prepare = Some(vm);
+                    }
+                }
+                Phase::StoppingForOff | Phase::StoppingForReset => {
+                    // As long as this one is not parked, the machine cannot go on to its next phase.
+                    if !vm.is_parked(number) {
+                        power.turn_off();
+                        self.discard(index);
+                        changed |= supervision::park(self.machine, vm, number, self.number);
+                    }
+                }
+                Phase::Preparing | Phase::Off => {}
+            }
+            // Whatever changes this summons the core.
+            let may_run = vm.is_running() && power.is_on();
+            if let Some(vcpu) = self.vcpus.get_mut(index) {
+                if may_run && !vcpu.guest.may_run {
+                    vcpu.guest.ticks = vcpu.guest.ticks.max(self.most_ticks);
+                }
+                vcpu.guest.may_run = may_run;
+            }
+            // Pairs with the one in `hand_over`.
+            fence(Ordering::SeqCst);
+            if vm.state.left_over.load(Ordering::Relaxed) != 0 {
+                self.take_over(index, may_run);
+            }
+        }
+        changed
+    }
+
+    /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or
+    /// by another one that is on.
+    #[cold]
+    #[inline(never)]
+    fn take_over(&mut self, index: usize, may_run: bool) {
+        let Some(vcpu) = self.vcpus.get_mut(index) else { return };
+        let vm = vcpu.guest.vm;
+        if !may_run {
+            if vm.is_running() {
+                self.machine.hand_over(vm, 0, self.number);
+            }
+            return;
+        }
+        vcpu.guest.unfinished |= vm.state.left_over.swap(0, Ordering::Relaxed);
+        if vcpu.guest.waiting {
+            if self.loaded == Some(index) {
+                vcpu.guest.waiting = false;
+            } else {
+                let _ = wake(vcpu, self.most_ticks, self.lead_ticks);
+            }
+        }
+        remind(self.machine, self.number);
+    }
+}
