@@ -27,6 +27,9 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 const UNRULY_ROWS_MAX: usize = 8;
 /// How often a run looks at its limit while the board says nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// So many pieces of output wait to be looked at, at most.
+const PIECES_MAX: usize = 64;
+
 /// What to do with a run's output, and how long it may take.
 pub(crate) struct Session<'a> {
     /// Explains the addresses of an epitaph.
@@ -111,6 +114,19 @@ impl Session<'_> {
     /// # Errors
     /// When QEMU cannot be started, or the log cannot be written. That the run itself failed is no error here.
     pub(crate) fn run(&self, machine: &qemu::Machine) -> anyhow::Result<Outcome> {
+        self.run_logged(machine, &mut |_| false)
+    }
+
+    /// As [`Session::run`], for a QEMU that logs. `take` gets what QEMU itself says, line by line, and gives whether it
+    /// was for it; what was not is kept as ever.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub(crate) fn run_logged(
+        &self,
+        machine: &qemu::Machine,
+        take: &mut dyn FnMut(&str) -> bool,
+    ) -> anyhow::Result<Outcome> {
         let log = match &self.log {
             Some(path) => {
                 if let Some(directory) = path.parent() {
@@ -125,7 +141,7 @@ impl Session<'_> {
             qemu::Uart::Terminal => Stdio::inherit(),
             qemu::Uart::Reader | qemu::Uart::Chardev => typed(machine.typed)?,
         });
-        self.watch(command, Output::new(self, log))
+        self.watch(command, Output::new(self, log, take))
     }
 
     fn watch(&self, mut command: Command, mut output: Output<'_>) -> anyhow::Result<Outcome> {
@@ -141,7 +157,8 @@ impl Session<'_> {
         drop(command);
         let started = Instant::now();
 
-        let (sender, receiver) = mpsc::channel();
+        // Bounded: who writes faster than is read here waits.
+        let (sender, receiver) = mpsc::sync_channel(PIECES_MAX);
         pump(console, Origin::Board, sender.clone());
         pump(complaints, Origin::Emulator, sender);
 
@@ -200,9 +217,9 @@ enum Origin {
 
 /// Passes on what comes out of `pipe`, until it ends. A process that QEMU left behind could keep it open, so that is
 /// not waited for.
-fn pump(mut pipe: impl Read + Send + 'static, origin: Origin, sender: mpsc::Sender<(Origin, Vec<u8>)>) {
+fn pump(mut pipe: impl Read + Send + 'static, origin: Origin, sender: mpsc::SyncSender<(Origin, Vec<u8>)>) {
     thread::spawn(move || {
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 16384];
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
             if sender.send((origin, buffer.get(..count).unwrap_or_default().to_vec())).is_err() {
                 break;
@@ -255,10 +272,12 @@ struct Output<'a> {
     kept: Kept,
     reports: Reports,
     unruly_rows: Vec<String>,
+    /// Who takes what QEMU itself says.
+    take_logged: &'a mut dyn FnMut(&str) -> bool,
 }
 
 impl<'a> Output<'a> {
-    fn new(session: &Session<'a>, log: Option<File>) -> Self {
+    fn new(session: &Session<'a>, log: Option<File>, take_logged: &'a mut dyn FnMut(&str) -> bool) -> Self {
         Self {
             symbols: session.symbols,
             echo: session.echo,
@@ -268,6 +287,7 @@ impl<'a> Output<'a> {
             kept: Kept::default(),
             reports: Reports::default(),
             unruly_rows: Vec::new(),
+            take_logged,
         }
     }
 
@@ -289,7 +309,9 @@ impl<'a> Output<'a> {
         let row = row.trim_end_matches(['\r', '\n']);
         if origin == Origin::Emulator {
             // Whatever it looks like, nobody on the board has said it.
-            self.kept.push_of_nobody(row.to_owned());
+            if !(self.take_logged)(row) {
+                self.kept.push_of_nobody(row.to_owned());
+            }
             return Ok(());
         }
         if self.unruly_rows.len() < UNRULY_ROWS_MAX && lines::is_unruly(row) {
@@ -348,7 +370,7 @@ mod tests {
         let session = Session { symbols: None, echo: false, log: None, limit };
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        session.watch(command, Output::new(&session, None)).expect("the shell starts")
+        session.watch(command, Output::new(&session, None, &mut |_| false)).expect("the shell starts")
     }
 
     #[test]

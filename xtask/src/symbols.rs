@@ -1,8 +1,8 @@
 //! Turns the return addresses of an epitaph into function, file and line; and a function into its address.
 
 use anyhow::Context;
-use object::{Object, ObjectSymbol};
-use std::{borrow::Cow, path::Path};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 /// What precedes the offset in a line of a backtrace: `  frame 3: bulkhead+0x1a2b4`.
 const MARK: &str = "bulkhead+0x";
@@ -42,6 +42,55 @@ impl Symbols {
     }
 }
 
+/// The functions of an ELF file by their addresses; what is inlined is a part of its caller.
+pub(crate) struct Functions(BTreeMap<u64, (u64, String)>);
+
+impl Functions {
+    /// Those of the ELF file `file`. What has no size, written in assembly, ends where the next begins.
+    pub(crate) fn of(file: &object::File<'_>) -> Self {
+        let is_code = |symbol: &object::Symbol<'_, '_>| {
+            let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+            section.is_some_and(|section| section.kind() == SectionKind::Text)
+        };
+        // `$x` and `$d` mark code and data (ELF for the Arm 64-bit Architecture, 5.5.5).
+        let is_mark = |symbol: &object::Symbol<'_, '_>| symbol.name().is_ok_and(|name| name.starts_with('$'));
+        let functions = file.symbols().filter(|symbol| is_code(symbol) && !is_mark(symbol)).map(|symbol| {
+            let end = if symbol.size() == 0 { u64::MAX } else { symbol.address() + symbol.size() };
+            (symbol.address(), (end, name(&symbol)))
+        });
+        Self(functions.collect())
+    }
+
+    /// Those with these names, from an address to another.
+    #[cfg(test)]
+    pub(crate) fn known<'a>(functions: impl IntoIterator<Item = (&'a str, u64, u64)>) -> Self {
+        Self(functions.into_iter().map(|(name, start, end)| (start, (end, name.to_owned()))).collect())
+    }
+
+    /// The function that `address` lies in.
+    pub(crate) fn at(&self, address: u64) -> Option<&str> {
+        let (_, (end, name)) = self.0.range(..=address).next_back()?;
+        (address < *end).then_some(name.as_str())
+    }
+
+    /// The address of `function`, named with its path (`bulkhead::run::run`).
+    pub(crate) fn address(&self, function: &str) -> Option<u64> {
+        self.0.iter().find(|(_, (_, name))| name == function).map(|(address, _)| *address)
+    }
+}
+
+/// The name of `symbol` with its path.
+fn name(symbol: &object::Symbol<'_, '_>) -> String {
+    let name = symbol.name().map(|name| addr2line::demangle_auto(Cow::Borrowed(name), None)).unwrap_or_default();
+    without_hash(&name).to_owned()
+}
+
+/// A mangled name of the older kind ends in a hash of 16 digits.
+fn without_hash(name: &str) -> &str {
+    let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.rsplit_once("::h").filter(|(_, hash)| is_hash(hash)).map_or(name, |(path, _)| path)
+}
+
 /// The address of `function`, named with its path (`bulkhead::run::run`), in the ELF file `elf`.
 ///
 /// # Errors
@@ -49,12 +98,8 @@ impl Symbols {
 pub(crate) fn address_of(elf: &Path, function: &str) -> anyhow::Result<u64> {
     let bytes = std::fs::read(elf).with_context(|| format!("{} cannot be read", elf.display()))?;
     let file = object::File::parse(&*bytes).context("not an ELF file")?;
-    let symbol = file.symbols().find(|symbol| {
-        let name = symbol.name().map(|name| addr2line::demangle_auto(Cow::Borrowed(name), None)).unwrap_or_default();
-        // A mangled name of the older kind ends in a hash.
-        name == function || name.rsplit_once("::h").is_some_and(|(path, _)| path == function)
-    });
-    Ok(symbol.with_context(|| format!("{} has no function `{function}`", elf.display()))?.address())
+    let address = Functions::of(&file).address(function);
+    address.with_context(|| format!("{} has no function `{function}`", elf.display()))
 }
 
 /// The address to look up for a line of a backtrace.
@@ -105,6 +150,12 @@ mod tests {
     fn this_very_test_is_found_in_its_own_program() {
         let symbols = Symbols::read(&std::env::current_exe().expect("a program")).expect("symbols");
         assert!(symbols.explain("nothing to explain").is_empty());
+    }
+
+    #[test]
+    fn only_a_hash_is_taken_off_a_name() {
+        assert_eq!(without_hash("bulkhead::run::run::h0123456789abcdef"), "bulkhead::run::run");
+        assert_eq!(without_hash("bulkhead::hypercall"), "bulkhead::hypercall");
     }
 
     #[test]

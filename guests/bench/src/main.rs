@@ -7,8 +7,8 @@
 //! that reads the lines knows what each row means.
 //!
 //! The parameter `bench=` on the command line chooses: `shared` measures the switch between two CPUs that share a
-//! core, `virtio` the devices of a driver domain, `boot` prints only when this guest was started, and without it
-//! everything else is measured.
+//! core, `virtio` the devices of a driver domain, `pending` many pending interrupts, `boot` prints only when this guest
+//! was started, and without it everything else is measured.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -38,6 +38,7 @@ fn main() -> ! {
         Some("boot") => {}
         Some("shared") => shared::run(),
         Some("virtio") => virtio::run(true),
+        Some("pending") => pending::run(),
         _ => {
             accesses::run();
             registers::run();

@@ -22,9 +22,14 @@ const LIMIT_MICROSECONDS: u64 = 20_000_000;
 type Disk = Block<(usize, usize)>;
 
 pub(crate) fn run(slot: &mut Slot) {
+    requests(slot);
+    report::test("a disk that is reset in the middle of large requests leaves their memory alone", || resets(slot));
+}
+
+/// Large requests alone, without resets.
+pub(crate) fn requests(slot: &mut Slot) {
     report::test("a large request may lie in many pieces, in any order", || scattered(slot));
     report::test("a request that is longer than what passes at a time is done whole", || long(slot));
-    report::test("a disk that is reset in the middle of large requests leaves their memory alone", || resets(slot));
 }
 
 /// The bytes of a list of a request's pages, with an entry in front and one behind, in whole pages.

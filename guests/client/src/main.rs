@@ -9,9 +9,10 @@
 //! `once` (one round of the same with each device),
 //! `reads` (nothing but `requests=` reads of `size=` KiB, 4 if not given, at `depth=`, 1 to 16, from disk `disk=`,
 //! driven by interrupts, so that what they cost can be told from Bulkhead's counters), `errors` (every disk fails at
-//! sector `bad=`), `abandoned` (the driver domain is lost for good after a while), `nothing` (there is nothing behind
-//! any disk), or `resets` (it resets itself with reads under way). `address=` and `peer=` are the last byte of this
-//! guest's address in 10.0.2.0/24 and of the other client's, `marker=` a number that both know.
+//! sector `bad=`), `large` (large requests to each disk, and no resets), `abandoned` (the driver domain is lost for
+//! good after a while), `nothing` (there is nothing behind any disk), or `resets` (it resets itself with reads under
+//! way). `address=` and `peer=` are the last byte of this guest's address in 10.0.2.0/24 and of the other client's,
+//! `marker=` a number that both know.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -54,6 +55,7 @@ fn main() -> ! {
         Some("reads") => reads::run(slots),
         Some("resets") => resets::run(slots),
         Some("errors") => errors::run(slots),
+        Some("large") => slots.iter_mut().filter(|slot| slot.kind() == Some(Kind::Block)).for_each(large::requests),
         Some("abandoned") => abandoned::run(slots),
         Some("nothing") => report::test("a disk that nobody serves is not there", || errors::missing(&slots)),
         Some(_) | None => {

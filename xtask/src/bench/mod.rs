@@ -18,6 +18,7 @@ mod linux;
 mod platforms;
 mod rows;
 mod sizes;
+pub(crate) mod stretch;
 mod table;
 mod xen;
 
@@ -68,6 +69,9 @@ pub(crate) fn measure(workspace: &Workspace, cpu: &str, xen: Option<&Path>) -> a
     bulkhead.insert("boot", boot);
     bulkhead.insert("boot-whole", whole);
     sizes::measure(workspace, bulkhead)?;
+    let stretches = stretch::measure(workspace, cpu).context("the stretches at EL2 cannot be measured")?;
+    bulkhead.insert("stretch", Figure::once(stretches.longest));
+    bulkhead.insert("stretch-console", Figure::once(stretches.longest_write));
     Ok(measured)
 }
 

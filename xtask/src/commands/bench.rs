@@ -23,6 +23,8 @@ enum Peer {
 enum Subject {
     /// What a Linux guest gets out of its disk and its network card
     Io,
+    /// For how long an interrupt waits at EL2 at most, and in which functions
+    Stretch,
 }
 
 /// The options of `bench`.
@@ -58,8 +60,10 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn run(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
-        if self.subject == Some(Subject::Io) {
-            return self.run_io(workspace);
+        match self.subject {
+            Some(Subject::Io) => return self.run_io(workspace),
+            Some(Subject::Stretch) => return self.run_stretch(workspace),
+            None => {}
         }
         let all = Rows::read(&bench::rows_path(workspace))?;
         let rows = all.of(&[Group::Exits]);
@@ -117,6 +121,15 @@ impl Bench {
         io::write_page(&page, &setup::qemu_name(), &works, &rows, report, throughput.as_ref())?;
         println!("the page is {}", workspace.display(&page));
         Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Prints what is too long; `bench` itself judges it.
+    fn run_stretch(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+        setup::measuring_qemu(workspace)?;
+        for cpu in bench::CPUS {
+            bench::stretch::measure(workspace, cpu)?.print(cpu);
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Compares rates, where that is asked for. Gives whether one is too low.
