@@ -1,18 +1,27 @@
-//! Random bytes for guests: a ChaCha20 generator seeded from the board.
+//! Random bytes for guests: ChaCha20's key stream, whose key is the board's seed.
+//!
+//! The cipher makes one block of 64 bytes at a time; the crate's generator makes four, for which interrupts would wait
+//! too long.
 
 use arch::board::Board;
-use chacha20::ChaCha20Rng;
-use chacha20::rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha20LegacyCore;
+use chacha20::cipher::{KeyIvInit, StreamCipherCore};
+
+/// The bytes that the cipher makes at a time.
+const BLOCK: usize = 64;
 
 /// The system's random generator.
 pub struct Pool {
-    generator: ChaCha20Rng,
+    cipher: ChaCha20LegacyCore,
+    block: [u8; BLOCK],
+    /// So many bytes of the block have been given away.
+    given: usize,
     /// The board has given it something that nobody can know.
     is_seeded: bool,
 }
 
 impl Pool {
-    /// Seeds the generator with everything the board offers: the boot loader's `rng-seed`, and FEAT_RNG.
+    /// Makes a key of everything the board offers: the boot loader's `rng-seed`, and FEAT_RNG.
     pub fn new(board: &Board) -> Self {
         let mut seed = board.seed.unwrap_or([0; 32]);
         let mut sources = u32::from(board.seed.is_some());
@@ -30,16 +39,35 @@ impl Pool {
                  every start, and TRNG has none for them"
             );
         }
-        Self { generator: ChaCha20Rng::from_seed(seed), is_seeded: sources != 0 }
+        let cipher = ChaCha20LegacyCore::new(&seed.into(), &[0; 8].into());
+        Self { cipher, block: [0; BLOCK], given: BLOCK, is_seeded: sources != 0 }
     }
 
     /// Fills `buffer` with random bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) {
-        self.generator.fill_bytes(buffer);
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            if self.given == BLOCK {
+                self.given = 0;
+                self.cipher.write_keystream_block((&mut self.block).into());
+            }
+            let made = self.block.get(self.given..).unwrap_or_default();
+            let length = made.len().min(rest.len());
+            let (part, others) = rest.split_at_mut(length);
+            part.copy_from_slice(&made[..length]);
+            self.given += length;
+            rest = others;
+        }
     }
 
     /// Three random words, for TRNG, which promises entropy (Arm DEN0098 1.2). `None` if the board gave none.
     pub fn words(&mut self) -> Option<[u64; 3]> {
-        self.is_seeded.then(|| [(); 3].map(|()| self.generator.next_u64()))
+        self.is_seeded.then(|| {
+            [(); 3].map(|()| {
+                let mut bytes = [0; 8];
+                self.fill(&mut bytes);
+                u64::from_le_bytes(bytes)
+            })
+        })
     }
 }
