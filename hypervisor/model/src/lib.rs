@@ -15,6 +15,7 @@
 //! | [`debug`] | what do a guest's breakpoints and watchpoints hold, and what does the core get of it? |
 //! | [`id_registers`] | which processor features does a guest see? |
 //! | [`lifecycle`] | what may be asked of a VM, by whom, and what is its next phase? |
+//! | [`preparation`] | which of the VMs that are being prepared does a core work for? |
 //! | [`ram`] | which physical memory is free? |
 //! | [`repeated`] | what of that which a guest repeats is logged? |
 //! | [`io`] | what becomes of a virtio request on its way to the driver domain and back? |
@@ -51,6 +52,7 @@ pub mod inject;
 pub mod io;
 pub mod lifecycle;
 pub mod load_store;
+pub mod preparation;
 pub mod psci;
 pub mod ram;
 pub mod repeated;

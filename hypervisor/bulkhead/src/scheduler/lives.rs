@@ -13,6 +13,7 @@ use arch::timer;
 use core::sync::atomic::{Ordering, fence};
 use model::deadline::Duty;
 use model::lifecycle::{CommandSource, Phase, VmCommand};
+use model::preparation::Part;
 use model::psci::Power;
 use vdev::Ticks;
 
@@ -23,13 +24,11 @@ impl Core {
     /// There is nothing to do any more for the machine that it prepares: others go on, or are not done yet.
     #[cold]
     pub fn end_preparation(&mut self) {
-        let has_led = self.preparing.take().is_some_and(|vm| vm.core_of(0) == Some(self.number));
-        let leads_another = || {
-            let mut guests = self.vcpus.iter().map(|vcpu| &vcpu.guest);
-            guests.any(|guest| guest.index == 0 && guest.vm.phase() == Phase::Preparing)
-        };
-        if !has_led && leads_another() {
-            // It has only helped, and what it leads may have waited.
+        let Some(vm) = self.preparing.take() else { return };
+        let part = if vm.core_of(0) == Some(self.number) { Part::Leads { waits: false } } else { Part::Helps };
+        let mut guests = self.vcpus.iter().map(|vcpu| &vcpu.guest);
+        let leads_another = guests.any(|guest| guest.index == 0 && guest.vm.phase() == Phase::Preparing);
+        if part.has_kept_waiting(leads_another) {
             self.machine.summon(self.number, self.number);
         }
     }
@@ -59,6 +58,7 @@ impl Core {
         loop {
             let mut to_prepare = None;
             if !self.advance_lives_once(&mut to_prepare) {
+                let mut to_prepare = to_prepare.map(|(_, vm)| vm);
                 if to_prepare.is_none() && !self.machine.has_started() {
                     // As long as no guest runs, every core helps.
                     to_prepare = self.machine.vms.iter().find(|vm| preparation::can_help(vm));
@@ -87,7 +87,7 @@ impl Core {
 
     /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again.
     /// Terminates: a stopping VM moves to Preparing or Off, and this function advances neither.
-    fn advance_lives_once(&mut self, to_prepare: &mut Option<&'static Vm>) -> bool {
+    fn advance_lives_once(&mut self, to_prepare: &mut Option<(Part, &'static Vm)>) -> bool {
         let mut changed = false;
         for index in 0..self.vcpus.len() {
             let Some(vcpu) = self.vcpus.get_mut(index) else { break };
@@ -116,11 +116,12 @@ impl Core {
                     }
                 }
                 Phase::Preparing if number == 0 || preparation::can_help(vm) => {
-                    // One that has to wait keeps no other of the core waiting, and none waits for one that the core
-                    // only helps.
-                    let is_help = |vm: &Vm| vm.core_of(0) != Some(self.number);
-                    if to_prepare.is_none_or(|other| preparation::has_granted(other) || number == 0 && is_help(other)) {
-                        *to_prepare = Some(vm);
+                    let part = match number {
+                        0 => Part::Leads { waits: preparation::has_granted(vm) },
+                        _ => Part::Helps,
+                    };
+                    if to_prepare.is_none_or(|(other, _)| part.comes_before(other)) {
+                        *to_prepare = Some((part, vm));
                     }
                 }
                 Phase::StoppingForOff | Phase::StoppingForReset => {
