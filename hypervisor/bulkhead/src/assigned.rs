@@ -103,10 +103,16 @@ impl Assigned {
         }
     }
 
-    /// Has them as they are after a reset, and lets their interrupts come, to `core`.
-    pub fn start(&self, gic: &Gic, core: usize) {
-        self.stop(gic);
-        for intid in self.interrupts() {
+    /// How many steps it takes to start them: [`Assigned::start_step`].
+    pub fn start_steps(&self) -> usize {
+        1 + self.interrupts().count()
+    }
+
+    /// Has them as they are after a reset, and lets their interrupts come, to `core`: in short steps, all of them in
+    /// ascending order from 0.
+    pub fn start_step(&self, gic: &Gic, core: usize, step: usize) {
+        let Some(step) = step.checked_sub(1) else { return self.stop(gic) };
+        if let Some(intid) = self.interrupts().nth(step) {
             let _ = self.place(intid);
             gic.enable_spi(intid, core);
         }

@@ -10,16 +10,15 @@ use crate::machine::Machine;
 use crate::vm::{Parked, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
-use arch::{bulk, firmware, timer};
+use arch::{bulk, cpu, firmware, timer};
 use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::Ordering;
 use model::lifecycle::{Phase, RestartDecision, Step};
 use model::repeated::Repeated;
-use model::vgic::CpuInterface;
 use vdev::ResetKind;
 
 /// Bytes of one seed that are drawn at once.
-const SEED_CHUNK: usize = 64;
+const SEED_CHUNK: usize = 8;
 
 /// Stops `vm`; `step` says what for. Does nothing if it does not run. For [`crate::command`], which knows who may ask
 /// for it.
@@ -96,34 +95,18 @@ pub fn log_restart(vm: &Vm) {
     }
 }
 
-/// The last step of preparing: fresh devices, fresh seeds, no stale translation, and virtual CPU 0 turned on. By the
-/// core that leads, `this_core`: virtual CPU 0 runs there.
+/// The last steps of preparing: fresh devices, fresh seeds, no stale translation, and virtual CPU 0 turned on. By the
+/// core that leads, `this_core`: virtual CPU 0 runs there. Returns whether this was the end; if not, an interrupt is
+/// pending, and there are steps to do after it.
 #[cold]
 #[inline(never)]
-pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
-    // The devices first: one that is polled meanwhile must not raise its line again.
-    let is_first = vm.counters.starts.load(Ordering::Relaxed) == 0;
-    let kind = if is_first { ResetKind::PowerOn } else { ResetKind::VmRestart };
-    for slot in &vm.io.slots {
-        slot.reset(kind, this_core);
-    }
-    vm.vgic.reset();
-    for channel in machine.channels(vm) {
-        channel.device.restart_channel(&vm.ram);
-    }
-    vm.io.assigned.start(&machine.gic, this_core);
-    let mut pool = machine.entropy.lock();
-    for (address, size) in &vm.config.seeds {
-        for start in (0..*size).step_by(SEED_CHUNK) {
-            let mut bytes = [0; SEED_CHUNK];
-            let length = SEED_CHUNK.min(size - start);
-            if let Some(part) = bytes.get_mut(..length) {
-                pool.fill(part);
-                vm.ram.load_image(address + start as u64, part).expect("seeds were checked to fit their RAM");
-            }
+pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) -> bool {
+    while renew(machine, vm, this_core, vm.state.preparation.take_step()) {
+        if cpu::has_pending_interrupt() {
+            return false;
         }
     }
-    drop(pool);
+    vm.state.preparation.close();
     vm.stage2.invalidate();
     bulk::invalidate_instruction_caches();
     vm.state.counter_offset.store(timer::now().0, Ordering::Release);
@@ -139,6 +122,50 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
             machine.summon(this_core, this_core);
         }
     }
+    true
+}
+
+/// Makes something new for the next start of `vm`, in as many steps as there are: each is short. Returns whether there
+/// was a step `step`.
+#[inline(never)]
+fn renew(machine: &'static Machine, vm: &'static Vm, this_core: usize, step: usize) -> bool {
+    // The devices first: one that is polled meanwhile must not raise its line again.
+    let Some(step) = step.checked_sub(1) else {
+        let is_first = vm.counters.starts.load(Ordering::Relaxed) == 0;
+        let kind = if is_first { ResetKind::PowerOn } else { ResetKind::VmRestart };
+        for slot in &vm.io.slots {
+            slot.reset(kind, this_core);
+        }
+        return true;
+    };
+    let Some(step) = step.checked_sub(vm.vgic.reset_steps()) else {
+        vm.vgic.reset_step(step);
+        return true;
+    };
+    let channels = vm.config.channels.len();
+    let Some(step) = step.checked_sub(channels) else {
+        if let Some(channel) = machine.channel(vm, step) {
+            channel.device.restart_channel(&vm.ram);
+        }
+        return true;
+    };
+    let Some(mut step) = step.checked_sub(vm.io.assigned.start_steps()) else {
+        vm.io.assigned.start_step(&machine.gic, this_core, step);
+        return true;
+    };
+    for (address, size) in &vm.config.seeds {
+        let start = step * SEED_CHUNK;
+        if start < *size {
+            let mut bytes = [0; SEED_CHUNK];
+            if let Some(part) = bytes.get_mut(..SEED_CHUNK.min(size - start)) {
+                machine.entropy.lock().fill(part);
+                vm.ram.load_image(address + start as u64, part).expect("seeds were checked to fit their RAM");
+            }
+            return true;
+        }
+        step -= size.div_ceil(SEED_CHUNK);
+    }
+    false
 }
 
 /// The driver domain that `vm` cannot start without and that is not ready.
@@ -196,10 +223,10 @@ pub fn release_clients(machine: &'static Machine, provider: &Vm, this_core: usiz
     }
 }
 
-/// Gives the virtual CPU the registers and interrupts of a core that was just turned on.
+/// Gives the virtual CPU, which is not loaded and has forgotten its interrupts, the registers of a core that was just
+/// turned on.
 pub fn start(vcpu: &mut Vcpu<GuestCpu>, entry: u64, argument: u64) {
     vcpu.start_at(entry, argument);
-    vcpu.guest.interface = CpuInterface::new();
     vcpu.guest.virtual_interface = VirtualInterface::reset();
     vcpu.guest.waiting = false;
     vcpu.guest.is_leaving = false;

@@ -18,7 +18,7 @@ pub enum Progress {
     Going,
     /// Devices may still write to the memory.
     Waiting,
-    /// The memory is prepared: the VM begins.
+    /// The memory is prepared: the VM is about to begin.
     Prepared,
     /// There is nothing to do here any more, or not before this core is summoned.
     Done,
@@ -86,7 +86,6 @@ fn copy_images(vm: &Vm) -> Progress {
         }
         offset -= length;
     }
-    vm.state.preparation.close();
     Progress::Prepared
 }
 

@@ -37,11 +37,8 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
                 match preparation::advance(machine, vm, number) {
                     Progress::Going => {}
                     Progress::Waiting => core.put_off_preparation(),
-                    Progress::Prepared => {
-                        lifecycle::begin(machine, vm, number);
-                        core.end_preparation();
-                    }
-                    Progress::Done => core.end_preparation(),
+                    Progress::Prepared if !lifecycle::begin(machine, vm, number) => {}
+                    Progress::Prepared | Progress::Done => core.end_preparation(),
                 }
                 take_own_interrupts(machine, number);
             }

@@ -1,6 +1,6 @@
 //! How far the preparation of a VM's memory is; `crate::preparation` does it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Bytes that are cleared or copied between two looks for interrupts: some 500 instructions, or 1000.
 pub const PIECE_SIZE: u64 = 8 << 10;
@@ -13,6 +13,8 @@ pub struct Preparation {
     pub cleared: AtomicU64,
     /// Bytes of images that have been copied. Only the leader copies.
     pub copied: AtomicU64,
+    /// The next step of what follows when everything is copied. Only the leader takes them.
+    step: AtomicUsize,
 }
 
 /// No RAM is as large.
@@ -21,7 +23,12 @@ const CLOSED: u64 = u64::MAX;
 impl Preparation {
     /// Nothing may be cleared yet.
     pub const fn new() -> Self {
-        Self { next: AtomicU64::new(CLOSED), cleared: AtomicU64::new(0), copied: AtomicU64::new(0) }
+        Self {
+            next: AtomicU64::new(CLOSED),
+            cleared: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
+            step: AtomicUsize::new(0),
+        }
     }
 
     /// Whether RAM may be cleared.
@@ -33,10 +40,18 @@ impl Preparation {
     pub fn open(&self) {
         self.cleared.store(0, Ordering::Relaxed);
         self.copied.store(0, Ordering::Relaxed);
+        self.step.store(0, Ordering::Relaxed);
         self.next.store(0, Ordering::Release);
     }
 
-    /// Everything is copied.
+    /// Takes the next step of what follows when everything is copied.
+    pub fn take_step(&self) -> usize {
+        let step = self.step.load(Ordering::Relaxed);
+        self.step.store(step.saturating_add(1), Ordering::Relaxed);
+        step
+    }
+
+    /// The VM begins.
     pub fn close(&self) {
         self.next.store(CLOSED, Ordering::Release);
     }

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
 use super::interrupt::{Bits, mask};
-use super::{Frame, Kicks, ListRegister, ListRegisters, ListState, Vgic};
+use super::{Frame, Kicks, ListRegister, ListRegisters, ListState, Vgic, WORDS};
 
 impl CpuInterface {
     /// Copies the states of this virtual CPU's list registers to where an access at `offset` of `frame` looks for them.
@@ -214,8 +214,19 @@ impl CpuInterface {
         // What has been left over, or was ready when it was turned off, is so again.
         vgic.mark_all(vcpu);
         let kicks = self.kicks;
-        *self = Self::new();
+        self.clear();
         self.owe(kicks);
+    }
+
+    /// All list registers are free, as in [`CpuInterface::new`], which is much to move. What is in the registers that
+    /// are not in use does not matter.
+    fn clear(&mut self) {
+        let Self { detours, held, used, latched, listed: _, watched, short, bounds, spilled, kicks, saved: _ } = self;
+        *detours = Detours::NONE;
+        (*held, *used, *latched, *watched, *short) = (0, 0, 0, 0, false);
+        *bounds = [0; WORDS];
+        spilled.clear();
+        *kicks = Kicks::NONE;
     }
 
     /// Turns the maintenance interrupts off that are on.

@@ -25,6 +25,12 @@ impl Spilled {
         self.count == 0
     }
 
+    pub(super) fn clear(&mut self) {
+        if !self.is_empty() {
+            *self = Self::new();
+        }
+    }
+
     pub(super) fn put(&mut self, intid: IntId) {
         if let Some(word) = self.words.get_mut(intid.word())
             && *word & intid.mask() == 0

@@ -275,26 +275,36 @@ impl Vgic {
         })
     }
 
+    /// How many steps it takes to go back to power-on: [`Vgic::reset_step`].
+    #[must_use]
+    pub fn reset_steps(&self) -> usize {
+        self.vcpus.saturating_add(self.spi_words)
+    }
+
     /// Back to power-on, for a restart of the virtual machine; the links stay. The caller has stopped all its virtual
     /// CPUs and has called [`CpuInterface::reset`](super::CpuInterface) for each of them. A level-sensitive line
     /// is low until its device sets it again.
-    pub fn reset(&self) {
-        self.control.store(0, SeqCst);
-        // The others cannot be reached.
-        for private in self.private.iter().take(self.vcpus) {
-            private.bank.reset(PRIVATE_EDGE, 0);
-            private.waker.store(WAKER_ASLEEP, SeqCst);
-            private.ready.store(0, SeqCst);
-        }
-        for (number, shared) in (1..).zip(&self.shared).take(self.spi_words) {
-            let bank = &shared.bank;
-            let release = bank.linked.load(SeqCst) & (bank.pending.load(SeqCst) | bank.active.load(SeqCst));
-            bank.reset(0, release);
-            shared.routes.reset();
-            if release != 0 {
-                // Virtual CPU 0 always exists; any core can deactivate a shared physical interrupt.
-                let _flushed_before_it_runs = self.mark(0, number, News::Revise);
+    ///
+    /// It goes by steps, each for 32 interrupts, so that a core can look after others in between: all of them, in
+    /// ascending order from 0.
+    pub fn reset_step(&self, step: usize) {
+        let Some(word) = step.checked_sub(self.vcpus) else {
+            self.control.store(0, SeqCst);
+            if let Some(private) = self.private.get(step) {
+                private.bank.reset(PRIVATE_EDGE, 0);
+                private.waker.store(WAKER_ASLEEP, SeqCst);
+                private.ready.store(0, SeqCst);
             }
+            return;
+        };
+        let Some(shared) = self.shared.get(word).filter(|_| word < self.spi_words) else { return };
+        let bank = &shared.bank;
+        let release = bank.linked.load(SeqCst) & (bank.pending.load(SeqCst) | bank.active.load(SeqCst));
+        bank.reset(0, release);
+        shared.routes.reset();
+        if release != 0 {
+            // Virtual CPU 0 always exists; any core can deactivate a shared physical interrupt.
+            let _flushed_before_it_runs = self.mark(0, word.saturating_add(1), News::Revise);
         }
     }
 

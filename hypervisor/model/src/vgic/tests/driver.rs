@@ -371,7 +371,7 @@ fn a_restarted_machine_has_no_interrupts_left() {
         interface.reset(&machine.vgic, vcpu, core);
         core.running.clear();
     }
-    machine.vgic.reset();
+    machine.restart();
     for vcpu in 0..2 {
         assert_eq!(machine.core(vcpu).listed(), []);
         assert!(machine.flush(vcpu).is_empty());

@@ -398,7 +398,7 @@ fn a_restart_lets_go_of_everything() {
     machine.edge(40);
     let (interface, core) = &mut machine.cpus[0];
     interface.reset(&machine.vgic, 0, core);
-    machine.vgic.reset();
+    machine.restart();
     machine.kick(Kicks::one(0));
     assert!(machine.core(0).active_ppis.is_empty());
     assert!(machine.core(0).deactivated.contains(&77));
@@ -408,7 +408,7 @@ fn a_restart_lets_go_of_everything() {
     machine.edge(40);
     let (interface, core) = &mut machine.cpus[0];
     interface.reset(&machine.vgic, 0, core);
-    machine.vgic.reset();
+    machine.restart();
     machine.kick(Kicks::one(0));
     assert_eq!(machine.core(0).deactivated, [77]);
 }
@@ -416,7 +416,7 @@ fn a_restart_lets_go_of_everything() {
 #[test]
 fn links_outlast_a_restart() {
     let mut machine = linked_machine(1, 4);
-    machine.vgic.reset();
+    machine.restart();
     machine.gicd_write(0, CTLR, 2);
     machine.gicr_write(0, 0, SGI_BASE + ISENABLER, 1 << TIMER);
     fire_timer(&mut machine, 0);

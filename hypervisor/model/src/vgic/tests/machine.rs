@@ -55,6 +55,11 @@ impl Machine {
         machine
     }
 
+    /// The interrupt controller goes back to power-on.
+    pub fn restart(&self) {
+        (0..self.vgic.reset_steps()).for_each(|step| self.vgic.reset_step(step));
+    }
+
     /// Runs a flush on every core that is kicked, until nobody is.
     pub fn kick(&mut self, kicks: Kicks) {
         let mut waiting = kicks;
