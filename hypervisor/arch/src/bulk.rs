@@ -217,8 +217,10 @@ pub(crate) fn clean_and_invalidate(start: u64, size: u64) {
     unsafe { asm!("dsb sy", options(nostack)) };
 }
 
-/// Drops stale instructions everywhere, after new code was loaded for a guest.
-pub fn invalidate_instruction_caches() {
-    // SAFETY: maintenance that changes no data.
-    unsafe { asm!("dsb ish", "ic ialluis", "dsb ish", "isb", options(nostack)) };
+/// Drops stale instructions of this core, before a guest's new code runs on it: the stores that made it are clean to
+/// the point of coherency, and this core has seen that they are over. Executed at EL2 it is for every VMID, also where
+/// instruction caches are aware of them (Arm ARM, VPIPT instruction caches).
+pub fn invalidate_instruction_cache() {
+    // SAFETY: maintenance that changes no data. Complete before anything that is fetched after the ISB.
+    unsafe { asm!("dsb ish", "ic iallu", "dsb nsh", "isb", options(nostack)) };
 }

@@ -108,7 +108,6 @@ pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) -> bo
     }
     vm.state.preparation.close();
     vm.stage2.invalidate();
-    bulk::invalidate_instruction_caches();
     vm.state.counter_offset.store(timer::now().0, Ordering::Release);
     vm.counters.starts.fetch_add(1, Ordering::Relaxed);
     vm.advance(Step::Prepared);
@@ -226,6 +225,9 @@ pub fn release_clients(machine: &'static Machine, provider: &Vm, this_core: usiz
 /// Gives the virtual CPU, which is not loaded and has forgotten its interrupts, the registers of a core that was just
 /// turned on.
 pub fn start(vcpu: &mut Vcpu<GuestCpu>, entry: u64, argument: u64) {
+    // Code is new in its VM's memory, which no other VM reaches and EL2 does not run: what a core may still hold of the
+    // old is there since an earlier life of the virtual CPU, on this core.
+    bulk::invalidate_instruction_cache();
     vcpu.start_at(entry, argument);
     vcpu.guest.virtual_interface = VirtualInterface::reset();
     vcpu.guest.waiting = false;
