@@ -32,6 +32,7 @@ const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + 4 * CONFIGURATION_WORDS as u16
 /// The size of a slot in bytes: its registers and its configuration space. The rest of the window are further slots,
 /// for software that expects them as close as they are on QEMU's board; there is a device in the first alone.
 const SLOT_SIZE: u16 = VIRTIO_SLOT_SIZE as u16;
+
 const _: () = assert!(PUBLISHED_END <= SLOT_SIZE, "what a device publishes is within its slot");
 
 /// What a load of the word at `offset` of a page returns where there is no device in any of its slots: the registers
@@ -338,8 +339,12 @@ impl VirtioMmio {
     /// clear.
     fn set_status(&mut self, value: u32, shadow: &mut impl Shadow) -> Effect {
         if value == 0 {
+            let are_words_kept = self.words == self.configuration.words;
             self.forget_driver();
-            self.publish(0, shadow);
+            Register::OF_DRIVER.iter().for_each(|offset| self.publish_one(*offset, shadow));
+            if !are_words_kept {
+                self.publish(CONFIGURATION_OFFSET, shadow);
+            }
             return Effect::Reset;
         }
         let mut wanted = Status::from_bits_truncate(value).difference(Status::DEVICE_NEEDS_RESET);

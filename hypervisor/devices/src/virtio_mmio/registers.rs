@@ -79,6 +79,9 @@ impl Register {
     pub(super) const INTERRUPT_STATUS: u16 = 0x060;
     pub(super) const STATUS: u16 = 0x070;
     pub(super) const CONFIG_GENERATION: u16 = 0x0fc;
+    /// Those that read otherwise after a reset by the driver: the whole page would be many words to publish.
+    pub(super) const OF_DRIVER: [u16; 5] =
+        [Self::DEVICE_FEATURES, Self::QUEUE_NUM_MAX, Self::QUEUE_READY, Self::INTERRUPT_STATUS, Self::STATUS];
 
     /// The register at `offset` bytes into the window, if it is one of these. SHMSel and QueueReset are left out, since
     /// nothing is offered that they serve: they read as zero and ignore stores, as the gaps do.
