@@ -115,7 +115,7 @@ mod tests {
                owns = [\"virtio-mmio\"]\ndriver_domain = true\n";
         std::fs::write(&system, description).expect("written");
         std::fs::write(&log, text).expect("written");
-        let source = system::load(&system).unwrap_or_else(|problem| panic!("{problem}"));
+        let source = system::load(&system, &|_| Ok(())).unwrap_or_else(|problem| panic!("{problem}"));
         let mut outcome = Outcome::of(&[], Ending::Stopped);
         hear_file(&source, &log, &mut outcome, |_| {});
         std::fs::remove_dir_all(&directory).expect("removed");

@@ -5,7 +5,7 @@ use crate::{
     claim::{self, Claim},
     consoles,
     disks::{self, Age},
-    images::{self, HostImages, Need},
+    images::{self, HostImages},
     qemu::{Clock, Machine, Uart, Virtio},
     setup,
     symbols::Symbols,
@@ -51,7 +51,6 @@ pub(crate) struct Prepared {
 /// What is wrong with the system or with this machine, in a sentence.
 pub(crate) fn prepare(workspace: &Workspace, source: Source, extra_command_line: &str) -> anyhow::Result<Prepared> {
     setup::room(workspace)?;
-    images::look(workspace, &source, Need::Files)?;
     setup::qemu(workspace)?;
     prepare_image(workspace, source, extra_command_line)
 }
@@ -67,7 +66,6 @@ pub(crate) fn prepare_image(
     extra_command_line: &str,
 ) -> anyhow::Result<Prepared> {
     setup::room(workspace)?;
-    images::look(workspace, &source, Need::Files)?;
     let claim = claim::claim(workspace, &mut source)?;
     if source.disks().iter().flat_map(|disk| &disk.partitions).any(|partition| partition.content.is_some()) {
         setup::file_system_programs()?;
@@ -91,7 +89,6 @@ fn flavor(source: &Source) -> Flavor {
 /// # Errors
 /// As [`prepare`].
 pub(crate) fn bundle(workspace: &Workspace, source: &Source, extra_command_line: &str) -> anyhow::Result<Bundle> {
-    images::look(workspace, source, Need::Files)?;
     images::fetch(workspace, source)?;
     let options = BundleOptions { extra_command_line: extra_command_line.to_owned() };
     Ok(system::bundle(source, &HostImages::new(workspace), &options)?)

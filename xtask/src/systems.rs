@@ -1,19 +1,29 @@
 //! Finds a system by the name that a person types.
 
 use crate::{
+    images::{self, Need},
     system::{self, Source},
     workspace::Workspace,
 };
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
-/// Reads the system `name`: one of `guests/systems`, or the path of a TOML file.
+/// Reads the system `name`: one of `guests/systems`, or the path of a TOML file. The images that it names are there.
 ///
 /// # Errors
 /// When there is no such system, with the names of those that there are; or what is wrong with it, with file and line.
 pub(crate) fn find(workspace: &Workspace, name: &str) -> anyhow::Result<Source> {
+    find_with(workspace, name, Need::Files)
+}
+
+/// As [`find`], for a caller that needs so much of its images.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn find_with(workspace: &Workspace, name: &str, need: Need) -> anyhow::Result<Source> {
+    let look = |source: &Source| images::look(workspace, source, need);
     if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
-        return Ok(system::load(Path::new(name))?);
+        return Ok(system::load(Path::new(name), &look)?);
     }
     let commands = crate::commands::names();
     let path = directory(workspace).join(name).with_extension("toml");
@@ -30,7 +40,7 @@ pub(crate) fn find(workspace: &Workspace, name: &str) -> anyhow::Result<Source> 
         };
         bail!("there is no system `{name}` in guests/systems; {advice}");
     }
-    Ok(system::load(&as_typed(&path))?)
+    Ok(system::load(&as_typed(&path), &look)?)
 }
 
 /// The names of the systems in `guests/systems`, in alphabetical order.

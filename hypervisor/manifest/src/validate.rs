@@ -11,7 +11,7 @@ mod services;
 use crate::{
     BoardLimits, Bundle, DEVICES_MAX, Device, Error, GUEST_ADDRESS_BITS, INTERRUPT_MAX, INTERRUPT_MIN, LOADS_MAX,
     MEMORY_ALIGN, MemoryRegion, NAME_LENGTH_MAX, Name, PAGE_SIZE, Place, REGIONS_MAX, Rule, SEEDS_MAX, Span, System,
-    VCPUS_MAX, VMS_MAX, Vm,
+    VCPUS_MAX, VMS_MAX, Vcpu, Vm,
 };
 
 /// An instruction's size: an entry point is a multiple of it (Arm ARM D1.3.6, PC alignment).
@@ -77,16 +77,30 @@ impl System {
     }
 
     fn check_counts(&self, board: &BoardLimits<'_>) -> Check<'_> {
+        self.check_name()?;
+        self.check_cores(board)?;
+        self.check_vm_count()
+    }
+
+    fn check_name(&self) -> Check<'_> {
         let printable = self.name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
         if self.name.is_empty() || self.name.len() > SYSTEM_NAME_LENGTH_MAX || !printable {
             return broken(Place::System, Rule::SystemName);
         }
+        Ok(())
+    }
+
+    fn check_cores(&self, board: &BoardLimits<'_>) -> Check<'_> {
         if self.cores == 0 {
             return broken(Place::Cores, Rule::NoCores);
         }
         if self.cores > board.cores {
             return broken(Place::Cores, Rule::CoresBeyondBoard { cores: self.cores, board: board.cores });
         }
+        Ok(())
+    }
+
+    fn check_vm_count(&self) -> Check<'_> {
         match self.vms.len() {
             0 => broken(Place::System, Rule::NoVm),
             count if count > VMS_MAX => broken(Place::Vm(VMS_MAX), Rule::TooManyVms { count }),
@@ -95,17 +109,19 @@ impl System {
     }
 
     fn check_names(&self) -> Check<'_> {
-        for (index, vm) in self.vms.iter().enumerate() {
-            let name = || Name(&vm.name);
-            if !is_vm_name(&vm.name) {
-                return broken(Place::Name(index), Rule::BadName { vm: name() });
-            }
-            if reads_like_own(&vm.name) {
-                return broken(Place::Name(index), Rule::ReservedName { vm: name() });
-            }
-            if self.vms.iter().take(index).any(|other| other.name == vm.name) {
-                return broken(Place::Name(index), Rule::NameTaken { vm: name() });
-            }
+        self.vms.iter().enumerate().try_for_each(|(index, vm)| self.check_vm_name(index, vm))
+    }
+
+    fn check_vm_name<'a>(&'a self, index: usize, vm: &'a Vm) -> Check<'a> {
+        let (place, name) = (Place::Name(index), Name(&vm.name));
+        if !is_vm_name(&vm.name) {
+            return broken(place, Rule::BadName { vm: name });
+        }
+        if reads_like_own(&vm.name) {
+            return broken(place, Rule::ReservedName { vm: name });
+        }
+        if self.vms.iter().take(index).any(|other| other.name == vm.name) {
+            return broken(place, Rule::NameTaken { vm: name });
         }
         Ok(())
     }
@@ -127,18 +143,33 @@ impl System {
     fn check_physical_memory(&self, board: &BoardLimits<'_>) -> Check<'_> {
         for (vm_index, vm) in self.vms.iter().enumerate() {
             for (index, region) in vm.memory.iter().enumerate() {
-                let Some(span) = region.physical_span() else { continue };
-                let place = Place::Region(vm_index, index);
-                let name = || Name(&vm.name);
-                if !board.memory.iter().any(|ram| ram.contains(span)) {
-                    return broken(place, Rule::PhysicalOutsideBoard { vm: name(), region: span });
-                }
-                if let Some((other, other_vm)) = self.fixed_before(vm_index, index, span) {
-                    let other_vm = Name(&other_vm.name);
-                    return broken(place, Rule::PhysicalOverlap { vm: name(), region: span, other_vm, other });
-                }
+                self.check_physical_region(board, (vm_index, vm), (index, region))?;
             }
         }
+        self.check_memory_sum(board)
+    }
+
+    fn check_physical_region<'a>(
+        &'a self,
+        board: &BoardLimits<'_>,
+        (vm_index, vm): (usize, &'a Vm),
+        (index, region): (usize, &MemoryRegion),
+    ) -> Check<'a> {
+        let Some(span) = region.physical_span() else { return Ok(()) };
+        let (place, vm) = (Place::Region(vm_index, index), Name(&vm.name));
+        if !board.memory.iter().any(|ram| ram.contains(span)) {
+            return broken(place, Rule::PhysicalOutsideBoard { vm, region: span });
+        }
+        match self.fixed_before(vm_index, index, span) {
+            None => Ok(()),
+            Some((other, other_vm)) => {
+                let other_vm = Name(&other_vm.name);
+                broken(place, Rule::PhysicalOverlap { vm, region: span, other_vm, other })
+            }
+        }
+    }
+
+    fn check_memory_sum(&self, board: &BoardLimits<'_>) -> Check<'_> {
         let needed = self.vms.iter().fold(0_u64, |sum, vm| sum.saturating_add(vm.memory_bytes()));
         let available = board.memory.iter().fold(0_u64, |sum, ram| sum.saturating_add(ram.size));
         let (own, reserved) = (self.own_bytes(), board.reserved);
@@ -176,47 +207,53 @@ impl<'a> VmChecker<'a, '_> {
     }
 
     fn check_vcpus(&self, cores: u8) -> Check<'a> {
+        self.check_vcpu_count()?;
+        self.vm.vcpus.iter().enumerate().try_for_each(|(index, vcpu)| self.check_vcpu(index, vcpu, cores))
+    }
+
+    fn check_vcpu_count(&self) -> Check<'a> {
+        let place = Place::Vcpus(self.index);
         match self.vm.vcpus.len() {
-            0 => return broken(Place::Vcpus(self.index), Rule::NoVcpu { vm: self.name() }),
-            count if count > VCPUS_MAX => {
-                return broken(Place::Vcpus(self.index), Rule::TooManyVcpus { vm: self.name(), count });
-            }
-            _ => {}
-        }
-        match self.vm.vcpus.iter().enumerate().find(|(_, vcpu)| vcpu.core >= cores) {
-            None => Ok(()),
-            Some((index, vcpu)) => {
-                let rule = Rule::NoSuchCore { vm: self.name(), core: vcpu.core, cores };
-                broken(Place::Vcpu(self.index, index), rule)
-            }
+            0 => broken(place, Rule::NoVcpu { vm: self.name() }),
+            count if count > VCPUS_MAX => broken(place, Rule::TooManyVcpus { vm: self.name(), count }),
+            _ => Ok(()),
         }
     }
 
+    fn check_vcpu(&self, index: usize, vcpu: &Vcpu, cores: u8) -> Check<'a> {
+        if vcpu.core < cores {
+            return Ok(());
+        }
+        broken(Place::Vcpu(self.index, index), Rule::NoSuchCore { vm: self.name(), core: vcpu.core, cores })
+    }
+
     fn check_memory(&self) -> Check<'a> {
+        self.check_region_count()?;
+        self.vm.memory.iter().enumerate().try_for_each(|(index, region)| self.check_region(index, region))
+    }
+
+    fn check_region_count(&self) -> Check<'a> {
         let regions = &self.vm.memory;
         if regions.is_empty() {
             return broken(Place::Memory(self.index), Rule::NoMemory { vm: self.name() });
         }
-        self.check_count("regions of memory", regions.len(), REGIONS_MAX, Place::Region(self.index, REGIONS_MAX))?;
-        let mut previous: Option<&MemoryRegion> = None;
-        for (index, region) in regions.iter().enumerate() {
-            let place = Place::Region(self.index, index);
-            self.check_region(region, place)?;
-            let (vm, span) = (self.name(), region.guest_span());
-            if let Some(previous) = previous.map(MemoryRegion::guest_span) {
-                if previous.overlaps(span) {
-                    return broken(place, Rule::MemoryOverlap { vm, region: span, other: previous });
-                }
-                if previous.base > span.base {
-                    return broken(place, Rule::MemoryOrder { vm, region: span });
-                }
-            }
-            previous = Some(region);
-        }
-        Ok(())
+        self.check_count("regions of memory", regions.len(), REGIONS_MAX, Place::Region(self.index, REGIONS_MAX))
     }
 
-    fn check_region(&self, region: &MemoryRegion, place: Place) -> Check<'a> {
+    /// Checks a region, and that it lies behind the one before it.
+    fn check_region(&self, index: usize, region: &MemoryRegion) -> Check<'a> {
+        let place = Place::Region(self.index, index);
+        self.check_region_alone(region, place)?;
+        let (vm, span) = (self.name(), region.guest_span());
+        let previous = index.checked_sub(1).and_then(|index| self.vm.memory.get(index));
+        match previous.map(MemoryRegion::guest_span) {
+            Some(other) if other.overlaps(span) => broken(place, Rule::MemoryOverlap { vm, region: span, other }),
+            Some(other) if other.base > span.base => broken(place, Rule::MemoryOrder { vm, region: span }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_region_alone(&self, region: &MemoryRegion, place: Place) -> Check<'a> {
         if !is_size(region.size, MEMORY_ALIGN) {
             return broken(place, Rule::MemorySize { vm: self.name(), size: region.size });
         }
@@ -237,13 +274,17 @@ impl<'a> VmChecker<'a, '_> {
     }
 
     fn check_devices(&self) -> Check<'a> {
-        let devices = &self.vm.devices;
-        self.check_count("devices", devices.len(), DEVICES_MAX, Place::Device(self.index, DEVICES_MAX))?;
-        for (index, device) in devices.iter().enumerate() {
+        self.check_device_count()?;
+        for (index, device) in self.vm.devices.iter().enumerate() {
             self.check_window(index, device)?;
             self.check_interrupt(index, device)?;
         }
         Ok(())
+    }
+
+    fn check_device_count(&self) -> Check<'a> {
+        let count = self.vm.devices.len();
+        self.check_count("devices", count, DEVICES_MAX, Place::Device(self.index, DEVICES_MAX))
     }
 
     fn check_window(&self, index: usize, device: &'a Device) -> Check<'a> {

@@ -1,7 +1,7 @@
 //! `check`: validates a system and prints the partition report.
 
 use crate::{
-    images::{self, Need},
+    images::Need,
     launch, setup,
     system::{self, Bundle, Problems, Source},
     systems,
@@ -38,11 +38,10 @@ impl Check {
     }
 
     fn checked(&self, workspace: &Workspace) -> anyhow::Result<(Source, Option<Bundle>)> {
-        let source = systems::find(workspace, &self.system)?;
         if self.quick {
-            images::look(workspace, &source, Need::Nothing)?;
-            return Ok((source, None));
+            return Ok((systems::find_with(workspace, &self.system, Need::Nothing)?, None));
         }
+        let source = systems::find(workspace, &self.system)?;
         setup::room(workspace)?;
         let bundle = launch::bundle(workspace, &source, "")?;
         bundle.check_cores(&source, source.board().cpu_default).map_err(Problems::from)?;

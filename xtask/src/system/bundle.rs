@@ -73,7 +73,7 @@ impl Bundle {
     pub(crate) fn check_cores(&self, source: &Source, model: &str) -> Result<(), Problem> {
         let misfits = |page_size: &Option<PageSize>| match page_size {
             Some(PageSize::Kib16) => !platform::has_16_kib_pages(model),
-            // Every model has these.
+            // Every model has both, so an image for pages of 64 KiB is never refused.
             Some(PageSize::Kib4 | PageSize::Kib64) | None => false,
         };
         match source.vms.iter().zip(&self.page_sizes).find(|(_, page_size)| misfits(page_size)) {

@@ -3,9 +3,15 @@
 //! Each is `NAME.toml` and `NAME.message`; a new rule gets a new pair. Some also have `NAME.shown`: all that `check`
 //! prints, with the line and the marked word.
 
-use std::{collections::BTreeSet, fs, path::Path, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::Path, path::PathBuf, sync::OnceLock};
 
-use super::{BundleOptions, Contents, Images, Problems, VmSource, bundle, reader::parse_bytes, size::parse_size};
+use super::{
+    BundleOptions, Contents, Images, Problems, Source, VmSource, bundle, reader::parse_bytes, size::parse_size,
+};
+use crate::{
+    images::{self, Need},
+    workspace::Workspace,
+};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/invalid");
 
@@ -29,6 +35,14 @@ impl Images for FixtureImages {
     }
 }
 
+/// What users are told of images that are not there. The kernels of these tests are, under names without a path.
+fn look(source: &Source) -> Result<(), Problems> {
+    static WORKSPACE: OnceLock<Workspace> = OnceLock::new();
+    let workspace = WORKSPACE.get_or_init(|| Workspace::find().unwrap());
+    let problems = images::look(workspace, source, Need::Files).err().into_iter().flatten();
+    Problems::check(problems.filter(|problem| problem.word().is_some_and(|word| word.contains('/'))).collect())
+}
+
 /// The names of the fixtures that end in `extension`.
 fn names(extension: &str) -> BTreeSet<String> {
     let paths = fs::read_dir(FIXTURES).unwrap().map(|entry| entry.unwrap().path());
@@ -43,7 +57,7 @@ fn read(name: &str, extension: &str) -> String {
 fn problems_of(name: &str) -> Problems {
     let file = format!("{name}.toml");
     let bytes = fs::read(Path::new(FIXTURES).join(&file)).unwrap();
-    let result = parse_bytes(Path::new(&file), bytes).and_then(|source| {
+    let result = parse_bytes(Path::new(&file), bytes, &look).and_then(|source| {
         let bundle = bundle(&source, &FixtureImages, &BundleOptions::default())?;
         Ok(bundle.check_cores(&source, source.board().cpu_default)?)
     });
@@ -92,7 +106,8 @@ fn a_large_file_takes_no_more_than_its_size() {
     };
     let text: String = (0..10_000).map(vm).collect();
     let started = std::time::Instant::now();
-    let problems = parse_bytes(Path::new("large.toml"), (String::from("board = \"qemu-virt\"\n") + &text).into());
+    let text = String::from("board = \"qemu-virt\"\n") + &text;
+    let problems = parse_bytes(Path::new("large.toml"), text.into(), &|_| Ok(()));
     assert_eq!(problems.unwrap_err().iter().count(), 10_001, "a misspelt key each, and too many machines");
     // A search for the line of each value from the start of the file takes minutes.
     assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());

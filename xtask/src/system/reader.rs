@@ -34,25 +34,28 @@ use super::{
 /// A description is smaller than this; what is larger is another file.
 const FILE_SIZE_MAX: u64 = 4 << 20;
 
-/// Reads and validates the system in the TOML file `path`; the file's name is the system's.
+/// What else is wrong with a system than its rules can say, such as an image that is not there.
+pub(crate) type Look<'a> = dyn Fn(&Source) -> Result<(), Problems> + 'a;
+
+/// Reads and validates the system in the TOML file `path`; the file's name is the system's. `look` is asked for what
+/// there is of the system, so that everything that is wrong is said at once.
 ///
 /// # Errors
 /// All [`Problems`] of the file, each with its line, as far as one line is to blame.
-pub(crate) fn load(path: &Path) -> Result<Source, Problems> {
-    let text = read(path)?;
-    parse_text(&text)
+pub(crate) fn load(path: &Path, look: &Look<'_>) -> Result<Source, Problems> {
+    parse_text(&read(path)?, look)
 }
 
 /// As [`load`], with the file's contents given.
 #[cfg(test)]
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Source, Problems> {
-    parse_text(&Text::new(path, text))
+    parse_text(&Text::new(path, text), &|_| Ok(()))
 }
 
 /// As [`load`], with the bytes of the file given.
 #[cfg(test)]
-pub(super) fn parse_bytes(path: &Path, bytes: Vec<u8>) -> Result<Source, Problems> {
-    parse_text(&text_of(path, bytes)?)
+pub(super) fn parse_bytes(path: &Path, bytes: Vec<u8>, look: &Look<'_>) -> Result<Source, Problems> {
+    parse_text(&text_of(path, bytes)?, look)
 }
 
 /// Reads a file that may be anything.
@@ -101,7 +104,7 @@ fn text_of(path: &Path, bytes: Vec<u8>) -> Result<Arc<Text>, Problem> {
     })
 }
 
-fn parse_text(text: &Arc<Text>) -> Result<Source, Problems> {
+fn parse_text(text: &Arc<Text>, look: &Look<'_>) -> Result<Source, Problems> {
     let (table, errors) = DeTable::parse_recoverable(text.as_str());
     Problems::check(not_toml(text, &errors))?;
     let findings = Findings::new(Arc::clone(text));
@@ -125,6 +128,9 @@ fn parse_text(text: &Arc<Text>) -> Result<Source, Problems> {
         source.problems_of_parts(&system, |problem| findings.add(problem));
     } else {
         source.problems(&system, |problem| findings.add(problem));
+    }
+    if let Err(problems) = look(&source) {
+        problems.into_iter().for_each(|problem| findings.add(problem));
     }
     Problems::check(findings.into_problems())?;
     Ok(source)
@@ -262,7 +268,7 @@ impl Reader<'_> {
             );
             keep.report(form.kernel.span(), sentence);
         }
-        let watch = keep.keep(self.watch(&form, is_driver_domain)).unwrap_or_default();
+        let watch = self.watch(&form, is_driver_domain);
         let mut assigned = Vec::new();
         for owned in owns {
             if let Some(device) = keep.keep(self.owned(form.name.get_ref(), owned, whole.board)) {
@@ -414,5 +420,31 @@ impl Whole<'_> {
         let region = region_below(self.end, size);
         self.end = region.guest;
         region
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn what_is_no_description_is_named_as_what_it_is() {
+        let directory = std::env::temp_dir().join(format!("bulkhead-reader-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("created");
+        let huge = directory.join("huge.toml");
+        // No byte of it is written.
+        File::create(&huge).and_then(|file| file.set_len(FILE_SIZE_MAX + 1)).expect("created");
+        let cases = [
+            (huge, "the file has 5 MiB, and a system's description 4 MiB at most; check its name"),
+            (directory.clone(), "this is a directory; give the path of a .toml file in it"),
+            (directory.join("absent.toml"), "there is no such file; check its name"),
+            ("/dev/null".into(), "this is a device or a pipe; give the path of a .toml file"),
+        ];
+        let found = cases.clone().map(|(path, _)| load(&path, &|_| Ok(())).map(drop).expect_err("none").to_string());
+        fs::remove_dir_all(&directory).expect("removed");
+        for ((path, sentence), found) in cases.into_iter().zip(found) {
+            assert_eq!(found, format!("{}: {sentence}", path.display()));
+        }
     }
 }

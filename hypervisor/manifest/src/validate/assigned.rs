@@ -3,8 +3,8 @@
 
 use super::{Check, VmChecker, broken, is_guest_span, is_size};
 use crate::{
-    ASSIGNED_INSTANCES_MAX, ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, Name, Owner, PAGE_SIZE, Place,
-    Rule, SILENCE_MAX, System, Vm, WATCH_MS_MAX, WATCH_MS_MIN, Watch,
+    ASSIGNED_INSTANCES_MAX, ASSIGNED_INTERRUPTS_MAX, ASSIGNED_MAX, Assigned, Device, MemoryRegion, Name, Owner,
+    PAGE_SIZE, Place, Rule, SILENCE_MAX, System, Vm, WATCH_MS_MAX, WATCH_MS_MIN, Watch,
 };
 
 /// What a doorbell is called where a rule names a device.
@@ -12,18 +12,24 @@ const DOORBELL: &str = "doorbell";
 
 impl<'a> VmChecker<'a, '_> {
     pub(super) fn check_assigned(&self) -> Check<'a> {
-        let assigned = &self.vm.assigned;
+        self.check_assigned_count()?;
+        let mut devices = self.vm.assigned.iter().enumerate();
+        devices.try_for_each(|(index, device)| self.check_assigned_device(index, device))
+    }
+
+    pub(super) fn check_assigned_count(&self) -> Check<'a> {
         let place = Place::Assigned(self.index, ASSIGNED_MAX);
-        self.check_count("physical devices", assigned.len(), ASSIGNED_MAX, place)?;
-        for (index, device) in assigned.iter().enumerate() {
-            let place = Place::Assigned(self.index, index);
-            self.check_assigned_window(index, device, place)?;
-            self.check_instances(device, place)?;
-            let count = device.interrupts.len();
-            self.check_count("interrupts of a physical device", count, ASSIGNED_INTERRUPTS_MAX, place)?;
-            for interrupt in &device.interrupts {
-                self.check_assigned_interrupt(index, device, *interrupt, place)?;
-            }
+        self.check_count("physical devices", self.vm.assigned.len(), ASSIGNED_MAX, place)
+    }
+
+    pub(super) fn check_assigned_device(&self, index: usize, device: &'a Assigned) -> Check<'a> {
+        let place = Place::Assigned(self.index, index);
+        self.check_assigned_window(index, device, place)?;
+        self.check_instances(device, place)?;
+        let count = device.interrupts.len();
+        self.check_count("interrupts of a physical device", count, ASSIGNED_INTERRUPTS_MAX, place)?;
+        for interrupt in &device.interrupts {
+            self.check_assigned_interrupt(index, device, *interrupt, place)?;
         }
         Ok(())
     }
@@ -84,20 +90,24 @@ impl<'a> VmChecker<'a, '_> {
     }
 
     pub(super) fn check_watch(&self) -> Check<'a> {
+        self.watch_times().into_iter().try_for_each(|time| self.check_watch_time(time))
+    }
+
+    pub(super) fn watch_times(&self) -> [(&'static str, u32); 4] {
         let Watch { heartbeat_ms, request_ms, startup_ms, restart_limit: _, restart_window_ms } = self.vm.watch;
-        let times = [
+        [
             ("heartbeat", heartbeat_ms),
             ("request deadline", request_ms),
             ("startup deadline", startup_ms),
             ("restart window", restart_window_ms),
-        ];
-        for (what, milliseconds) in times {
-            if !(WATCH_MS_MIN..=WATCH_MS_MAX).contains(&milliseconds) {
-                let vm = Name(&self.vm.name);
-                return broken(Place::Doorbell(self.index), Rule::WatchTime { vm, what, milliseconds });
-            }
+        ]
+    }
+
+    pub(super) fn check_watch_time(&self, (what, milliseconds): (&'static str, u32)) -> Check<'a> {
+        if (WATCH_MS_MIN..=WATCH_MS_MAX).contains(&milliseconds) {
+            return Ok(());
         }
-        Ok(())
+        broken(Place::Doorbell(self.index), Rule::WatchTime { vm: self.name(), what, milliseconds })
     }
 
     /// Checks that neither a virtual device nor one of the first `count` physical devices has `interrupt`.
@@ -117,15 +127,9 @@ impl System {
     /// Without an SMMU a device reads and writes physical addresses, whatever its owner believes that they are: so the
     /// memory of whoever owns a device that does is where it believes it to be.
     pub(super) fn check_one_to_one(&self) -> Check<'_> {
-        let owns_masters = |vm: &Vm| vm.doorbell.is_some() || vm.assigned.iter().any(|device| device.dma);
-        let owners = self.vms.iter().enumerate().filter(|(_, vm)| owns_masters(vm));
-        for (index, vm) in owners {
-            for (number, region) in vm.memory.iter().enumerate() {
-                if region.physical != Some(region.guest) {
-                    let (vm, region) = (Name(&vm.name), region.guest_span());
-                    return broken(Place::Region(index, number), Rule::NotOneToOne { vm, region });
-                }
-            }
+        for (index, vm) in self.vms.iter().enumerate() {
+            let mut regions = vm.memory.iter().enumerate();
+            regions.try_for_each(|(number, region)| check_region_one_to_one((index, vm), number, region))?;
         }
         Ok(())
     }
@@ -134,14 +138,35 @@ impl System {
     pub(super) fn check_owners(&self) -> Check<'_> {
         for (vm_index, vm) in self.vms.iter().enumerate() {
             for (index, device) in vm.assigned.iter().enumerate() {
-                let place = Place::Assigned(vm_index, index);
-                for other_vm in self.vms.iter().take(vm_index) {
-                    check_apart(vm, device, other_vm, place)?;
-                }
+                self.check_owner((vm_index, vm), index, device)?;
             }
         }
         Ok(())
     }
+
+    /// Checks that no machine before `vm` owns its device, or an interrupt of that.
+    pub(super) fn check_owner<'a>(
+        &'a self,
+        (vm_index, vm): (usize, &'a Vm),
+        index: usize,
+        device: &'a Assigned,
+    ) -> Check<'a> {
+        let mut others = self.vms.iter().take(vm_index);
+        others.try_for_each(|other_vm| check_apart(vm, device, other_vm, Place::Assigned(vm_index, index)))
+    }
+}
+
+pub(super) fn check_region_one_to_one<'a>(
+    (index, vm): (usize, &'a Vm),
+    number: usize,
+    region: &MemoryRegion,
+) -> Check<'a> {
+    let owns_masters = || vm.doorbell.is_some() || vm.assigned.iter().any(|device| device.dma);
+    if region.physical == Some(region.guest) || !owns_masters() {
+        return Ok(());
+    }
+    let (vm, region) = (Name(&vm.name), region.guest_span());
+    broken(Place::Region(index, number), Rule::NotOneToOne { vm, region })
 }
 
 fn check_apart<'a>(vm: &'a Vm, device: &'a Assigned, other_vm: &'a Vm, place: Place) -> Check<'a> {

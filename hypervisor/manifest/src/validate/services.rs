@@ -20,13 +20,20 @@ impl System {
     pub(super) fn check_services(&self) -> Check<'_> {
         // At most `VMS_MAX` times `DEVICES_MAX`: the counts are checked by now. Those before each are looked at anew
         // instead of kept in a list: this also runs where there is little heap.
-        for (number, client) in self.clients().enumerate() {
-            self.check_channel(&client)?;
-            client.check_allocation()?;
-            for (_, other) in (0..number).zip(self.clients()) {
-                if other.service.provider == client.service.provider {
-                    client.check_beside(&other)?;
-                }
+        self.each_check_of_services().collect()
+    }
+
+    /// The same for one client after the other.
+    pub(super) fn each_check_of_services(&self) -> impl Iterator<Item = Check<'_>> {
+        self.clients().enumerate().map(|(number, client)| self.check_client(number, &client))
+    }
+
+    fn check_client<'a>(&'a self, number: usize, client: &Client<'a>) -> Check<'a> {
+        self.check_channel(client)?;
+        client.check_allocation()?;
+        for (_, other) in (0..number).zip(self.clients()) {
+            if other.service.provider == client.service.provider {
+                client.check_beside(&other)?;
             }
         }
         Ok(())
