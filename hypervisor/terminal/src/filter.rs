@@ -28,7 +28,8 @@ pub enum Action {
     EndLine,
     /// A sound.
     Bell,
-    /// What shells send with every prompt, and which shows nothing: a question to the terminal, or a mode of its.
+    /// What shells send with every prompt, and which shows nothing: where the cursor is ([`CURSOR_REPORT`]), and that
+    /// what is pasted be marked ([`BRACKETED_PASTE`]).
     Decline,
 }
 
@@ -48,8 +49,12 @@ enum State {
     String,
 }
 
-/// The largest parameter that is told from others.
-const NUMBER_MAX: u16 = 999;
+/// The largest parameter that is told from others: ten times it, and a digit more, is a number still.
+const NUMBER_MAX: u16 = 6552;
+/// The Device Status Report with which busybox's shell asks for the cursor's place (ECMA-48 8.3.35).
+const CURSOR_REPORT: u16 = 6;
+/// The private mode of xterm's that readline sets before it reads a line, and resets behind it.
+const BRACKETED_PASTE: u16 = 2004;
 
 /// The filter's state.
 pub struct Filter {
@@ -100,8 +105,7 @@ impl Filter {
             State::Character | State::String => Action::Cut,
             _ if !matches!(byte, b' '..=b'~') => Action::Cut,
             State::Escape => self.begin_sequence(byte),
-            State::Control => self.go_on_sequence(byte, true),
-            State::Private => self.go_on_sequence(byte, false),
+            State::Control | State::Private => self.go_on_sequence(byte, state),
         }
     }
 
@@ -149,14 +153,28 @@ impl Filter {
         }
     }
 
-    fn go_on_sequence(&mut self, byte: u8, is_known: bool) -> Action {
+    fn go_on_sequence(&mut self, byte: u8, state: State) -> Action {
+        let is_known = state == State::Control;
         match byte {
-            b'0'..b'@' if is_known => self.parameter(byte),
-            ..b'@' => self.enter(State::Private),
-            b'n' | b'h' | b'l' => Action::Decline,
-            _ if is_known => self.end_control(byte),
-            _ => MARKED,
+            b'0'..=b'9' => {
+                let number = self.number.wrapping_mul(10).wrapping_add(u16::from(byte & 0xf));
+                self.number = number.min(NUMBER_MAX);
+                return self.enter(state);
+            }
+            b';' if is_known => self.end_parameter(),
+            // A parameter of several parts.
+            b':' if is_known => self.is_rest = true,
+            b'?' if is_known && self.number == 0 => return self.enter(State::Private),
+            ..b'@' => {
+                // No number that anything is known of.
+                self.number = NUMBER_MAX;
+                return self.enter(State::Private);
+            }
+            _ if is_known => return self.end_control(byte),
+            b'h' | b'l' if self.number == BRACKETED_PASTE => return Action::Decline,
+            _ => return MARKED,
         }
+        self.enter(State::Control)
     }
 
     fn go_on(&mut self, byte: u8) -> Action {
@@ -166,20 +184,6 @@ impl Filter {
             return self.enter(State::Character);
         }
         if self.code >= self.least && is_shown(self.code) { Action::Put(self.code) } else { MARKED }
-    }
-
-    fn parameter(&mut self, byte: u8) -> Action {
-        match byte {
-            b'0'..=b'9' => {
-                let number = self.number.wrapping_mul(10).wrapping_add(u16::from(byte & 0xf));
-                self.number = number.min(NUMBER_MAX);
-            }
-            b';' => self.end_parameter(),
-            // A parameter of several parts.
-            b':' => self.is_rest = true,
-            _ => return self.enter(State::Private),
-        }
-        self.enter(State::Control)
     }
 
     #[inline(never)]
@@ -206,6 +210,7 @@ impl Filter {
             // The page ends with the guest's row.
             (b'K' | b'J', 0) => Action::EraseToEnd,
             (b'K', 2) => Action::EraseAll,
+            (b'n', CURSOR_REPORT) => Action::Decline,
             _ => MARKED,
         }
     }

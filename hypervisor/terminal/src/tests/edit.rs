@@ -43,6 +43,36 @@ fn a_row_that_comes_back_is_as_it_was() {
 fn what_shells_send_with_each_prompt_shows_nothing() {
     let mut bench = Bench::new();
     assert_eq!(bench.prints(ALPHA, "\x1b[?2004h# \x1b[6n\x1b[J").written(), "[alpha] # ");
+    assert_eq!(bench.prints(ALPHA, "ls\x1b[?2004l\n").written(), "ls\r\n");
+}
+
+#[test]
+fn whatever_else_is_asked_of_the_terminal_shows_as_a_mark_where_it_is_typed_to_as_well() {
+    let asked = [
+        "?1049h",
+        "?25l",
+        "?7l",
+        "?2004n",
+        "?2004;1h",
+        "?1049;2004h",
+        "?2;004h",
+        "?20004h",
+        "?67540h",
+        ">2004h",
+        "2004h",
+        "4h",
+        "?6n",
+        "5n",
+        "n",
+        "6 n",
+        "65542n",
+        "c",
+        "r",
+    ];
+    for sequence in asked {
+        let written = Bench::new().prints(ALPHA, format!("a\x1b[{sequence}b")).written();
+        assert_eq!(written, "[alpha] a\u{fffd}b", "{sequence}");
+    }
 }
 
 #[test]
