@@ -339,6 +339,8 @@ fn python_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::{Pid, Signal, getpgid, kill_process_group};
+    use std::io::{BufRead, BufReader};
 
     #[test]
     fn a_port_that_is_in_use_is_refused_with_what_to_do() {
@@ -346,6 +348,55 @@ mod tests {
         let port = taken.local_addr().expect("an address").port();
         let sentence = check_port(port).expect_err("taken").to_string();
         assert!(sentence.contains("choose another with --port"), "{sentence}");
+    }
+
+    /// The test below, in a process of its own: it does what `debug` does, and then nothing.
+    const HELD: &str = "BULKHEAD_TEST_HELD";
+
+    /// Whether this process runs: one that has ended is a zombie until somebody asks for its status.
+    fn runs(process: Pid) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    }
+
+    #[test]
+    fn an_interrupt_ends_neither_session_nor_qemu_and_qemu_does_not_survive_a_killed_session() {
+        if let Some(log) = std::env::var_os(HELD) {
+            let _ended = signals().expect("signals");
+            let mut command = Command::new("sleep");
+            command.arg("60");
+            let board = Board::start(command, Path::new(&log)).expect("a start");
+            println!("\nboard {}", board.child.id());
+            thread::sleep(Duration::from_secs(60));
+            return;
+        }
+        let name = "commands::debug::tests::\
+                    an_interrupt_ends_neither_session_nor_qemu_and_qemu_does_not_survive_a_killed_session";
+        let log = std::env::temp_dir().join(format!("bulkhead-held-{}.log", std::process::id()));
+        let mut session = Command::new(std::env::current_exe().expect("a program"));
+        session.args(["--exact", "--nocapture", name]).env(HELD, &log).stdout(Stdio::piped());
+        let mut session = std::os::unix::process::CommandExt::process_group(&mut session, 0).spawn().expect("a start");
+        let lines = BufReader::new(session.stdout.take().expect("its output")).lines();
+        let number = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("board ")?.parse().ok());
+        let board = number.and_then(Pid::from_raw).expect("a board");
+        let own = Pid::from_child(&session);
+        let groups = (getpgid(Some(own)), getpgid(Some(board)));
+
+        // Ctrl-C at a terminal.
+        kill_process_group(own, Signal::INT).expect("a signal");
+        thread::sleep(Duration::from_millis(300));
+        let after_interrupt = (runs(own), runs(board));
+        session.kill().expect("a signal");
+        session.wait().expect("an end");
+        let is_gone = (0..100).any(|_| {
+            thread::sleep(Duration::from_millis(50));
+            !runs(board)
+        });
+        let _ = rustix::process::kill_process(board, Signal::KILL);
+        let _ = fs::remove_file(log.with_extension("errors"));
+        assert_eq!(groups, (Ok(own), Ok(board)), "each has a process group of its own");
+        assert_eq!(after_interrupt, (true, true), "Ctrl-C is for the debugger alone");
+        assert!(is_gone, "QEMU has survived");
     }
 
     #[test]
