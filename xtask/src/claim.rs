@@ -26,8 +26,11 @@ pub(crate) struct Claim {
 /// # Errors
 /// Who runs the system, and what to do.
 pub(crate) fn claim(workspace: &Workspace, source: &mut Source) -> anyhow::Result<Arc<Claim>> {
-    let directory = workspace.cache().join("locks");
-    fs::create_dir_all(&directory).with_context(|| format!("{} cannot be created", directory.display()))?;
+    claim_in(&workspace.cache().join("locks"), source)
+}
+
+fn claim_in(directory: &Path, source: &mut Source) -> anyhow::Result<Arc<Claim>> {
+    fs::create_dir_all(directory).with_context(|| format!("{} cannot be created", directory.display()))?;
     let lock = |name: &str| take(&directory.join(format!("{name}.lock")));
     if source.text.is_some() {
         return match lock(&source.name)? {
@@ -82,14 +85,42 @@ fn take(path: &Path) -> anyhow::Result<Result<Arc<Claim>, String>> {
 mod tests {
     use super::*;
 
+    /// A lock below `directory` that another open file has, which counts as another process.
+    fn held(directory: &Path, name: &str) -> File {
+        let mut file = File::create(directory.join(name)).expect("a file");
+        file.lock().expect("a lock");
+        write!(file, "process 7 (`cargo xtask run {name}`)").expect("a write");
+        file
+    }
+
+    #[test]
+    fn a_second_run_of_a_system_is_told_who_has_it_and_what_to_do() {
+        let directory = std::env::temp_dir().join(format!("bulkhead-claims-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("created");
+        let workspace = Workspace::find().expect("a workspace");
+        let mut source = crate::systems::find(&workspace, "test-hello").expect("a system");
+        let other = held(&directory, "test-hello.lock");
+        let sentence = claim_in(&directory, &mut source).expect_err("it is in use").to_string();
+        assert_eq!(
+            sentence,
+            "the system `test-hello` is in use by process 7 (`cargo xtask run test-hello.lock`); wait until that ends or \
+             end it, or copy the system's .toml to another name, under which it has disks of its own"
+        );
+        // What comes from the command line has no disks of its own, and goes on under a number.
+        source.text = None;
+        let claim = claim_in(&directory, &mut source).expect("another name");
+        assert_eq!(source.name, "test-hello-2");
+        drop((claim, other));
+        fs::remove_dir_all(&directory).expect("removed");
+    }
+
     #[test]
     fn a_lock_that_another_has_names_the_owner_and_ends_with_it() {
         let path = std::env::temp_dir().join(format!("bulkhead-claim-{}.lock", std::process::id()));
-        // Another open file counts as another process.
-        let mut other = File::create(&path).expect("a file");
-        other.lock().expect("a lock");
-        write!(other, "process 7 (`cargo xtask run`)").expect("a write");
-        assert_eq!(take(&path).expect("a file").err().as_deref(), Some("process 7 (`cargo xtask run`)"));
+        let name = path.file_name().expect("a name").to_str().expect("text");
+        let other = held(&std::env::temp_dir(), name);
+        let owner = take(&path).expect("a file").err();
+        assert_eq!(owner, Some(format!("process 7 (`cargo xtask run {name}`)")));
         drop(other);
         let claim = take(&path).expect("a file").expect("a free lock");
         let again = take(&path).expect("a file").expect("its own lock");

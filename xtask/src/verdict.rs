@@ -198,6 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn a_run_whose_time_is_up_names_who_is_stuck_and_nobody_else() {
+        let workspace = crate::workspace::Workspace::find().expect("a workspace");
+        let source = crate::systems::find(&workspace, "two-linux").expect("a system");
+        let lines = [
+            "[bulkhead] Bulkhead 0.1.0 on 5 cores",
+            "[alpha] reboot: Power down",
+            "[bulkhead] vm alpha is off",
+            "[driver-domain] driver-domain: serving 8 devices",
+            "[bulkhead] vm beta waits for its driver domain, vm driver-domain",
+        ];
+        let timed_out = Outcome { ending: Ending::TimedOut(Duration::from_secs(60)), ..outcome(&lines) };
+        assert_eq!(
+            unfinished(&source, &timed_out),
+            ["vm beta is not off: Bulkhead's last word of it was `vm beta waits for its driver domain, vm \
+              driver-domain`; it has printed nothing"]
+        );
+        assert!(unfinished(&source, &outcome(&lines)).is_empty(), "nobody is stuck in a run that ended by itself");
+    }
+
+    #[test]
     fn a_timeout_quotes_the_last_line() {
         let outcome = Outcome {
             ending: Ending::TimedOut(Duration::from_secs(60)),

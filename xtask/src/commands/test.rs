@@ -1,6 +1,6 @@
 //! `test`: the host's tests, then the scenarios under QEMU.
 
-use crate::{host_tests, pool, scenarios, setup, workspace::Workspace};
+use crate::{host_tests, pool, scenarios, setup, tally::Tally, workspace::Workspace};
 use anyhow::bail;
 use std::{
     io::{self, Write},
@@ -28,14 +28,26 @@ impl Test {
         for done in pool::run(scenarios::jobs(workspace, filter)?)? {
             results.add(done.results);
         }
-        let tally = results.tally;
-        if let (Some(filter), 0) = (filter, tally.passed + tally.failed) {
-            bail!("no test and no scenario has a name with {filter:?} in it; {}", near(workspace, filter)?);
-        }
         results.print_failures();
-        println!("{tally}");
-        Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let is_good = is_good(filter, &results.tally, || names(workspace))?;
+        println!("{}", results.tally);
+        Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Whether `tally` is that of a run without failures; `names` are asked for where it is that of no run at all.
+///
+/// # Errors
+/// Where `filter` left nothing to run, with the names that it may have meant.
+fn is_good(
+    filter: Option<&str>,
+    tally: &Tally,
+    names: impl FnOnce() -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<bool> {
+    if let (Some(filter), 0) = (filter, tally.passed + tally.failed) {
+        bail!("no test and no scenario has a name with {filter:?} in it; {}", near(&names()?, filter));
+    }
+    Ok(tally.failed == 0)
 }
 
 /// Prints the names with `filter` in them, as Rust's test runner does.
@@ -57,14 +69,19 @@ const LIKENESS_MIN: f64 = 0.75;
 /// How many names are suggested.
 const NEAR_MAX: usize = 3;
 
-/// What was meant: the names that are most like `filter`, or have a word that is.
-fn near(workspace: &Workspace, filter: &str) -> anyhow::Result<String> {
+/// The names of all tests and scenarios.
+fn names(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let mut names = host_tests::names(workspace)?;
     names.extend(scenarios::names());
-    Ok(match suggestions(filter, &names).as_slice() {
+    Ok(names)
+}
+
+/// What was meant: those of `names` that are most like `filter`, or have a word that is.
+fn near(names: &[String], filter: &str) -> String {
+    match suggestions(filter, names).as_slice() {
         [] => "`cargo xtask test --list` prints the names".to_owned(),
         near => format!("did you mean one of these? {}", near.join(", ")),
-    })
+    }
 }
 
 fn suggestions<'a>(filter: &str, names: &'a [String]) -> Vec<&'a str> {
@@ -90,5 +107,23 @@ mod tests {
         assert_eq!(suggestions("linxu", &names), ["two Linux guests on cortex-a57"]);
         assert_eq!(suggestions("vgci", &names), ["vgic::tests::an_sgi_is_taken"]);
         assert!(suggestions("qqqq", &names).is_empty());
+    }
+
+    #[test]
+    fn a_filter_that_leaves_nothing_to_run_is_a_failure() {
+        let names = || Ok(vec!["two Linux guests on cortex-a57".to_owned()]);
+        let sentence = is_good(Some("linxu"), &Tally::default(), names).expect_err("nothing has run").to_string();
+        assert_eq!(
+            sentence,
+            "no test and no scenario has a name with \"linxu\" in it; did you mean one of these? two Linux guests on \
+             cortex-a57"
+        );
+        let sentence = is_good(Some("qqqq"), &Tally::default(), names).expect_err("nothing has run").to_string();
+        assert!(sentence.ends_with("; `cargo xtask test --list` prints the names"), "{sentence}");
+        let mut tally = Tally::default();
+        tally.count(true);
+        assert!(is_good(Some("linux"), &tally, names).expect("one has run"));
+        tally.count(false);
+        assert!(!is_good(Some("linux"), &tally, names).expect("two have run"));
     }
 }

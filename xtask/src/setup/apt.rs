@@ -38,7 +38,7 @@ pub(crate) fn install(package: &str) -> anyhow::Result<()> {
 /// # Errors
 /// As [`install`].
 pub(crate) fn install_from(options: &[String], release: Option<&str>, package: &str) -> anyhow::Result<()> {
-    if let Some(reason) = hindrance() {
+    if let Some(reason) = hindrance(exists("apt-get"), user()) {
         bail!("{reason}");
     }
     let mut arguments = vec!["install", "--no-install-recommends", package];
@@ -51,18 +51,37 @@ pub(crate) fn install_from(options: &[String], release: Option<&str>, package: &
     )
 }
 
-/// Why this user cannot install a package on this machine, if that is so.
-fn hindrance() -> Option<&'static str> {
-    if !exists("apt-get") {
-        Some("this machine has no apt-get to install it with")
-    } else if is_root() {
-        None
+/// What the user of this program may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum User {
+    Root,
+    /// `sudo` makes them root without a password.
+    Trusted,
+    /// `sudo` asks for a password.
+    Asked,
+    /// There is no `sudo`.
+    Plain,
+}
+
+fn user() -> User {
+    if is_root() {
+        User::Root
     } else if !exists("sudo") {
-        Some("only root may install it, and there is no `sudo`")
-    } else if !succeeds(Command::new("sudo").args(["-n", "true"])) {
-        Some("only root may install it, and `sudo` asks for a password")
+        User::Plain
+    } else if succeeds(Command::new("sudo").args(["-n", "true"])) {
+        User::Trusted
     } else {
-        None
+        User::Asked
+    }
+}
+
+/// Why `user` cannot install a package on a machine with or without apt-get, if that is so.
+const fn hindrance(has_apt: bool, user: User) -> Option<&'static str> {
+    match user {
+        _ if !has_apt => Some("this machine has no apt-get to install it with"),
+        User::Root | User::Trusted => None,
+        User::Asked => Some("only root may install it, and `sudo` asks for a password"),
+        User::Plain => Some("only root may install it, and there is no `sudo`"),
     }
 }
 
@@ -251,6 +270,23 @@ mod tests {
         reached("W: Skipping acquire of configured file 'main/binary-arm64/Packages'\n")
             .expect("a source without arm64");
         reached("").expect("all is well");
+    }
+
+    #[test]
+    fn what_hinders_a_user_is_named() {
+        let users = [User::Root, User::Trusted, User::Asked, User::Plain];
+        for user in users {
+            assert_eq!(hindrance(false, user), Some("this machine has no apt-get to install it with"), "{user:?}");
+        }
+        assert_eq!(
+            users.map(|user| hindrance(true, user)),
+            [
+                None,
+                None,
+                Some("only root may install it, and `sudo` asks for a password"),
+                Some("only root may install it, and there is no `sudo`"),
+            ]
+        );
     }
 
     #[test]

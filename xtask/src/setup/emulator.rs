@@ -189,6 +189,28 @@ fn candidate_major(version: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
+    /// A process of its own has an environment of its own.
+    #[test]
+    fn without_qemu_the_set_up_says_what_to_install() {
+        const ALONE: &str = "BULKHEAD_TEST_WITHOUT_PATH";
+        let workspace = Workspace::find().expect("a workspace");
+        if std::env::var_os(ALONE).is_some() {
+            println!("{:#}", qemu(&workspace).expect_err("nothing can be found or installed"));
+            return;
+        }
+        let name = "setup::emulator::tests::without_qemu_the_set_up_says_what_to_install";
+        let mut alone = Command::new(std::env::current_exe().expect("a program"));
+        // Cargo says where the workspace is.
+        alone.args(["--exact", "--nocapture", name]).env(ALONE, "").env("PATH", "/nowhere").env("CARGO", env!("CARGO"));
+        let output = alone.output().expect("a run");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let start = format!(
+            "there is no `{QEMU}` (this machine has no apt-get to install it with): install QEMU 7.2 or newer for AArch64 \
+             (Debian and Ubuntu: `sudo apt-get install {PACKAGE}`"
+        );
+        assert!(text.contains(&start), "{text} {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     #[test]
     fn qemu_says_which_version_it_is() {
         assert_eq!(major("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright"), Some(7));
