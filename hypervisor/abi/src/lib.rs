@@ -4,7 +4,7 @@
 //! "Vendor Specific Hypervisor Service Calls"): it asks for the service's UID, compares it with [`UID`], and then reads
 //! the revision. Both calls work with HVC and with SMC. An unknown function gets NOT_SUPPORTED (-1) in `x0`.
 //!
-//! What this crate leaves out: PSCI, SMCCC and TRNG, which are Arm's own and live in `model::psci`.
+//! What this crate leaves out: PSCI, SMCCC and TRNG, which are Arm's own and live in `model`.
 #![no_std]
 #![forbid(unsafe_code)]
 

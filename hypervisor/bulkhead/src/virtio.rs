@@ -17,8 +17,8 @@ use model::exit::DeviceAccess;
 use model::io::ProtocolError;
 use model::io::policy::Refused;
 use model::lifecycle::{CommandSource, Failure, VmCommand};
-use model::psci;
 use model::repeated::Repeated;
+use model::smccc::SUCCESS;
 use vdev::guest_map::{VIRTIO_BASE, VIRTIO_SLOTS, VIRTIO_STRIDE};
 
 /// Answers a store to the page of a para-virtual device, or to virtio slots without one, which ignore it. `None` if it
@@ -91,46 +91,57 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
     if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
 }
 
-/// The calls of a driver domain (`abi::io`). Every other number gets NOT_SUPPORTED.
-pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
-    let [function, channel] = [vcpu.context.x[0], vcpu.context.x[1]];
-    let (provider, machine) = (vcpu.guest.vm, vcpu.guest.machine);
-    let guest = &mut vcpu.guest;
-    let function = function as u32;
+/// "Ready" (`abi::io::FUNCTION_READY`), of the driver domain whose virtual CPU this is. Gives what it returns.
+pub fn ready(vcpu: &mut Vcpu<GuestCpu>) -> (u64, Verdict) {
+    let guest = &vcpu.guest;
+    let (provider, machine) = (guest.vm, guest.machine);
+    for Channel { client, index, device } in machine.channels(provider) {
+        if device.serve_again() {
+            machine.hand_over(client, 1 << index, guest.core);
+        }
+    }
+    supervision::note_ready(provider);
+    lifecycle::release_clients(machine, provider, guest.core);
+    (SUCCESS, leave(vcpu, Left::Reschedule))
+}
+
+/// "Attach" (`abi::io::FUNCTION_ATTACH`) of channel `number` of the driver domain whose virtual CPU this is. Gives
+/// what it returns.
+#[inline(never)]
+pub fn attach(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
+    let provider = vcpu.guest.vm;
+    let Some(channel) = channel(&vcpu.guest, number) else { return (io::INVALID_PARAMETER, Verdict::Resume) };
+    match channel.device.attach(channel.client, provider) {
+        Ok(reaction) => after_call(vcpu, &channel, reaction),
+        Err(why) => {
+            log_refused(channel.client, channel.index, provider, why);
+            (io::INVALID_PARAMETER, Verdict::Resume)
+        }
+    }
+}
+
+/// "Complete" (`abi::io::FUNCTION_COMPLETE`) of channel `number` of the driver domain whose virtual CPU this is.
+/// Gives what it returns.
+pub fn complete(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
+    let guest = &vcpu.guest;
     // It may serve its clients for ever without another reason to leave the fast tier.
-    provider.note_exits(guest.index, guest.exits);
-    if provider.config.doorbell.is_none() || !(io::FUNCTION_ATTACH..=io::FUNCTION_COMPLETE).contains(&function) {
-        vcpu.context.x[0] = psci::NOT_SUPPORTED;
-        return Verdict::Resume;
-    }
-    if function == io::FUNCTION_READY {
-        for Channel { client, index, device } in machine.channels(provider) {
-            if device.serve_again() {
-                machine.hand_over(client, 1 << index, guest.core);
-            }
-        }
-        supervision::note_ready(provider);
-        lifecycle::release_clients(machine, provider, guest.core);
-        vcpu.context.x[0] = psci::SUCCESS;
-        return leave(vcpu, Left::Reschedule);
-    }
-    let channel = usize::try_from(channel).ok().and_then(|channel| machine.channel(provider, channel));
-    let Some(Channel { client, index, device }) = channel else {
-        vcpu.context.x[0] = io::INVALID_PARAMETER;
-        return Verdict::Resume;
-    };
-    let reaction = if function == io::FUNCTION_COMPLETE {
-        device.complete(client, provider)
-    } else {
-        match device.attach(client, provider) {
-            Ok(reaction) => reaction,
-            Err(why) => {
-                log_refused(client, index, provider, why);
-                vcpu.context.x[0] = io::INVALID_PARAMETER;
-                return Verdict::Resume;
-            }
-        }
-    };
+    guest.vm.note_exits(guest.index, guest.exits);
+    let Some(channel) = channel(guest, number) else { return (io::INVALID_PARAMETER, Verdict::Resume) };
+    let reaction = channel.device.complete(channel.client, guest.vm);
+    after_call(vcpu, &channel, reaction)
+}
+
+#[inline(always)]
+fn channel(guest: &GuestCpu, number: u64) -> Option<Channel> {
+    guest.machine.channel(guest.vm, usize::try_from(number).ok()?)
+}
+
+/// Carries out what the device of `channel` asks of others after a call.
+#[inline(always)]
+fn after_call(vcpu: &mut Vcpu<GuestCpu>, channel: &Channel, reaction: Reaction) -> (u64, Verdict) {
+    let guest = &mut vcpu.guest;
+    let (provider, machine) = (guest.vm, guest.machine);
+    let &Channel { client, index, .. } = channel;
     let mut is_core_concerned = !reaction.client.is_empty() && machine.tell(client, reaction.client, guest.core);
     if let Some(error) = reaction.error {
         is_core_concerned |= report_error(machine, client, provider, error, guest.core);
@@ -146,8 +157,8 @@ pub fn hypercall(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
         // One of its virtual CPUs may be this core's.
         is_core_concerned = true;
     }
-    vcpu.context.x[0] = if reaction.again { io::COMPLETE_AGAIN } else { psci::SUCCESS };
-    if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
+    let result = if reaction.again { io::COMPLETE_AGAIN } else { SUCCESS };
+    (result, if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume })
 }
 
 /// Says who broke the protocol. A client's device needs a reset then, and is told so already; a driver domain starts

@@ -10,7 +10,9 @@
 //! | [`load_store`] | what does the instruction load or store that a syndrome does not tell? |
 //! | [`inject`] | what does EL1 see when we hand it an exception? |
 //! | [`table`] | which descriptors map this range? |
-//! | [`psci`] | what did a guest ask its firmware, and which virtual CPUs are on? |
+//! | [`smccc`] | whose is a call by HVC or SMC? |
+//! | [`psci`] | what did a guest ask of its power, and which virtual CPUs are on? |
+//! | [`trng`] | what did a guest ask for random numbers? |
 //! | [`deadline`] | what has a core to see to next, and when? |
 //! | [`debug`] | what do a guest's breakpoints and watchpoints hold, and what does the core get of it? |
 //! | [`id_registers`] | which processor features does a guest see? |
@@ -56,7 +58,9 @@ pub mod preparation;
 pub mod psci;
 pub mod ram;
 pub mod repeated;
+pub mod smccc;
 pub mod table;
+pub mod trng;
 pub mod vgic;
 pub mod virtqueue;
 

@@ -1,23 +1,24 @@
-//! What a guest asks its firmware: PSCI (Arm DEN0022), SMCCC discovery (DEN0028), TRNG (DEN0098).
+//! PSCI (Arm DEN0022): which of a guest's CPUs are on, and how it ends.
 //!
-//! [`decode`] names the call, [`features`] and its siblings answer discovery, [`Power`] keeps which virtual CPUs are
-//! on. Guests call by HVC or SMC alike. What this module leaves out: starting and stopping virtual CPUs and machines
-//! (the run loop), and where random numbers come from.
+//! [`decode`] names the call, [`features`] answers discovery, [`Power`] keeps which virtual CPUs are on. Guests call by
+//! HVC or SMC alike. What this module leaves out: starting and stopping virtual CPUs and machines (`bulkhead`).
 
-mod discovery;
 mod power;
-mod trng;
 
-pub use discovery::{
-    MIGRATE_INFO_TYPE, PSCI_VERSION, SMCCC_VERSION, SYSTEM_WARM_RESET, arch_features, constant, features, trng_features,
-};
+use crate::smccc;
+use function::SMC64;
+
+pub use crate::smccc::{NOT_SUPPORTED, SUCCESS};
+pub use function::VERSION;
 pub use power::{Power, mpidr, vcpu_index};
-pub use trng::{NO_ENTROPY, TRNG_UUID, TRNG_VERSION, random_words};
 
-/// The call succeeded (PSCI 5.2, "Return error codes").
-pub const SUCCESS: u64 = 0;
-/// The function is unknown, or not implemented here. SMCCC and TRNG answer the same.
-pub const NOT_SUPPORTED: u64 = u64::MAX;
+/// PSCI 1.1: the major version in bits 31:16, the minor one below.
+pub const PSCI_VERSION: u64 = 0x1_0001;
+/// What MIGRATE_INFO_TYPE returns: there is no trusted OS that would have to move between CPUs.
+pub const MIGRATE_INFO_TYPE: u64 = 2;
+/// The one reset of SYSTEM_RESET2 that the specification itself defines (PSCI, SYSTEM_RESET2).
+pub const SYSTEM_WARM_RESET: u32 = 0;
+
 /// An argument is not valid.
 pub const INVALID_PARAMETERS: u64 = u64::MAX - 1;
 /// The call is not allowed now.
@@ -39,10 +40,8 @@ pub const INVALID_ADDRESS: u64 = u64::MAX - 8;
 mod function {
     pub(super) const SMC64: u32 = 1 << 30;
 
-    pub(super) const SMCCC_VERSION: u32 = 0x8000_0000;
-    pub(super) const SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
-
-    pub(super) const PSCI_VERSION: u32 = 0x8400_0000;
+    /// The function id of PSCI_VERSION.
+    pub const VERSION: u32 = 0x8400_0000;
     pub(super) const CPU_SUSPEND: u32 = 0x8400_0001;
     pub(super) const CPU_OFF: u32 = 0x8400_0002;
     pub(super) const CPU_ON: u32 = 0x8400_0003;
@@ -50,26 +49,20 @@ mod function {
     pub(super) const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
     pub(super) const SYSTEM_OFF: u32 = 0x8400_0008;
     pub(super) const SYSTEM_RESET: u32 = 0x8400_0009;
-    pub(super) const PSCI_FEATURES: u32 = 0x8400_000a;
+    pub(super) const FEATURES: u32 = 0x8400_000a;
     pub(super) const SYSTEM_RESET2: u32 = 0x8400_0012;
 
     pub(super) const CPU_SUSPEND_64: u32 = CPU_SUSPEND | SMC64;
     pub(super) const CPU_ON_64: u32 = CPU_ON | SMC64;
     pub(super) const AFFINITY_INFO_64: u32 = AFFINITY_INFO | SMC64;
     pub(super) const SYSTEM_RESET2_64: u32 = SYSTEM_RESET2 | SMC64;
-
-    pub(super) const TRNG_VERSION: u32 = 0x8400_0050;
-    pub(super) const TRNG_FEATURES: u32 = 0x8400_0051;
-    pub(super) const TRNG_GET_UUID: u32 = 0x8400_0052;
-    pub(super) const TRNG_RND: u32 = 0x8400_0053;
-    pub(super) const TRNG_RND_64: u32 = TRNG_RND | SMC64;
 }
 
-/// A call by HVC or SMC.
+/// A call of PSCI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// PSCI_VERSION: [`PSCI_VERSION`].
-    PsciVersion,
+    Version,
     /// CPU_SUSPEND: wait in a low-power state for an interrupt.
     CpuSuspend {
         /// What to enter; bit 16 tells powerdown (which resumes at `entry`) from standby.
@@ -111,36 +104,9 @@ pub enum Call {
         cookie: u64,
     },
     /// PSCI_FEATURES: [`features`].
-    PsciFeatures {
+    Features {
         /// The function asked about.
         function: u32,
-    },
-    /// SMCCC_VERSION: [`SMCCC_VERSION`].
-    SmcccVersion,
-    /// SMCCC_ARCH_FEATURES: [`arch_features`].
-    SmcccArchFeatures {
-        /// The function asked about.
-        function: u32,
-    },
-    /// The UID of the vendor-specific hypervisor service, [`abi::UID`].
-    VendorHypUid,
-    /// The revision of the vendor-specific hypervisor service, [`abi::ABI_VERSION`].
-    VendorHypRevision,
-    /// TRNG_VERSION: [`TRNG_VERSION`].
-    TrngVersion,
-    /// TRNG_FEATURES: [`trng_features`].
-    TrngFeatures {
-        /// The function asked about.
-        function: u32,
-    },
-    /// TRNG_GET_UUID: [`TRNG_UUID`].
-    TrngUuid,
-    /// TRNG_RND: [`random_words`].
-    TrngRandom {
-        /// How many bits of entropy.
-        bits: u64,
-        /// The call is TRNG_RND64: a register carries 64 bits rather than 32.
-        wide: bool,
     },
     /// Any other function: [`NOT_SUPPORTED`].
     Unknown,
@@ -150,29 +116,13 @@ pub enum Call {
 ///
 /// An SMC32 function takes 32-bit arguments; what the caller left above them is cut off (SMCCC, "Register use in
 /// AArch64").
-#[inline(always)]
 #[must_use]
-pub fn decode(function: u32, arguments: [u64; 3]) -> Call {
-    // The call that benchmarks and probes make most; the rest is kept out of its way.
-    if function == function::PSCI_VERSION {
-        return Call::PsciVersion;
-    }
-    decode_others(function, arguments)
-}
-
-/// Whether CPU_SUSPEND knows `power_state` (PSCI, CPU_SUSPEND, "power_state: original format"): bits 31:26 and 23:17
-/// are reserved, and a power level above that of a CPU, in bits 25:24, does not exist here.
-#[must_use]
-pub const fn is_power_state(power_state: u32) -> bool {
-    power_state & 0xfffe_0000 == 0
-}
-
-#[inline(never)]
-fn decode_others(function: u32, arguments: [u64; 3]) -> Call {
-    let mask = if function & function::SMC64 == 0 { 0xffff_ffff } else { u64::MAX };
-    let [first, second, third] = arguments.map(|argument| argument & mask);
+pub const fn decode(function: u32, arguments: [u64; 3]) -> Call {
+    let mask = if function & SMC64 == 0 { 0xffff_ffff } else { u64::MAX };
+    let [first, second, third] = arguments;
+    let (first, second, third) = (first & mask, second & mask, third & mask);
     match function {
-        function::PSCI_VERSION => Call::PsciVersion,
+        function::VERSION => Call::Version,
         function::CPU_SUSPEND | function::CPU_SUSPEND_64 => {
             Call::CpuSuspend { power_state: first as u32, entry: second, context: third }
         }
@@ -187,23 +137,60 @@ fn decode_others(function: u32, arguments: [u64; 3]) -> Call {
         function::SYSTEM_RESET2 | function::SYSTEM_RESET2_64 => {
             Call::SystemReset2 { kind: first as u32, cookie: second }
         }
-        function::PSCI_FEATURES => Call::PsciFeatures { function: first as u32 },
-        function::SMCCC_VERSION => Call::SmcccVersion,
-        function::SMCCC_ARCH_FEATURES => Call::SmcccArchFeatures { function: first as u32 },
-        abi::FUNCTION_UID => Call::VendorHypUid,
-        abi::FUNCTION_REVISION => Call::VendorHypRevision,
-        function::TRNG_VERSION => Call::TrngVersion,
-        function::TRNG_FEATURES => Call::TrngFeatures { function: first as u32 },
-        function::TRNG_GET_UUID => Call::TrngUuid,
-        function::TRNG_RND => Call::TrngRandom { bits: first, wide: false },
-        function::TRNG_RND_64 => Call::TrngRandom { bits: first, wide: true },
+        function::FEATURES => Call::Features { function: first as u32 },
         _ => Call::Unknown,
     }
 }
 
+/// What PSCI_FEATURES returns for `function`: feature flags, or [`NOT_SUPPORTED`].
+///
+/// No function has a flag set: CPU_SUSPEND takes the original format of its power state and has no OS-initiated mode
+/// (PSCI, PSCI_FEATURES).
+#[must_use]
+pub const fn features(function: u32) -> u64 {
+    match decode(function, [0; 3]) {
+        Call::Version
+        | Call::CpuSuspend { .. }
+        | Call::CpuOff
+        | Call::CpuOn { .. }
+        | Call::AffinityInfo { .. }
+        | Call::MigrateInfoType
+        | Call::SystemOff
+        | Call::SystemReset
+        | Call::SystemReset2 { .. }
+        | Call::Features { .. } => SUCCESS,
+        // How a guest learns that SMCCC is at least 1.1 (SMCCC, "Discovery through PSCI").
+        Call::Unknown if function == smccc::FUNCTION_VERSION => SUCCESS,
+        Call::Unknown => NOT_SUPPORTED,
+    }
+}
+
+/// The answer to a call that has but one, whatever the state and the arguments: the calls that the exit path answers
+/// before it does anything else.
+#[must_use]
+#[inline]
+pub const fn constant(function: u32) -> Option<u64> {
+    match function {
+        function::VERSION => Some(PSCI_VERSION),
+        smccc::FUNCTION_VERSION => Some(smccc::SMCCC_VERSION),
+        _ => None,
+    }
+}
+
+/// Whether CPU_SUSPEND knows `power_state` (PSCI, CPU_SUSPEND, "power_state: original format"): bits 31:26 and 23:17
+/// are reserved, and a power level above that of a CPU, in bits 25:24, does not exist here.
+#[must_use]
+pub const fn is_power_state(power_state: u32) -> bool {
+    power_state & 0xfffe_0000 == 0
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Call, INVALID_ADDRESS, NOT_SUPPORTED, PSCI_VERSION, decode, is_power_state};
+    use super::{
+        Call, INVALID_ADDRESS, NOT_SUPPORTED, PSCI_VERSION, SUCCESS, constant, decode, features, is_power_state,
+    };
+    use crate::smccc::{self, Service};
+    use crate::trng;
 
     #[test]
     fn linux_turns_a_cpu_on_with_the_64_bit_call() {
@@ -220,7 +207,6 @@ mod tests {
         let arguments = [dirty | 1, dirty | 2, dirty | 3];
         assert_eq!(decode(0x8400_0003, arguments), Call::CpuOn { target: 1, entry: 2, context: 3 });
         assert_eq!(decode(0x8400_0004, arguments), Call::AffinityInfo { target: 1, lowest_level: 2 });
-        assert_eq!(decode(0x8400_0053, arguments), Call::TrngRandom { bits: 1, wide: false });
         assert_eq!(
             decode(0xc400_0001, arguments),
             Call::CpuSuspend { power_state: 1, entry: dirty | 2, context: dirty | 3 }
@@ -228,27 +214,19 @@ mod tests {
     }
 
     #[test]
-    fn each_function_of_the_specifications_is_known_by_its_number() {
+    fn each_function_of_the_specification_is_known_by_its_number() {
         let none = [0; 3];
         for (function, call) in [
-            (0x8400_0000, Call::PsciVersion),
+            (0x8400_0000, Call::Version),
             (0x8400_0001, Call::CpuSuspend { power_state: 0, entry: 0, context: 0 }),
             (0x8400_0002, Call::CpuOff),
             (0xc400_0004, Call::AffinityInfo { target: 0, lowest_level: 0 }),
             (0x8400_0006, Call::MigrateInfoType),
             (0x8400_0008, Call::SystemOff),
             (0x8400_0009, Call::SystemReset),
-            (0x8400_000a, Call::PsciFeatures { function: 0 }),
+            (0x8400_000a, Call::Features { function: 0 }),
             (0x8400_0012, Call::SystemReset2 { kind: 0, cookie: 0 }),
             (0xc400_0012, Call::SystemReset2 { kind: 0, cookie: 0 }),
-            (0x8000_0000, Call::SmcccVersion),
-            (0x8000_0001, Call::SmcccArchFeatures { function: 0 }),
-            (0x8600_ff01, Call::VendorHypUid),
-            (0x8600_ff03, Call::VendorHypRevision),
-            (0x8400_0050, Call::TrngVersion),
-            (0x8400_0051, Call::TrngFeatures { function: 0 }),
-            (0x8400_0052, Call::TrngUuid),
-            (0xc400_0053, Call::TrngRandom { bits: 0, wide: true }),
         ] {
             assert_eq!(decode(function, none), call, "{function:#x}");
         }
@@ -269,6 +247,75 @@ mod tests {
         // No function, a 64-bit id of a 32-bit call, MIGRATE, a yielding call, a trusted OS call, all ones.
         for function in [0, 0xc400_0000, 0xc400_0002, 0x8400_0005, 0x0400_0000, 0xb200_0000, u32::MAX] {
             assert_eq!(decode(function, [1, 2, 3]), Call::Unknown, "{function:#x}");
+        }
+    }
+
+    #[test]
+    fn every_mandatory_function_of_psci_1_1_is_offered() {
+        // Mandatory since 1.0: VERSION, CPU_SUSPEND, CPU_OFF, CPU_ON, AFFINITY_INFO, SYSTEM_OFF, SYSTEM_RESET,
+        // PSCI_FEATURES.
+        for function in [
+            0x8400_0000,
+            0x8400_0001,
+            0xc400_0001,
+            0x8400_0002,
+            0x8400_0003,
+            0xc400_0003,
+            0x8400_0004,
+            0xc400_0004,
+            0x8400_0008,
+            0x8400_0009,
+            0x8400_000a,
+        ] {
+            assert_eq!(features(function), SUCCESS, "{function:#x}");
+        }
+    }
+
+    #[test]
+    fn functions_that_decode_to_nothing_are_not_offered() {
+        // MIGRATE, CPU_FREEZE, CPU_DEFAULT_SUSPEND, SYSTEM_SUSPEND, PSCI_STAT_COUNT, MEM_PROTECT.
+        for function in [0x8400_0005, 0x8400_000b, 0x8400_000c, 0xc400_000e, 0xc400_0011, 0x8400_0013, 0, u32::MAX] {
+            assert_eq!(features(function), NOT_SUPPORTED, "{function:#x}");
+        }
+    }
+
+    #[test]
+    fn smccc_is_found_through_psci_and_other_services_are_not() {
+        assert_eq!(features(0x8000_0000), SUCCESS);
+        for function in [0x8000_0001, 0x8400_0050, 0xc400_0053, abi::FUNCTION_UID, abi::io::FUNCTION_ATTACH] {
+            assert_eq!(features(function), NOT_SUPPORTED, "{function:#x}");
+        }
+    }
+
+    #[test]
+    fn constant_answers_are_those_of_the_decoded_calls() {
+        assert_eq!(constant(0x8400_0000), Some(PSCI_VERSION));
+        assert_eq!(decode(0x8400_0000, [0; 3]), Call::Version);
+        assert_eq!(constant(0x8000_0000), Some(smccc::SMCCC_VERSION));
+        assert_eq!(smccc::answer(0x8000_0000, 0), smccc::SMCCC_VERSION);
+        assert_eq!(constant(0xc400_0000), None);
+    }
+
+    #[test]
+    fn every_call_that_a_service_knows_is_its_own() {
+        for owner in 0..=u8::MAX {
+            for number in (0..0x100).chain([0xff00, 0xff01, 0xff03]) {
+                let function = u32::from(owner) << 24 | number;
+                if decode(function, [0; 3]) != Call::Unknown {
+                    assert_eq!(Service::of(function), Service::Psci, "{function:#x}");
+                }
+                if trng::decode(function, 0) != trng::Call::Unknown {
+                    assert_eq!(Service::of(function), Service::Trng, "{function:#x}");
+                }
+                if smccc::answer(function, 0) != NOT_SUPPORTED {
+                    assert_eq!(Service::of(function), Service::Architecture, "{function:#x}");
+                }
+            }
+        }
+        assert_eq!(Service::of(abi::FUNCTION_UID), Service::VendorHypervisor);
+        assert_eq!(Service::of(abi::FUNCTION_REVISION), Service::VendorHypervisor);
+        for function in [abi::io::FUNCTION_ATTACH, abi::io::FUNCTION_READY, abi::io::FUNCTION_COMPLETE] {
+            assert_eq!(Service::of(function), Service::VendorHypervisor);
         }
     }
 

@@ -205,6 +205,7 @@ fn conventions() {
         report::test("SMCCC is version 1.1 or later", smccc_version);
         report::test("an SMC is answered like an HVC", smc_like_hvc);
         report::test("an SMC with an unknown number is answered NOT_SUPPORTED", || unknown_is_refused(Conduit::Smc));
+        report::test("a call of every owner that is not for this guest is answered NOT_SUPPORTED", foreign_calls);
         report::test("an SMC keeps the registers that it does not answer in", || preserved(Conduit::Smc));
         report::test("a call with a non-zero immediate does no harm", immediates);
         report::test("TRNG never gives the same numbers twice", random_numbers);
@@ -217,6 +218,20 @@ fn unknown_is_refused(conduit: Conduit) -> Outcome {
     for function in [0x8400_00ff, 0xc400_00ff, 0x8300_0000, 0xc200_1234, 0xbf00_ffff, 0xffff_ffff] {
         let [answer, ..] = smccc::call(conduit, function, [1, 2, 3])?;
         ensure!(answer as u32 == u32::MAX, "{function:#x} was answered {answer:#x}");
+    }
+    Ok(())
+}
+
+/// Calls of every owning entity of the convention that has none for guests, and Bulkhead's calls of backend VMs.
+fn foreign_calls() -> Outcome {
+    let owners =
+        [1, 2, 3, 5, 7, 50].into_iter().flat_map(|owner| [0x8000_0000, 0xc000_0000].map(|width| width | owner << 24));
+    let backends = abi::io::FUNCTION_ATTACH..=abi::io::FUNCTION_COMPLETE;
+    for function in owners.chain(backends.map(u64::from)) {
+        for conduit in [Conduit::Hvc, Conduit::Smc] {
+            let [answer, ..] = smccc::call(conduit, function, [0; 3])?;
+            ensure!(answer == smccc::NOT_SUPPORTED, "{function:#x} was answered {answer:#x}");
+        }
     }
     Ok(())
 }
