@@ -423,6 +423,8 @@ fn place_vcpus(machine: &'static Machine, per_core: [usize; CORES_MAX]) {
                 may_run: false,
                 waiting: false,
                 ticks: 0,
+                lag_ticks: 0,
+                looked_ticks: 0,
                 is_leaving: false,
                 unfinished: 0,
                 recent: Recent::none(),

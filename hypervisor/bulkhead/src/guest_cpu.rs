@@ -5,7 +5,9 @@ use crate::vm::Vm;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use model::bus::Recent;
 use model::exit::{DataAbort, Exit};
+use model::io::watch::CoreTime;
 use model::vgic::{CpuInterface, Kicks};
+use vdev::Ticks;
 
 /// Why the fast tier handed over to the run loop.
 #[derive(Clone, Debug)]
@@ -58,6 +60,11 @@ pub struct GuestCpu {
     pub waiting: bool,
     /// How long it has run, where it shares its core, in ticks; more if it has wanted less than its share.
     pub ticks: u64,
+    /// How far the counter was ahead of `ticks` when it last woke up, or was last looked at: from then on, as long as
+    /// it wants to run, this gets more only by what others have of its core.
+    pub lag_ticks: u64,
+    /// `ticks` when it was last looked at.
+    pub looked_ticks: u64,
     /// It has asked to be turned off, and is off once the core has taken its interrupts back.
     pub is_leaving: bool,
     /// Para-virtual devices that have more to do than was done at once, a bit each.
@@ -67,6 +74,21 @@ pub struct GuestCpu {
 }
 
 impl GuestCpu {
+    /// Looks at what it has had of its core up to `now`, since this was last done. One that waits is to be woken, and
+    /// will count as having run for `least_ticks` then.
+    pub fn core_time(&mut self, now: Ticks, least_ticks: u64) -> CoreTime {
+        if !self.shares_core {
+            return CoreTime::default();
+        }
+        let own_ticks = self.ticks.saturating_sub(self.looked_ticks);
+        let lag_ticks = now.0.wrapping_sub(self.ticks);
+        let lost = lag_ticks.wrapping_sub(self.lag_ticks).cast_signed();
+        let stolen_ticks = if self.may_run && !self.waiting { lost.max(0).cast_unsigned() } else { 0 };
+        self.lag_ticks = lag_ticks;
+        self.looked_ticks = if self.waiting { self.ticks.max(least_ticks) } else { self.ticks };
+        CoreTime { stolen_ticks, own_ticks }
+    }
+
     /// Carries out what a change in the vGIC asks for: refills this virtual CPU's list registers, which must be loaded,
     /// and kicks the cores of others. Returns whether another virtual CPU of *this* core has something to do.
     #[inline(never)]

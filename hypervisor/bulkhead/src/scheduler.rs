@@ -149,7 +149,7 @@ impl Core {
                 match wait_end(vcpu, now) {
                     Some(time) if time <= now => {
                         self.most_ticks = self.most_ticks.max(current_ticks);
-                        let ticks = wake(vcpu, self.most_ticks, self.lead_ticks);
+                        let ticks = wake(vcpu, now, self.most_ticks, self.lead_ticks);
                         (ticks, ticks - self.lead_ticks / 2)
                     }
                     Some(time) => {
@@ -330,9 +330,10 @@ fn wait_end(vcpu: &Vcpu<GuestCpu>, now: Ticks) -> Option<Ticks> {
 /// Ends the wait of a virtual CPU that is not loaded: from now on it wants to run, and counts as having done so for
 /// `most_ticks` less a lead at least. It pays for its wake-up. Gives the time that it counts as having run.
 #[inline]
-fn wake(vcpu: &mut Vcpu<GuestCpu>, most_ticks: u64, lead_ticks: u64) -> u64 {
+fn wake(vcpu: &mut Vcpu<GuestCpu>, now: Ticks, most_ticks: u64, lead_ticks: u64) -> u64 {
     let ticks = vcpu.guest.ticks.max(most_ticks - lead_ticks) + (lead_ticks >> WAKE_SHIFT);
     vcpu.guest.ticks = ticks;
+    vcpu.guest.lag_ticks = now.0.wrapping_sub(ticks);
     vcpu.guest.waiting = false;
     vcpu.guest.vm.set_away(vcpu.guest.index, true);
     ticks

@@ -7,12 +7,13 @@
 //! What this module leaves out: what is wrong (`model::io::watch`) and what is too often (`model::lifecycle`).
 
 use crate::command::{self, is_logged, is_needed};
+use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
 use crate::machine::{Channel, Machine};
 use crate::vm::Vm;
 use arch::timer;
 use core::sync::atomic::Ordering;
-use model::io::watch::{Limits, Sight};
+use model::io::watch::{CoreTime, Limits, Sight};
 use model::lifecycle::{CommandSource, Phase, RestartDecision, RestartLimits, Step, VmCommand};
 use vdev::Ticks;
 
@@ -27,34 +28,33 @@ pub fn limits(watch: &manifest::Watch) -> Limits {
     }
 }
 
-/// Looks at the driver domains of `core` whose time it is. Gives the time of the next look.
+/// Looks at the driver domain that `guest` is the first virtual CPU of, if it is one and its time has come. Gives the
+/// time of the next look. `least_ticks` is as for [`GuestCpu::core_time`].
 #[cold]
 #[inline(never)]
-pub fn look(machine: &'static Machine, core: usize) -> Ticks {
-    let now = timer::now();
-    let mut next = Ticks(u64::MAX);
-    for vm in machine.vms.iter().filter(|vm| vm.is_driver_domain() && vm.core_of(0) == Some(core)) {
-        if !vm.is_running() {
-            continue;
-        }
-        if vm.watch().due() <= now {
-            look_at(machine, vm, now, core);
-        }
-        next = next.min(vm.watch().due());
+pub fn look(guest: &mut GuestCpu, now: Ticks, least_ticks: u64) -> Ticks {
+    let vm = guest.vm;
+    if guest.index != 0 || !vm.is_driver_domain() || !vm.is_running() {
+        return Ticks(u64::MAX);
     }
-    next
+    if vm.watch().due() <= now {
+        let core_time = guest.core_time(now, least_ticks);
+        look_at(guest.machine, vm, now, core_time, guest.core);
+    }
+    vm.watch().due()
 }
 
-fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core: usize) {
-    let mut sight = Sight { beat: 0, looks: 0 };
+fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core_time: CoreTime, core: usize) {
+    let ticks = vm.watch().elapse(now, core_time);
+    let mut sight = Sight { beat: 0, age_ticks: 0 };
     for (number, channel) in machine.channels(vm).enumerate() {
-        let seen = channel.device.look(&vm.ram);
+        let seen = channel.device.look(&vm.ram, ticks);
         if number == 0 {
             sight.beat = seen.beat;
         }
-        sight.looks = sight.looks.max(seen.looks);
+        sight.age_ticks = sight.age_ticks.max(seen.age_ticks);
     }
-    let found = vm.watch().look(now, sight);
+    let found = vm.watch().look(now, ticks, sight);
     match found {
         // This core decides next what it runs, and sees whether it is the doorbell's owner.
         Ok(()) => _ = machine.ring(vm, core),

@@ -203,7 +203,7 @@ fn one_exit_each(source: &Source, outcome: &Outcome) -> Result<(), String> {
 }
 
 /// The number that follows `prefix` in a line.
-fn number_after(prefix: &str, outcome: &Outcome) -> Result<u64, String> {
+pub(super) fn number_after(prefix: &str, outcome: &Outcome) -> Result<u64, String> {
     let rest = outcome.lines.iter().find_map(|line| line.strip_prefix(prefix));
     rest.and_then(|rest| rest.split(' ').next()?.parse().ok()).ok_or_else(|| format!("nobody has said `{prefix}`"))
 }

@@ -25,6 +25,9 @@ const OTHER_EXITS_MAX: u64 = 2000;
 const EXITS_MAX: u64 = 6;
 const EXITS_AT_DEPTH_MAX: u64 = 3;
 
+/// The most of a core, in percent, that one of three gets where all want it.
+const CONTENDED_SHARE_MAX: u64 = 36;
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &str, system| Scenario {
         name: name.to_owned(),
@@ -72,6 +75,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 "a hostile driver domain harms nobody but its client, and that one with wrong data alone",
                 "test-hostile-driver",
             )
+        },
+        Scenario {
+            icount: Some(0),
+            limit_seconds: COUNTED_LIMIT_SECONDS,
+            verdict: left_alone,
+            ..scenario("a loaded driver domain is held to time in which it had its shared core", "test-io-shared")
         },
         Scenario {
             icount: Some(0),
@@ -201,6 +210,20 @@ fn no_grants(source: &Source, outcome: &Outcome) -> Result<(), String> {
     match (counters::counted(outcome, "client", "grants"), counters::counted(outcome, "client", "copies")) {
         (0, 1..) => Ok(()),
         (grants, copies) => Err(format!("{grants} requests were granted, and {copies} copied")),
+    }
+}
+
+/// Bulkhead has found nothing wrong with the driver domain, which has wanted its part of the core as the others have.
+fn left_alone(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    let share = guests::number_after("[computes] share=", outcome)?;
+    if share > CONTENDED_SHARE_MAX {
+        return Err(format!("the driver domain has left {share} % of its core to one neighbour, so it was not loaded"));
+    }
+    let warning = format!("[bulkhead] warning: vm {DRIVER_DOMAIN} ");
+    match outcome.lines.iter().find_map(|line| line.strip_prefix(&warning)) {
+        None => Ok(()),
+        Some(reason) => Err(format!("the driver domain was started anew because it {reason}")),
     }
 }
 

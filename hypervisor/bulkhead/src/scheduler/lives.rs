@@ -50,8 +50,10 @@ impl Core {
         let current_ticks = self.count_time(now);
         self.most_ticks = self.most_ticks.max(current_ticks);
         // First, since it may find a machine that has to stop.
-        let look = supervision::look(self.machine, self.number);
-        self.deadlines.set(Duty::Watch, deadline_at(look));
+        let least_ticks = self.most_ticks - self.lead_ticks;
+        let looks = self.vcpus.iter_mut().map(|vcpu| supervision::look(&mut vcpu.guest, now, least_ticks));
+        let look = looks.min().and_then(deadline_at);
+        self.deadlines.set(Duty::Watch, look);
         self.deadlines.set(Duty::Preparation, None);
         let next_poll = self.poll_devices(now);
         self.deadlines.set(Duty::Devices, next_poll);
@@ -138,7 +140,9 @@ impl Core {
             let may_run = vm.is_running() && power.is_on();
             if let Some(vcpu) = self.vcpus.get_mut(index) {
                 if may_run && !vcpu.guest.may_run {
-                    vcpu.guest.ticks = vcpu.guest.ticks.max(self.most_ticks);
+                    let ticks = vcpu.guest.ticks.max(self.most_ticks);
+                    let lag_ticks = self.counted.0.wrapping_sub(ticks);
+                    (vcpu.guest.ticks, vcpu.guest.lag_ticks, vcpu.guest.looked_ticks) = (ticks, lag_ticks, ticks);
                 }
                 vcpu.guest.may_run = may_run;
             }
@@ -169,7 +173,7 @@ impl Core {
             if self.loaded == Some(index) {
                 vcpu.guest.waiting = false;
             } else {
-                let _ = wake(vcpu, self.most_ticks, self.lead_ticks);
+                let _ = wake(vcpu, self.counted, self.most_ticks, self.lead_ticks);
             }
         }
         remind(self.machine, self.number);

@@ -202,8 +202,8 @@ impl VirtioDevice {
     }
 
     /// The watch looks: see [`Service::look`].
-    pub fn look(&self, provider: &GuestRam) -> Sight {
-        self.state().service.look(provider)
+    pub fn look(&self, provider: &GuestRam, ticks: u64) -> Sight {
+        self.state().service.look(provider, ticks)
     }
 
     /// The driver domain does not come back: see [`Service::abandon`].

@@ -128,8 +128,8 @@ pub struct Service {
     is_attached: bool,
     /// How the backend stands to the channel.
     backend: BackendState,
-    /// The oldest request at the watchdog's last check, and in how many checks in a row it has been that.
-    oldest: (u64, u32),
+    /// The oldest request at the watchdog's last check, and for how many ticks that count it has been that.
+    oldest: (u64, u64),
     counters: Counters,
 }
 

@@ -30,15 +30,32 @@ pub struct Limits {
 pub struct Sight {
     /// The heartbeat word, which is a claim like all others.
     pub beat: u32,
-    /// In how many looks in a row the same request was the oldest that is out, whichever the channel; 0 for none.
-    pub looks: u32,
+    /// For how many ticks that count the oldest request that is out has been that, whichever the channel, from the
+    /// first look that found it on.
+    pub age_ticks: u64,
+}
+
+/// What a driver domain has had of its core since the last look, where it shares that; nothing where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreTime {
+    /// For how long it has wanted to run and others have, since it last woke up at the earliest.
+    pub stolen_ticks: u64,
+    /// For how long it counts as having run: no less than it has, and more by what each wake-up is charged.
+    pub own_ticks: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Off,
-    Starting { since: Ticks },
-    Serving { beat: u32 },
+    /// For so many ticks that count.
+    Starting {
+        ticks: u64,
+    },
+    /// `beat` has stood still for so many ticks that count.
+    Serving {
+        beat: u32,
+        ticks: u64,
+    },
 }
 
 /// The watch over one driver domain.
@@ -49,7 +66,7 @@ pub struct Watch {
     due: Ticks,
     /// When it was last looked at, or started.
     looked: Ticks,
-    /// When it was last known to be alive, later by all the time that does not count.
+    /// When it was last known to be alive.
     alive: Ticks,
     /// Since when its clients have been waiting, if they have.
     lost: Option<Ticks>,
@@ -79,7 +96,7 @@ impl Watch {
 
     /// It starts.
     pub const fn start(&mut self, now: Ticks) {
-        self.life = Life::Starting { since: now };
+        self.life = Life::Starting { ticks: 0 };
         self.due = Ticks(now.0.saturating_add(self.limits.heartbeat_ticks));
         (self.looked, self.alive) = (now, now);
     }
@@ -90,8 +107,8 @@ impl Watch {
             return None;
         }
         // Zero is what the cleared word holds, so that it has to be written by the next look but one.
-        self.life = Life::Serving { beat: 0 };
-        self.alive = now;
+        self.life = Life::Serving { beat: 0, ticks: 0 };
+        (self.looked, self.alive) = (now, now);
         match self.lost.take() {
             Some(lost) => Some(now.0.saturating_sub(lost.0)),
             None => None,
@@ -107,53 +124,50 @@ impl Watch {
         }
     }
 
-    /// Looks, and will again a heartbeat period later. With no failure, the caller rings the doorbell.
+    /// The time of a look has come, and of another one a heartbeat period later. Gives the ticks since the last one
+    /// that count: all but those that `core_time` says were others'. What it counts as having run counts in any case,
+    /// or it could put itself behind others by waking up often, and be looked at as one that waits for its turn.
     ///
     /// A look that comes a whole period late says that the core itself stood still, since nothing that the driver
-    /// domain does delays one: a host was busy. That time does not count, and the driver domain has until the next
+    /// domain does delays one: a host was busy. All that time does not count, and the driver domain has until the next
     /// look to answer.
-    ///
-    /// # Errors
-    /// What it is blamed for.
-    pub fn look(&mut self, now: Ticks, sight: Sight) -> Result<(), Failure> {
+    #[must_use]
+    pub fn elapse(&mut self, now: Ticks, core_time: CoreTime) -> u64 {
         let (late, passed) = (now.0.saturating_sub(self.due.0), now.0.saturating_sub(self.looked.0));
         self.due = Ticks(now.0.saturating_add(self.limits.heartbeat_ticks));
         self.looked = now;
         if late >= self.limits.heartbeat_ticks {
-            self.excuse(passed);
-            return Ok(());
+            return 0;
         }
-        match self.life {
+        passed.saturating_sub(core_time.stolen_ticks).max(core_time.own_ticks.min(passed))
+    }
+
+    /// Looks, at `now`; `ticks` is what [`Watch::elapse`] gave. With no failure, the caller rings the doorbell.
+    ///
+    /// # Errors
+    /// What it is blamed for.
+    pub const fn look(&mut self, now: Ticks, ticks: u64, sight: Sight) -> Result<(), Failure> {
+        match &mut self.life {
             Life::Off => Ok(()),
-            Life::Starting { since } => {
-                let is_late = now.0.saturating_sub(since.0) >= self.limits.startup_ticks;
-                if is_late { Err(Failure::NeverReady) } else { Ok(()) }
+            Life::Starting { ticks: sum } => {
+                *sum = sum.saturating_add(ticks);
+                if *sum >= self.limits.startup_ticks { Err(Failure::NeverReady) } else { Ok(()) }
             }
-            Life::Serving { beat } => {
-                // The first of these looks may have come right after the request.
-                let waited = u64::from(sight.looks.saturating_sub(1)).saturating_mul(self.limits.heartbeat_ticks);
-                if waited >= self.limits.request_ticks {
+            Life::Serving { beat, ticks: sum } => {
+                if sight.age_ticks >= self.limits.request_ticks {
                     return Err(Failure::Stuck);
                 }
-                if sight.beat == beat {
+                if sight.beat == *beat {
                     // One that waits for a device has as long as a request, whichever device it is.
                     let is_waiting = sight.beat & HEARTBEAT_WAITING != 0;
                     let allowed = if is_waiting { self.limits.request_ticks } else { self.limits.heartbeat_ticks };
-                    let silent = now.0.saturating_sub(self.alive.0);
-                    return if silent >= allowed { Err(Failure::Silent) } else { Ok(()) };
+                    *sum = sum.saturating_add(ticks);
+                    return if *sum >= allowed { Err(Failure::Silent) } else { Ok(()) };
                 }
-                self.life = Life::Serving { beat: sight.beat };
+                self.life = Life::Serving { beat: sight.beat, ticks: 0 };
                 self.alive = now;
                 Ok(())
             }
-        }
-    }
-
-    /// The last `ticks` do not count.
-    const fn excuse(&mut self, ticks: u64) {
-        self.alive = Ticks(self.alive.0.saturating_add(ticks));
-        if let Life::Starting { since } = &mut self.life {
-            *since = Ticks(since.0.saturating_add(ticks));
         }
     }
 
@@ -197,7 +211,20 @@ mod tests {
     }
 
     fn look(watch: &mut Watch, now: u64, beat: u32) -> Result<(), Failure> {
-        watch.look(Ticks(now), Sight { beat, looks: 0 })
+        look_beside(watch, now, 0, beat)
+    }
+
+    /// A look after a period in which others had the core for `stolen` ticks.
+    fn look_beside(watch: &mut Watch, now: u64, stolen: u64, beat: u32) -> Result<(), Failure> {
+        let ticks = watch.elapse(Ticks(now), CoreTime { stolen_ticks: stolen, own_ticks: 0 });
+        watch.look(Ticks(now), ticks, Sight { beat, age_ticks: 0 })
+    }
+
+    /// As [`look_beside`] for a domain that is lively, with a request out since the look at which `age` was 0.
+    fn look_at_request(watch: &mut Watch, now: u64, stolen: u64, age: &mut u64) -> Result<(), Failure> {
+        let ticks = watch.elapse(Ticks(now), CoreTime { stolen_ticks: stolen, own_ticks: 0 });
+        *age += ticks;
+        watch.look(Ticks(now), ticks, Sight { beat: now as u32, age_ticks: *age })
     }
 
     #[test]
@@ -227,6 +254,76 @@ mod tests {
             assert_eq!(look(&mut watch, now, 0), Ok(()));
         }
         assert_eq!(look(&mut watch, 9500, 0), Err(Failure::NeverReady));
+    }
+
+    #[test]
+    fn a_core_that_stood_still_makes_no_request_older() {
+        let (mut watch, mut age) = (serving(), 0);
+        for now in 1..=9 {
+            assert_eq!(look_at_request(&mut watch, now * 100, 0, &mut age), Ok(()));
+        }
+        // A host that was busy for fifty periods, with a tenth of the request's time left.
+        assert_eq!(look_at_request(&mut watch, 6000, 0, &mut age), Ok(()));
+        assert_eq!(look_at_request(&mut watch, 6050, 0, &mut age), Ok(()));
+        assert_eq!(look_at_request(&mut watch, 6150, 0, &mut age), Err(Failure::Stuck));
+    }
+
+    #[test]
+    fn time_that_others_of_its_core_took_is_held_against_nobody_and_a_hang_is_found_all_the_same() {
+        let mut watch = serving();
+        assert_eq!(look(&mut watch, 100, 7), Ok(()));
+        // Looks are punctual, and it has not run between them.
+        for turn in 2..50 {
+            assert_eq!(look_beside(&mut watch, turn * 100, 100, 7), Ok(()));
+        }
+        // It gets half of the core, and hangs.
+        assert_eq!(look_beside(&mut watch, 5000, 50, 7), Ok(()));
+        assert_eq!(look_beside(&mut watch, 5100, 50, 7), Err(Failure::Silent));
+    }
+
+    #[test]
+    fn time_that_others_of_its_core_took_makes_no_request_older_and_is_no_time_to_start() {
+        let (mut watch, mut age) = (serving(), 0);
+        for turn in 1..20 {
+            assert_eq!(look_at_request(&mut watch, turn * 100, 50, &mut age), Ok(()));
+        }
+        assert_eq!(look_at_request(&mut watch, 2000, 0, &mut age), Err(Failure::Stuck));
+
+        let mut watch = Watch::new(LIMITS);
+        watch.start(Ticks(0));
+        for turn in 1..10 {
+            assert_eq!(look_beside(&mut watch, turn * 100, 50, 0), Ok(()));
+        }
+        assert_eq!(look_beside(&mut watch, 1000, 50, 0), Err(Failure::NeverReady));
+    }
+
+    #[test]
+    fn one_that_sleeps_although_its_doorbell_was_rung_is_found_whatever_others_take() {
+        let mut watch = serving();
+        assert_eq!(look(&mut watch, 100, 7), Ok(()));
+        // It did not want the core that others had.
+        assert_eq!(look_beside(&mut watch, 200, 0, 7), Err(Failure::Silent));
+    }
+
+    #[test]
+    fn one_that_wakes_up_so_often_that_it_has_to_wait_for_its_core_is_found() {
+        let mut watch = serving();
+        assert_eq!(look(&mut watch, 100, 7), Ok(()));
+        // It has hardly run, but its wake-ups were charged with half of the core's time.
+        let core_time = CoreTime { stolen_ticks: 95, own_ticks: 50 };
+        let mut again = |now| {
+            let ticks = watch.elapse(Ticks(now), core_time);
+            watch.look(Ticks(now), ticks, Sight { beat: 7, age_ticks: 0 })
+        };
+        assert_eq!([again(200), again(300)], [Ok(()), Err(Failure::Silent)]);
+    }
+
+    #[test]
+    fn what_it_is_charged_is_no_more_than_the_time_that_has_passed() {
+        let mut watch = serving();
+        assert_eq!(watch.elapse(Ticks(100), CoreTime { stolen_ticks: 0, own_ticks: 1000 }), 50);
+        assert_eq!(watch.elapse(Ticks(200), CoreTime { stolen_ticks: 1000, own_ticks: 0 }), 0);
+        assert_eq!(watch.elapse(Ticks(300), CoreTime::default()), 100);
     }
 
     #[test]
@@ -269,8 +366,8 @@ mod tests {
         for turn in 1..8 {
             assert_eq!(look(&mut watch, turn * 100, HEARTBEAT_WAITING | 5), Ok(()));
         }
-        let stuck = Sight { beat: HEARTBEAT_WAITING | 5, looks: 11 };
-        assert_eq!(watch.look(Ticks(800), stuck), Err(Failure::Stuck));
+        let stuck = Sight { beat: HEARTBEAT_WAITING | 5, age_ticks: 1000 };
+        assert_eq!(watch.look(Ticks(800), 100, stuck), Err(Failure::Stuck));
     }
 
     #[test]
@@ -284,11 +381,11 @@ mod tests {
 
     #[test]
     fn one_that_keeps_a_request_is_found_however_lively_it_is() {
-        let mut watch = serving();
-        for looks in 1..=10 {
-            assert_eq!(watch.look(Ticks(u64::from(looks) * 100), Sight { beat: looks, looks }), Ok(()));
+        let (mut watch, mut age) = (serving(), 0);
+        for turn in 1..=9 {
+            assert_eq!(look_at_request(&mut watch, turn * 100, 0, &mut age), Ok(()));
         }
-        assert_eq!(watch.look(Ticks(1100), Sight { beat: 99, looks: 11 }), Err(Failure::Stuck));
+        assert_eq!(look_at_request(&mut watch, 1050, 0, &mut age), Err(Failure::Stuck));
     }
 
     #[test]

@@ -96,10 +96,11 @@ impl Service {
         self.used != 0 || self.blocked != 0 || self.deferred != 0 || self.in_flight.count() != 0
     }
 
-    /// The watchdog checks. Gives the backend's heartbeat word, and in how many checks in a row the same request was
-    /// the oldest that is out, of those that count. Queues that wait although nothing is out count as one request. A
-    /// channel that the backend does not serve is not held against it.
-    pub fn look(&mut self, backend: &impl GuestMemory) -> Sight {
+    /// The watchdog checks, `ticks` that count after its last check. Gives the backend's heartbeat word, and for how
+    /// many such ticks the same request has been the oldest that is out, of those that count, from the first check that
+    /// found it on. Queues that wait although nothing is out count as one request. A channel that the backend does not
+    /// serve is not held against it.
+    pub fn look(&mut self, backend: &impl GuestMemory, ticks: u64) -> Sight {
         let is_served = !matches!(self.backend, BackendState::Absent | BackendState::Gone);
         let oldest = match self.in_flight.oldest(self.watched) {
             Some(sequence) if is_served => sequence,
@@ -107,15 +108,11 @@ impl Service {
             None if is_served && !self.in_flight.is_any_out() && self.is_watched_blocked() => WAITING,
             Some(_) | None => 0,
         };
-        let (known, checks) = self.oldest;
-        let checks = match oldest {
-            0 => 0,
-            oldest if oldest == known => checks.saturating_add(1),
-            _ => 1,
-        };
-        self.oldest = (oldest, checks);
+        let (known, age_ticks) = self.oldest;
+        let age_ticks = if oldest != 0 && oldest == known { age_ticks.saturating_add(ticks) } else { 0 };
+        self.oldest = (oldest, age_ticks);
         // A channel lies in its backend's memory, as was checked.
-        Sight { beat: self.channel.heartbeat(backend).unwrap_or(0), looks: checks }
+        Sight { beat: self.channel.heartbeat(backend).unwrap_or(0), age_ticks }
     }
 
     fn is_watched_blocked(&self) -> bool {
