@@ -44,7 +44,7 @@ pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<P
     }
     // What its driver domain completes from now on must not land in memory that is being cleared.
     for device in &vm.io.virtio {
-        if let Some(provider) = machine.vms.get(device.provider) {
+        if let Some(provider) = machine.backend_of(device) {
             device.reset(provider);
         }
     }
@@ -170,7 +170,7 @@ fn renew(machine: &'static Machine, vm: &'static Vm, this_core: usize, step: usi
 /// The driver domain that `vm` cannot start without and that is not ready.
 #[inline(never)]
 fn waits_for(machine: &'static Machine, vm: &Vm) -> Option<&'static Vm> {
-    let providers = vm.io.virtio.iter().filter_map(|device| machine.vms.get(device.provider));
+    let providers = vm.io.virtio.iter().filter_map(|device| machine.backend_of(device));
     providers.into_iter().find(|provider| !provider.state.is_ready.load(Ordering::SeqCst))
 }
 
@@ -215,7 +215,7 @@ impl Display for Shares<'_> {
 pub fn release_clients(machine: &'static Machine, provider: &Vm, this_core: usize) {
     provider.state.is_ready.store(true, Ordering::SeqCst);
     for vm in machine.vms {
-        let is_client = vm.io.virtio.iter().any(|device| device.provider == provider.config.number);
+        let is_client = vm.io.virtio.iter().any(|device| device.backend() == provider.config.number);
         if is_client && waits_for(machine, vm).is_none() {
             release(machine, vm, this_core);
         }

@@ -184,6 +184,12 @@ impl Machine {
         !kicks.is_empty() && self.tell(provider, kicks, this_core)
     }
 
+    /// The VM that serves `device`.
+    #[inline]
+    pub fn backend_of(&self, device: &VirtioDevice) -> Option<&'static Vm> {
+        self.vms.get(device.backend())
+    }
+
     /// What the driver domain `provider` serves by channel `number`.
     #[inline]
     pub fn channel(&self, provider: &Vm, number: usize) -> Option<Channel> {

@@ -38,7 +38,7 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict>
     };
     let index = usize::from(number.checked_sub(FIRST_VIRTIO_NUMBER)?);
     let device = guest.vm.io.virtio.get(index)?;
-    let provider = guest.machine.vms.get(device.provider)?;
+    let provider = guest.machine.backend_of(device)?;
     let reaction = device.store(offset, transfer.width, value, guest.vm, provider)?;
     if reaction.is_clients {
         // When this store is done, the driver's buffers are its own again, and a driver need not ask (Linux does not).
@@ -61,7 +61,7 @@ pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
         let index = unfinished.trailing_zeros() as usize;
         unfinished &= unfinished - 1;
         let Some(device) = vm.io.virtio.get(index) else { continue };
-        let Some(provider) = machine.vms.get(device.provider) else { continue };
+        let Some(provider) = machine.backend_of(device) else { continue };
         let reaction = device.resume(vm, provider);
         // The run loop looks at everything anew, whatever the verdict.
         let _ = after_store(vcpu, index, provider, reaction);

@@ -40,8 +40,9 @@ pub struct VirtioDevice {
     /// other clients.
     state: TicketMutex<State, InTurn>,
     interrupt: IntId,
-    /// The driver domain: its place among the virtual machines.
-    pub provider: usize,
+    /// The VM that serves it: its place among the virtual machines. [`crate::machine::Machine::backend_of`] is how
+    /// others learn of it.
+    backend: usize,
 }
 
 struct State {
@@ -89,7 +90,13 @@ impl VirtioDevice {
         let manifest::Service { queues, filled, requests, chains, address, size, .. } = *service;
         let allocation = Allocation { queues, filled, requests, chains };
         let state = State { registers, service: Service::new(allocation, address, size, may_grant), page, line: false };
-        Self { state: TicketMutex::new(state), interrupt, provider: usize::from(service.provider) }
+        Self { state: TicketMutex::new(state), interrupt, backend: usize::from(service.provider) }
+    }
+
+    /// The number of the VM that serves it.
+    #[inline]
+    pub const fn backend(&self) -> usize {
+        self.backend
     }
 
     /// Its state, for what is done seldom.
