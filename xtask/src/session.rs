@@ -127,6 +127,19 @@ impl Session<'_> {
         machine: &qemu::Machine,
         take: &mut dyn FnMut(&str) -> bool,
     ) -> anyhow::Result<Outcome> {
+        let mut command = machine.command();
+        command.stdin(match machine.uart {
+            qemu::Uart::Terminal => Stdio::inherit(),
+            qemu::Uart::Reader | qemu::Uart::Chardev => typed(machine.typed)?,
+        });
+        self.run_command(command, take)
+    }
+
+    /// As [`Session::run_logged`], for a command whose output is the board's.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub(crate) fn run_command(&self, command: Command, take: &mut dyn FnMut(&str) -> bool) -> anyhow::Result<Outcome> {
         let log = match &self.log {
             Some(path) => {
                 if let Some(directory) = path.parent() {
@@ -136,11 +149,6 @@ impl Session<'_> {
             }
             None => None,
         };
-        let mut command = machine.command();
-        command.stdin(match machine.uart {
-            qemu::Uart::Terminal => Stdio::inherit(),
-            qemu::Uart::Reader | qemu::Uart::Chardev => typed(machine.typed)?,
-        });
         self.watch(command, Output::new(self, log, take))
     }
 

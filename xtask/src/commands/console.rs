@@ -1,16 +1,17 @@
 //! `console`: the UART of the board that `debug` has started, in another terminal.
 
 use crate::workspace::Workspace;
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::{
     fs,
     io::{self, IsTerminal, Read, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread,
+    time::{Duration, Instant},
 };
 
 /// Ctrl-A, and then `x`, leaves, as in QEMU.
@@ -42,6 +43,35 @@ pub(super) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
         show(buffer.get(..count).unwrap_or_default())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Types `keys` to the board again and again until it has said all of `wanted`.
+///
+/// # Errors
+/// What it has not said before it ended, or in time.
+pub(super) fn type_until(socket: &Path, keys: &[u8], wanted: &[&str]) -> anyhow::Result<()> {
+    const LIMIT: Duration = Duration::from_secs(40);
+    const PAUSE: Duration = Duration::from_millis(200);
+    let started = Instant::now();
+    let mut board = loop {
+        match UnixStream::connect(socket) {
+            Ok(board) => break board,
+            Err(error) if started.elapsed() > LIMIT => return Err(error).context("there is no UART to type to"),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    };
+    board.set_read_timeout(Some(PAUSE))?;
+    let (mut said, mut buffer) = (String::new(), [0; 4096]);
+    while let Some(missing) = wanted.iter().find(|wanted| !said.contains(**wanted)) {
+        ensure!(started.elapsed() < LIMIT, "the board has not said {missing:?}");
+        match board.read(&mut buffer) {
+            Ok(0) => bail!("the board has ended without {missing:?}"),
+            Ok(count) => said += &String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => board.write_all(keys)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn show(bytes: &[u8]) -> io::Result<()> {

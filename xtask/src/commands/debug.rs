@@ -3,6 +3,8 @@
 //! The board's UART is a socket that `console` connects to from another terminal, so that a guest can be typed to.
 //! gdb is told which programs there are and in which address space each is; `bulkhead.py` does the rest.
 
+pub(crate) mod check;
+
 use super::console;
 use crate::{
     bare_metal::{GUEST, guest_elf},
@@ -188,61 +190,6 @@ impl Debug {
         }
         Ok(spaces)
     }
-}
-
-/// The system that [`check`] starts.
-pub(crate) const CHECKED_SYSTEM: &str = "test-spinner";
-
-/// Has gdb stop in EL2, in a guest, and at Ctrl-C, and looks whether each stop has the symbols of who runs. What gdb
-/// prints goes to `log`.
-///
-/// # Errors
-/// What is missing in it.
-pub(crate) fn check(workspace: &Workspace, log: &Path) -> anyhow::Result<()> {
-    const INTERRUPT: &str = "python import os, signal, threading; threading.Timer(2, lambda: os.kill(os.getpid(), \
-                             signal.SIGINT)).start()";
-    let commands = [
-        "bulkhead break bulkhead bulkhead::construct::build_devices",
-        "bulkhead break attacker spinner::main",
-        "continue",
-        "backtrace 1",
-        "delete 1",
-        "continue",
-        "backtrace 1",
-        "bulkhead where",
-        // By its vectors a Linux that has moved is found; a bare-metal guest has some, too.
-        "python print('vectors are', 'found' if address_of('exception_vectors') == vector_base() else 'lost')",
-        "python space, before, real = current(), current().offset, vector_base",
-        "python vector_base = lambda: 0xffff800009010800",
-        "python space.vectors = 0xffff800008010800; find_linux(space); print('moved by', hex(space.offset))",
-        "python space.vectors, space.offset, vector_base = None, before, real",
-        "delete",
-        INTERRUPT,
-        "continue",
-        "echo still here\\n",
-    ];
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let mut gdb: Vec<OsString> = vec!["-nx".into(), "-batch".into()];
-    gdb.extend(commands.iter().flat_map(|command| ["-ex".into(), command.into()]));
-    let debug =
-        Debug { system: CHECKED_SYSTEM.to_owned(), board: BoardOptions::default(), port, symbols: Vec::new(), gdb };
-    if let Some(directory) = log.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    debug.attach(workspace, Some(log))?;
-    let text = fs::read_to_string(log)?;
-    for wanted in [
-        "#0  bulkhead::construct::build_devices ",
-        "#0  spinner::main ",
-        ": attacker at EL1, pc 0x",
-        "vectors are found",
-        "moved by 0x1000000",
-        "SIGINT",
-        "still here",
-    ] {
-        ensure!(text.contains(wanted), "gdb does not say {wanted:?}");
-    }
-    Ok(())
 }
 
 /// `VM=FILE`.

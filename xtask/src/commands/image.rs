@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The start script.
-const SCRIPT: &str = "start.sh";
+pub(crate) const SCRIPT: &str = "start.sh";
 
 /// The options of `image`.
 #[derive(clap::Args)]
@@ -33,6 +33,12 @@ pub(super) struct Image {
 
 impl Image {
     pub(super) fn run(&self, workspace: &Workspace) -> anyhow::Result<ExitCode> {
+        self.write(workspace)?;
+        println!("{}", self.output.join(SCRIPT).display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn write(&self, workspace: &Workspace) -> anyhow::Result<Prepared> {
         let prepared = launch::prepare_image(workspace, systems::find(workspace, &self.system)?, "")?;
         let name = prepared.source.name().to_owned();
         let bundle = format!("{name}.bundle");
@@ -55,8 +61,7 @@ impl Image {
         let commands = u_boot::commands(&name, &bundle);
         write(&self.output.join("boot.cmd"), commands.as_bytes())?;
         write(&self.output.join("boot.scr"), &u_boot::script_image(&commands))?;
-        println!("{}", script.display());
-        Ok(ExitCode::SUCCESS)
+        Ok(prepared)
     }
 
     /// `machine` with copies of its disks, all of it by names relative to the directory.
@@ -73,6 +78,14 @@ impl Image {
         }
         Ok(machine)
     }
+}
+
+/// Writes the image of `system` to the directory `output`.
+///
+/// # Errors
+/// As the command.
+pub(crate) fn write_to(workspace: &Workspace, system: &str, output: &Path) -> anyhow::Result<Prepared> {
+    Image { system: system.to_owned(), output: output.to_owned(), board: BoardOptions::default() }.write(workspace)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {

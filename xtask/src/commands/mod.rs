@@ -7,7 +7,7 @@ mod console;
 pub(crate) mod debug;
 mod doc;
 mod fuzz;
-mod image;
+pub(crate) mod image;
 mod run;
 mod setup;
 mod test;

@@ -4,6 +4,7 @@
 
 mod boot;
 mod guests;
+mod image;
 mod io;
 mod limits;
 mod linux;
@@ -32,8 +33,6 @@ use std::{
 
 /// What `ci` calls all of them.
 pub(crate) const STEP: &str = "scenarios under QEMU";
-/// The name of the scenario that gdb plays, and not a system by itself.
-const DEBUGGER: &str = "gdb stops in EL2, in a guest and at Ctrl-C, each with its own symbols";
 /// How long a run may take whose clock is instructions. A busy machine makes it longer and changes nothing else: the
 /// limit ends what hangs.
 const COUNTED_LIMIT_SECONDS: u64 = 600;
@@ -85,6 +84,48 @@ enum Damage {
     Uart(&'static [u8]),
 }
 
+/// A scenario that starts a system in its own way.
+struct Other {
+    /// A sentence that says what holds.
+    name: &'static str,
+    /// The system, which nobody else may run meanwhile.
+    system: &'static str,
+    /// What must be there before.
+    set_up: fn(&Workspace) -> anyhow::Result<()>,
+    /// Does it, and judges it. What is printed goes to the file.
+    check: fn(&Workspace, &Path) -> anyhow::Result<()>,
+}
+
+const OTHERS: [Other; 4] = [
+    Other {
+        name: "gdb stops in EL2, in a guest and at Ctrl-C, each with its own symbols",
+        system: debug::check::SYSTEM,
+        set_up: |_| setup::debugger().map(drop),
+        check: debug::check::stops,
+    },
+    Other {
+        name: "gdb stops in a driver domain, and in that one of two like guests that is named, while both are typed to",
+        system: debug::check::CLIENTS,
+        set_up: |_| setup::debugger().map(drop),
+        check: debug::check::stops_in_clients,
+    },
+    Other {
+        name: "an image that was moved starts with its own disk by its script",
+        system: image::MOVED_SYSTEM,
+        set_up: |_| Ok(()),
+        check: image::moved,
+    },
+    Other {
+        name: "U-Boot at EL2 finds an image on a disk, and starts it by its script",
+        system: image::BOOTED_SYSTEM,
+        set_up: |workspace| {
+            setup::file_system_programs()?;
+            setup::u_boot(workspace).map(drop)
+        },
+        check: image::by_u_boot,
+    },
+];
+
 /// Every scenario, in the order in which they run.
 fn all() -> Vec<Scenario> {
     let mut scenarios = boot::scenarios();
@@ -97,7 +138,7 @@ fn all() -> Vec<Scenario> {
 
 /// The names of all scenarios.
 pub(crate) fn names() -> Vec<String> {
-    all().into_iter().map(|scenario| scenario.name).chain([DEBUGGER.to_owned()]).collect()
+    all().into_iter().map(|scenario| scenario.name).chain(OTHERS.map(|other| other.name.to_owned())).collect()
 }
 
 /// The scenarios whose names contain `filter`, or all, as work to be done side by side.
@@ -107,8 +148,8 @@ pub(crate) fn names() -> Vec<String> {
 pub(crate) fn jobs<'a>(workspace: &'a Workspace, filter: Option<&str>) -> anyhow::Result<Vec<Job<'a>>> {
     let is_asked_for = |name: &str| filter.is_none_or(|filter| name.contains(filter));
     let scenarios: Vec<_> = all().into_iter().filter(|scenario| is_asked_for(&scenario.name)).collect();
-    let has_debugger = is_asked_for(DEBUGGER);
-    if scenarios.is_empty() && !has_debugger {
+    let others: Vec<_> = OTHERS.into_iter().filter(|other| is_asked_for(other.name)).collect();
+    if scenarios.is_empty() && others.is_empty() {
         return Ok(Vec::new());
     }
     // Two scenarios must not install the same thing at the same time.
@@ -116,24 +157,27 @@ pub(crate) fn jobs<'a>(workspace: &'a Workspace, filter: Option<&str>) -> anyhow
     if scenarios.len() > 1 {
         setup::file_system_programs()?;
     }
-    if has_debugger {
-        setup::debugger()?;
-    }
+    others.iter().try_for_each(|other| (other.set_up)(workspace))?;
     // One failure says it: each scenario would only repeat it.
     if let Err(error) = bare_metal::build_hypervisor(workspace, Flavor::Product) {
         let work = move || Err(error.context("Bulkhead does not build"));
         return Ok(vec![Job { step: STEP, uses: None, cores: 1, work: Box::new(work) }]);
     }
     let mut jobs: Vec<_> = scenarios.into_iter().map(|scenario| scenario.job(workspace)).collect();
-    if has_debugger {
-        let work = || {
-            let (started, log) = (Instant::now(), log_path(workspace, DEBUGGER));
-            let result = debug::check(workspace, &log);
-            conclude(workspace, DEBUGGER, &log, started, result)
+    jobs.extend(others.into_iter().map(|Other { name, system, check, .. }| {
+        let work = move || {
+            let (started, log) = (Instant::now(), log_path(workspace, name));
+            let result = check(workspace, &log);
+            conclude(workspace, name, &log, started, result)
         };
-        jobs.push(Job { step: STEP, uses: Some(debug::CHECKED_SYSTEM.to_owned()), cores: 1, work: Box::new(work) });
-    }
+        Job { step: STEP, uses: Some(system.to_owned()), cores: cores_of(workspace, system), work: Box::new(work) }
+    }));
     Ok(jobs)
+}
+
+/// How many cores `system` keeps busy. One that is not there is found by its run.
+fn cores_of(workspace: &Workspace, system: &str) -> usize {
+    systems::find(workspace, system).map_or(1, |source| usize::from(source.cores()))
 }
 
 /// Says what came of the scenario `name`, and of one that failed also how its output ends.
@@ -175,10 +219,10 @@ enum Ended {
 impl Scenario {
     /// The scenario as work. Two of one system would write the same disks, consoles and bundle.
     fn job(self, workspace: &Workspace) -> Job<'_> {
-        // With instructions as the clock, QEMU runs the cores by turns. A system that is not there is found by the run.
+        // With instructions as the clock, QEMU runs the cores by turns.
         let cores = match self.icount {
             Some(_) => 1,
-            None => systems::find(workspace, self.system).map_or(1, |source| usize::from(source.cores())),
+            None => cores_of(workspace, self.system),
         };
         let uses = Some(self.system.to_owned());
         let work = move || {
@@ -304,16 +348,17 @@ mod tests {
     #[test]
     fn no_two_scenarios_share_a_name_or_a_log() {
         let workspace = Workspace::find().expect("a workspace");
-        let logs: BTreeSet<_> = all().iter().map(|scenario| log_path(&workspace, &scenario.name)).collect();
-        assert_eq!(logs.len(), all().len());
+        let logs: BTreeSet<_> = names().iter().map(|name| log_path(&workspace, name)).collect();
+        assert_eq!(logs.len(), names().len());
     }
 
     #[test]
     fn every_scenario_names_a_system_that_there_is() {
         let workspace = Workspace::find().expect("a workspace");
         let known = systems::names(&workspace).expect("systems");
-        for scenario in all() {
-            assert!(known.iter().any(|name| name == scenario.system), "`{}`: no {}", scenario.name, scenario.system);
+        let others = OTHERS.map(|other| (other.name.to_owned(), other.system));
+        for (name, system) in all().into_iter().map(|scenario| (scenario.name, scenario.system)).chain(others) {
+            assert!(known.iter().any(|known| known == system), "`{name}`: no {system}");
         }
     }
 }
