@@ -30,6 +30,7 @@ mod reader;
 mod report;
 mod size;
 mod slots;
+mod sockets;
 mod source;
 mod storage;
 pub(crate) mod virtio;

@@ -6,6 +6,7 @@ use abi::io::Description;
 use services::describe::console::Console;
 use services::describe::entropy;
 use services::describe::network::Card;
+use services::describe::vsock;
 use services::switch::Address;
 
 /// The largest payload of a frame in bytes, which clients are told.
@@ -24,6 +25,8 @@ pub enum Service {
     Console,
     /// Random numbers.
     Entropy,
+    /// A port of the switch of streams, by its number, and the client's CID.
+    Socket { port: usize, cid: u32 },
 }
 
 impl Service {
@@ -35,6 +38,7 @@ impl Service {
             Self::Network { address, .. } => Card { mac: *address, mtu: MTU }.describe(),
             Self::Console => Some(CONSOLE.describe(window_size)),
             Self::Entropy => Some(entropy::describe()),
+            Self::Socket { cid, .. } => vsock::describe(*cid, window_size),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::block::{BlockDevice, BlockService, PlainDisk, Tag, VirtioDisk};
 use crate::console::ConsoleService;
 use crate::entropy::EntropyService;
 use crate::network::NetworkService;
+use crate::vsock::SocketService;
 use abi::io::SEGMENTS_MAX;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
@@ -29,6 +30,8 @@ pub struct Devices {
     pub console: ConsoleService,
     /// The source of random numbers.
     pub entropy: EntropyService,
+    /// Streams between clients, which need no real device.
+    pub sockets: SocketService,
     owners: ArrayVec<(u32, Owner), SLOTS_MAX>,
 }
 
@@ -41,6 +44,7 @@ impl Devices {
             network: NetworkService::new(),
             console: ConsoleService::default(),
             entropy: EntropyService::new(),
+            sockets: SocketService::new(),
             owners: ArrayVec::new(),
         };
         for slot in virtio::take_slots() {

@@ -8,6 +8,7 @@ use crate::heartbeat::Heartbeat;
 use crate::kill::{Kill, Phase};
 use crate::status;
 use crate::tree::{CHANNELS_MAX, ChannelNode, Purpose};
+use crate::vsock::Progress;
 use abi::io::{FUNCTION_READY, INVALID_PARAMETER, Layout};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
@@ -71,7 +72,7 @@ impl Domain {
             println!("driver-domain: channel {number} of {name} is not in this domain's free RAM; not served");
             return;
         };
-        let Some(service) = self.service(place, node) else { return };
+        let Some(service) = self.service(place, node, channel.session()) else { return };
         let description = service.describe(node.queues, channel.window_size());
         let answer = description.map_or(INVALID_PARAMETER, |description| channel.attach(&description));
         if answer != 0 {
@@ -85,7 +86,7 @@ impl Domain {
     }
 
     #[inline(never)]
-    fn service(&mut self, place: usize, node: &ChannelNode) -> Option<Service> {
+    fn service(&mut self, place: usize, node: &ChannelNode, session: Option<u32>) -> Option<Service> {
         let ChannelNode { number, client: name, .. } = *node;
         let devices = &mut self.devices;
         let without = |what: &str| println!("driver-domain: channel {number} of {name}: {what}; not served");
@@ -131,6 +132,14 @@ impl Domain {
                 }
                 Some(Service::Entropy)
             }
+            Purpose::Socket { cid, peers } => {
+                let peers = peers.as_chunks().0.iter().map(|cell| u32::from_be_bytes(*cell));
+                let port = devices.sockets.add_client(place, cid, peers, session);
+                if port.is_none() {
+                    without("the switch of streams has no port left");
+                }
+                port.map(|port| Service::Socket { port, cid })
+            }
         }
     }
 
@@ -148,7 +157,8 @@ impl Domain {
             if self.announce() || round == Round::Busy {
                 continue;
             }
-            if !self.is_timed && self.clients.iter().any(|client| client.channel.is_quiet()) {
+            let is_quiet = || self.clients.iter().any(|client| client.channel.is_quiet());
+            if !self.is_timed && (is_quiet() || self.devices.sockets.is_waiting()) {
                 self.is_timed = true;
                 timer::arm(timer::now() + timer::ticks(QUIET_MICROSECONDS));
             }
@@ -157,7 +167,7 @@ impl Domain {
             for _ in 0..INTERRUPTS_PER_ROUND {
                 let Some(id) = gic::acknowledge() else { break };
                 if Some(id) == machine().uart_interrupt {
-                    status::answer(&self.devices.network, &self.clients);
+                    status::answer(&self.devices, &self.clients);
                 } else if id == timer::VIRTUAL_TIMER {
                     self.hasten();
                 } else {
@@ -179,7 +189,8 @@ impl Domain {
 
     /// Does what there is to do once.
     fn round(&mut self) -> Round {
-        let mut worked = false;
+        // What clients have done beside sending decides what becomes of what they send.
+        let mut worked = self.devices.sockets.poll(&mut self.clients);
         let count = self.clients.len();
         for place in (self.first..count).chain(0..self.first) {
             worked |= self.serve(place);
@@ -268,6 +279,26 @@ impl Domain {
                     let written = devices.entropy.fill(channel.writable(&request));
                     channel.take();
                     channel.complete(&ticket.completion(written));
+                }
+                Service::Socket { port, .. } => {
+                    if let Some(kill) = kill {
+                        kill.strike(Phase::Posted);
+                    }
+                    let (port, packet) = (*port, channel.readable(&request));
+                    let progress = devices.sockets.transmit(clients, port, &request, packet);
+                    if let Some(kill) = kill {
+                        kill.strike(Phase::Submitted);
+                    }
+                    if progress != Progress::Done {
+                        worked |= progress == Progress::More;
+                        break;
+                    }
+                    let Some(Client { channel, .. }) = clients.get_mut(place) else { break };
+                    channel.take();
+                    channel.complete(&ticket.completion(0));
+                    if let Some(kill) = kill {
+                        kill.strike(Phase::Done);
+                    }
                 }
             }
             worked = true;

@@ -1,18 +1,19 @@
 //! The domain ends itself now and then, for a test of what its clients see of that: `driver-domain.kill=MILLISECONDS`
 //! on its command line says how long after each start, `driver-domain.kills=NUMBER` how often in all.
 //!
-//! It does so in the middle of a block request: which phase of one, and how it ends, is another with every start.
+//! It does so in the middle of a request of a disk or of a packet of a stream: which phase of one, and how it ends, is
+//! another with every start.
 
 use rt::{machine, println, psci, timer};
 
-/// How far a block request is.
+/// How far a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Taken from the ring, and the device knows nothing of it.
     Posted,
-    /// The device has it.
+    /// The device has it, or the receiver's channel.
     Submitted,
-    /// The device has done it, and nobody has been told.
+    /// It is done, and nobody has been told.
     Done,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Clients never come here: EL2 has the registers and the queues of their devices, and passes on what they ask for
 //! through a channel for each device (`abi::io`), without knowing what it means. This guest says what each device is,
-//! and decides which sectors and which frames a client may have. Its CPU sees requests and copies of data, never a
+//! and decides which sectors, frames and streams a client may have. Its CPU sees requests and copies of data, never a
 //! client's memory (the DMA of its devices is trusted).
 //!
 //! Reading order: this file, `domain.rs` (the rounds), `channel.rs` (the wire), `block/service.rs`, `network.rs`. What
@@ -29,6 +29,7 @@ mod kill;
 mod network;
 mod status;
 mod tree;
+mod vsock;
 
 use devices::Devices;
 use domain::Domain;

@@ -1,10 +1,11 @@
-//! What the domain says of itself when asked: a line typed at its own console brings the switch's counters.
+//! What the domain says of itself when asked: a line typed at its own console brings the switches' counters.
 
 use crate::client::Client;
-use crate::network::NetworkService;
+use crate::devices::Devices;
 use rt::uart::{self, offset};
 use rt::{gic, machine, println};
 use services::switch::Counters;
+use services::vsock::Counters as Streams;
 
 /// How many typed characters are taken at one go: as many as the UART holds, and some.
 const CHARACTERS_MAX: usize = 64;
@@ -18,7 +19,7 @@ pub fn listen() {
 }
 
 /// Takes what was typed, and answers the end of a line.
-pub fn answer(network: &NetworkService, clients: &[Client]) {
+pub fn answer(devices: &Devices, clients: &[Client]) {
     let mut is_asked = false;
     for _ in 0..CHARACTERS_MAX {
         let Some(byte) = uart::take() else { break };
@@ -28,8 +29,9 @@ pub fn answer(network: &NetworkService, clients: &[Client]) {
     if !is_asked {
         return;
     }
-    for (client, counters) in network.counters() {
-        let name = client.map_or("uplink", |client| clients.get(client).map_or("?", |client| client.name));
+    let name_of = |client: usize| clients.get(client).map_or("?", |client| client.name);
+    for (client, counters) in devices.network.counters() {
+        let name = client.map_or("uplink", name_of);
         let Counters { frames_in, bytes_in, frames_out, bytes_out, .. } = counters;
         let Counters { dropped_useless, dropped_forged, dropped_rate, dropped_storm, dropped_full, .. } = counters;
         println!("{name}: in {frames_in} frames, {bytes_in} bytes; out {frames_out} frames, {bytes_out} bytes");
@@ -37,5 +39,10 @@ pub fn answer(network: &NetworkService, clients: &[Client]) {
             "{name}: dropped {dropped_useless} without a destination, {dropped_forged} forged, {dropped_rate} over the \
              rate, {dropped_storm} of a storm, {dropped_full} for want of room"
         );
+    }
+    for (client, counters) in devices.sockets.counters() {
+        let Streams { packets, connections, refused, dropped } = counters;
+        let name = name_of(client);
+        println!("{name}: {connections} connections, {packets} packets; {refused} refused, {dropped} dropped");
     }
 }

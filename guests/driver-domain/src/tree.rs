@@ -7,6 +7,8 @@
 //!   `bulkhead,read-only` (empty), `bulkhead,serial` (a serial number, at most
 //!   [`SERIAL_SIZE`](services::block::SERIAL_SIZE) characters);
 //! - `"network"`: `local-mac-address` (6 bytes), `bulkhead,rate-limit` (a cell: bytes a second, absent for none);
+//! - `"socket"`: `bulkhead,cid` (a cell), `bulkhead,peers` (cells: the CIDs that it may speak to, and that may speak to
+//!   it);
 //! - `"console"` and `"entropy"`: nothing.
 
 use crate::block::{Part, Serial};
@@ -34,6 +36,8 @@ pub enum Purpose {
     Console,
     /// Random numbers.
     Entropy,
+    /// Streams to the clients whose CIDs are the cells of `peers`.
+    Socket { cid: u32, peers: &'static [u8] },
 }
 
 /// A channel's node.
@@ -94,6 +98,7 @@ fn purpose(node: Node<'_>) -> Option<Purpose> {
         }),
         "console" => Some(Purpose::Console),
         "entropy" => Some(Purpose::Entropy),
+        "socket" => Some(Purpose::Socket { cid: cell(node, "bulkhead,cid")?, peers: bytes(node, "bulkhead,peers")? }),
         _ => None,
     }
 }

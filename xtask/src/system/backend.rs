@@ -32,6 +32,8 @@ pub(crate) enum Backend {
     Console,
     /// The real source of entropy.
     Entropy,
+    /// A port of the switch of streams, and the names of the machines that it may speak to.
+    Socket { cid: u32, peers: Vec<String> },
 }
 
 /// A part of a disk.
@@ -53,6 +55,7 @@ impl Backend {
             Self::Network { .. } => VirtioKind::Network,
             Self::Console => VirtioKind::Console,
             Self::Entropy => VirtioKind::Entropy,
+            Self::Socket { .. } => VirtioKind::Socket,
         }
     }
 
@@ -63,6 +66,7 @@ impl Backend {
             Self::Network { .. } => "network",
             Self::Console => "console",
             Self::Entropy => "entropy",
+            Self::Socket { .. } => "socket",
         }
     }
 }

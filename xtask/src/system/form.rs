@@ -111,6 +111,8 @@ forms! {
         ip_address: Option<Spanned<String>>,
         gateway: Option<Spanned<String>>,
         rate_limit: Option<Spanned<Rate>>,
+        cid: Option<Spanned<u64>>,
+        peers: Option<Spanned<Vec<Spanned<String>>>>,
     }
 
     /// Bytes of a disk.

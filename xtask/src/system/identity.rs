@@ -3,6 +3,7 @@
 use super::{
     Source, VmSource,
     backend::{Backend, Mac},
+    sockets,
     storage::Content,
 };
 use std::fmt::Write;
@@ -31,11 +32,12 @@ pub(crate) fn identity(source: &Source, vm: &VmSource) -> String {
     if vm.owns(CLOCK) {
         words += " bulkhead.clock";
     }
+    words += &sockets::words(source, vm);
     for channel in vm.channels() {
         words += match channel.client.backend {
             Backend::Console => " bulkhead.console",
             Backend::Entropy => " bulkhead.entropy",
-            Backend::Disk { .. } | Backend::RamDisk { .. } | Backend::Network { .. } => "",
+            Backend::Disk { .. } | Backend::RamDisk { .. } | Backend::Network { .. } | Backend::Socket { .. } => "",
         };
     }
     words

@@ -19,6 +19,7 @@ use super::{
     overlaps::check_overlaps,
     plugs::{VIRTIO_MMIO, check_plugs},
     size::show_size_rounded,
+    sockets,
     source::VmSource,
     virtio::Needs,
 };
@@ -45,6 +46,7 @@ pub(crate) fn complete(source: &mut Source, mut report: impl FnMut(Problem)) {
     problems.extend(check_overlaps(source));
     problems.extend(source.check_addresses());
     problems.extend(cards::check_macs(source));
+    problems.extend(sockets::check(source));
     cards::give_macs(source);
     let mut plan = Plan { rooms: source.vms.iter().map(|vm| Room { end: vm.memory_end(), channels: 0 }).collect() };
     let mut services = Vec::new();
@@ -148,7 +150,7 @@ fn provider_of(source: &Source, (vm, device): (usize, usize), client: &Client) -
     let hardware = match &client.backend {
         Backend::Disk { disk, .. } => source.disks.get(*disk).map(|disk| source.driver_of(disk)),
         Backend::Console | Backend::Entropy => Some(source.driver()),
-        Backend::RamDisk { .. } | Backend::Network { .. } => None,
+        Backend::RamDisk { .. } | Backend::Network { .. } | Backend::Socket { .. } => None,
     };
     match hardware {
         Some(Some(owner)) if owner.name != domain.name => refused(format!(

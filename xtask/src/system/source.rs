@@ -190,7 +190,7 @@ impl Source {
                 })
             }
             Backend::RamDisk { .. } => false,
-            Backend::Network { .. } | Backend::Console | Backend::Entropy => false,
+            Backend::Network { .. } | Backend::Console | Backend::Entropy | Backend::Socket { .. } => false,
         };
         let owns = move |vm: &VmSource| vm.doorbell.is_none() && self.disks_of(vm).any(|(_, found)| found.name == disk);
         let users = self.vms.iter().filter(move |vm| vm.clients.iter().flatten().any(is_there) || owns(vm));
@@ -347,7 +347,7 @@ impl VmSource {
             Backend::RamDisk { span, read_only } => {
                 Some(BlockContent { bytes: span.size, content: None, read_only: *read_only, shared: false })
             }
-            Backend::Network { .. } | Backend::Console | Backend::Entropy => None,
+            Backend::Network { .. } | Backend::Console | Backend::Entropy | Backend::Socket { .. } => None,
         })
     }
 }

@@ -13,6 +13,7 @@ pub(crate) enum VirtioKind {
     Network,
     Console,
     Entropy,
+    Socket,
 }
 
 /// What a device needs, beside a slot.
@@ -33,7 +34,7 @@ pub(crate) struct Needs {
 }
 
 impl VirtioKind {
-    pub(crate) const ALL: [Self; 4] = [Self::Block, Self::Network, Self::Console, Self::Entropy];
+    pub(crate) const ALL: [Self; 5] = [Self::Block, Self::Network, Self::Console, Self::Entropy, Self::Socket];
 
     /// The name in a system's TOML file.
     pub(crate) const fn name(self) -> &'static str {
@@ -42,6 +43,7 @@ impl VirtioKind {
             Self::Network => "virtio-net",
             Self::Console => "virtio-console",
             Self::Entropy => "virtio-rng",
+            Self::Socket => "virtio-vsock",
         }
     }
 
@@ -50,8 +52,8 @@ impl VirtioKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// What a device of this kind needs. Most block requests have a few pages, and some a MiB of them. What a card or a
-    /// console sends goes back when it is copied, so one chain is kept to look at; receiving takes several.
+    /// What a device of this kind needs. Most block requests have a few pages, and some a MiB of them. What a card, a
+    /// console or a socket sends goes back when it is copied, so one chain is kept to look at; receiving takes several.
     pub(crate) const fn needs(self) -> Needs {
         match self {
             Self::Block => {
@@ -64,6 +66,8 @@ impl VirtioKind {
             Self::Entropy => {
                 Needs { device_id: 4, queues: 1, filled: 0, requests: 4, chains: [0, 4, 0], window_size: 64 << 10 }
             }
+            // Of its three queues, two are filled: with packets, and with events.
+            Self::Socket => Needs { device_id: 19, queues: 3, filled: 0b101, ..Self::Network.needs() },
         }
     }
 }

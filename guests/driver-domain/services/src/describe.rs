@@ -1,5 +1,5 @@
 //! What the driver domain says of a device when it attaches it ([`Description`]): the features and the configuration
-//! space of its kind (VIRTIO 1.2, 5.1 to 5.4), and what EL2 does with the chains of its queues.
+//! space of its kind (VIRTIO 1.2, 5.1 to 5.4, 5.10), and what EL2 does with the chains of its queues.
 //!
 //! What this module leaves out: the features of the transport and of the queues, which EL2 offers itself, and which
 //! queues are filled, which the system says.
@@ -8,6 +8,7 @@ pub mod block;
 pub mod console;
 pub mod entropy;
 pub mod network;
+pub mod vsock;
 
 use abi::io::{CONFIGURATION_SIZE, Description, QUEUES_MAX, QueueDescription, WINDOW_PAGE_SIZE};
 

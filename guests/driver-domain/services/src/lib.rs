@@ -1,5 +1,5 @@
-//! What a driver domain decides: what its devices are, which sectors a client's request reaches, where a frame goes and
-//! whether it may, how the consoles of several clients share one.
+//! What a driver domain decides: what its devices are, which sectors a client's request reaches, where a frame or a
+//! packet of a stream goes and whether it may, how the consoles of several clients share one.
 //!
 //! What this crate leaves out: devices and memory. Time, sectors and frames are arguments, so all of it runs on the
 //! host under a test.
@@ -28,5 +28,6 @@ pub mod partition;
 pub mod rate;
 pub mod slice;
 pub mod switch;
+pub mod vsock;
 
 pub use slice::{Access, Slice};

@@ -18,10 +18,11 @@ pub(super) fn write_served(fdt: &mut FdtWriter, served: &Served<'_>) -> Result<(
     fdt.property_string("compatible", DOORBELL_COMPATIBLE)?;
     write_interrupt(fdt, served.doorbell, EDGE_RISING)?;
     fdt.end_node(doorbell)?;
-    served.channels.iter().try_for_each(|channel| write_channel(fdt, channel, served.disks))
+    served.channels.iter().try_for_each(|channel| write_channel(fdt, channel, served))
 }
 
-fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> Result<(), Error> {
+fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, served: &Served<'_>) -> Result<(), Error> {
+    let disks = served.disks;
     let service = channel.service;
     let node = fdt.begin_node(&format!("channel@{:x}", service.address))?;
     fdt.property_string("compatible", CHANNEL_COMPATIBLE)?;
@@ -60,6 +61,11 @@ fn write_channel(fdt: &mut FdtWriter, channel: &Channel<'_>, disks: &[Disk]) -> 
                 fdt.property_u32("bulkhead,rate-limit", *bytes_a_second)?;
             }
         }
+        Backend::Socket { cid, peers } => {
+            let peers: Vec<_> = peers.iter().filter_map(|peer| cid_of(served, peer)).collect();
+            fdt.property_u32("bulkhead,cid", *cid)?;
+            fdt.property_array_u32("bulkhead,peers", &peers)?;
+        }
         Backend::Console | Backend::Entropy => {}
     }
     fdt.end_node(node)
@@ -78,7 +84,7 @@ fn serial(backend: &Backend, disks: &[Disk]) -> Option<String> {
             }
         }
         Backend::RamDisk { span, .. } => format!("ram.{:x}+{:x}", span.base, span.size),
-        Backend::Network { .. } | Backend::Console | Backend::Entropy => return None,
+        Backend::Network { .. } | Backend::Console | Backend::Entropy | Backend::Socket { .. } => return None,
     };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.+".contains(&byte);
     if text.len() <= SERIAL_SIZE && text.bytes().all(is_plain) {
@@ -86,6 +92,12 @@ fn serial(backend: &Backend, disks: &[Disk]) -> Option<String> {
     }
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     Some(format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step)))
+}
+
+/// The CID of the client `vm`, if it has a socket device.
+fn cid_of(served: &Served<'_>, vm: &str) -> Option<u32> {
+    let mut its = served.channels.iter().filter(|channel| channel.vm.name() == vm);
+    its.find_map(|channel| if let Backend::Socket { cid, .. } = channel.client.backend { Some(cid) } else { None })
 }
 
 fn write_read_only(fdt: &mut FdtWriter, read_only: bool) -> Result<(), Error> {

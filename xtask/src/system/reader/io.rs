@@ -167,6 +167,7 @@ impl Reader<'_> {
             VirtioKind::Network => Backend::Network { rate_limit: self.rate_limit(form.rate_limit.as_ref())? },
             VirtioKind::Console => Backend::Console,
             VirtioKind::Entropy => Backend::Entropy,
+            VirtioKind::Socket => self.socket(vm, form)?,
         };
         let mac = form.mac.as_ref().map(|mac| self.mac(mac)).transpose()?;
         let card = format!("device {:?} of vm {vm:?}", form.kind.get_ref());
@@ -183,7 +184,7 @@ impl Reader<'_> {
     /// Refuses keys that belong to another kind of device.
     fn check_keys(&self, vm: &str, form: &DeviceForm, kind: DeviceKind) -> Result<(), Problem> {
         let is = |wanted: VirtioKind| matches!(kind, DeviceKind::Virtio(kind) if kind == wanted);
-        let (block, network) = (is(VirtioKind::Block), is(VirtioKind::Network));
+        let (block, network, socket) = (is(VirtioKind::Block), is(VirtioKind::Network), is(VirtioKind::Socket));
         let takes_text = matches!(kind, DeviceKind::Emulated(kind) if kind.configuration_max > 0);
         let keys = [
             ("configuration", form.configuration.as_ref().map(|key| key.span()), takes_text),
@@ -199,6 +200,8 @@ impl Reader<'_> {
             ("ip_address", form.ip_address.as_ref().map(|key| key.span()), network),
             ("gateway", form.gateway.as_ref().map(|key| key.span()), network),
             ("rate_limit", form.rate_limit.as_ref().map(|key| key.span()), network),
+            ("cid", form.cid.as_ref().map(|key| key.span()), socket),
+            ("peers", form.peers.as_ref().map(|key| key.span()), socket),
         ];
         for (key, line, is_known) in keys {
             if let (Some(line), false) = (line, is_known) {
@@ -295,6 +298,28 @@ impl Reader<'_> {
                 Err(self.problem(range.span(), sentence))
             }
         }
+    }
+
+    /// A socket device; whether its peers are there is for `sockets` to say.
+    fn socket(&self, vm: &str, form: &DeviceForm) -> Result<Backend, Problem> {
+        let kind = form.kind.get_ref();
+        let (Some(cid), Some(peers)) = (&form.cid, &form.peers) else {
+            let key = if form.cid.is_none() { "cid = 3" } else { "peers = [\"NAME\"]" };
+            let sentence =
+                format!("device {kind:?} of vm {vm:?} does not say who it is and to which vms it may speak; add {key}");
+            return Err(self.problem(form.kind.span(), sentence));
+        };
+        // 0 and 0xffff_ffff are nobody and anybody, 1 is oneself, and 2 is the host (VIRTIO 1.2, 5.10.4).
+        let number = u32::try_from(*cid.get_ref()).ok().filter(|number| (3..u32::MAX).contains(number));
+        let Some(number) = number else {
+            let sentence = format!(
+                "{:#x} is no cid for device {kind:?} of vm {vm:?}; choose one from 3 to 0xfffffffe",
+                cid.get_ref()
+            );
+            return Err(self.problem(cid.span(), sentence));
+        };
+        let peers = peers.get_ref().iter().map(|peer| peer.get_ref().clone()).collect();
+        Ok(Backend::Socket { cid: number, peers })
     }
 
     fn rate_limit(&self, limit: Option<&Spanned<Rate>>) -> Result<Option<u32>, Problem> {

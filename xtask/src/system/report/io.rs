@@ -95,6 +95,10 @@ pub(super) fn gives(source: &Source, channel: &Channel<'_>) -> String {
         }
         Backend::Console => "the real console".to_string(),
         Backend::Entropy => "the real source of entropy".to_string(),
+        Backend::Socket { cid, peers } => {
+            let peers = if peers.is_empty() { "nobody".to_string() } else { peers.join(", ") };
+            format!("streams to {peers}, as cid {cid}")
+        }
     }
 }
 

@@ -79,7 +79,12 @@ impl Images for SmallImages {
 
 /// The device tree of the machine `name`.
 fn tree(name: &str) -> Vec<u8> {
-    let source = parse(Path::new("io.toml"), SYSTEM).unwrap();
+    tree_of(SYSTEM, name)
+}
+
+/// The device tree of the machine `name` of `system`.
+fn tree_of(system: &str, name: &str) -> Vec<u8> {
+    let source = parse(Path::new("io.toml"), system).unwrap();
     let bundle = bundle(&source, &SmallImages, &BundleOptions::default()).unwrap();
     manifest::Bundle::new(&bundle.cpio).find(&format!("{name}.dtb")).unwrap().to_vec()
 }
@@ -142,6 +147,37 @@ fn a_ram_disk_lies_below_the_channels() {
 fn a_network_channel_has_an_address_and_a_limit() {
     assert_eq!(of_channels("local-mac-address", <[u8]>::to_vec)[3], Some(vec![0x52, 0x54, 0, 0x12, 0x34, 0x56]));
     assert_eq!(of_channels("bulkhead,rate-limit", word)[3], Some(1000));
+}
+
+#[test]
+fn a_socket_channel_has_a_cid_and_those_of_its_peers() {
+    let socket = |name: &str, core: u32, cid: u32, peers: &str| {
+        format!(
+            "[[vm]]\nname = \"{name}\"\nmemory = \"32 MiB\"\ncores = [{core}]\nkernel = \"small\"\n\
+             [[vm.device]]\nkind = \"virtio-vsock\"\ncid = {cid}\npeers = [{peers}]\n"
+        )
+    };
+    let alpha = socket("beta", 2, 0xffff_fffe, "\"alpha\", \"gamma\"") + &socket("gamma", 3, 5, "\"beta\"");
+    let system = SYSTEM.to_owned() + "[[vm.device]]\nkind = \"virtio-vsock\"\ncid = 3\npeers = [\"beta\"]\n" + &alpha;
+    let tree = tree_of(&system, "driver");
+    let tree = Fdt::new(&tree).unwrap();
+    let cells =
+        |bytes: &[u8]| -> Vec<u32> { bytes.as_chunks().0.iter().map(|cell| u32::from_be_bytes(*cell)).collect() };
+    let mut found: Vec<_> = tree
+        .all_nodes()
+        .filter(|node| node.property("bulkhead,kind").is_some_and(|kind| kind.as_str() == Some("socket")))
+        .map(|node| {
+            ["bulkhead,cid", "bulkhead,peers", "bulkhead,filled-queues"]
+                .map(|name| cells(node.property(name).unwrap().value))
+        })
+        .collect();
+    found.sort();
+    let expected = [
+        [vec![3], vec![0xffff_fffe], vec![0b101]],
+        [vec![5], vec![0xffff_fffe], vec![0b101]],
+        [vec![0xffff_fffe], vec![3, 5], vec![0b101]],
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

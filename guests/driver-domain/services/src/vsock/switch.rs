@@ -1,0 +1,390 @@
+//! The switch between the clients' socket devices: which packet may go where, and which connections there are.
+//!
+//! The switch knows every connection: a request makes one, and nothing else passes without. So when one of its ends, or
+//! the switch itself, has started anew, no byte of an old stream gets into a new one, and the other end hears of it at
+//! once, also where it only waits.
+//!
+//! How much an end may send is between the two ends (VIRTIO 1.2, 5.10.6.3). A packet that its receiver has no room for
+//! stays with its sender, whose other packets wait behind it. But no client can hold up another for good: one that
+//! takes nothing for two seconds is *deaf*, loses its connections, and refuses whatever is sent to it until it listens.
+//!
+//! What this module leaves out: the data, and where packets are. The caller carries them.
+
+use super::{Header, Operation, STREAM};
+use arrayvec::ArrayVec;
+
+/// The most ports of a switch: a virtual machine has one socket device.
+pub const PORTS_MAX: usize = 16;
+/// The most connections that one client has asked for. Those that others have asked it for do not count.
+pub const CONNECTIONS_MAX: usize = 256;
+/// For how long a client with a full receive window may take nothing: far longer than a busy board keeps it waiting.
+const DEAF_SECONDS: u64 = 2;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It goes to the client at this port.
+    Deliver(usize),
+    /// Its sender gets this one instead.
+    Reply(Header),
+    /// It waits, with all that its sender sends after it, until the client at this port has room.
+    Wait(usize),
+    /// Nothing.
+    Drop,
+}
+
+/// What a port has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets of the client's that were passed on.
+    pub packets: u64,
+    /// Packets of the client's that were refused.
+    pub refused: u64,
+    /// Packets with another's CID, or without a meaning.
+    pub dropped: u64,
+    /// Connections that the client has asked for and that were passed on.
+    pub connections: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is asked for, and not accepted yet.
+    Requested,
+    /// It is accepted.
+    Open,
+    /// One end has gone, and the other, the one who asked or the one who was asked, has to hear of it.
+    Broken(End),
+}
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Who has asked for it.
+    Asking,
+    /// Who was asked.
+    Asked,
+}
+
+/// A connection, in the list of the port that has asked for it.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    /// The switch's port of the one who was asked.
+    to: u8,
+    state: State,
+    asking_port: u32,
+    asked_port: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Port {
+    cid: u32,
+    /// The CIDs that it may speak to, which may speak to it.
+    peers: ArrayVec<u32, PORTS_MAX>,
+    connections: ArrayVec<Connection, CONNECTIONS_MAX>,
+    /// The session of the client's driver, while there is one.
+    session: Option<u32>,
+    /// The client's driver has to hear that its connections are gone.
+    owes_event: bool,
+    /// Since when the client has taken nothing while something waits for it.
+    blocked_since: Option<u64>,
+    is_deaf: bool,
+    counters: Counters,
+}
+
+/// Where a connection is: in the list of this port, at this place.
+type Place = (usize, usize);
+
+/// The switch.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    ports: ArrayVec<Port, PORTS_MAX>,
+    /// Ticks after which a client is deaf.
+    deaf_ticks: u64,
+}
+
+impl Switch {
+    /// A switch without ports, by a counter of `frequency` ticks a second.
+    #[must_use]
+    pub const fn new(frequency: u64) -> Self {
+        Self { ports: ArrayVec::new_const(), deaf_ticks: frequency.saturating_mul(DEAF_SECONDS) }
+    }
+
+    /// Adds the port of the client with this CID, which may speak to `peers`; gives its number, or `None` where all are
+    /// taken. A driver that is there already, in `session`, has had connections by way of an earlier switch.
+    pub fn add(&mut self, cid: u32, peers: impl IntoIterator<Item = u32>, session: Option<u32>) -> Option<usize> {
+        let number = self.ports.len();
+        let port = Port {
+            cid,
+            peers: peers.into_iter().take(PORTS_MAX).collect(),
+            connections: ArrayVec::new_const(),
+            session,
+            owes_event: session.is_some(),
+            blocked_since: None,
+            is_deaf: false,
+            counters: Counters::default(),
+        };
+        self.ports.try_push(port).ok()?;
+        Some(number)
+    }
+
+    /// What a port has seen.
+    #[must_use]
+    pub fn counters(&self, port: usize) -> Counters {
+        self.ports.get(port).map_or_else(Counters::default, |port| port.counters)
+    }
+
+    /// Looks at the session of the client at `number`: with a new one, all its connections are at their end.
+    pub fn observe(&mut self, number: usize, session: Option<u32>) {
+        let Some(port) = self.ports.get_mut(number).filter(|port| port.session != session) else { return };
+        port.session = session;
+        // A new driver knows of no connections.
+        port.owes_event = false;
+        port.is_deaf = false;
+        port.blocked_since = None;
+        self.break_connections(number);
+    }
+
+    /// Ends every connection of the client at `number`; the other ends have to hear of it, the client itself has not.
+    fn break_connections(&mut self, number: usize) {
+        for (asking, port) in self.ports.iter_mut().enumerate() {
+            if asking == number {
+                port.connections.retain(|connection| connection.state != State::Broken(End::Asking));
+                for connection in &mut port.connections {
+                    connection.state = State::Broken(End::Asked);
+                }
+                continue;
+            }
+            let is_its = |connection: &Connection| usize::from(connection.to) == number;
+            port.connections.retain(|each| !(is_its(each) && each.state == State::Broken(End::Asked)));
+            for connection in port.connections.iter_mut().filter(|connection| is_its(connection)) {
+                connection.state = State::Broken(End::Asking);
+            }
+        }
+    }
+
+    /// The session of the client at `number` as it was last observed.
+    #[must_use]
+    pub fn session(&self, number: usize) -> Option<u32> {
+        self.ports.get(number)?.session
+    }
+
+    /// Whether the client at `number` has to get the event [`TRANSPORT_RESET`](super::TRANSPORT_RESET).
+    #[must_use]
+    pub fn owes_event(&self, number: usize) -> bool {
+        self.ports.get(number).is_some_and(|port| port.owes_event)
+    }
+
+    /// The event has gone out.
+    pub fn event_sent(&mut self, number: usize) {
+        if let Some(port) = self.ports.get_mut(number) {
+            port.owes_event = false;
+        }
+    }
+
+    /// The next reset that a client has to get, with its port: an end of its connection has gone.
+    #[must_use]
+    pub fn owed_reset(&self) -> Option<(usize, Header)> {
+        self.ports.iter().enumerate().find_map(|(number, port)| {
+            // One that has no room lets the others go first.
+            let has_room = |to: usize| self.ports.get(to).is_some_and(|port| port.blocked_since.is_none());
+            port.connections.iter().find_map(|connection| {
+                let State::Broken(end) = connection.state else { return None };
+                let asked = usize::from(connection.to);
+                let asking_end = (u64::from(port.cid), connection.asking_port);
+                let asked_end = (u64::from(self.ports.get(asked)?.cid), connection.asked_port);
+                let (to, header) = match end {
+                    End::Asking => (number, Header::reset(asked_end, asking_end)),
+                    End::Asked => (asked, Header::reset(asking_end, asked_end)),
+                };
+                has_room(to).then_some((to, header))
+            })
+        })
+    }
+
+    /// The reset that [`Self::owed_reset`] gave has gone out, or cannot.
+    pub fn reset_sent(&mut self, header: &Header) {
+        let [from, to] = [header.source_cid, header.destination_cid].map(|cid| self.port_of(cid));
+        if let (Some(from), Some(to)) = (from, to)
+            && let Some((list, place)) = self.find(from, to, header)
+            && let Some(port) = self.ports.get_mut(list)
+        {
+            port.connections.pop_at(place);
+        }
+    }
+
+    /// What becomes of the packet with `header` and `present` bytes behind it, from the client at `from`.
+    pub fn decide(&mut self, from: usize, header: &Header, present: u32) -> Decision {
+        let Some(port) = self.ports.get(from) else { return Decision::Drop };
+        let operation = Operation::from_number(header.operation);
+        let (Some(operation), true) = (operation, header.source_cid == u64::from(port.cid)) else {
+            return self.drop(from);
+        };
+        let to = self.port_of(header.destination_cid).filter(|_| {
+            let is_peer = |cid: &u32| u64::from(*cid) == header.destination_cid;
+            port.peers.iter().any(is_peer) && header.kind == STREAM
+        });
+        let Some(to) = to else { return Self::refuse(header, operation) };
+        if operation == Operation::Data && header.length > present {
+            // A stream with bytes missing is none.
+            self.break_one(from, to, header);
+            return Self::refuse(header, operation);
+        }
+        let state = self.find(from, to, header).and_then(|place| self.connection(place)).map(|found| found.state);
+        match state {
+            Some(State::Broken(end)) => self.decide_broken(from, to, header, end),
+            Some(State::Requested | State::Open) => Decision::Deliver(to),
+            None if operation == Operation::Request && self.begin(from, to, header) => Decision::Deliver(to),
+            None => Self::refuse(header, operation),
+        }
+    }
+
+    /// The packet belongs to a connection of which one end has to hear that it is no more.
+    fn decide_broken(&mut self, from: usize, to: usize, header: &Header, end: End) -> Decision {
+        let is_asking = self.find(from, to, header).is_some_and(|(list, _)| list == from);
+        if is_asking == (end == End::Asking) {
+            // Its sender has not heard of it yet.
+            return self.drop(from);
+        }
+        // Its sender has begun anew, with the same ports; the other end hears of the old connection first.
+        Decision::Wait(to)
+    }
+
+    /// A packet has gone out to whom [`Self::decide`] said, all of it.
+    pub fn delivered(&mut self, from: usize, to: usize, header: &Header) {
+        if let Some(port) = self.ports.get_mut(from) {
+            port.counters.packets = port.counters.packets.saturating_add(1);
+        }
+        let Some((list, place)) = self.find(from, to, header) else { return };
+        let Some(port) = self.ports.get_mut(list) else { return };
+        match Operation::from_number(header.operation) {
+            Some(Operation::Reset) => {
+                port.connections.pop_at(place);
+            }
+            Some(Operation::Response) if list != from => {
+                let requested = port.connections.get_mut(place).filter(|found| found.state == State::Requested);
+                if let Some(connection) = requested {
+                    connection.state = State::Open;
+                }
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// The client at `from` has got the reply that [`Self::decide`] gave, or cannot get it.
+    pub fn replied(&mut self, from: usize) {
+        if let Some(port) = self.ports.get_mut(from) {
+            port.counters.refused = port.counters.refused.saturating_add(1);
+        }
+    }
+
+    /// Whether something that goes to the client at `number` has found no room.
+    #[must_use]
+    pub fn is_blocked(&self, number: usize) -> bool {
+        self.ports.get(number).is_some_and(|port| port.blocked_since.is_some())
+    }
+
+    /// Whether the client at `number` is deaf.
+    #[must_use]
+    pub fn is_deaf(&self, number: usize) -> bool {
+        self.ports.get(number).is_some_and(|port| port.is_deaf)
+    }
+
+    /// The client at `number` has room.
+    pub fn listens(&mut self, number: usize) {
+        if let Some(port) = self.ports.get_mut(number) {
+            port.blocked_since = None;
+            port.is_deaf = false;
+        }
+    }
+
+    /// The client at `number` has no room for what is to go to it. Returns whether it is worth waiting for: one that is
+    /// deaf has no connections any more, and hears of that when it listens.
+    #[must_use]
+    pub fn wait(&mut self, number: usize, now: u64) -> bool {
+        let deaf_ticks = self.deaf_ticks;
+        let Some(port) = self.ports.get_mut(number) else { return false };
+        let since = *port.blocked_since.get_or_insert(now);
+        if port.is_deaf || now.wrapping_sub(since) < deaf_ticks {
+            return !port.is_deaf;
+        }
+        port.is_deaf = true;
+        port.owes_event = true;
+        self.break_connections(number);
+        false
+    }
+
+    /// Whether something waits for room.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.ports.iter().any(|port| port.blocked_since.is_some() && !port.is_deaf)
+    }
+
+    fn port_of(&self, cid: u64) -> Option<usize> {
+        self.ports.iter().position(|port| u64::from(port.cid) == cid)
+    }
+
+    fn connection(&self, (list, place): Place) -> Option<&Connection> {
+        self.ports.get(list)?.connections.get(place)
+    }
+
+    /// The connection that a packet from `from` to `to` belongs to.
+    fn find(&self, from: usize, to: usize, header: &Header) -> Option<Place> {
+        let look = |list: usize, asked: usize, ports: [u32; 2]| {
+            let is_it =
+                |each: &Connection| usize::from(each.to) == asked && [each.asking_port, each.asked_port] == ports;
+            let place = self.ports.get(list)?.connections.iter().position(is_it)?;
+            Some((list, place))
+        };
+        let (source, destination) = (header.source_port, header.destination_port);
+        look(from, to, [source, destination]).or_else(|| look(to, from, [destination, source]))
+    }
+
+    /// Remembers a connection that `from` asks `to` for. Returns whether there is room: one that nobody has answered
+    /// gives way to it.
+    fn begin(&mut self, from: usize, to: usize, header: &Header) -> bool {
+        if self.ports.get(to).is_none_or(|port| port.session.is_none() || port.is_deaf) {
+            return false;
+        }
+        let Some(port) = self.ports.get_mut(from) else { return false };
+        if port.connections.is_full() {
+            let unanswered = port.connections.iter().position(|each| each.state == State::Requested);
+            let Some(unanswered) = unanswered else { return false };
+            port.connections.pop_at(unanswered);
+        }
+        port.counters.connections = port.counters.connections.saturating_add(1);
+        let (asking_port, asked_port) = (header.source_port, header.destination_port);
+        // There are fewer ports than a byte counts.
+        let connection = Connection { to: to as u8, state: State::Requested, asking_port, asked_port };
+        port.connections.try_push(connection).is_ok()
+    }
+
+    /// Ends the connection that a packet from `from` to `to` belongs to; `to` has to hear of it.
+    fn break_one(&mut self, from: usize, to: usize, header: &Header) {
+        let Some((list, place)) = self.find(from, to, header) else { return };
+        let end = if list == to { End::Asking } else { End::Asked };
+        let connection = self.ports.get_mut(list).and_then(|port| port.connections.get_mut(place));
+        if let Some(connection) = connection.filter(|connection| !matches!(connection.state, State::Broken(_))) {
+            connection.state = State::Broken(end);
+        }
+    }
+
+    /// The sender hears that there is no such connection; but not of one that it has ended itself.
+    fn refuse(header: &Header, operation: Operation) -> Decision {
+        if operation == Operation::Reset {
+            return Decision::Drop;
+        }
+        Decision::Reply(header.refusal())
+    }
+
+    fn drop(&mut self, from: usize) -> Decision {
+        if let Some(port) = self.ports.get_mut(from) {
+            port.counters.dropped = port.counters.dropped.saturating_add(1);
+        }
+        Decision::Drop
+    }
+}
+
+const _: () = assert!(PORTS_MAX <= u8::MAX as usize, "a port is a byte");
+
+#[cfg(test)]
+mod tests;
