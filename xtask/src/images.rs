@@ -16,6 +16,8 @@ const LINUX: &str = "linux";
 const LINUX_BENCH: &str = "linux-bench";
 /// What the names of the kinds of virtio devices begin with.
 const VIRTIO: &str = "virtio-";
+/// The kind of device that takes modules of its own.
+const SOCKETS: &str = "virtio-vsock";
 /// How sentences call a kernel.
 const KERNEL: &str = "kernel";
 /// The names that are no paths; a file of such a name is `./NAME`.
@@ -156,6 +158,9 @@ impl Images for HostImages<'_> {
             let kinds = vm.devices.iter().map(|device| &device.kind);
             let mut names = kinds.chain(vm.assigned.iter().map(|device| &device.name));
             let has_virtio = names.any(|name| name.starts_with(VIRTIO));
+            if vm.devices.iter().any(|device| device.kind == SOCKETS) {
+                return setup::linux_sockets(self.workspace).map(Contents::File).map_err(|error| format!("{error:#}"));
+            }
             return Ok(Contents::File(if has_virtio { linux.initrd_with_modules } else { linux.initrd }));
         }
         if name == LINUX_BENCH {

@@ -9,7 +9,7 @@ const PANIC_MARK: &str = "BULKHEAD PANIC";
 /// What Bulkhead says when it cannot boot: a sentence follows.
 const REFUSAL_MARK: &str = "BULKHEAD STOPS";
 /// The checks of Linux guests, each of which ends in a line `CHECK NAME: ok …`.
-const CHECKS: [&str; 6] = ["selfcheck", "hotplug", "ticks", "write", "reread", "crash"];
+const CHECKS: [&str; 7] = ["selfcheck", "hotplug", "ticks", "write", "reread", "crash", "sockets"];
 /// How many of a guest's last lines are kept, and how much of each.
 const LAST_LINES: usize = 3;
 const LAST_LINE_CHARACTERS: usize = 160;

@@ -3,9 +3,9 @@
 
 mod boot_script;
 pub(crate) mod initial_archive;
-pub(crate) mod io_bench;
 pub(crate) mod modules;
 mod partition;
+pub(crate) mod program;
 pub(crate) mod root_file_system;
 
 pub(crate) use partition::{Kernel, root_partition};

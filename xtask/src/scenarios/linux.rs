@@ -93,7 +93,30 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         whole_after_crash,
     );
     let reread = disks("64 MiB that two Linux guests wrote are there after a restart", "bulkhead.reread", reread);
-    on_each_cpu.into_iter().chain([on_one_and_four, hotplug, assigned, u_boot, written, reread, crash]).collect()
+    let sockets = |name: &str, command_line, verdict| Scenario {
+        name: name.to_owned(),
+        system: "test-sockets",
+        cpu: None,
+        command_line,
+        damage: Damage::None,
+        limit_seconds: 150,
+        icount: None,
+        verdict,
+    };
+    let streams = sockets(
+        "two Linux guests pass 64 MiB each way over virtio sockets, and a pair that may not speak is refused",
+        "bulkhead.sockets=64",
+        passed_streams,
+    );
+    let reset_streams = sockets(
+        "streams of Linux guests are reset when their driver domain restarts, and those who listen go on",
+        "bulkhead.sockets=1 bulkhead.sockets-resets=1 driver-domain.kill=4000 driver-domain.kills=4",
+        reset_streams,
+    );
+    on_each_cpu
+        .into_iter()
+        .chain([on_one_and_four, hotplug, assigned, u_boot, written, reread, crash, streams, reset_streams])
+        .collect()
 }
 
 /// U-Boot has found flash that is erased and the disk; Linux, which came from there, has found itself in order.
@@ -165,6 +188,45 @@ fn written_despite_restarts(source: &Source, outcome: &Outcome) -> Result<(), St
         }
     }
     verdict::written(source, outcome, verdict::WRITTEN_BYTES)
+}
+
+/// What each guest sends over a socket, in bytes.
+const STREAM_BYTES: u64 = 64 << 20;
+
+/// What one has sent has come to the other as it was, both ways, and nobody has reached whom it may not.
+fn passed_streams(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    streams_of(source, outcome, STREAM_BYTES, &[])?;
+    match Restarts::of(source, outcome).pauses.len() {
+        0 => Ok(()),
+        count => Err(format!("the driver domain has restarted {count} times, which nobody asked for")),
+    }
+}
+
+/// An open connection has been reset, at both ends, and then another 1 MiB has gone each way.
+fn reset_streams(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    streams_of(source, outcome, 1 << 20, &[("resets", 1), ("resets_served", 1)])
+}
+
+/// Each Linux guest has sent so many bytes, has got at least as many, and has counted as many as `least` says.
+fn streams_of(source: &Source, outcome: &Outcome, bytes: u64, least: &[(&str, u64)]) -> Result<(), String> {
+    for vm in source.vms().iter().filter(|vm| verdict::checks_itself(vm)) {
+        let found = verdict::findings(outcome, "sockets", vm.name())?;
+        let number = |key: &str| found.get(key).and_then(|value| value.parse().ok()).unwrap_or(0_u64);
+        for (key, least) in [("bytes", bytes), ("received", bytes)].iter().chain(least) {
+            if number(key) < *least {
+                return Err(format!("guest `{}` has {key}={} and not {least}", vm.name(), number(key)));
+            }
+        }
+        if found.get("refused").map(String::as_str) != Some("ECONNRESET") {
+            return Err(format!("guest `{}` has not been refused", vm.name()));
+        }
+    }
+    let third = outcome.reports.of("gamma");
+    match (third.failure, third.is_done) {
+        (Some(failure), _) => Err(format!("guest `gamma` reports: {failure}")),
+        (None, false) => Err("guest `gamma` has not come to an end".to_owned()),
+        (None, true) => verdict::ended_well(outcome),
+    }
 }
 
 /// What the neighbour writes while a guest resets itself, in bytes.

@@ -36,8 +36,11 @@ pub(super) struct Files {
 pub(super) fn fetch(cache: &Path) -> anyhow::Result<Files> {
     let done = cache.join("debian");
     let files = Files { kernel: done.join("vmlinuz"), busybox: done.join("busybox"), modules: done.join("modules") };
-    // The directory gets its name only when it is complete; the stamp is for people.
-    let complete = done.join("versions").is_file() && files.modules.is_dir();
+    // The directory gets its name only when it is complete. The stamp says which modules are in it; an empty one was
+    // put there by hand.
+    let wanted = format!("modules {}\n", modules::WANTED.join(" "));
+    let stamp = fs::read_to_string(done.join("versions")).ok();
+    let complete = stamp.is_some_and(|stamp| stamp.is_empty() || stamp.ends_with(&wanted)) && files.modules.is_dir();
     if complete && files.kernel.is_file() && files.busybox.is_file() {
         return Ok(files);
     }
@@ -78,8 +81,11 @@ pub(super) fn fetch(cache: &Path) -> anyhow::Result<Files> {
     check_kernel(&work.join("vmlinuz"))?;
 
     let version = |package: &str| apt.field(package, "Version").unwrap_or_default();
-    let versions =
-        format!("{kernel_package} {}\n{BUSYBOX_PACKAGE} {}\n", version(&kernel_package), version(BUSYBOX_PACKAGE));
+    let versions = format!(
+        "{kernel_package} {}\n{BUSYBOX_PACKAGE} {}\n{wanted}",
+        version(&kernel_package),
+        version(BUSYBOX_PACKAGE)
+    );
     fs::write(work.join("versions"), versions)?;
     fs::remove_dir_all(work.join("packages"))?;
     if done.exists() {

@@ -19,7 +19,10 @@ pub(crate) use room::{behind, room};
 
 use crate::{
     bare_metal,
-    linux::{initial_archive, io_bench, root_file_system},
+    linux::{
+        initial_archive, modules, program,
+        root_file_system::{self, Entry},
+    },
     progress,
     workspace::Workspace,
 };
@@ -61,10 +64,11 @@ pub(crate) fn linux(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
         scripts: workspace.root().join(SCRIPTS),
     };
     let tree = root_file_system::tree(&images.scripts, &images.busybox)?;
-    let modules = root_file_system::modules(&debian.modules)?;
+    let mut drivers = root_file_system::modules(&debian.modules)?;
+    drivers.retain(|module| !modules::is_for_sockets(&module.path));
     // Packing takes milliseconds, so it is not worth finding out whether a script has changed.
     replace(&images.initrd, initial_archive::pack(&tree)?)?;
-    replace(&images.initrd_with_modules, initial_archive::pack(tree.iter().chain(&modules))?)?;
+    replace(&images.initrd_with_modules, initial_archive::pack(tree.iter().chain(&drivers))?)?;
     Ok(images)
 }
 
@@ -73,14 +77,33 @@ pub(crate) fn linux(workspace: &Workspace) -> anyhow::Result<LinuxImages> {
 /// # Errors
 /// As [`linux`], and when the program does not build.
 pub(crate) fn linux_bench(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    rust_target(io_bench::TARGET)?;
-    let program = io_bench::build(workspace)?;
+    let measures = program::IO_BENCH.build(workspace)?;
+    with_program(workspace, measures, "linux-bench.cpio", |module| !modules::is_for_sockets(module))
+}
+
+/// As [`linux`], for a guest with a socket device: the archive with modules, those for sockets among them, and with the
+/// program that checks these.
+///
+/// # Errors
+/// As [`linux_bench`].
+pub(crate) fn linux_sockets(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let checks = program::SOCKET_CHECK.build(workspace)?;
+    with_program(workspace, checks, "linux-sockets.cpio", |_| true)
+}
+
+/// The archive `name` with `program` and the modules that are `of_use`.
+fn with_program(
+    workspace: &Workspace,
+    program: Entry,
+    name: &str,
+    of_use: fn(&str) -> bool,
+) -> anyhow::Result<PathBuf> {
     let _lock = lock(&workspace.cache())?;
     let debian = debian::fetch(&workspace.cache())?;
     let mut tree = root_file_system::tree(&workspace.root().join(SCRIPTS), &debian.busybox)?;
-    tree.push(io_bench::entry(&program)?);
-    tree.extend(root_file_system::modules(&debian.modules)?);
-    let archive = workspace.cache().join("linux-bench.cpio");
+    tree.push(program);
+    tree.extend(root_file_system::modules(&debian.modules)?.into_iter().filter(|module| of_use(&module.path)));
+    let archive = workspace.cache().join(name);
     replace(&archive, initial_archive::pack(&tree)?)?;
     Ok(archive)
 }

@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("bulkhead-linux-io-bench", &[]),
+    ("bulkhead-linux-socket-check", &[]),
     ("bulkhead-guest-rt", &["bulkhead-abi"]),
     ("bulkhead-guest-testkit", &["bulkhead-guest-rt"]),
     ("bulkhead-driver-services", &["bulkhead-abi", "bulkhead-terminal"]),
