@@ -265,17 +265,27 @@ fn a_reset_for_a_client_without_room_lets_others_go_first() {
     assert_eq!(owed(&mut switch).len(), 1);
 }
 
+/// Has alpha ask beta for as many connections as it may have, from port 2000 on.
+fn fill(switch: &mut Switch, state: State) {
+    let connections = &mut switch.ports[ALPHA].connections;
+    for asking_port in 2000..2000 + connections.remaining_capacity() as u32 {
+        connections.push(Connection { to: BETA as u8, state, asking_port, asked_port: 80 });
+    }
+}
+
 #[test]
 fn a_client_that_asks_without_end_forgets_what_nobody_has_answered() {
     let mut switch = connected();
-    for port in 0..2 * CONNECTIONS_MAX as u32 {
-        let request = packet(ALPHA, 2000 + port, BETA, 80, REQUEST);
-        assert_eq!(send(&mut switch, ALPHA, &request), Decision::Deliver(BETA));
+    fill(&mut switch, State::Requested);
+    for port in 9000..9003 {
+        assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, port, BETA, 80, REQUEST)), Decision::Deliver(BETA));
     }
     assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, 1000, BETA, 80, DATA)), Decision::Deliver(BETA), "it is open");
     let answer = |port: u32| packet(BETA, 80, ALPHA, port, RESPONSE);
-    assert_eq!(send(&mut switch, BETA, &answer(2000)), Decision::Reply(answer(2000).refusal()));
-    assert_eq!(send(&mut switch, BETA, &answer(2000 + 2 * CONNECTIONS_MAX as u32 - 1)), Decision::Deliver(ALPHA));
+    assert_eq!(send(&mut switch, BETA, &answer(2002)), Decision::Reply(answer(2002).refusal()), "the oldest went");
+    for port in [2003, 9000, 9002] {
+        assert_eq!(send(&mut switch, BETA, &answer(port)), Decision::Deliver(ALPHA), "{port}");
+    }
     // What others may ask for is not touched by that.
     assert_eq!(send(&mut switch, GAMMA, &packet(GAMMA, 1, BETA, 80, REQUEST)), Decision::Deliver(BETA));
 }
@@ -283,13 +293,10 @@ fn a_client_that_asks_without_end_forgets_what_nobody_has_answered() {
 #[test]
 fn a_client_has_so_many_open_connections_and_no_more() {
     let mut switch = switch();
-    for port in 0..CONNECTIONS_MAX as u32 {
-        assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, port, BETA, 80, REQUEST)), Decision::Deliver(BETA));
-        assert_eq!(send(&mut switch, BETA, &packet(BETA, 80, ALPHA, port, RESPONSE)), Decision::Deliver(ALPHA));
-    }
+    fill(&mut switch, State::Open);
     let one_more = packet(ALPHA, 9999, BETA, 80, REQUEST);
     assert_eq!(send(&mut switch, ALPHA, &one_more), Decision::Reply(one_more.refusal()));
-    assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, 0, BETA, 80, RESET)), Decision::Deliver(BETA));
+    assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, 2000, BETA, 80, RESET)), Decision::Deliver(BETA));
     assert_eq!(send(&mut switch, ALPHA, &one_more), Decision::Deliver(BETA));
 }
 
