@@ -428,6 +428,9 @@ fn place_vcpus(machine: &'static Machine, per_core: [usize; CORES_MAX]) {
                 is_leaving: false,
                 unfinished: 0,
                 recent: Recent::none(),
+                next_access: index as u64,
+                is_pending: false,
+                awaits: None,
             };
             VCPUS[core].lock().push(Vcpu::new(guest));
         }

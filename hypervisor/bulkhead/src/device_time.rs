@@ -7,10 +7,11 @@
 //! What this module leaves out: the core's other deadlines, and on whose account the time goes (`scheduler`).
 
 use crate::machine::Machine;
-use crate::vm::Vm;
+use crate::vm::{Done, Vm};
 use arch::timer;
 use core::sync::atomic::Ordering;
 use model::deadline::paced;
+use model::vgic::Kicks;
 use vdev::Ticks;
 
 /// How often the devices of one VM are polled on one core, in parts of a second: exit, poll and the way back are some
@@ -42,6 +43,7 @@ pub fn poll(machine: &'static Machine, vm: &Vm, core: usize, now: Ticks) -> Roun
             vm.state.polled.store(now.0, Ordering::Relaxed);
             if let Some(done) = slot.poll(vm, core) {
                 machine.kick(vm, done.kicks, core);
+                wake_answered(machine, vm, core, done.answered);
             }
         }
         let Some(deadline) = slot.deadline(core) else { continue };
@@ -52,11 +54,29 @@ pub fn poll(machine: &'static Machine, vm: &Vm, core: usize, now: Ticks) -> Roun
     round
 }
 
+/// Sees to what a call of a device of `vm` on `core`, which this is, asks of cores.
+#[inline(always)]
+pub fn follow_up<R>(machine: &'static Machine, vm: &Vm, core: usize, done: &Done<R>) {
+    if done.is_rescheduled {
+        machine.summon(core, core);
+    }
+    wake_answered(machine, vm, core, done.answered);
+}
+
+/// The virtual CPUs `answered` of `vm` go on: their cores take the answers.
+#[inline(always)]
+fn wake_answered(machine: &'static Machine, vm: &Vm, this_core: usize, answered: Kicks) {
+    for core in answered.iter().filter_map(|vcpu| vm.core_of(vcpu)) {
+        machine.summon(core, this_core);
+    }
+}
+
 /// Something was typed for `vm`: its devices look.
 pub fn wake_up(machine: &'static Machine, vm: &Vm, this_core: usize) {
     for slot in &vm.io.slots {
         let Some(done) = slot.poll(vm, this_core) else { continue };
         machine.kick(vm, done.kicks, this_core);
+        wake_answered(machine, vm, this_core, done.answered);
         // This core need not be one of the VM's.
         if done.is_rescheduled
             && let Some(core) = vm.core_of(0)

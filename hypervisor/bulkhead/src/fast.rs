@@ -96,11 +96,16 @@ fn send_sgi(vcpu: &mut Vcpu<GuestCpu>, register: u8) -> Verdict {
 /// A data abort: an access to a device, unless it is refused.
 #[inline(never)]
 fn data_abort(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
-    if let Some(access) = DeviceAccess::of(esr)
-        && let Ok(kicks) = mmio::answer(vcpu, access)
-    {
-        cpu::skip_instruction();
-        return deliver(vcpu, kicks);
+    if let Some(access) = DeviceAccess::of(esr) {
+        if let Ok(kicks) = mmio::answer(vcpu, access) {
+            cpu::skip_instruction();
+            return deliver(vcpu, kicks);
+        }
+        if vcpu.guest.is_pending
+            && let Some(verdict) = mmio::wait_for_answer(vcpu, access, load_store::is_part(esr))
+        {
+            return verdict;
+        }
     }
     if let Some(access) = DeviceAccess::permission_store_of(esr)
         && let Some(verdict) = virtio::store(vcpu, access)

@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use crate::vm::Vm;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use model::bus::Recent;
-use model::exit::{DataAbort, Exit};
+use model::exit::{DataAbort, Exit, MmioAccess};
 use model::io::watch::CoreTime;
 use model::vgic::{CpuInterface, Kicks};
 use vdev::Ticks;
@@ -71,6 +71,21 @@ pub struct GuestCpu {
     pub unfinished: u64,
     /// The device window that it used last.
     pub recent: Recent,
+    /// The number of its next access to an emulated device: another one as soon as an answer is awaited for it.
+    pub next_access: u64,
+    /// The device of its last access answers later: the exit is to see to that.
+    pub is_pending: bool,
+    /// It waits for the answer to an access, and runs no instruction before that: interrupts and timers stay pending.
+    pub awaits: Option<Awaited>,
+}
+
+/// What becomes of the answer to an access.
+#[derive(Clone, Copy, Debug)]
+pub enum Awaited {
+    /// It goes into a register.
+    Load(MmioAccess),
+    /// Nothing: the store is done.
+    Store,
 }
 
 impl GuestCpu {

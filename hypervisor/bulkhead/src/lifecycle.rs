@@ -13,6 +13,7 @@ use arch::list_registers::VirtualInterface;
 use arch::{bulk, cpu, firmware, timer};
 use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::Ordering;
+use model::io::Holdings;
 use model::lifecycle::{Phase, RestartDecision, Step};
 use model::repeated::Repeated;
 use vdev::ResetKind;
@@ -85,6 +86,29 @@ fn report(vm: &Vm) {
     for (index, device) in vm.io.virtio.iter().enumerate() {
         device.report(&vm.config.name, index);
     }
+    report_left(vm);
+}
+
+/// What EL2 still keeps for the machine, which is off: a request may be with its driver domain; all else is nothing.
+fn report_left(vm: &Vm) {
+    let mut left = Holdings::default();
+    for device in &vm.io.virtio {
+        left.add(&device.holdings());
+    }
+    let deadlines = vm.io.slots.iter().filter(|slot| slot.has_deadline()).count();
+    let (waiting, late) = {
+        let accesses = vm.state.accesses.lock();
+        (accesses.waiting(), accesses.late())
+    };
+    log::info!(
+        "vm {}: left requests={} chains={} window_pages={} grants={} deadlines={deadlines} held_interrupts={} waiting_accesses={waiting} late_answers={late}",
+        vm.config.name,
+        left.requests,
+        left.chains,
+        left.window_pages,
+        left.grants,
+        vm.vgic.held_interrupts(),
+    );
 }
 
 /// A guest that restarts again and again is not to fill the log.

@@ -18,11 +18,17 @@ const PART: u64 = 1 << 63;
 /// What is said of a part that nobody answers. It has not moved the program counter.
 const REFUSED: Verdict = Verdict::Resume;
 
+/// Whether `esr` is that of an access that is a part of an instruction.
+#[inline(always)]
+pub fn is_part(esr: u64) -> bool {
+    esr & PART != 0
+}
+
 /// Whether [`emulate`] may have an answer to the data abort of `esr`: a look that costs little, where everything that
 /// has been refused comes by.
 #[inline(always)]
 pub fn is_not_plain(esr: u64, abort: &DataAbort) -> bool {
-    abort.mmio.is_none() || esr & PART != 0 || abort.virtual_address & 0b111 != 0
+    abort.mmio.is_none() || is_part(esr) || abort.virtual_address & 0b111 != 0
 }
 
 /// Does what the instruction behind `esr` and FAR_EL2 does, if [it is needed](DeviceAccess::needs_instruction), by the
@@ -36,7 +42,7 @@ pub fn emulate(
     far: u64,
     answer: fn(&mut Vcpu<GuestCpu>, u64) -> Verdict,
 ) -> Option<Verdict> {
-    if esr & PART != 0 {
+    if is_part(esr) {
         return Some(REFUSED);
     }
     if !DeviceAccess::needs_instruction(esr, far) {

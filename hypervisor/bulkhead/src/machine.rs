@@ -128,7 +128,7 @@ impl Machine {
     }
 
     /// Leaves what there is to do at the devices `set` of `vm`, a bit each, to the time of its own virtual CPUs: the
-    /// first that is on.
+    /// first that is on and waits for no access.
     #[cold]
     #[inline(never)]
     pub fn hand_over(&self, vm: &Vm, set: u64, this_core: usize) {
@@ -136,7 +136,9 @@ impl Machine {
         // Pairs with the one where a core looks for it: either this sees that the virtual CPU is on, or that one sees
         // this.
         fence(Ordering::SeqCst);
-        if let Some(vcpu) = vm.state.power.iter().position(Power::is_on)
+        let mut numbers = 0..vm.vcpu_count();
+        let may_run = |vcpu: &usize| vm.state.power.get(*vcpu).is_some_and(Power::is_on) && !vm.awaits_answer(*vcpu);
+        if let Some(vcpu) = numbers.find(may_run)
             && let Some(core) = vm.core_of(vcpu)
         {
             self.summon(core, this_core);

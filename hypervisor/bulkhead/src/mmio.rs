@@ -3,29 +3,34 @@
 //! What is marked `inline(always)` is the exit path of a device register, whose instructions are counted
 //! (`xtask bench`).
 
-use crate::guest_cpu::GuestCpu;
+use crate::device_time;
+use crate::guest_cpu::{Awaited, GuestCpu, Left};
 use crate::routing;
+use crate::verdict::leave;
 use crate::vm::Slot;
-use arch::context::Vcpu;
+use arch::context::{Vcpu, Verdict};
 use arch::list_registers::CoreListRegisters;
 use arch::{cpu, gic, timer};
+use core::task::Poll;
+use devices::AnyDevice;
 use model::exit::DeviceAccess;
-use model::vgic::{Frame, IntId, Kicks, Vgic, needs_sync};
+use model::vgic::{Frame, IntId, Kicks, VCPUS_MAX, Vgic, needs_sync};
 use model::{GuestAddr, Width};
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
-use vdev::{Access, Device};
+use vdev::{Access, AccessId, Device, GuestFault, Host};
 
-/// The access is answered by a synchronous external abort.
+/// The access has no answer: nothing answers at this address, or not at this width; or, if [`GuestCpu::is_pending`]
+/// says so, the answer comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal;
+pub struct Unanswered;
 
 /// Answers `access`. The virtual CPUs in the result are to be told.
 ///
 /// # Errors
-/// Nothing answers at this address, or not at this width.
+/// [`Unanswered`].
 #[inline(always)]
-pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Result<Kicks, Refusal> {
-    let address = cpu::fault_address(access).ok_or(Refusal)?;
+pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Result<Kicks, Unanswered> {
+    let address = cpu::fault_address(access).ok_or(Unanswered)?;
     let transfer = access.transfer();
     match access.direction() {
         Access::Read => {
@@ -41,7 +46,7 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Result<Kicks, 
 }
 
 #[inline(always)]
-fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, Kicks), Refusal> {
+fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, Kicks), Unanswered> {
     let vgic = guest.vm.vgic;
     let value = if let Some(offset) = distributor_offset(address) {
         if needs_sync(Frame::Distributor, offset) {
@@ -54,7 +59,7 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
         } else {
             (0, Kicks::NONE)
         };
-        let value = vgic.redistributor_read(vcpu, offset, width).ok_or(Refusal)?;
+        let value = vgic.redistributor_read(vcpu, offset, width).ok_or(Unanswered)?;
         return Ok((value | u64::from(lines), kicks));
     } else {
         let (slot, offset) = find(guest, address)?;
@@ -63,7 +68,7 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
         }
         return load_device(guest, slot, offset, width);
     };
-    value.map(|value| (value, Kicks::NONE)).ok_or(Refusal)
+    value.map(|value| (value, Kicks::NONE)).ok_or(Unanswered)
 }
 
 /// As [`sync`], before a load from the redistributor of virtual CPU `vcpu`. Gives the PPIs that it shows as pending
@@ -82,12 +87,72 @@ fn sync_redistributor(guest: &mut GuestCpu, vcpu: usize, offset: u64) -> (u32, K
 }
 
 #[inline(never)]
-fn load_device(guest: &GuestCpu, slot: &Slot, offset: u64, width: Width) -> Result<(u64, Kicks), Refusal> {
-    let done = slot.with(guest.vm, guest.core, |device, host| device.read(offset, width, host));
-    if done.is_rescheduled {
-        guest.machine.summon(guest.core, guest.core);
+fn load_device(guest: &mut GuestCpu, slot: &Slot, offset: u64, width: Width) -> Result<(u64, Kicks), Unanswered> {
+    call(guest, slot, |device, host| device.read(offset, width, host))
+}
+
+#[inline(always)]
+fn store_device(guest: &mut GuestCpu, slot: &Slot, offset: u64, width: Width, value: u64) -> Result<Kicks, Unanswered> {
+    call(guest, slot, |device, host| device.write(offset, width, value, host)).map(|((), kicks)| kicks)
+}
+
+/// Lets `action` use the device for an access of `guest`.
+#[inline(always)]
+fn call<R>(
+    guest: &mut GuestCpu,
+    slot: &Slot,
+    action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> Result<Poll<R>, GuestFault>,
+) -> Result<(R, Kicks), Unanswered> {
+    let (vm, index, access) = (guest.vm, guest.index, AccessId(guest.next_access));
+    let done = slot.with(vm, guest.core, access, |device, host| {
+        let result = action(device, host);
+        if let Ok(Poll::Pending) = result {
+            // Under the device's lock: no answer comes before.
+            vm.await_answer(index, access);
+        }
+        result
+    });
+    device_time::follow_up(guest.machine, vm, guest.core, &done);
+    match done.result {
+        Ok(Poll::Ready(value)) => Ok((value, done.kicks)),
+        Ok(Poll::Pending) => {
+            note_pending(guest, done.kicks);
+            Err(Unanswered)
+        }
+        Err(_) => Err(Unanswered),
     }
-    done.result.map(|value| (value, done.kicks)).map_err(|_| Refusal)
+}
+
+/// The answer to the access comes later; `kicks` are to be told now.
+#[cold]
+#[inline(never)]
+fn note_pending(guest: &mut GuestCpu, kicks: Kicks) {
+    guest.is_pending = true;
+    guest.next_access = guest.next_access.wrapping_add(VCPUS_MAX as u64);
+    if guest.deliver(kicks) {
+        guest.machine.gic.send_sgi(guest.core, gic::KICK);
+    }
+}
+
+/// The device of `access` answers later: until then the virtual CPU is not run, and its core is others'. It goes on
+/// with the next instruction then. `None` if the access is a part of an instruction, whose parts are answered one by
+/// one: such an instruction cannot wait and is refused, and the answer will find nobody.
+#[cold]
+#[inline(never)]
+pub fn wait_for_answer(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess, is_part: bool) -> Option<Verdict> {
+    vcpu.guest.is_pending = false;
+    if is_part {
+        vcpu.guest.vm.end_wait(vcpu.guest.index);
+        return None;
+    }
+    vcpu.guest.awaits = Some(match access.direction() {
+        Access::Read => Awaited::Load(access.transfer()),
+        Access::Write => Awaited::Store,
+    });
+    cpu::skip_instruction();
+    let (machine, core) = (vcpu.guest.machine, vcpu.guest.core);
+    machine.summon(core, core);
+    Some(leave(vcpu, Left::Reschedule))
 }
 
 /// Loads a word from the vGIC or from the device that was used last, if it takes no more than a look. Nothing here
@@ -109,13 +174,13 @@ pub fn quick_load(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<()>
 }
 
 #[inline(never)]
-fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> Result<Kicks, Refusal> {
+fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> Result<Kicks, Unanswered> {
     let vgic = guest.vm.vgic;
     if let Some(offset) = distributor_offset(address) {
         if needs_sync(Frame::Distributor, offset) {
             sync(guest, Frame::Distributor, offset);
         }
-        let kicks = vgic.distributor_write(guest.index, offset, width, value).ok_or(Refusal)?;
+        let kicks = vgic.distributor_write(guest.index, offset, width, value).ok_or(Unanswered)?;
         if let Some(intid) = Vgic::routed_at(offset) {
             routing::reroute(&guest.machine.gic, guest.vm, intid);
         }
@@ -124,18 +189,14 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
         if needs_sync(Frame::Redistributor(vcpu), offset) {
             sync(guest, Frame::Redistributor(vcpu), offset);
         }
-        let mut kicks = vgic.redistributor_write(vcpu, offset, width, value).ok_or(Refusal)?;
+        let mut kicks = vgic.redistributor_write(vcpu, offset, width, value).ok_or(Unanswered)?;
         if vcpu == guest.index && withdraw_quiet_timers(guest) {
             kicks |= Kicks::one(vcpu);
         }
         Ok(kicks)
     } else {
         let (slot, offset) = find(guest, address)?;
-        let done = slot.with(guest.vm, guest.core, |device, host| device.write(offset, width, value, host));
-        if done.is_rescheduled {
-            guest.machine.summon(guest.core, guest.core);
-        }
-        done.result.map(|()| done.kicks).map_err(|_| Refusal)
+        store_device(guest, slot, offset, width, value)
     }
 }
 
@@ -156,9 +217,9 @@ fn redistributor_offset(address: GuestAddr) -> Option<(usize, u64)> {
 
 /// The device at `address`, and the offset into its window.
 #[inline(always)]
-fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(&'static Slot, u64), Refusal> {
-    let (index, offset) = guest.vm.io.bus.find_again(&mut guest.recent, address).ok_or(Refusal)?;
-    guest.vm.io.slots.get(usize::from(index)).map(|slot| (slot, offset)).ok_or(Refusal)
+fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(&'static Slot, u64), Unanswered> {
+    let (index, offset) = guest.vm.io.bus.find_again(&mut guest.recent, address).ok_or(Unanswered)?;
+    guest.vm.io.slots.get(usize::from(index)).map(|slot| (slot, offset)).ok_or(Unanswered)
 }
 
 /// Brings what the vGIC knows of list registers up to date, before a register that speaks of them is used.

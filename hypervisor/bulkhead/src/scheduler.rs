@@ -292,6 +292,9 @@ impl Core {
         let Some(vcpu) = self.vcpus.get_mut(index) else { return };
         let guest = &mut vcpu.guest;
         guest.vm.note_exits(guest.index, guest.exits);
+        if guest.awaits.take().is_some() {
+            guest.vm.end_wait(guest.index);
+        }
         let lrs = &mut CoreListRegisters::of_this_core();
         guest.interface.reset(guest.vm.vgic, guest.index, lrs);
         // Nothing is left to unload but word for those who get what this one had.

@@ -11,17 +11,19 @@ use alloc::vec::Vec;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use devices::AnyDevice;
 use model::bus::Bus;
 use model::io::watch::Watch;
 use model::lifecycle::{Phase, Step};
 use model::psci::Power;
-use model::vgic::{VCPUS_MAX, Vgic};
+use model::vgic::{Kicks, VCPUS_MAX, Vgic};
 use spin::MutexGuard;
 use state::{PARKED_MASK, QUEUED_SHIFT, life_in, phase_of};
+use vdev::{AccessId, Device};
 
 pub use config::{Config, Image};
 pub use preparation::{PIECE_SIZE, Preparation};
-pub use slot::Slot;
+pub use slot::{Done, Slot};
 pub use state::{Parked, State};
 pub use virtio_device::{Reaction, VirtioDevice};
 
@@ -112,6 +114,35 @@ impl Vm {
     #[inline(never)]
     pub fn watch(&self) -> MutexGuard<'_, Watch> {
         self.state.watch.lock()
+    }
+
+    /// Virtual CPU `vcpu` waits for the answer to `access` from now on. Under the lock of the device that will give it.
+    pub fn await_answer(&self, vcpu: usize, access: AccessId) {
+        self.state.accesses.lock().begin(vcpu, access);
+    }
+
+    /// Whether virtual CPU `vcpu` waits for an answer.
+    pub fn awaits_answer(&self, vcpu: usize) -> bool {
+        self.state.accesses.lock().is_waiting(vcpu)
+    }
+
+    /// Virtual CPU `vcpu` waits for no answer any more.
+    pub fn end_wait(&self, vcpu: usize) {
+        self.state.accesses.lock().end(vcpu);
+    }
+
+    /// Takes the answers that `device` has for accesses that were pending. Gives who has waited for them.
+    #[inline(always)]
+    fn take_answers(&self, device: &mut AnyDevice) -> Kicks {
+        let mut answered = Kicks::NONE;
+        // No more can wait.
+        for _ in 0..VCPUS_MAX {
+            let Some((access, value)) = device.take_answer() else { break };
+            if let Some(vcpu) = self.state.accesses.lock().answer(access, value) {
+                answered = Kicks::from_bits(answered.bits() | Kicks::one(vcpu).bits());
+            }
+        }
+        answered
     }
 
     /// How many virtual CPUs it has.

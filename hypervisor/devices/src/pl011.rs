@@ -14,6 +14,7 @@ mod registers;
 #[cfg(test)]
 mod tests;
 
+use core::task::Poll;
 use fifo::Fifo;
 use registers::{Control, Data, FifoLevelSelect, Flags, IDENTIFICATION, Interrupts, LineControl, Register};
 use vdev::{Description, Device, DeviceNode, GuestFault, Host, Model, ResetKind, Trigger, Width, guest_map};
@@ -212,7 +213,7 @@ fn decode(offset: u64, width: Width) -> Result<Register, GuestFault> {
 }
 
 impl Device for Pl011 {
-    fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<u64, GuestFault> {
+    fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<Poll<u64>, GuestFault> {
         let value = match decode(offset, width)? {
             Register::Data => self.read_data(host),
             Register::ReceiveStatus => self.receive_status.bits() >> 8,
@@ -230,7 +231,7 @@ impl Device for Pl011 {
             Register::Identification(index) => u16::from(IDENTIFICATION.get(usize::from(index)).copied().unwrap_or(0)),
             Register::InterruptClear | Register::Reserved => 0,
         };
-        Ok(u64::from(value))
+        Ok(Poll::Ready(u64::from(value)))
     }
 
     /// The registers that drivers poll and read back in their interrupt handlers.
@@ -249,7 +250,7 @@ impl Device for Pl011 {
         Some(u64::from(value))
     }
 
-    fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<(), GuestFault> {
+    fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<Poll<()>, GuestFault> {
         // No register has more than 16 bits; the bits above are reserved and ignored.
         let bits = (value & 0xffff) as u16;
         match decode(offset, width)? {
@@ -270,7 +271,7 @@ impl Device for Pl011 {
             | Register::Identification(_)
             | Register::Reserved => {}
         }
-        Ok(())
+        Ok(Poll::Ready(()))
     }
 
     fn line(&self) -> bool {

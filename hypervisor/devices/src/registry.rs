@@ -3,7 +3,8 @@
 //! [`AnyDevice`] holds any registered model by value, so EL2 keeps devices in plain arrays and calls them through a
 //! `match`: no allocation, no pointer to a function that a stray write could change.
 
-use vdev::{Device, DeviceNode, GuestFault, Host, Model, PropertyValue, ResetKind, Ticks, Trigger, Width};
+use core::task::Poll;
+use vdev::{AccessId, Device, DeviceNode, GuestFault, Host, Model, PropertyValue, ResetKind, Ticks, Trigger, Width};
 
 /// A kind of device: what a system may name, and what host and EL2 make of it.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ macro_rules! registry {
 
         impl Device for AnyDevice {
             #[inline]
-            fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<u64, GuestFault> {
+            fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<Poll<u64>, GuestFault> {
                 match self { $(Self::$variant(device) => device.read(offset, width, host),)* }
             }
 
@@ -79,8 +80,13 @@ macro_rules! registry {
             }
 
             #[inline]
-            fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<(), GuestFault> {
+            fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<Poll<()>, GuestFault> {
                 match self { $(Self::$variant(device) => device.write(offset, width, value, host),)* }
+            }
+
+            #[inline]
+            fn take_answer(&mut self) -> Option<(AccessId, u64)> {
+                match self { $(Self::$variant(device) => device.take_answer(),)* }
             }
 
             #[inline]

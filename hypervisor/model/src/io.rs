@@ -33,7 +33,7 @@ mod window;
 
 pub use channel::{Channel, RingCorrupt};
 pub use policy::Allocation;
-pub use service::{MemoryPair, Outcome, ProtocolError, Service};
+pub use service::{Holdings, MemoryPair, Outcome, ProtocolError, Service};
 
 /// The most queues of a device.
 pub const QUEUES_MAX: usize = abi::io::QUEUES_MAX;

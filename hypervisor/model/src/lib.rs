@@ -21,6 +21,7 @@
 //! | [`ram`] | which physical memory is free? |
 //! | [`repeated`] | what of that which a guest repeats is logged? |
 //! | [`io`] | what becomes of a virtio request on its way to the driver domain and back? |
+//! | [`access`] | which virtual CPUs wait for the answer to an access? |
 //! | [`bus`] | which device answers at this address? |
 //! | [`vgic`] | which interrupts does a guest see, and which are in the list registers? |
 //! | [`virtqueue`] | what did a driver put into its queue, and does it want to hear of what comes back? |
@@ -44,6 +45,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod access;
 pub mod bus;
 pub mod console;
 pub mod deadline;

@@ -33,6 +33,8 @@ pub mod testkit;
 pub use node::{Description, DeviceNode, Model, PropertyValue, Trigger};
 pub use queue::QueueLayout;
 
+use core::task::Poll;
+
 /// An address a guest named (an intermediate physical address). Holding one proves nothing; [`GuestMemory`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestAddr(pub u64);
@@ -104,6 +106,10 @@ pub enum GuestFault {
     /// The guest named memory that is not its own.
     BadAddress,
 }
+
+/// The number of an access, by which its answer is known if it comes later. No two of one virtual machine are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessId(pub u64);
 
 /// A guest's own memory, reached by copy: no reference into it ever exists.
 pub trait GuestMemory {
@@ -253,6 +259,9 @@ pub trait Console {
 pub struct Host<'a> {
     /// The time of the call.
     pub now: Ticks,
+    /// The number of the access, in a call of [`Device::read`] or [`Device::write`]. In any other call it means
+    /// nothing.
+    pub access: AccessId,
     /// What is known of time on this board.
     pub clock: &'a Clock,
     /// What the system's description says of this device, as its model reads it; often nothing.
@@ -294,9 +303,14 @@ pub enum ResetKind {
 pub trait Device: Send {
     /// Answers a load of `width` at byte `offset` into the device's window. Bits above `width` are ignored.
     ///
+    /// [`Poll::Pending`] means that the answer comes later: the device notes [`Host::access`], and gives the answer by
+    /// [`Device::take_answer`]. Until then the virtual CPU waits, and holds no core. Its VM may stop in the meantime:
+    /// then the device is reset, and an answer that it gives all the same finds nobody. Only an instruction that loads
+    /// or stores one aligned register, without write-back, can wait; any other ends in an external abort.
+    ///
     /// # Errors
     /// A [`GuestFault`] makes the load end in a synchronous external abort.
-    fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<u64, GuestFault>;
+    fn read(&mut self, offset: u64, width: Width, host: &mut Host<'_>) -> Result<Poll<u64>, GuestFault>;
 
     /// Answers a load as [`Device::read`] would, if it changes nothing and needs no [`Host`]; otherwise `None`. A
     /// shortcut: the hypervisor asks here first, and neither prepares a `Host` nor samples the line.
@@ -306,11 +320,18 @@ pub trait Device: Send {
         None
     }
 
-    /// Takes a store of `value`, already cut to `width`, at byte `offset` into the device's window.
+    /// Takes a store of `value`, already cut to `width`, at byte `offset` into the device's window. [`Poll::Pending`]
+    /// means that the store is done later, as for [`Device::read`].
     ///
     /// # Errors
     /// A [`GuestFault`] makes the store end in a synchronous external abort.
-    fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<(), GuestFault>;
+    fn write(&mut self, offset: u64, width: Width, value: u64, host: &mut Host<'_>) -> Result<Poll<()>, GuestFault>;
+
+    /// The answer to an access that was [`Poll::Pending`], once: its number, and what a load returns. Asked for after
+    /// every call until there is none.
+    fn take_answer(&mut self) -> Option<(AccessId, u64)> {
+        None
+    }
 
     /// The level of the device's interrupt line, sampled after every call.
     fn line(&self) -> bool;

@@ -2,11 +2,16 @@
 //!
 //! ```
 //! # use bulkhead_vdev as vdev;
+//! # use core::task::Poll;
 //! # use vdev::{Device, GuestFault, Host, Width};
 //! # struct Answer;
 //! # impl Device for Answer {
-//! #     fn read(&mut self, _: u64, _: Width, _: &mut Host<'_>) -> Result<u64, GuestFault> { Ok(42) }
-//! #     fn write(&mut self, _: u64, _: Width, _: u64, _: &mut Host<'_>) -> Result<(), GuestFault> { Ok(()) }
+//! #     fn read(&mut self, _: u64, _: Width, _: &mut Host<'_>) -> Result<Poll<u64>, GuestFault> {
+//! #         Ok(Poll::Ready(42))
+//! #     }
+//! #     fn write(&mut self, _: u64, _: Width, _: u64, _: &mut Host<'_>) -> Result<Poll<()>, GuestFault> {
+//! #         Ok(Poll::Ready(()))
+//! #     }
 //! #     fn line(&self) -> bool { false }
 //! #     fn reset(&mut self, _: vdev::ResetKind) {}
 //! # }
@@ -23,9 +28,10 @@
 
 extern crate alloc;
 
-use crate::{Clock, Console, Device, GuestAddr, GuestFault, GuestMemory, Host, ResetKind, Ticks, Width};
+use crate::{AccessId, Clock, Console, Device, GuestAddr, GuestFault, GuestMemory, Host, ResetKind, Ticks, Width};
 use alloc::{collections::VecDeque, string::String, vec, vec::Vec};
 use core::cell::RefCell;
+use core::task::Poll;
 
 /// The guest address at which [`FakeMemory`] starts: that of a real guest's RAM.
 pub const MEMORY_BASE: GuestAddr = GuestAddr(crate::guest_map::RAM_BASE);
@@ -112,6 +118,10 @@ pub struct Bench<D> {
     pub memory: FakeMemory,
     /// The console of the device's guest.
     pub console: FakeConsole,
+    /// The number of the last access.
+    pub access: AccessId,
+    /// Answers to accesses that were pending, in the order in which they came.
+    pub answers: Vec<(AccessId, u64)>,
 }
 
 impl<D: Device> Bench<D> {
@@ -125,6 +135,8 @@ impl<D: Device> Bench<D> {
             configuration: &[],
             memory,
             console,
+            access: AccessId(0),
+            answers: Vec::new(),
         }
     }
 
@@ -132,37 +144,44 @@ impl<D: Device> Bench<D> {
     fn act<R>(&mut self, action: impl FnOnce(&mut D, &mut Host<'_>) -> R) -> R {
         let mut host = Host {
             now: self.now,
+            access: self.access,
             clock: &self.clock,
             configuration: self.configuration,
             memory: &self.memory,
             console: &mut self.console,
         };
-        action(&mut self.device, &mut host)
+        let result = action(&mut self.device, &mut host);
+        self.answers.extend(core::iter::from_fn(|| self.device.take_answer()));
+        result
     }
 
     /// The guest loads; the value is cut to `width`, as the guest's register would be.
     ///
     /// # Errors
     /// What the device refuses with.
-    pub fn load(&mut self, offset: u64, width: Width) -> Result<u64, GuestFault> {
-        self.act(|device, host| device.read(offset, width, host)).map(|value| value & width.mask())
+    pub fn load(&mut self, offset: u64, width: Width) -> Result<Poll<u64>, GuestFault> {
+        self.access.0 = self.access.0.wrapping_add(1);
+        let answer = self.act(|device, host| device.read(offset, width, host))?;
+        Ok(answer.map(|value| value & width.mask()))
     }
 
     /// The guest stores; the value is cut to `width`, as the bus does.
     ///
     /// # Errors
     /// What the device refuses with.
-    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), GuestFault> {
+    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<Poll<()>, GuestFault> {
+        self.access.0 = self.access.0.wrapping_add(1);
         self.act(|device, host| device.write(offset, width, value & width.mask(), host))
     }
 
     /// The guest loads 32 bits.
     ///
     /// # Panics
-    /// If the device refuses.
+    /// If the device refuses, or answers later.
     pub fn read32(&mut self, offset: u64) -> u32 {
         match self.load(offset, Width::Word) {
-            Ok(value) => u32::try_from(value & Width::Word.mask()).unwrap_or(u32::MAX),
+            Ok(Poll::Pending) => pending("load", offset),
+            Ok(Poll::Ready(value)) => u32::try_from(value & Width::Word.mask()).unwrap_or(u32::MAX),
             Err(fault) => refused("load", offset, fault),
         }
     }
@@ -170,10 +189,12 @@ impl<D: Device> Bench<D> {
     /// The guest stores 32 bits.
     ///
     /// # Panics
-    /// If the device refuses.
+    /// If the device refuses, or answers later.
     pub fn write32(&mut self, offset: u64, value: u32) {
-        if let Err(fault) = self.store(offset, Width::Word, u64::from(value)) {
-            refused("store", offset, fault)
+        match self.store(offset, Width::Word, u64::from(value)) {
+            Ok(Poll::Ready(())) => {}
+            Ok(Poll::Pending) => pending("store", offset),
+            Err(fault) => refused("store", offset, fault),
         }
     }
 
@@ -232,6 +253,12 @@ impl<D: Device> Bench<D> {
 #[expect(clippy::panic, reason = "a test kit's job is to end the test with a sentence")]
 fn refused(access: &str, offset: u64, fault: GuestFault) -> ! {
     panic!("the device refused a 32-bit {access} at offset {offset:#x}: {fault:?}")
+}
+
+/// Ends the test.
+#[expect(clippy::panic, reason = "as above")]
+fn pending(access: &str, offset: u64) -> ! {
+    panic!("the device answers a 32-bit {access} at offset {offset:#x} later")
 }
 
 #[cfg(test)]

@@ -116,6 +116,19 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             0,
             every_guest_passes,
         ),
+        disturbance(
+            "a CPU waits for a device that answers later, and its interrupts wait with it",
+            "test-device-waits",
+            0,
+            every_guest_passes,
+        ),
+        disturbance("a guest that waits for its device holds no core", "test-device-holds", 0, every_guest_passes),
+        disturbance(
+            "a guest that starts a thousand times in the middle of an access leaves nothing behind",
+            "test-device-dies",
+            0,
+            nothing_is_left,
+        ),
         expectations("CPUs turned off and on in any state of their interrupts start clean and lose none", "test-power"),
         disturbance("a CPU that waits for what never comes sleeps", "test-waits", 4, every_guest_passes),
         scenario(
@@ -200,6 +213,21 @@ fn one_exit_each(source: &Source, outcome: &Outcome) -> Result<(), String> {
         return Err(format!("{raised} interrupts cost {exits} exits"));
     }
     Ok(())
+}
+
+/// What Bulkhead keeps for a guest that is off is the same for all guests.
+fn nothing_is_left(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_guest_passes(source, outcome)?;
+    let left = |guest: &str| {
+        let prefix = format!("[bulkhead] vm {guest}: left ");
+        let mut lines = outcome.own_lines();
+        lines.find_map(|line| Some(line.strip_prefix(&prefix)?.split_once(" late_answers=")?.0.to_owned()))
+    };
+    let (dies, calm) = (left("dies"), left("calm"));
+    match &calm {
+        Some(calm) if calm.split(' ').all(|word| word.ends_with("=0")) && dies.as_ref() == Some(calm) => Ok(()),
+        _ => Err(format!("left of the one that starts again: {dies:?}, of the other: {calm:?}")),
+    }
 }
 
 /// The number that follows `prefix` in a line.

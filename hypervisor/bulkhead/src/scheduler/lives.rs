@@ -1,9 +1,10 @@
 //! What a core does when it was summoned, or one of its deadlines has passed: virtual CPUs are parked and started,
 //! driver domains looked at, devices polled, and the VM is found that the core prepares.
 
-use super::{Core, WAKE_SHIFT, deadline_at, wake};
+use super::{Core, NOBODY, WAKE_SHIFT, deadline_at, wake};
 use crate::command;
 use crate::device_time;
+use crate::guest_cpu::Awaited;
 use crate::lifecycle;
 use crate::preparation;
 use crate::supervision;
@@ -137,7 +138,7 @@ impl Core {
                 Phase::Preparing | Phase::Off => {}
             }
             // Whatever changes this summons the core.
-            let may_run = vm.is_running() && power.is_on();
+            let may_run = vm.is_running() && power.is_on() && !self.awaits_answer(index);
             if let Some(vcpu) = self.vcpus.get_mut(index) {
                 if may_run && !vcpu.guest.may_run {
                     let ticks = vcpu.guest.ticks.max(self.most_ticks);
@@ -153,6 +154,31 @@ impl Core {
             }
         }
         changed
+    }
+
+    /// Whether virtual CPU `index` waits for the answer to an access. One that has its answer goes on with it.
+    fn awaits_answer(&mut self, index: usize) -> bool {
+        let Some(vcpu) = self.vcpus.get_mut(index) else { return false };
+        let Some(awaited) = vcpu.guest.awaits else { return false };
+        let (vm, number) = (vcpu.guest.vm, vcpu.guest.index);
+        let Some(value) = vm.state.accesses.lock().take(number) else {
+            let unfinished = core::mem::take(&mut vcpu.guest.unfinished);
+            if unfinished != 0 {
+                self.machine.hand_over(vm, unfinished, self.number);
+            }
+            if self.loaded == Some(index) {
+                // Its timers raise nothing while it cannot take it.
+                self.unload();
+            }
+            return true;
+        };
+        vcpu.guest.awaits = None;
+        if let Awaited::Load(transfer) = awaited {
+            vcpu.set_register(transfer.transfer, transfer.extend(value & transfer.width.mask()));
+        }
+        // It comes before one that runs, as a virtual CPU does that an interrupt wakes.
+        self.current = NOBODY;
+        false
     }
 
     /// What others have left over at the devices of its machine is seen to by virtual CPU `index`, if it may run, or

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use devices::AnyDevice;
 use model::vgic::{IntId, Kicks};
 use spin::Mutex;
-use vdev::{Device, Host, ResetKind, Ticks, Width};
+use vdev::{AccessId, Device, Host, ResetKind, Ticks, Width};
 
 /// A virtual device in its place.
 pub struct Slot {
@@ -27,8 +27,10 @@ pub struct Slot {
 pub struct Done<R> {
     /// What it has answered.
     pub result: R,
-    /// The virtual CPUs to be told.
+    /// The virtual CPUs to be told of an interrupt.
     pub kicks: Kicks,
+    /// The virtual CPUs that have waited for an answer of the device, and have it now.
+    pub answered: Kicks,
     /// Its deadline is another, and this core's: the core has to look at its deadlines before it goes on for long. The
     /// timer is armed already.
     pub is_rescheduled: bool,
@@ -36,6 +38,9 @@ pub struct Done<R> {
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
+
+/// The number of a call that is no access.
+const NO_ACCESS: AccessId = AccessId(u64::MAX);
 
 struct Occupant {
     device: AnyDevice,
@@ -65,10 +70,17 @@ impl Slot {
         self.occupant.try_lock()?.device.peek(offset, width)
     }
 
-    /// Lets `action` use the device on `core`, which this is, then samples its line and its deadline.
+    /// Lets `action` use the device on `core`, which this is, for the access `access`; then takes its answers to
+    /// earlier ones, and samples its line and its deadline.
     #[inline(always)]
-    pub fn with<R>(&self, vm: &Vm, core: usize, action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R) -> Done<R> {
-        self.act(&mut self.occupant.lock(), vm, core, action)
+    pub fn with<R>(
+        &self,
+        vm: &Vm,
+        core: usize,
+        access: AccessId,
+        action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R,
+    ) -> Done<R> {
+        self.act(&mut self.occupant.lock(), vm, core, access, action)
     }
 
     #[inline(always)]
@@ -77,17 +89,20 @@ impl Slot {
         occupant: &mut Occupant,
         vm: &Vm,
         core: usize,
+        access: AccessId,
         action: impl FnOnce(&mut AnyDevice, &mut Host<'_>) -> R,
     ) -> Done<R> {
         let mut console = GuestConsole::new(vm.config.console);
         let mut host = Host {
             now: timer::now(),
+            access,
             clock: &vm.config.clock,
             configuration: &self.configuration,
             memory: &vm.ram,
             console: &mut console,
         };
         let result = action(&mut occupant.device, &mut host);
+        let answered = vm.take_answers(&mut occupant.device);
         let deadline = occupant.device.deadline().map_or(NEVER, |deadline| deadline.0);
         let is_rescheduled = deadline != self.deadline.load(Ordering::Relaxed);
         if is_rescheduled {
@@ -95,12 +110,12 @@ impl Slot {
         }
         let level = occupant.device.line();
         if level == occupant.line {
-            return Done { result, kicks: Kicks::NONE, is_rescheduled };
+            return Done { result, kicks: Kicks::NONE, answered, is_rescheduled };
         }
         occupant.line = level;
         // Under the lock, so that the vGIC hears of levels in their order.
         let kicks = self.interrupt.map_or(Kicks::NONE, |interrupt| vm.vgic.set_line(interrupt, 0, level));
-        Done { result, kicks, is_rescheduled }
+        Done { result, kicks, answered, is_rescheduled }
     }
 
     /// Makes the new deadline `core`'s, which this is. Another core that had it before finds out when its time comes.
@@ -120,6 +135,11 @@ impl Slot {
         (deadline != NEVER && self.core.load(Ordering::Relaxed) == core).then_some(Ticks(deadline))
     }
 
+    /// Whether any core is to poll the device.
+    pub fn has_deadline(&self) -> bool {
+        self.deadline.load(Ordering::Relaxed) != NEVER
+    }
+
     /// Has another core see to the device's deadline.
     pub fn give_deadline_to(&self, core: usize) {
         self.core.store(core, Ordering::Relaxed);
@@ -132,7 +152,7 @@ impl Slot {
             if let Some(mut occupant) = self.occupant.try_lock() {
                 // Under the lock: what stops comes by later, or has been by.
                 let may_act = vm.is_running();
-                return may_act.then(|| self.act(&mut occupant, vm, core, |device, host| device.poll(host)));
+                return may_act.then(|| self.act(&mut occupant, vm, core, NO_ACCESS, |device, host| device.poll(host)));
             }
             hint::spin_loop();
         }

@@ -3,6 +3,7 @@
 use super::Preparation;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use model::access::Accesses;
 use model::io::watch::Watch;
 use model::lifecycle::Phase;
 use model::psci::Power;
@@ -61,6 +62,8 @@ pub struct State {
     pub preparation: Preparation,
     /// CNTVOFF_EL2.
     pub counter_offset: AtomicU64,
+    /// Which of its virtual CPUs wait for the answer to an access. Taken last, and held for a moment.
+    pub accesses: Mutex<Accesses>,
     /// When its emulated devices were last polled for their deadlines, in ticks.
     pub polled: AtomicU64,
     /// It is prepared, and starts as soon as its driver domain is ready.
@@ -81,6 +84,7 @@ impl State {
             away: AtomicU32::new((1 << QUEUED_SHIFT) - 1),
             preparation: Preparation::new(),
             counter_offset: AtomicU64::new(0),
+            accesses: Mutex::new(Accesses::new()),
             polled: AtomicU64::new(0),
             is_held: AtomicBool::new(false),
             left_over: AtomicU64::new(0),

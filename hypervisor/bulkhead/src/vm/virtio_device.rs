@@ -13,7 +13,7 @@ use devices::virtio_mmio::{CONFIGURATION_WORDS, Configuration, Effect, FeaturesL
 use model::io::counters::Counters;
 use model::io::policy::Refused;
 use model::io::watch::Sight;
-use model::io::{Allocation, MemoryPair, Outcome, ProtocolError, Service};
+use model::io::{Allocation, Holdings, MemoryPair, Outcome, ProtocolError, Service};
 use model::vgic::{IntId, Kicks};
 use model::virtqueue::{Features, QueueError};
 use spin::mutex::{TicketMutex, TicketMutexGuard};
@@ -130,6 +130,11 @@ impl VirtioDevice {
     /// Whether devices of the driver domain may still reach into the client's memory.
     pub fn has_grants(&self) -> bool {
         self.state().service.has_grants()
+    }
+
+    /// What the device holds of its frontend's and its backend's.
+    pub fn holdings(&self) -> Holdings {
+        self.state().service.holdings()
     }
 
     /// The driver domain starts, with `memory` cleared.

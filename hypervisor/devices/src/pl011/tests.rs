@@ -131,7 +131,7 @@ fn an_early_console_prints_without_any_set_up() {
     let mut uart = powered_on();
     for byte in b"Booting Linux\n" {
         assert_eq!(uart.read32(FR) & FR_TXFF, 0);
-        uart.store(DR, Width::Byte, u64::from(*byte)).unwrap();
+        assert_eq!(uart.store(DR, Width::Byte, u64::from(*byte)), Ok(Poll::Ready(())));
         assert_eq!(uart.read32(FR) & FR_BUSY, 0);
     }
     assert_eq!(uart.output(), "Booting Linux\n");
@@ -366,10 +366,10 @@ fn loopback_feeds_the_modem_outputs_to_the_inputs() {
 fn drivers_may_use_8_16_and_32_bits() {
     let mut uart = started();
     for width in [Width::Byte, Width::HalfWord, Width::Word] {
-        uart.store(DR, width, u64::from(b'w')).unwrap();
+        assert_eq!(uart.store(DR, width, u64::from(b'w')), Ok(Poll::Ready(())));
         uart.type_in("r");
-        assert_eq!(uart.load(DR, width), Ok(u64::from(b'r')));
-        assert_eq!(uart.load(FR, width), Ok(u64::from(FR_TXFE | FR_RXFE | FR_CTS | FR_DSR | FR_DCD)));
+        assert_eq!(uart.load(DR, width), Ok(Poll::Ready(u64::from(b'r'))));
+        assert_eq!(uart.load(FR, width), Ok(Poll::Ready(u64::from(FR_TXFE | FR_RXFE | FR_CTS | FR_DSR | FR_DCD))));
     }
     assert_eq!(uart.output(), "www");
 }

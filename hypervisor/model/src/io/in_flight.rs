@@ -275,8 +275,13 @@ impl InFlightRequests {
     }
 
     /// How many requests are out.
-    const fn count_out(&self) -> usize {
+    pub const fn count_out(&self) -> usize {
         self.requests.len().wrapping_sub(self.free.len())
+    }
+
+    /// How many chains are kept.
+    pub const fn chains_kept(&self) -> u32 {
+        self.chains_used.count_ones()
     }
 
     /// How many requests are out, and how many chains wait for something to be done with them.

@@ -8,6 +8,7 @@
 
 mod completing;
 mod granting;
+mod holdings;
 mod outage;
 mod posting;
 mod receiving;
@@ -20,6 +21,7 @@ use super::policy::{self, Allocation, Refused};
 use super::window::{Run, Window};
 use crate::virtqueue::{Features, QueueError, Virtqueue};
 use abi::io::{Description, Layout, QueueDescription, WINDOW_PAGE_SIZE};
+pub use holdings::Holdings;
 use outage::BackendState;
 use vdev::{GuestMemory, QueueLayout};
 

@@ -24,6 +24,7 @@ impl Run {
 pub struct Window {
     free: [u64; WORDS],
     words: usize,
+    pages: u32,
 }
 
 impl Window {
@@ -35,7 +36,12 @@ impl Window {
             let in_word = pages.saturating_sub(index.saturating_mul(64)).min(64);
             *word = if in_word == 64 { u64::MAX } else { !(u64::MAX << in_word) };
         }
-        Self { free, words: pages.div_ceil(64) }
+        Self { free, words: pages.div_ceil(64), pages: pages as u32 }
+    }
+
+    /// How many pages are in use.
+    pub fn taken(&self) -> u32 {
+        self.pages.saturating_sub(self.free.iter().map(|word| word.count_ones()).sum())
     }
 
     /// Takes `count` pages in one run, at most [`RUN_MAX`]. A run does not cross a multiple of 64 pages, which keeps

@@ -275,6 +275,16 @@ impl Vgic {
         })
     }
 
+    /// How many physical interrupts are kept active for this virtual machine, or are pending in it: until its virtual
+    /// CPUs end them.
+    #[must_use]
+    pub fn held_interrupts(&self) -> u32 {
+        let private = self.private.iter().take(self.vcpus).map(|private| &private.bank);
+        let shared = self.shared.iter().take(self.spi_words).map(|shared| &shared.bank);
+        let held = |bank: &Bank| bank.linked.load(SeqCst) & (bank.pending.load(SeqCst) | bank.active.load(SeqCst));
+        private.chain(shared).map(|bank| held(bank).count_ones()).sum()
+    }
+
     /// How many steps it takes to go back to power-on: [`Vgic::reset_step`].
     #[must_use]
     pub fn reset_steps(&self) -> usize {

@@ -2,6 +2,7 @@
 
 use super::block::{DATA, IN, OUT, STATUS};
 use super::*;
+use crate::io::Holdings;
 use crate::virtqueue::QueueError;
 use abi::io::Segment;
 use std::vec;
@@ -38,6 +39,23 @@ fn to_read<const N: usize>(pieces: [(u64, u32); N]) -> Vec<Segment> {
 /// The segments of a write, which the device only reads.
 fn to_write<const N: usize>(pieces: [(u64, u32); N]) -> Vec<Segment> {
     to_read(pieces).into_iter().map(|segment| Segment { flags: 1, ..segment }).collect()
+}
+
+#[test]
+fn what_a_device_holds_is_counted_and_all_comes_back() {
+    let mut stage = Stage::granting_disk();
+    assert_eq!(stage.service.holdings(), Holdings::default());
+    stage.ask(0, IN, 7, LARGE);
+    stage.notify(0).unwrap();
+    let one = Holdings { requests: 1, chains: 1, window_pages: 1, grants: 1 };
+    assert_eq!(stage.service.holdings(), one);
+    // The backend has the request still, and its device the memory; the chain is the frontend's again.
+    stage.service.reset();
+    assert_eq!(stage.service.holdings(), Holdings { chains: 0, ..one });
+    let request = stage.request().unwrap();
+    stage.reply(&completion_of(&request, LARGE));
+    stage.complete().unwrap();
+    assert_eq!(stage.service.holdings(), Holdings::default());
 }
 
 #[test]

@@ -36,6 +36,18 @@ fn the_guests_end_of_the_timer_interrupt_needs_no_exit() {
 }
 
 #[test]
+fn a_physical_interrupt_is_held_until_its_guest_ends_it() {
+    let mut machine = linked_machine(1, 4);
+    machine.gicd_write(0, CTLR, 0);
+    assert_eq!(machine.vgic.held_interrupts(), 0);
+    // Its group is off, so it waits.
+    fire_timer(&mut machine, 0);
+    assert_eq!(machine.vgic.held_interrupts(), 1);
+    (0..machine.vgic.reset_steps()).for_each(|step| machine.vgic.reset_step(step));
+    assert_eq!(machine.vgic.held_interrupts(), 0);
+}
+
+#[test]
 fn the_timer_interrupt_arrives_whatever_else_there_is() {
     for other in if cfg!(miri) { 40..41 } else { 40..51 }.chain([2]) {
         for steps in 0..4 {
