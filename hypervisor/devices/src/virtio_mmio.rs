@@ -32,7 +32,6 @@ const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + 4 * CONFIGURATION_WORDS as u16
 /// The size of a slot in bytes: its registers and its configuration space. The rest of the window are further slots,
 /// for software that expects them as close as they are on QEMU's board; there is a device in the first alone.
 const SLOT_SIZE: u16 = VIRTIO_SLOT_SIZE as u16;
-
 const _: () = assert!(PUBLISHED_END <= SLOT_SIZE, "what a device publishes is within its slot");
 
 /// What a load of the word at `offset` of a page returns where there is no device in any of its slots: the registers
@@ -111,7 +110,7 @@ impl VirtioMmio {
     /// [`VirtioMmio::configure`] is called; then it reads as `device_id` (VIRTIO 1.2, 5). It has `queues` queues, at
     /// most [`QUEUES_MAX`].
     ///
-    /// Nothing is published before the first [`VirtioMmio::reset`].
+    /// Nothing is published before [`VirtioMmio::publish_page`].
     #[must_use]
     pub fn new(device_id: u32, queues: u16) -> Self {
         Self {
@@ -187,12 +186,21 @@ impl VirtioMmio {
         Ok(self.line() != was_high)
     }
 
-    /// Returns the device to its state at power-on and publishes the whole page. What stands behind it stays.
-    pub fn reset(&mut self, shadow: &mut impl Shadow) {
-        self.forget_driver();
+    /// Publishes the whole page, before the first load of a guest.
+    pub fn publish_page(&self, shadow: &mut impl Shadow) {
         self.publish(0, shadow);
         for offset in (PUBLISHED_END..WINDOW_SIZE).step_by(4) {
             shadow.set(offset, if offset < SLOT_SIZE { 0 } else { vacant_word(offset) });
+        }
+    }
+
+    /// Returns the device to its state at power-on, for its driver or with its guest. What stands behind it stays.
+    pub fn reset(&mut self, shadow: &mut impl Shadow) {
+        let are_words_kept = self.words == self.configuration.words;
+        self.forget_driver();
+        Register::OF_DRIVER.iter().for_each(|offset| self.publish_one(*offset, shadow));
+        if !are_words_kept {
+            self.publish(CONFIGURATION_OFFSET, shadow);
         }
     }
 
@@ -339,12 +347,7 @@ impl VirtioMmio {
     /// clear.
     fn set_status(&mut self, value: u32, shadow: &mut impl Shadow) -> Effect {
         if value == 0 {
-            let are_words_kept = self.words == self.configuration.words;
-            self.forget_driver();
-            Register::OF_DRIVER.iter().for_each(|offset| self.publish_one(*offset, shadow));
-            if !are_words_kept {
-                self.publish(CONFIGURATION_OFFSET, shadow);
-            }
+            self.reset(shadow);
             return Effect::Reset;
         }
         let mut wanted = Status::from_bits_truncate(value).difference(Status::DEVICE_NEEDS_RESET);

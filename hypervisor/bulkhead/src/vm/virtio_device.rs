@@ -85,8 +85,8 @@ impl VirtioDevice {
     /// be reset, and may hence be granted memory.
     pub fn new(page: ShadowPage, interrupt: IntId, service: &manifest::Service, may_grant: bool) -> Self {
         let mut page = Page(page);
-        let mut registers = VirtioMmio::new(service.device_id, service.queues);
-        registers.reset(&mut page);
+        let registers = VirtioMmio::new(service.device_id, service.queues);
+        registers.publish_page(&mut page);
         let manifest::Service { queues, filled, requests, chains, address, size, .. } = *service;
         let allocation = Allocation { queues, filled, requests, chains };
         let state = State { registers, service: Service::new(allocation, address, size, may_grant), page, line: false };

@@ -79,7 +79,7 @@ impl Register {
     pub(super) const INTERRUPT_STATUS: u16 = 0x060;
     pub(super) const STATUS: u16 = 0x070;
     pub(super) const CONFIG_GENERATION: u16 = 0x0fc;
-    /// Those that read otherwise after a reset by the driver: the whole page would be many words to publish.
+    /// Those that read otherwise after a reset. To publish the whole page would be a long stretch at EL2.
     pub(super) const OF_DRIVER: [u16; 5] =
         [Self::DEVICE_FEATURES, Self::QUEUE_NUM_MAX, Self::QUEUE_READY, Self::INTERRUPT_STATUS, Self::STATUS];
 

@@ -75,7 +75,7 @@ impl Guest {
             page: Page { words: [0xdead_beef; 1024], latest: [0; 3] },
             stores: 0,
         };
-        guest.device.reset(&mut guest.page);
+        guest.device.publish_page(&mut guest.page);
         guest.check_page();
         guest
     }
