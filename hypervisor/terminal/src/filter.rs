@@ -63,6 +63,8 @@ pub struct Filter {
     code: u32,
     least: u32,
     missing: u8,
+    /// How many bytes of a control sequence there have been.
+    length: u8,
     /// The parameter that is being read.
     number: u16,
     /// Further parameters belong to one that is not known.
@@ -81,6 +83,7 @@ impl Filter {
             code: 0,
             least: 0,
             missing: 0,
+            length: 0,
             number: 0,
             is_rest: false,
             next_style: Style::PLAIN,
@@ -139,6 +142,7 @@ impl Filter {
     fn begin_sequence(&mut self, byte: u8) -> Action {
         match byte {
             b'[' => {
+                self.length = 0;
                 self.number = 0;
                 self.is_rest = false;
                 self.next_style = self.style;
@@ -155,6 +159,8 @@ impl Filter {
 
     fn go_on_sequence(&mut self, byte: u8, state: State) -> Action {
         let is_known = state == State::Control;
+        let length = self.length;
+        self.length = length.saturating_add(1);
         match byte {
             b'0'..=b'9' => {
                 let number = self.number.wrapping_mul(10).wrapping_add(u16::from(byte & 0xf));
@@ -164,14 +170,14 @@ impl Filter {
             b';' if is_known => self.end_parameter(),
             // A parameter of several parts.
             b':' if is_known => self.is_rest = true,
-            b'?' if is_known && self.number == 0 => return self.enter(State::Private),
+            b'?' if is_known && length == 0 => return self.enter(State::Private),
             ..b'@' => {
                 // No number that anything is known of.
                 self.number = NUMBER_MAX;
                 return self.enter(State::Private);
             }
-            _ if is_known => return self.end_control(byte),
-            b'h' | b'l' if self.number == BRACKETED_PASTE => return Action::Decline,
+            _ if is_known => return self.end_control(byte, length),
+            b'h' | b'l' if self.number == BRACKETED_PASTE && length == 5 => return Action::Decline,
             _ => return MARKED,
         }
         self.enter(State::Control)
@@ -196,7 +202,7 @@ impl Filter {
         self.number = 0;
     }
 
-    fn end_control(&mut self, last: u8) -> Action {
+    fn end_control(&mut self, last: u8, length: u8) -> Action {
         // Zero and none are one (ECMA-48 5.4.2).
         let count = i32::from(self.number.max(1));
         match (last, self.number) {
@@ -210,7 +216,7 @@ impl Filter {
             // The page ends with the guest's row.
             (b'K' | b'J', 0) => Action::EraseToEnd,
             (b'K', 2) => Action::EraseAll,
-            (b'n', CURSOR_REPORT) => Action::Decline,
+            (b'n', CURSOR_REPORT) if length == 1 => Action::Decline,
             _ => MARKED,
         }
     }
