@@ -173,7 +173,7 @@ impl CpuInterface {
     /// Empties the list registers of a virtual CPU that is turned off, and deactivates the physical interrupts that
     /// were active on the guest's behalf. Interrupts that it has not acknowledged wait in the distributor, where it
     /// finds them when it is turned on again. For a restart of the virtual machine, to be called before
-    /// [`Vgic::reset`].
+    /// [`Vgic::reset_step`].
     ///
     /// To be called on the virtual CPU's core. If it is not loaded, `lrs` is used for those physical interrupts alone.
     #[cold]

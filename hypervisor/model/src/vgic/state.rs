@@ -135,7 +135,7 @@ impl Vgic {
     /// Links the interrupt `intid` to the physical interrupt `physical` (of no meaning for a PPI, whose physical number
     /// is its own): whoever takes the physical one calls [`CpuInterface::inject_linked`](super::CpuInterface) and
     /// leaves it active; the guest's end of the virtual one deactivates it. To be called while the virtual machine is
-    /// built, for interrupts 16 and up. Outlasts [`Vgic::reset`].
+    /// built, for interrupts 16 and up. Outlasts [`Vgic::reset_step`].
     pub fn link(&self, intid: IntId, physical: u32) {
         if intid.raw() < 16 {
             return;
