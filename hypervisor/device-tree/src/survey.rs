@@ -305,8 +305,9 @@ impl<'a> Walk<'a> {
             *first = Some(self.node.place);
             match role {
                 Role::Uart => seen.uart = self.node.address(),
-                Role::Clock => seen.clock = self.node.address(),
-                Role::Gic | Role::Psci | Role::Pcie => {}
+                // On a bus, the address might be the bus's own.
+                Role::Clock if self.depth == 2 => seen.clock = self.node.address().filter(|at| at % 0x1000 == 0),
+                Role::Clock | Role::Gic | Role::Psci | Role::Pcie => {}
             }
         }
     }

@@ -151,7 +151,16 @@ fn a_clock_is_where_both_its_name_and_its_registers_are() {
     };
     assert_eq!(with_clock("pl031@9010000", 0x0901_0000).unwrap().clock, Some(0x0901_0000));
     assert_eq!(with_clock("pl031@9010000", 0x0902_0000).unwrap().clock, None);
+    assert_eq!(with_clock("pl031@9010800", 0x0901_0800).unwrap().clock, None, "within a page");
     assert_eq!(described(&board(&[0], |_| {}), 0).unwrap().clock, None);
+    let on_a_bus = board(&[0], |root| {
+        root.node("bus@9000000", |bus| {
+            bus.node("pl031@9010000", |node| {
+                node.text("compatible", "arm,pl031").cells("reg", &[0, 0x0901_0000, 0, 0x1000]);
+            });
+        });
+    });
+    assert_eq!(described(&on_a_bus, 0).unwrap().clock, None, "the bus may have addresses of its own");
 }
 
 #[test]
