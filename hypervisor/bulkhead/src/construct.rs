@@ -31,10 +31,10 @@ use model::io::watch::Watch;
 use model::psci::Power;
 use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
 use model::virtqueue::Segment;
-use vdev::GuestAddr;
 use vdev::guest_map::{
     FLASH_BASE, FLASH_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, VIRTIO_SLOTS, VIRTIO_STRIDE, virtio_address,
 };
+use vdev::{GuestAddr, Ticks};
 
 const TABLE_SIZE: u64 = arch::mmu::TABLE_SIZE;
 /// Guest RAM starts at a multiple of this, so that stage 2 maps it in blocks.
@@ -424,6 +424,7 @@ fn place_vcpus(machine: &'static Machine, per_core: [usize; CORES_MAX]) {
                 waiting: false,
                 ticks: 0,
                 lag_ticks: 0,
+                polled: Ticks(0),
                 looked_ticks: 0,
                 is_leaving: false,
                 unfinished: 0,

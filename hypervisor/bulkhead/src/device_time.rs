@@ -1,15 +1,14 @@
 //! Time for emulated devices: each is polled when its deadline has passed, and when something was typed for its guest.
 //!
 //! A deadline is the core's on which the device was told of it: nobody else's time is taken to set one, and the core
-//! polls whatever it runs, or waits for, then. What that takes is bounded: the devices of one VM are polled at most
-//! once in a pause, however far in the past their deadlines stay.
+//! polls whatever it runs, or waits for, then. What that takes is bounded: a core polls the devices of one VM at most once
+//! in a pause, however far in the past their deadlines stay.
 //!
 //! What this module leaves out: the core's other deadlines, and on whose account the time goes (`scheduler`).
 
 use crate::machine::Machine;
 use crate::vm::{Done, Vm};
 use arch::timer;
-use core::sync::atomic::Ordering;
 use model::deadline::paced;
 use model::vgic::Kicks;
 use vdev::Ticks;
@@ -26,29 +25,33 @@ pub struct Round {
     pub next: Option<Ticks>,
 }
 
-/// Polls the devices of `vm` whose deadlines are those of `core`, which this is, and have passed.
+/// How often a core tries to get at a device that another core uses, when something was typed. A deadline comes again.
+const ATTEMPTS_MAX: u32 = 1000;
+
+/// Polls the devices of `vm` whose deadlines are those of `core`, which this is, and have passed. `polled` is when it
+/// last did.
 #[cold]
 #[inline(never)]
-pub fn poll(machine: &'static Machine, vm: &Vm, core: usize, now: Ticks) -> Round {
+pub fn poll(machine: &'static Machine, vm: &Vm, core: usize, now: Ticks, polled: &mut Ticks) -> Round {
     let mut round = Round { polls: 0, next: None };
     if !vm.is_running() {
         return round;
     }
     let pause_ticks = timer::frequency() / ROUNDS_PER_SECOND;
-    let polled = Ticks(vm.state.polled.load(Ordering::Relaxed));
+    let polled_before = *polled;
     for slot in &vm.io.slots {
         let Some(deadline) = slot.deadline(core) else { continue };
-        if paced(deadline, polled, pause_ticks) <= now {
-            round.polls += 1;
-            vm.state.polled.store(now.0, Ordering::Relaxed);
-            if let Some(done) = slot.poll(vm, core) {
-                machine.kick(vm, done.kicks, core);
+        if paced(deadline, polled_before, pause_ticks) <= now {
+            *polled = now;
+            if let Some(done) = slot.poll(vm, core, 1) {
+                round.polls += 1;
+                // The core decides next what it runs, whoever is told.
+                let _ = machine.tell(vm, done.kicks, core);
                 wake_answered(machine, vm, core, done.answered);
             }
         }
         let Some(deadline) = slot.deadline(core) else { continue };
-        let polled = Ticks(vm.state.polled.load(Ordering::Relaxed));
-        let due = paced(deadline, polled, pause_ticks);
+        let due = paced(deadline, *polled, pause_ticks);
         round.next = Some(round.next.map_or(due, |next| next.min(due)));
     }
     round
@@ -73,16 +76,15 @@ fn wake_answered(machine: &'static Machine, vm: &Vm, this_core: usize, answered:
 
 /// Something was typed for `vm`: its devices look.
 pub fn wake_up(machine: &'static Machine, vm: &Vm, this_core: usize) {
+    // This core need not be one of the VM's.
+    let Some(owner) = vm.core_of(0) else { return };
     for slot in &vm.io.slots {
-        let Some(done) = slot.poll(vm, this_core) else { continue };
-        machine.kick(vm, done.kicks, this_core);
+        let Some(done) = slot.poll(vm, owner, ATTEMPTS_MAX) else { continue };
+        // The core decides next what it runs, whoever is told.
+        let _ = machine.tell(vm, done.kicks, this_core);
         wake_answered(machine, vm, this_core, done.answered);
-        // This core need not be one of the VM's.
-        if done.is_rescheduled
-            && let Some(core) = vm.core_of(0)
-        {
-            slot.give_deadline_to(core);
-            machine.summon(core, this_core);
+        if done.is_rescheduled {
+            machine.summon(owner, this_core);
         }
     }
 }

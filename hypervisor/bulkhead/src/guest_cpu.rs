@@ -65,6 +65,9 @@ pub struct GuestCpu {
     pub lag_ticks: u64,
     /// `ticks` when it was last looked at.
     pub looked_ticks: u64,
+    /// When its core last polled the devices of its VM for their deadlines. Of several of one VM on a core, the first
+    /// has it.
+    pub polled: Ticks,
     /// It has asked to be turned off, and is off once the core has taken its interrupts back.
     pub is_leaving: bool,
     /// Para-virtual devices that have more to do than was done at once, a bit each.

@@ -4,7 +4,7 @@
 use super::{Core, NOBODY, WAKE_SHIFT, deadline_at, wake};
 use crate::command;
 use crate::device_time;
-use crate::guest_cpu::Awaited;
+use crate::guest_cpu::{Awaited, GuestCpu};
 use crate::lifecycle;
 use crate::preparation;
 use crate::supervision;
@@ -79,13 +79,32 @@ impl Core {
     /// Polls the devices whose deadlines have passed. Gives when the next is due.
     fn poll_devices(&mut self, now: Ticks) -> Option<Ticks> {
         let mut next: Option<Ticks> = None;
-        for vcpu in self.vcpus.iter_mut() {
-            let round = device_time::poll(self.machine, vcpu.guest.vm, self.number, now);
-            // As for a wake-up: who was interrupted for it has paid with its own time.
-            vcpu.guest.ticks += round.polls * (self.lead_ticks >> WAKE_SHIFT);
+        for index in 0..self.vcpus.len() {
+            let Some((before, [vcpu, ..])) = self.vcpus.split_at_mut_checked(index) else { break };
+            let vm = vcpu.guest.vm;
+            if before.iter().any(|other| core::ptr::eq(other.guest.vm, vm)) {
+                continue;
+            }
+            let round = device_time::poll(self.machine, vm, self.number, now, &mut vcpu.guest.polled);
             next = next.into_iter().chain(round.next).min();
+            self.charge_polls(vm, round.polls);
         }
         next
+    }
+
+    /// As for a wake-up: who was interrupted for it has paid with its own time. A virtual CPU that runs pays before one
+    /// that sleeps; and none, however long it is off, comes to owe more than a lead.
+    fn charge_polls(&mut self, vm: &Vm, polls: u64) {
+        let charge = polls * (self.lead_ticks >> WAKE_SHIFT);
+        let most = self.most_ticks + self.lead_ticks;
+        let of_vm = self.vcpus.iter_mut().map(|vcpu| &mut vcpu.guest).filter(|guest| core::ptr::eq(guest.vm, vm));
+        let payer = of_vm.reduce(|payer, guest| {
+            let runs = |guest: &GuestCpu| guest.may_run && !guest.waiting;
+            if !runs(payer) && runs(guest) { guest } else { payer }
+        });
+        if let Some(payer) = payer {
+            payer.ticks = (payer.ticks + charge).min(most.max(payer.ticks));
+        }
     }
 
     /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again.

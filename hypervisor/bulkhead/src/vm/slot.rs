@@ -17,7 +17,8 @@ pub struct Slot {
     interrupt: Option<IntId>,
     /// What the system says of the device.
     configuration: Box<[u8]>,
-    /// When the device is to be polled; the end of time: not at all. Written under the device's lock alone.
+    /// When the device is to be polled; the end of time: not at all. This and `core` are written under the device's
+    /// lock alone.
     deadline: AtomicU64,
     /// The core that polls it then: the one on which the deadline was set. So no other core is interrupted for it.
     core: AtomicUsize,
@@ -48,9 +49,6 @@ struct Occupant {
     line: bool,
 }
 
-/// How often a core tries to get at a device of a guest that is not its own.
-const POLL_ATTEMPTS_MAX: u32 = 1000;
-
 impl Slot {
     /// `device`, whose line is SPI `interrupt`, and of which the system says `configuration`.
     pub fn new(device: AnyDevice, interrupt: Option<IntId>, configuration: Box<[u8]>) -> Self {
@@ -70,8 +68,8 @@ impl Slot {
         self.occupant.try_lock()?.device.peek(offset, width)
     }
 
-    /// Lets `action` use the device on `core`, which this is, for the access `access`; then takes its answers to
-    /// earlier ones, and samples its line and its deadline.
+    /// Lets `action` use the device for the access `access`; then takes its answers to earlier ones, and samples its
+    /// line and its deadline, which is for `core` to keep.
     #[inline(always)]
     pub fn with<R>(
         &self,
@@ -118,7 +116,8 @@ impl Slot {
         Done { result, kicks, answered, is_rescheduled }
     }
 
-    /// Makes the new deadline `core`'s, which this is. Another core that had it before finds out when its time comes.
+    /// Makes the new deadline `core`'s. Another core that had it before finds out when its time comes. If this is not
+    /// `core`, its own timer comes once for nothing.
     #[cold]
     #[inline(never)]
     fn reschedule(&self, deadline: u64, core: usize) {
@@ -140,15 +139,10 @@ impl Slot {
         self.deadline.load(Ordering::Relaxed) != NEVER
     }
 
-    /// Has another core see to the device's deadline.
-    pub fn give_deadline_to(&self, core: usize) {
-        self.core.store(core, Ordering::Relaxed);
-    }
-
-    /// Polls the device on `core`, which this is: its deadline has passed, or something has been typed. Not if its
-    /// guest keeps it busy: then it looks for itself, or is polled a little later. `None` if its VM does not run.
-    pub fn poll(&self, vm: &Vm, core: usize) -> Option<Done<()>> {
-        for _ in 0..POLL_ATTEMPTS_MAX {
+    /// Polls the device, whose next deadline is for `core` to keep: one has passed, or something has been typed. `None`
+    /// if its VM does not run, or others use it at each of `attempts` attempts: then they look for themselves.
+    pub fn poll(&self, vm: &Vm, core: usize, attempts: u32) -> Option<Done<()>> {
+        for _ in 0..attempts {
             if let Some(mut occupant) = self.occupant.try_lock() {
                 // Under the lock: what stops comes by later, or has been by.
                 let may_act = vm.is_running();

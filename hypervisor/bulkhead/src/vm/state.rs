@@ -64,8 +64,6 @@ pub struct State {
     pub counter_offset: AtomicU64,
     /// Which of its virtual CPUs wait for the answer to an access. Taken last, and held for a moment.
     pub accesses: Mutex<Accesses>,
-    /// When its emulated devices were last polled for their deadlines, in ticks.
-    pub polled: AtomicU64,
     /// It is prepared, and starts as soon as its driver domain is ready.
     pub is_held: AtomicBool,
     /// Para-virtual devices at which others have left something to do, a bit each, until a virtual CPU sees to it.
@@ -85,7 +83,6 @@ impl State {
             preparation: Preparation::new(),
             counter_offset: AtomicU64::new(0),
             accesses: Mutex::new(Accesses::new()),
-            polled: AtomicU64::new(0),
             is_held: AtomicBool::new(false),
             left_over: AtomicU64::new(0),
             is_ready: AtomicBool::new(false),
