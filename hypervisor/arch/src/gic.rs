@@ -84,8 +84,11 @@ register_structs! {
     }
 }
 
-/// The priority of every physical interrupt: EL2 runs with all of them masked and takes them one at a time.
+/// The priority of every physical interrupt but KICK: EL2 runs with all of them masked and takes them one at a time.
 const PRIORITY_ALL: u32 = 0xa0a0_a0a0;
+/// Of the first four SGIs: KICK comes after all others that are pending, for work that ends where one is
+/// (IHI 0069 4.8: a lower value is a higher priority).
+const PRIORITY_SGIS: u32 = PRIORITY_ALL | 0xb0 << (8 * KICK);
 
 /// GICD_CTLR (IHI 0069 12.9.4): ARE_NS, EnableGrp1A; RWP is bit 31.
 const CTLR_ENABLE: u32 = (1 << 4) | (1 << 1);
@@ -187,6 +190,7 @@ impl Gic {
         for register in &frame.ipriorityr {
             register.set(PRIORITY_ALL);
         }
+        frame.ipriorityr[0].set(PRIORITY_SGIS);
         let enabled = [KICK, STOP, SUMMON, MAINTENANCE, HYP_TIMER, VIRTUAL_TIMER, PHYSICAL_TIMER];
         frame.isenabler0.set(enabled.iter().fold(0, |bits, intid| bits | 1 << intid));
 

@@ -27,6 +27,7 @@ pub mod list_registers;
 pub mod memory;
 pub mod mmu;
 mod panic_device;
+pub mod pending;
 mod per_core;
 pub mod placement;
 mod registers;

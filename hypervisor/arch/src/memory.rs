@@ -325,6 +325,11 @@ impl GuestMemory for GuestRam {
         Ok(())
     }
 
+    #[inline(always)]
+    fn has_pending_interrupt(&self) -> bool {
+        crate::pending::has_pending_interrupt()
+    }
+
     #[inline]
     fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {
         // EL2 has all RAM at its physical address, and there is no SMMU in between.

@@ -7,7 +7,7 @@
 
 use crate::machine::Machine;
 use crate::vm::{PIECE_SIZE, VirtioDevice, Vm};
-use arch::cpu;
+use arch::pending;
 use core::sync::atomic::Ordering;
 use model::lifecycle::Phase;
 
@@ -57,7 +57,7 @@ pub fn advance(machine: &'static Machine, vm: &'static Vm, core: usize) -> Progr
         if cleared == size && core != leader {
             machine.summon(leader, core);
         }
-        if cpu::has_pending_interrupt() {
+        if pending::has_pending_interrupt() {
             return Progress::Going;
         }
     }
@@ -80,7 +80,7 @@ fn copy_images(vm: &Vm) -> Progress {
             vm.ram.load_image(image.address + offset, piece).expect("images were checked to fit their RAM");
             copied.fetch_add(end - offset, Ordering::Relaxed);
             offset = end;
-            if cpu::has_pending_interrupt() {
+            if pending::has_pending_interrupt() {
                 return Progress::Going;
             }
         }

@@ -12,7 +12,7 @@ use crate::verdict::leave;
 use crate::vm::{FIRST_VIRTIO_NUMBER, Reaction, Vm};
 use abi::io;
 use arch::context::{Vcpu, Verdict};
-use arch::{cpu, gic, wait};
+use arch::{cpu, gic, pending, wait};
 use model::exit::DeviceAccess;
 use model::io::ProtocolError;
 use model::io::policy::Refused;
@@ -58,6 +58,11 @@ pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
     let (vm, machine) = (vcpu.guest.vm, vcpu.guest.machine);
     let mut unfinished = core::mem::take(&mut vcpu.guest.unfinished);
     while unfinished != 0 {
+        if pending::has_pending_interrupt() {
+            // It comes first.
+            vcpu.guest.unfinished |= unfinished;
+            break;
+        }
         let index = unfinished.trailing_zeros() as usize;
         unfinished &= unfinished - 1;
         let Some(device) = vm.io.virtio.get(index) else { continue };

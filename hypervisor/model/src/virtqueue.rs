@@ -20,7 +20,7 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, SEGMENTS_MAX, Segment};
+pub use chain::{Chain, Pieces, SEGMENTS_MAX, Segment};
 pub use error::QueueError;
 
 use chain::Extent;

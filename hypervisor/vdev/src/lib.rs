@@ -224,6 +224,11 @@ pub trait GuestMemory {
         Err(GuestFault::BadAddress)
     }
 
+    /// Whether an interrupt is pending for the core that copies: what takes long ends there, and goes on later.
+    fn has_pending_interrupt(&self) -> bool {
+        false
+    }
+
     /// Copies `length` bytes at `from` to `to` in `target`, the memory of this or another guest.
     ///
     /// # Errors

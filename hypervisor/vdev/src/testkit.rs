@@ -30,7 +30,7 @@ extern crate alloc;
 
 use crate::{AccessId, Clock, Console, Device, GuestAddr, GuestFault, GuestMemory, Host, ResetKind, Ticks, Width};
 use alloc::{collections::VecDeque, string::String, vec, vec::Vec};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::task::Poll;
 
 /// The guest address at which [`FakeMemory`] starts: that of a real guest's RAM.
@@ -48,13 +48,15 @@ pub const POLLS_MAX: usize = 1000;
 /// Guest memory: one region that starts at [`MEMORY_BASE`].
 pub struct FakeMemory {
     bytes: RefCell<Vec<u8>>,
+    /// What [`GuestMemory::has_pending_interrupt`] says.
+    pub has_pending_interrupt: Cell<bool>,
 }
 
 impl FakeMemory {
     /// Memory of `size` zero bytes.
     #[must_use]
     pub fn new(size: usize) -> Self {
-        Self { bytes: RefCell::new(vec![0; size]) }
+        Self { bytes: RefCell::new(vec![0; size]), has_pending_interrupt: Cell::new(false) }
     }
 }
 
@@ -77,6 +79,10 @@ impl GuestMemory for FakeMemory {
         let target = range(address, data.len()).and_then(|range| bytes.get_mut(range)).ok_or(GuestFault::BadAddress)?;
         target.copy_from_slice(data);
         Ok(())
+    }
+
+    fn has_pending_interrupt(&self) -> bool {
+        self.has_pending_interrupt.get()
     }
 
     fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {

@@ -164,13 +164,22 @@ impl Channel {
         Ok(io::is_notification_due(event, old, new))
     }
 
+    /// Whether there is another completion.
+    ///
+    /// # Errors
+    /// The counter is beyond the ring.
+    #[inline]
+    pub fn has_completion(&self, memory: &impl GuestMemory) -> Result<bool, RingCorrupt> {
+        is_ahead(memory, self.at(control::COMPLETIONS_PRODUCED), self.completions_consumed)
+    }
+
     /// The next completion, if there is one.
     ///
     /// # Errors
     /// The counter is beyond the ring.
     #[inline]
     pub fn next_completion(&mut self, memory: &impl GuestMemory) -> Result<Option<Completion>, RingCorrupt> {
-        if !is_ahead(memory, self.at(control::COMPLETIONS_PRODUCED), self.completions_consumed)? {
+        if !self.has_completion(memory)? {
             return Ok(None);
         }
         let entry = self.entry::<COMPLETION_SIZE>(COMPLETION_RING, self.completions_consumed);

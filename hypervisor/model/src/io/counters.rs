@@ -95,7 +95,14 @@ impl Counters {
         }
     }
 
-    /// Adds `bytes`, which EL2 copied for queue `index`.
+    /// Adds `bytes`, which EL2 copied for queue `index`, with more of the same request to come.
+    #[inline]
+    pub(super) fn count_part(&mut self, index: u16, bytes: u64) {
+        self.copied = self.copied.wrapping_add(bytes);
+        self.count(index, |queue| add(&mut queue.bytes, bytes));
+    }
+
+    /// Adds `bytes`, which EL2 copied for queue `index`: all of a request's, or its last.
     #[inline]
     pub(super) fn count_copy(&mut self, index: u16, bytes: u64) {
         self.copied = self.copied.wrapping_add(bytes);

@@ -55,6 +55,8 @@ pub struct KeptChain {
 pub enum Next {
     /// Its next piece is to be posted.
     Post,
+    /// What its request has brought is to be copied on.
+    CopyIn,
     /// The piece that was out when the backend ended is to be posted again.
     Replay,
     /// It is to be given back as it is.
@@ -189,6 +191,14 @@ impl InFlightRequests {
             kept.next = next;
             kept.order = order;
             self.waiting |= 1u32.wrapping_shl(u32::from(place));
+        }
+    }
+
+    /// Has the chain in `place` wait for `next` to be done with it, before those that wait already.
+    pub fn wait_first(&mut self, place: u8, next: Next) {
+        self.wait(place, next);
+        if let Some(kept) = self.chain_mut(place) {
+            kept.order = 0;
         }
     }
 

@@ -3,13 +3,15 @@
 //! Nothing here knows what kind of device it is: what becomes of a chain is in its queue's
 //! [`QueueDescription`], which the backend gave when it attached.
 //!
-//! Each call takes a bounded number of chains and bytes. [`Outcome::again`] says that work is left: the caller calls
-//! again. Work that a backend's call leaves is done on the frontend's vCPU ([`Service::take_deferred`]).
+//! Each call takes a bounded number of chains and bytes, and ends where an interrupt is pending.
+//! [`Outcome::again`] says that work is left: the caller calls again. Work that a backend's call leaves is done on the
+//! frontend's vCPU ([`Service::take_deferred`]).
 
 mod completing;
 mod granting;
 mod holdings;
 mod outage;
+mod partial;
 mod posting;
 mod receiving;
 
@@ -23,6 +25,7 @@ use crate::virtqueue::{Features, QueueError, Virtqueue};
 use abi::io::{Description, Layout, QueueDescription, WINDOW_PAGE_SIZE};
 pub use holdings::Holdings;
 use outage::BackendState;
+use partial::PartialRequest;
 use vdev::{GuestMemory, QueueLayout};
 
 /// The most chains that are served at one go, and bytes that are copied.
@@ -102,6 +105,8 @@ pub struct Service {
     /// The size of the request window in bytes.
     window_size: u64,
     in_flight: InFlightRequests,
+    /// The request whose data has been moved in part.
+    partial: Option<PartialRequest>,
     /// Requests that are out with the frontend's own memory, which devices may write to.
     grants_out: u16,
     /// Whether the backend's devices can be reset: a grant that nobody could end would be for ever.
@@ -148,6 +153,7 @@ impl Service {
             window: Window::new(usize::try_from(pages).unwrap_or(usize::MAX)),
             window_size,
             in_flight: InFlightRequests::new(allocation.requests, allocation.chains),
+            partial: None,
             grants_out: 0,
             may_grant,
             descriptors: 0,
@@ -224,6 +230,7 @@ impl Service {
     pub fn stop_queue(&mut self, index: u16) {
         if let Some(queue) = self.queues.get_mut(usize::from(index)) {
             *queue = None;
+            self.forget_partial(Some(index));
             self.in_flight.forget_chains(Some(index));
         }
     }
@@ -240,6 +247,7 @@ impl Service {
             self.state = State { session: self.state.session.wrapping_add(1), is_live: false, features: 0 };
             self.is_state_new = true;
         }
+        self.forget_partial(None);
         self.in_flight.forget_chains(None);
     }
 
@@ -317,7 +325,7 @@ impl Service {
     pub fn complete<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<Outcome, ProtocolError> {
         add(&mut self.counters.calls, 1);
         let mut outcome = Outcome::default();
-        let result = self.complete_all(memories, &mut outcome).and_then(|()| self.go_on(outcome, memories));
+        let result = self.complete_all(memories, &mut outcome).and_then(|()| self.go_on(outcome, 1, memories));
         // Whatever went wrong: what was taken is taken.
         self.channel.publish_consumed(memories.backend)?;
         result
@@ -329,7 +337,7 @@ impl Service {
     /// As for [`Service::notify`].
     pub fn resume<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<Outcome, ProtocolError> {
         self.blocked |= core::mem::take(&mut self.deferred);
-        let result = self.go_on(Outcome::default(), memories);
+        let result = self.go_on(Outcome::default(), 0, memories);
         self.channel.publish_consumed(memories.backend)?;
         let mut outcome = result?;
         outcome.again |= self.take_deferred();
@@ -344,15 +352,21 @@ impl Service {
         self.has_deferred && core::mem::take(&mut self.has_deferred)
     }
 
+    /// Goes on with what waits, in a call that has done `steps` already: an interrupt that is pending comes first where
+    /// that is any.
     #[inline]
     fn go_on<M: GuestMemory>(
         &mut self,
         outcome: Outcome,
+        steps: u32,
         memories: &MemoryPair<'_, M>,
     ) -> Result<Outcome, ProtocolError> {
         let mut outcome = outcome;
         if self.blocked != 0 || self.in_flight.is_any_waiting() {
-            self.serve_blocked(memories)?;
+            // What was interrupted in this very go is for the next one.
+            if !(outcome.again && self.partial.is_some()) {
+                self.serve_blocked(steps, memories)?;
+            }
         }
         let mut filled = self.allocation.filled;
         let mut place = 0;
@@ -368,14 +382,14 @@ impl Service {
     /// Goes on with chains that wait for their next piece, and looks into the queues that wait for room, until they
     /// have had one go together; what is left then is deferred.
     #[inline(never)]
-    fn serve_blocked<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<(), ProtocolError> {
-        let mut budget = self.budget();
+    fn serve_blocked<M: GuestMemory>(&mut self, steps: u32, memories: &MemoryPair<'_, M>) -> Result<(), ProtocolError> {
+        let mut budget = Budget { chains: steps, ..self.budget() };
         if !self.serve_waiting(&mut budget, memories)? {
-            self.has_deferred |= self.is_spent(&budget);
+            self.has_deferred |= self.is_over(&budget, memories);
             return Ok(());
         }
         for index in bits(core::mem::take(&mut self.blocked)) {
-            if self.is_spent(&budget) {
+            if self.is_over(&budget, memories) {
                 self.deferred |= bit(index);
                 self.has_deferred = true;
                 continue;
@@ -394,11 +408,24 @@ impl Service {
         Budget { chains: 0, copied: self.counters.copied, descriptors: self.descriptors }
     }
 
-    /// Whether a go has done as much as it may.
+    /// Whether a go is to end: it has done something, and as much as it may, or an interrupt is pending.
+    #[inline(always)]
+    fn is_over<M: GuestMemory>(&self, budget: &Budget, memories: &MemoryPair<'_, M>) -> bool {
+        budget.chains != 0 && self.may_not_go_on(budget, memories)
+    }
+
+    #[inline(never)]
+    fn may_not_go_on<M: GuestMemory>(&self, budget: &Budget, memories: &MemoryPair<'_, M>) -> bool {
+        budget.chains >= CHAINS_MAX
+            || self.partial.is_some()
+            || self.is_spent(budget)
+            || memories.backend.has_pending_interrupt()
+    }
+
+    /// Whether a go has copied, or looked at, as much as it may.
     #[inline]
     const fn is_spent(&self, budget: &Budget) -> bool {
-        budget.chains >= CHAINS_MAX
-            || self.counters.copied.wrapping_sub(budget.copied) >= BYTES_MAX
+        self.counters.copied.wrapping_sub(budget.copied) >= BYTES_MAX
             || self.descriptors.wrapping_sub(budget.descriptors) >= DESCRIPTORS_MAX
     }
 

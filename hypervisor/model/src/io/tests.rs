@@ -3,6 +3,7 @@
 mod block;
 mod counters;
 mod grants;
+mod interrupted;
 mod network;
 mod outage;
 mod pieces;
@@ -290,6 +291,24 @@ impl Stage {
         self.backend.write(GuestAddr(entry), &bytes).unwrap();
         self.receptions += 1;
         self.backend.store_u32(GuestAddr(CHANNEL + control::receptions_produced(0)), self.receptions).unwrap();
+    }
+
+    /// The driver resets the device, and brings it up again with queue 0.
+    fn reset(&mut self) {
+        self.service.reset();
+        (self.available, self.used) = ([0; 2], [0; 2]);
+        self.put(MEMORY_BASE.0 + 0x802, &[0; 2]);
+        self.put(MEMORY_BASE.0 + QUEUE_STRIDE + 2, &[0; 2]);
+        self.start(0);
+        self.service.negotiated(0);
+    }
+
+    /// Whether a request for all of the window finds room.
+    fn window_is_whole(&mut self) -> bool {
+        self.backend.has_pending_interrupt.set(false);
+        self.ask(9, block::IN, 0, WINDOW);
+        self.notify(0).unwrap();
+        self.request().is_some_and(|request| request.writable == WINDOW && request.is_last)
     }
 
     fn put(&self, address: u64, bytes: &[u8]) {

@@ -25,6 +25,14 @@ pub struct Segment {
 
 impl Segment {
     const EMPTY: Self = Self { address: GuestAddr(0), length: 0 };
+
+    /// What is left of it without its first `bytes`, which it has.
+    #[must_use]
+    #[inline]
+    pub const fn after(self, bytes: u32) -> Self {
+        let address = GuestAddr(self.address.0.wrapping_add(bytes as u64));
+        Self { address, length: self.length.saturating_sub(bytes) }
+    }
 }
 
 /// A private, validated copy of a descriptor chain: the buffers that the device may read first, then those that it may

@@ -2,6 +2,7 @@
 
 use super::super::counters::add;
 use super::super::in_flight::{InFlightRequest, Next};
+use super::partial::{PartialRequest, Progress, copy_in_units};
 use super::{BYTES_MAX, COMPLETIONS_MAX, MemoryPair, Outcome, ProtocolError, Service, bit, offset_of};
 use crate::virtqueue::QueueError;
 use abi::io::{Completion, Request, TAIL_SIZE_MAX};
@@ -14,12 +15,19 @@ impl Service {
         memories: &MemoryPair<'_, M>,
         outcome: &mut Outcome,
     ) -> Result<(), ProtocolError> {
-        let copied = self.counters.copied;
-        for _ in 0..COMPLETIONS_MAX {
-            let Some(completion) = self.channel.next_completion(memories.backend)? else { return Ok(()) };
-            self.complete_one(&completion, memories)?;
-            if self.counters.copied.wrapping_sub(copied) >= BYTES_MAX {
-                break;
+        if self.end_partial(memories)? {
+            let copied = self.counters.copied;
+            for step in 0..COMPLETIONS_MAX {
+                if step != 0 && memories.backend.has_pending_interrupt() {
+                    outcome.again = self.channel.has_completion(memories.backend)?;
+                    return Ok(());
+                }
+                let Some(completion) = self.channel.next_completion(memories.backend)? else { return Ok(()) };
+                let Some((place, request)) = self.take_request(&completion) else { continue };
+                self.end_piece(place, &request, &completion, 0, memories)?;
+                if self.partial.is_some() || self.counters.copied.wrapping_sub(copied) >= BYTES_MAX {
+                    break;
+                }
             }
         }
         outcome.again = true;
@@ -32,35 +40,45 @@ impl Service {
         let _ = self.complete_all(memories, &mut Outcome::default());
     }
 
+    /// The request that `completion` is about, with the place of the chain that waits for it. `None` where none does.
     #[inline]
-    fn complete_one<M: GuestMemory>(
-        &mut self,
-        completion: &Completion,
-        memories: &MemoryPair<'_, M>,
-    ) -> Result<(), ProtocolError> {
+    fn take_request(&mut self, completion: &Completion) -> Option<(u8, InFlightRequest)> {
         let is_current = completion.generation == self.channel.generation();
         let request = if is_current { self.in_flight.complete(completion.sequence) } else { None };
         let Some(request) = request else {
             add(&mut self.counters.stale, 1);
-            return Ok(());
+            return None;
         };
         self.grants_out = self.grants_out.saturating_sub(u16::from(request.is_granted));
-        let result = match request.chain {
-            None => Ok(()),
-            Some(place) => self.end_piece(place, &request, completion, memories),
-        };
-        self.window.give_back(request.run);
-        result
+        if request.chain.is_none() {
+            self.window.give_back(request.run);
+        }
+        request.chain.map(|place| (place, request))
     }
 
-    /// Gives the chain in `place` what the backend put into the window; and gives the chain back, or has it wait for
-    /// its next piece.
+    /// Goes on with the chain in `place`, whose completed request is copied in part.
+    pub(super) fn copy_on<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), ProtocolError> {
+        let partial = self.partial.take_if(|partial| partial.place == place);
+        let Some(PartialRequest { request, completion: Some(completion), progress, .. }) = partial else {
+            return Ok(());
+        };
+        self.end_piece(place, &request, &completion, progress.bytes, memories)
+    }
+
+    /// Gives the chain in `place` what the backend put into the window, from byte `copied` on; and gives the chain
+    /// back, or has it wait for its next piece, or to be copied on.
+    /// But for the last, the request's pages are free then.
     #[inline]
     fn end_piece<M: GuestMemory>(
         &mut self,
         place: u8,
         request: &InFlightRequest,
         completion: &Completion,
+        copied: u32,
         memories: &MemoryPair<'_, M>,
     ) -> Result<(), ProtocolError> {
         let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(()) };
@@ -69,17 +87,29 @@ impl Service {
         if !request.is_granted && written != 0 {
             let from = offset_of(self.channel.layout(), request.run);
             let from = from.wrapping_add(u64::from(Request::writable_offset(request.readable)));
-            let mut at = self.channel.at(from);
-            for segment in kept.chain.writable_range(kept.position, u64::from(written)) {
-                let result = memories.backend.copy_to(at, memories.frontend, segment.address, segment.length);
-                if let Err(fault) = result {
+            let at = self.channel.at(from.wrapping_add(u64::from(copied)));
+            let left = written.wrapping_sub(copied);
+            let pieces = kept.chain.writable_range(kept.position.wrapping_add(u64::from(copied)), u64::from(left));
+            let more = copy_in_units(pieces, memories.backend, |to, done, length| {
+                memories.backend.copy_to(GuestAddr(at.0.wrapping_add(done)), memories.frontend, to, length)
+            });
+            let more = match more {
+                Ok(more) => more,
+                Err(error) => {
+                    self.window.give_back(request.run);
                     self.in_flight.free_chain(place);
-                    return Err(QueueError::from(fault).into());
+                    return Err(error.into());
                 }
-                at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
+            };
+            if more < left {
+                self.counters.count_part(u16::from(request.queue), u64::from(more));
+                let progress = Progress { bytes: copied.wrapping_add(more), segments: 0 };
+                self.interrupt(PartialRequest { place, request: *request, progress, completion: Some(*completion) });
+                return Ok(());
             }
-            self.counters.count_copy(u16::from(request.queue), u64::from(written));
+            self.counters.count_copy(u16::from(request.queue), u64::from(more));
         }
+        self.window.give_back(request.run);
         kept.written = kept.written.wrapping_add(written);
         if !request.is_last && !completion.is_end {
             // One of the two is zero: a chain with both has one piece.

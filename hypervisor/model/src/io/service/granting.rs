@@ -6,17 +6,20 @@
 //! of its own.
 
 use super::super::in_flight::{InFlightRequest, KeptChain};
+use super::partial::Progress;
 use super::{MemoryPair, ProtocolError, Service, offset_of};
 use crate::virtqueue::QueueError;
 use crate::virtqueue::SEGMENTS_MAX;
 use abi::io::{self, QueueDescription, SEGMENT_NEXT, SEGMENT_SIZE, SEGMENT_WRITE};
 use arrayvec::ArrayVec;
-use vdev::{GuestAddr, GuestFault, GuestMemory};
+use vdev::{GuestAddr, GuestMemory};
 
 /// The most bytes of one granted request.
 const GRANT_MAX: u64 = 4 << 20;
 /// So many segments are written to the window at a time.
 const BATCH: usize = 16;
+/// So many pieces of a chain are listed before a look whether an interrupt is pending.
+const PIECES_UNIT: u32 = 8;
 
 impl Service {
     /// Whether devices of the backend may still reach into the frontend's memory: until they may not, what was granted
@@ -30,26 +33,30 @@ impl Service {
         self.grants_out = 0;
     }
 
-    /// Writes the list of the memory that `request` is about, whose chain is in `place`, into the window, and gives its
-    /// length. Every piece is the frontend's own, and what lies side by side becomes one.
+    /// Writes the list of the memory that `request` is about, whose chain is in `place`, into the window, from where
+    /// `progress` says on, and gives how far that went. Every piece is the frontend's own, and what lies side by side
+    /// becomes one.
     #[inline(never)]
     pub(super) fn grant<M: GuestMemory>(
         &mut self,
         place: u8,
         request: &InFlightRequest,
+        progress: Progress,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<u16, ProtocolError> {
+    ) -> Result<Progress, ProtocolError> {
         let skip = u64::from(self.policy(u16::from(request.queue)).header_size);
-        let Some(kept) = self.in_flight.chain(place) else { return Ok(0) };
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(progress) };
+        let left = (request.readable | request.writable).wrapping_sub(progress.bytes);
+        let from = kept.position.wrapping_add(u64::from(progress.bytes));
         let (pieces, flags) = if request.readable == 0 {
-            (kept.chain.writable_range(kept.position, u64::from(request.writable)), SEGMENT_NEXT | SEGMENT_WRITE)
+            (kept.chain.writable_range(from, u64::from(left)), SEGMENT_NEXT | SEGMENT_WRITE)
         } else {
-            let from = skip.wrapping_add(kept.position);
-            (kept.chain.readable_range(from, u64::from(request.readable)), SEGMENT_NEXT)
+            (kept.chain.readable_range(skip.wrapping_add(from), u64::from(left)), SEGMENT_NEXT)
         };
-        let at = self.channel.at(offset_of(self.channel.layout(), request.run));
-        let mut list = List { at, batch: ArrayVec::new() };
-        let mut count = 0;
+        let list_at = offset_of(self.channel.layout(), request.run);
+        let listed = u64::from(progress.segments).wrapping_mul(SEGMENT_SIZE);
+        let mut list = List { at: self.channel.at(list_at.wrapping_add(listed)), batch: ArrayVec::new() };
+        let mut count = u64::from(progress.segments);
         let mut put = |(address, length): (u64, u64)| {
             if count == u64::from(io::SEGMENTS_MAX) {
                 return Err(QueueError::ChainTooLong.into());
@@ -59,26 +66,32 @@ impl Service {
             let next = count.wrapping_add(1);
             list.put(memories.backend, [address, length | u64::from(flags) << 32 | next << 48])
         };
-        let mut pieces = pieces.map(|piece| {
-            let start = memories.frontend.bus_address(piece.address, piece.length)?;
-            Ok((start, u64::from(piece.length)))
-        });
-        if let Some(first) = pieces.next() {
-            let (mut start, mut bytes) = first.map_err(|fault: GuestFault| QueueError::from(fault))?;
-            for piece in pieces {
-                let (address, length) = piece.map_err(QueueError::from)?;
-                if start.wrapping_add(bytes) == address {
-                    bytes = bytes.wrapping_add(length);
-                } else {
-                    put((start, bytes))?;
-                    (start, bytes) = (address, length);
-                }
+        let mut bytes = progress.bytes;
+        let mut looked_at = 0u32;
+        // What is not in the list yet, since the next piece may follow it.
+        let (mut start, mut length) = (0u64, 0u64);
+        for piece in pieces {
+            if looked_at != 0 && looked_at.is_multiple_of(PIECES_UNIT) && memories.backend.has_pending_interrupt() {
+                break;
             }
-            put((start, bytes))?;
+            let address = memories.frontend.bus_address(piece.address, piece.length).map_err(QueueError::from)?;
+            if length != 0 && start.wrapping_add(length) != address {
+                put((start, length))?;
+                length = 0;
+            }
+            if length == 0 {
+                start = address;
+            }
+            length = length.wrapping_add(u64::from(piece.length));
+            bytes = bytes.wrapping_add(piece.length);
+            looked_at = looked_at.wrapping_add(1);
+        }
+        if length != 0 {
+            put((start, length))?;
         }
         list.write(memories.backend)?;
-        self.descriptors = self.descriptors.wrapping_add(kept.chain.segments());
-        Ok(count as u16)
+        self.descriptors = self.descriptors.wrapping_add(looked_at);
+        Ok(Progress { bytes, segments: count as u16 })
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
-use super::super::in_flight::Next;
+use super::super::in_flight::{InFlightRequest, Next};
 use super::super::watch::Sight;
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit};
 use abi::io::Restart;
@@ -43,14 +43,20 @@ impl Service {
         self.suspend();
         self.end_grants();
         self.is_attached = false;
+        let completed = self.forget_partial(None);
         let Self { in_flight, window, policies, .. } = self;
-        in_flight.interrupt(|request| {
-            window.give_back(request.run);
-            match policies.get(usize::from(request.queue)).map(|policy| policy.restart) {
+        let next =
+            |request: &InFlightRequest| match policies.get(usize::from(request.queue)).map(|policy| policy.restart) {
                 Some(Restart::Replay) => Next::Replay,
                 Some(Restart::Drop) | None => Next::Drop,
                 Some(Restart::Fail) => Next::Fail,
-            }
+            };
+        if let Some((place, request)) = completed {
+            in_flight.wait_first(place, next(&request));
+        }
+        in_flight.interrupt(|request| {
+            window.give_back(request.run);
+            next(request)
         });
         self.is_state_new = false;
         self.channel.restart(memory, self.state)
@@ -83,6 +89,9 @@ impl Service {
     #[must_use]
     pub fn abandon(&mut self) -> bool {
         self.backend = BackendState::Gone;
+        if let Some((place, _)) = self.forget_partial(None) {
+            self.in_flight.wait_first(place, Next::Fail);
+        }
         let Self { in_flight, window, .. } = self;
         in_flight.interrupt(|request| {
             window.give_back(request.run);
@@ -134,7 +143,7 @@ impl Service {
             return Ok(false);
         }
         let is_done = self.serve_waiting(budget, memories)?;
-        if self.backend == BackendState::Serving && (is_done || !self.is_spent(budget)) {
+        if self.backend == BackendState::Serving && (is_done || !self.is_over(budget, memories)) {
             if !is_done {
                 self.block(index);
             }
@@ -154,7 +163,7 @@ impl Service {
         budget: &mut Budget,
         memories: &MemoryPair<'_, M>,
     ) -> Result<bool, ProtocolError> {
-        while !self.is_spent(budget) {
+        while !self.is_over(budget, memories) {
             budget.chains = budget.chains.wrapping_add(1);
             // Nothing is out, so there is a place, and one for the longest chain.
             let Some(place) = self.in_flight.take_longest_chain() else { return Ok(true) };

@@ -4,6 +4,7 @@ use super::super::channel::RingCorrupt;
 use super::super::counters::add;
 use super::super::in_flight::{InFlightRequest, KeptChain, Next, TooLong};
 use super::outage::BackendState;
+use super::partial::{PartialRequest, Progress, copy_in_units};
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit, offset_of};
 use crate::virtqueue::QueueError;
 use abi::io::{LongChains, QueueDescription, Request, WINDOW_PAGE_SIZE};
@@ -12,6 +13,7 @@ use vdev::{GuestAddr, GuestMemory};
 /// What became of a look at a queue.
 enum Step {
     Posted,
+    Interrupted,
     Used,
     Blocked,
     Empty,
@@ -27,6 +29,8 @@ enum Fate {
     Fail,
     /// There is no room now.
     NoRoom,
+    /// Its data has been moved in part: the next call goes on.
+    Interrupted,
 }
 
 /// The part of a chain that one request is about.
@@ -53,12 +57,16 @@ impl Service {
             }
         }
         loop {
-            if self.is_spent(&budget) {
+            if self.is_over(&budget, memories) {
                 return Ok(self.defer(index));
             }
             budget.chains = budget.chains.wrapping_add(1);
             match self.serve_one(index, memories)? {
                 Step::Posted => self.counters.count(index, |queue| add(&mut queue.chains, 1)),
+                Step::Interrupted => {
+                    self.counters.count(index, |queue| add(&mut queue.chains, 1));
+                    return Ok(self.defer(index));
+                }
                 Step::Used => {
                     self.counters.count(index, |queue| add(&mut queue.chains, 1));
                     self.used |= bit(index);
@@ -116,6 +124,11 @@ impl Service {
         let fate = self.begin(index, place, memories);
         match fate {
             Ok(Fate::Posted) => Ok(Step::Posted),
+            Ok(Fate::Interrupted) => {
+                // It is the only one: none is taken while others wait.
+                self.in_flight.wait(place, Next::Post);
+                Ok(Step::Interrupted)
+            }
             Ok(Fate::GiveBack) => {
                 self.in_flight.free_chain(place);
                 if let Some(queue) = self.queue(index) {
@@ -164,7 +177,7 @@ impl Service {
         self.post(index, place, memories)
     }
 
-    /// Posts the next piece of the chain in `place`.
+    /// Posts the next piece of the chain in `place`, or goes on with it where its data have been moved in part.
     #[inline]
     fn post<M: GuestMemory>(
         &mut self,
@@ -172,32 +185,31 @@ impl Service {
         place: u8,
         memories: &MemoryPair<'_, M>,
     ) -> Result<Fate, ProtocolError> {
-        let policy = self.policy(index);
-        let returns_early = policy.returns_early;
-        let Some(kept) = self.in_flight.chain(place) else { return Ok(Fate::NoRoom) };
-        let Some(piece) = next_piece(policy, kept, self.may_grant) else { return Ok(Fate::Fail) };
-        let Piece { readable, writable, is_last, is_granted } = piece;
-        if readable | writable == 0 && policy.header_size | policy.tail_size == 0 {
-            return Ok(Fate::GiveBack);
-        }
-        let bytes = u64::from(Request::writable_offset(readable)).wrapping_add(u64::from(writable));
-        let pages = if is_granted { 1 } else { bytes.div_ceil(WINDOW_PAGE_SIZE) as u16 };
-        let Some(run) = self.window.take(pages) else { return Ok(Fate::NoRoom) };
-        let goes_back = returns_early && is_last;
-        let chain = (!goes_back).then_some(place);
-        let request = InFlightRequest { queue: index as u8, chain, readable, writable, run, is_granted, is_last };
-        let segments = match self.lay_out(place, &request, memories) {
-            Ok(segments) => segments,
+        let partial = self.partial.take_if(|partial| partial.place == place);
+        let (request, progress) = match partial {
+            Some(PartialRequest { request, progress, .. }) => (request, progress),
+            None => match self.next_request(index, place) {
+                Ok(request) => (request, Progress::default()),
+                Err(fate) => return Ok(fate),
+            },
+        };
+        let InFlightRequest { readable, writable, run, is_granted, .. } = request;
+        let progress = match self.lay_out(place, &request, progress, memories) {
+            Ok(progress) => progress,
             Err(error) => {
                 self.window.give_back(run);
                 return Err(error);
             }
         };
+        if progress.bytes < if is_granted { readable | writable } else { readable } {
+            self.interrupt(PartialRequest { place, request, progress, completion: None });
+            return Ok(Fate::Interrupted);
+        }
         let Some(sequence) = self.in_flight.insert(request) else {
             self.window.give_back(run);
             return Ok(Fate::NoRoom);
         };
-        self.send(sequence, place, &request, segments, memories)?;
+        self.send(sequence, place, &request, progress.segments, memories)?;
         self.counters.count(index, |queue| {
             add(&mut queue.requests, 1);
             if is_granted {
@@ -206,7 +218,26 @@ impl Service {
             }
         });
         // What was copied out is the frontend's again at once; what is to come in has to wait.
-        Ok(if goes_back { Fate::GiveBack } else { Fate::Posted })
+        Ok(if request.chain.is_none() { Fate::GiveBack } else { Fate::Posted })
+    }
+
+    /// The request for the next piece of the chain in `place`, with pages of the window; or what becomes of the chain
+    /// where there is none.
+    #[inline]
+    fn next_request(&mut self, index: u16, place: u8) -> Result<InFlightRequest, Fate> {
+        let policy = self.policy(index);
+        let returns_early = policy.returns_early;
+        let Some(kept) = self.in_flight.chain(place) else { return Err(Fate::NoRoom) };
+        let Some(piece) = next_piece(policy, kept, self.may_grant) else { return Err(Fate::Fail) };
+        let Piece { readable, writable, is_last, is_granted } = piece;
+        if readable | writable == 0 && policy.header_size | policy.tail_size == 0 {
+            return Err(Fate::GiveBack);
+        }
+        let bytes = u64::from(Request::writable_offset(readable)).wrapping_add(u64::from(writable));
+        let pages = if is_granted { 1 } else { bytes.div_ceil(WINDOW_PAGE_SIZE) as u16 };
+        let Some(run) = self.window.take(pages) else { return Err(Fate::NoRoom) };
+        let chain = (!(returns_early && is_last)).then_some(place);
+        Ok(InFlightRequest { queue: index as u8, chain, readable, writable, run, is_granted, is_last })
     }
 
     /// Goes on with the chains that wait for something to be done with them, in their order. Returns whether none is
@@ -219,17 +250,26 @@ impl Service {
         memories: &MemoryPair<'_, M>,
     ) -> Result<bool, ProtocolError> {
         while let Some((place, next)) = self.in_flight.first_waiting() {
-            if self.is_spent(budget) || self.backend == BackendState::Away {
+            if self.is_over(budget, memories) || self.backend == BackendState::Away {
                 return Ok(false);
             }
             budget.chains = budget.chains.wrapping_add(1);
             let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else { return Ok(true) };
             let fate = match next {
                 Next::Post | Next::Replay if self.backend == BackendState::Serving => self.post(index, place, memories),
+                Next::CopyIn => {
+                    // First off the list: it may come to wait for its next piece.
+                    self.in_flight.stop_waiting(place);
+                    self.copy_on(place, memories)?;
+                    if self.partial.is_some() {
+                        return Ok(false);
+                    }
+                    continue;
+                }
                 Next::Drop => Ok(Fate::GiveBack),
                 Next::Post | Next::Replay | Next::Fail => Ok(Fate::Fail),
             };
-            if matches!(fate, Ok(Fate::NoRoom)) {
+            if matches!(fate, Ok(Fate::NoRoom | Fate::Interrupted)) {
                 return Ok(false);
             }
             // First off the list, so that an error cannot repeat it.
@@ -242,7 +282,7 @@ impl Service {
                     continue;
                 }
                 Ok(Fate::GiveBack) => self.give_back(place, memories),
-                Ok(Fate::Fail | Fate::NoRoom) => self.fail(place, memories),
+                Ok(Fate::Fail | Fate::NoRoom | Fate::Interrupted) => self.fail(place, memories),
                 Err(error) => Err(error),
             };
             self.in_flight.free_chain(place);
@@ -251,31 +291,37 @@ impl Service {
         Ok(true)
     }
 
-    /// Prepares the window for `request`, the next piece of the chain in `place`. Gives the number of segments that
-    /// were granted, 0 for none.
+    /// Prepares the window for `request`, the next piece of the chain in `place`, from where `progress` says on. Gives
+    /// how far that went.
     #[inline]
     fn lay_out<M: GuestMemory>(
         &mut self,
         place: u8,
         request: &InFlightRequest,
+        progress: Progress,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<u16, ProtocolError> {
+    ) -> Result<Progress, ProtocolError> {
         if request.is_granted {
-            return self.grant(place, request, memories);
+            return self.grant(place, request, progress, memories);
         }
         if request.readable == 0 {
-            return Ok(0);
+            return Ok(progress);
         }
         let skip = u64::from(self.policy(u16::from(request.queue)).header_size);
-        let Some(kept) = self.in_flight.chain(place) else { return Ok(0) };
-        let mut at = self.channel.at(offset_of(self.channel.layout(), request.run));
-        for segment in kept.chain.readable_range(skip.wrapping_add(kept.position), u64::from(request.readable)) {
-            let copied = memories.frontend.copy_to(segment.address, memories.backend, at, segment.length);
-            copied.map_err(QueueError::from)?;
-            at = GuestAddr(at.0.wrapping_add(u64::from(segment.length)));
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(progress) };
+        let copied = u64::from(progress.bytes);
+        let left = request.readable.wrapping_sub(progress.bytes);
+        let at = self.channel.at(offset_of(self.channel.layout(), request.run).wrapping_add(copied));
+        let from = skip.wrapping_add(kept.position).wrapping_add(copied);
+        let pieces = kept.chain.readable_range(from, u64::from(left));
+        let more = copy_in_units(pieces, memories.backend, |from, done, length| {
+            memories.frontend.copy_to(from, memories.backend, GuestAddr(at.0.wrapping_add(done)), length)
+        })?;
+        match more < left {
+            true => self.counters.count_part(u16::from(request.queue), u64::from(more)),
+            false => self.counters.count_copy(u16::from(request.queue), u64::from(more)),
         }
-        self.counters.count_copy(u16::from(request.queue), u64::from(request.readable));
-        Ok(0)
+        Ok(Progress { bytes: progress.bytes.wrapping_add(more), segments: 0 })
     }
 
     /// Puts a request into the ring.

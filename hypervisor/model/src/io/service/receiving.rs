@@ -40,7 +40,9 @@ impl Service {
         let budget = self.budget();
         for step in 0..=RECEPTIONS_MAX {
             let Some(receive) = self.channel.peek_reception(memories.backend, filled)? else { break };
-            if step == RECEPTIONS_MAX || (step != 0 && self.is_spent(&budget)) {
+            if step == RECEPTIONS_MAX
+                || (step != 0 && (self.is_spent(&budget) || memories.backend.has_pending_interrupt()))
+            {
                 outcome.again = true;
                 break;
             }
