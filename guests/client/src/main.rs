@@ -8,12 +8,12 @@
 //! `seconds=`, and so notices whoever disturbs it; no request to a disk may take more than `longest=` microseconds),
 //! `once` (one round of the same with each device),
 //! `reads` (nothing but `requests=` reads of `size=` KiB, 4 if not given, at `depth=`, 1 to 16, from disk `disk=`,
-//! driven by interrupts, so that what they cost can be told from Bulkhead's counters), `errors` (every disk fails at
-//! sector `bad=`), `large` (large requests to each disk, and no resets), `abandoned` (the driver domain is lost for
-//! good after a while), `nothing` (there is nothing behind any disk), `resets` (it resets itself with reads under way),
-//! or `sockets` (what it has is a socket device, and its peer is the guest whose CID `peer=` says). `address=` and
-//! `peer=` are the last byte of this guest's address in 10.0.2.0/24 and of the other client's, `marker=` a number that
-//! both know.
+//! driven by interrupts, so that what they cost can be told from Bulkhead's counters; with `writes=1` every second one
+//! is a write), `errors` (every disk fails at sector `bad=`), `large` (large requests to each disk, and no resets),
+//! `abandoned` (the driver domain is lost for good after a while), `nothing` (there is nothing behind any disk),
+//! `resets` (it resets itself with reads under way), or `sockets` (what it has is a socket device, and its peer is the
+//! guest whose CID `peer=` says). `address=` and `peer=` are the last byte of this guest's address in 10.0.2.0/24 and
+//! of the other client's, `marker=` a number that both know.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Nothing but reads of one size from one disk, as a system that sleeps between interrupts makes them.
+//! Nothing but requests of one size to one disk, as a system that sleeps between interrupts makes them.
 
 use crate::Slots;
 use crate::block::{in_block, room};
@@ -13,14 +13,15 @@ pub(crate) fn run(mut slots: Slots) {
     let requests = machine().number("requests", 2000);
     let depth = machine().number("depth", 1).clamp(1, 16);
     let kibibytes = machine().number("size", 4).clamp(1, 256);
-    report::test("every read is done", || {
+    let writes = machine().number("writes", 0).min(1);
+    report::test("every request is done", || {
         let mut disks = slots.iter_mut().filter(|slot| slot.kind() == Some(Kind::Block));
         let disk = disks.nth(machine().number("disk", 0) as usize);
         let Some(slot) = disk else { return Err(Failure::new(format_args!("there is no disk"))) };
         slot.enable_interrupt();
         let interrupt = slot.interrupt();
         let start = timer::now();
-        in_block(slot, |disk| read(disk, interrupt, requests, depth, kibibytes))?;
+        in_block(slot, |disk| ask(disk, interrupt, requests, depth, kibibytes, writes))?;
         // Where instructions are counted, so many ticks are so many instructions of all cores that did not sleep.
         let ticks = (timer::now() - start) / requests.max(1);
         gic::disable(interrupt);
@@ -29,7 +30,15 @@ pub(crate) fn run(mut slots: Slots) {
     });
 }
 
-fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: u64, kibibytes: u64) -> Outcome {
+/// Every second request is one of `writes`.
+fn ask(
+    disk: &mut Block<(usize, usize)>,
+    interrupt: u32,
+    requests: u64,
+    depth: u64,
+    kibibytes: u64,
+    writes: u64,
+) -> Outcome {
     let bytes = kibibytes << 10;
     let Some(room) = room(depth * bytes) else {
         return Err(Failure::new(format_args!("there is no room for buffers")));
@@ -39,10 +48,13 @@ fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: 
     ensure!(pieces > 0, "the disk is too small");
     let mut started = 0;
     let mut start = |disk: &mut Block<_>, index: usize, buffer: Shared| {
-        let piece = started % pieces;
+        let sector = started % pieces * sectors;
+        let result = match started & writes {
+            0 => disk.read(sector, buffer, (index, index)),
+            _ => disk.write(sector, buffer, (index, index)),
+        };
         started += 1;
-        let taken = disk.read(piece * sectors, buffer, (index, index)).is_ok();
-        ensure!(taken, "read {started} was not taken");
+        ensure!(result.is_ok(), "request {started} was not taken");
         Ok(())
     };
     // A batch at a time: all are started, then all are waited for, as fio does with iodepth_batch.
@@ -56,7 +68,7 @@ fn read(disk: &mut Block<(usize, usize)>, interrupt: u32, requests: u64, depth: 
         let mut left = depth;
         while left > 0 {
             if let Some((_, outcome)) = disk.poll() {
-                ensure!(outcome.is_ok(), "a read failed");
+                ensure!(outcome.is_ok(), "a request failed");
                 left -= 1;
                 continue;
             }

@@ -93,6 +93,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             verdict: no_grants,
             ..scenario("a disk that no grant is for is driven by virtio-drivers' own driver", "test-io-disks")
         },
+        Scenario {
+            // An instruction is a nanosecond.
+            icount: Some(0),
+            limit_seconds: COUNTED_LIMIT_SECONDS,
+            ..scenario("a timer is on time beside large requests whose data EL2 copies", "test-punctual-io")
+        },
         damaged("a disk that fails gives its clients errors", "mode=errors bad=4096", failing, every_client_passes),
         damaged("a disk that is read-only is read-only for its clients", "", read_only, all_read_only),
         damaged("a disk that is too small is refused", "mode=nothing", small, nothing_served),
