@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::vm::{Parked, Vm};
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
-use arch::{bulk, cpu, firmware, timer};
+use arch::{bulk, firmware, pending, timer};
 use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::Ordering;
 use model::io::Holdings;
@@ -126,7 +126,7 @@ pub fn log_restart(vm: &Vm) {
 #[inline(never)]
 pub fn begin(machine: &'static Machine, vm: &'static Vm, this_core: usize) -> bool {
     while renew(machine, vm, this_core, vm.state.preparation.take_step()) {
-        if cpu::has_pending_interrupt() {
+        if pending::has_pending_interrupt() {
             return false;
         }
     }

@@ -155,15 +155,6 @@ impl Machine {
             .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
     }
 
-    /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names.
-    pub fn kick(&self, vm: &Vm, kicks: Kicks, this_core: usize) {
-        for vcpu in kicks.iter() {
-            if let Some(core) = vm.core_of(vcpu) {
-                self.kick_core(core, this_core);
-            }
-        }
-    }
-
     /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names and that need it. Returns whether one of
     /// `this_core` is among them.
     #[inline]
