@@ -16,8 +16,10 @@ use std::{
 /// The version that the rules are written for.
 const VERSION: &str = "0.20.2";
 /// Each set of crates, with its rules: the workspace, and what `cargo-fuzz` builds.
-const SETS: [(&str, &str); 2] =
-    [("Cargo.toml", "deny.toml"), ("hypervisor/model/fuzz/Cargo.toml", "hypervisor/model/fuzz/deny.toml")];
+const SETS: [(&str, &str); 2] = [
+    ("Cargo.toml", "deny.toml"),
+    ("hypervisor/virtio-transport/fuzz/Cargo.toml", "hypervisor/virtio-transport/fuzz/deny.toml"),
+];
 /// How long the database may take. It is some 10 MiB.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
 

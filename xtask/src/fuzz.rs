@@ -1,5 +1,5 @@
-//! The virtqueue beside its reference (`hypervisor/model/tests/virtqueue_reference.rs`), on steps that nobody thought
-//! of.
+//! The virtqueue beside its reference (`hypervisor/virtio-transport/tests/virtqueue_reference.rs`), on steps that
+//! nobody thought of.
 //!
 //! Where cargo-fuzz and a nightly toolchain are there, libFuzzer looks for steps that reach new code. Without them, and
 //! in `ci`, chance changes the committed corpus: cargo-fuzz takes longer to install than such a run lasts.
@@ -21,7 +21,7 @@ const SECONDS_VARIABLE: &str = "BULKHEAD_FUZZ_SECONDS";
 pub(crate) fn random(workspace: &Workspace, seconds: u32) -> anyhow::Result<Results> {
     let mut command = cargo(workspace);
     command
-        .args(["test", "--package", "bulkhead-model", "--test", "virtqueue_reference"])
+        .args(["test", "--package", "bulkhead-virtio-transport", "--test", "virtqueue_reference"])
         .args(["--", "--ignored", "--nocapture"])
         .env(SECONDS_VARIABLE, seconds.to_string());
     host_tests::counted("the virtqueue beside its reference", command, |_, _| {})
@@ -34,7 +34,7 @@ pub(crate) fn is_guidance_there(workspace: &Workspace) -> bool {
 }
 
 /// Lets libFuzzer look for `seconds`, beginning with the committed corpus. What it keeps goes below `target`, what
-/// fails into `hypervisor/model/fuzz/artifacts`. Whether nothing failed.
+/// fails into `hypervisor/virtio-transport/fuzz/artifacts`. Whether nothing failed.
 ///
 /// # Errors
 /// When cargo-fuzz cannot be started.
@@ -56,5 +56,5 @@ fn cargo_fuzz(workspace: &Workspace, arguments: &[&str]) -> Command {
 }
 
 fn directory(workspace: &Workspace) -> PathBuf {
-    workspace.root().join("hypervisor/model")
+    workspace.root().join("hypervisor/virtio-transport")
 }

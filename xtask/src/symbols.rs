@@ -19,8 +19,8 @@ impl Symbols {
         Some(Self { loader: addr2line::Loader::new(elf).ok()? })
     }
 
-    /// Where a line of a backtrace points to, innermost inlined function first: `at model::vgic::v3::read
-    /// (hypervisor/model/src/vgic/v3.rs:88)`. Nothing for any other line.
+    /// Where a line of a backtrace points to, innermost inlined function first: `at vgic::v3::read
+    /// (hypervisor/vgic/src/v3.rs:88)`. Nothing for any other line.
     pub(crate) fn explain(&self, line: &str) -> Vec<String> {
         let Some(address) = return_address(line) else { return Vec::new() };
         let mut lines = Vec::new();

@@ -3,7 +3,7 @@
 //! What this module leaves out: whose bytes they are ([`crate::memory`]).
 
 use core::arch::asm;
-use model::table::PAGE_SIZE;
+use memory::table::PAGE_SIZE;
 
 /// Copies `length` bytes from `source` to `target`, which others may read and write at the same time, guests among
 /// them. Assembly, because to Rust a race is undefined, and because a copy is much of what a request costs: from 256

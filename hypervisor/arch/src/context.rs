@@ -9,8 +9,8 @@ pub use registers::{Context, Verdict};
 use crate::lazy::LazyState;
 use crate::per_core;
 use crate::vectors::enter_guest;
+use aarch64::exit::SystemRegister;
 use core::sync::atomic::{AtomicU64, Ordering};
-use model::exit::SystemRegister;
 use registers::{El1State, FpState, RESET_PSTATE};
 
 /// What EL2 does when a guest leaves; `Self` is what the hypervisor keeps for each virtual CPU.

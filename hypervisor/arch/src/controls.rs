@@ -5,7 +5,7 @@
 
 use crate::registers::ID_AA64MMFR0_EL1;
 use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, SCTLR_EL2, TCR_EL2, VTCR_EL2};
-use model::table::INPUT_BITS;
+use memory::table::INPUT_BITS;
 use tock_registers::interfaces::Readable;
 use tock_registers::register_bitfields;
 

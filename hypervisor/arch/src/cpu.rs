@@ -7,15 +7,15 @@ use crate::registers::{
     CPTR_EL2, HSTR_EL2, ID_AA64DFR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64PFR0_EL1, ID_AA64PFR1_EL1,
     MDSCR_EL1, OSDLR_EL1, OSLAR_EL1, PMCR_EL0, VPIDR_EL2,
 };
+use aarch64::exit::{DeviceAccess, Syndrome};
+use aarch64::inject::{El1Entry, El1Target};
 use aarch64_cpu::registers::{
     CNTHCTL_EL2, ELR_EL1, ELR_EL2, ESR_EL2, FAR_EL2, HCR_EL2, HPFAR_EL2, MDCR_EL2, MIDR_EL1, SCTLR_EL1, SP_EL0, SP_EL1,
     SPSR_EL2,
 };
 use core::arch::{asm, global_asm};
-use model::GuestAddr;
-use model::exit::{DeviceAccess, Syndrome};
-use model::inject::{El1Entry, El1Target};
 use tock_registers::interfaces::{Readable, Writeable};
+use vdev::GuestAddr;
 
 /// EL1 may read the physical counter and owns the physical timer: EL2 keeps CNTHP for itself.
 const CNTHCTL_GUEST: u64 = 0b11;

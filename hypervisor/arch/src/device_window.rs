@@ -2,7 +2,7 @@
 
 use crate::board::{Board, Range};
 use crate::mmu::HypMap;
-use model::table::PAGE_SIZE;
+use memory::table::PAGE_SIZE;
 
 /// Registers that are neither RAM nor EL2's own: a guest that has them can harm nobody's memory but through what the
 /// device itself can do (DMA), which is the system's author to judge.

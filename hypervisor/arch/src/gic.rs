@@ -3,7 +3,7 @@
 //! Every interrupt that EL2 takes is Group 1. Priority drop and deactivation are split (EOImode 1), so that an
 //! interrupt handed on to a guest stays active until the guest's own EOI ends it (list registers with the HW bit).
 //!
-//! Leaves out what guests see (`model::vgic`) and the list registers ([`crate::list_registers`]).
+//! Leaves out what guests see (`vgic`) and the list registers ([`crate::list_registers`]).
 
 use crate::boot::CORES_MAX;
 use crate::per_core;

@@ -6,10 +6,10 @@
 
 use crate::controls::HCR_SOFTWARE_CONTEXT;
 use crate::registers::{ID_AA64DFR0_EL1, MDSCR_EL1, SCXTNUM_EL0, SCXTNUM_EL1};
+use aarch64::debug::{Comparators, Counts, DebugRegisters};
+use aarch64::exit::SystemRegister;
 use aarch64_cpu::registers::HCR_EL2;
 use core::arch::global_asm;
-use model::debug::{Comparators, Counts, DebugRegisters};
-use model::exit::SystemRegister;
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// What a virtual CPU has of them.

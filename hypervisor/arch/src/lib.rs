@@ -2,7 +2,7 @@
 //!
 //! It offers safe types whose contracts the rest of Bulkhead cannot break: memory has one owner, a guest's bytes are
 //! reached by copy, a virtual CPU runs only through [`context::Vcpu::enter`]. It decides nothing: policy is in
-//! `bulkhead`, logic in `model`.
+//! `bulkhead`, logic in the pure crates.
 //!
 //! Reading order: [`boot`], `vectors`, [`context`], [`cpu`], [`mmu`], [`memory`], [`gic`], [`list_registers`],
 //! [`epitaph`].

@@ -8,8 +8,8 @@ use aarch64_cpu::registers::{
     ICH_LR0_EL2, ICH_LR1_EL2, ICH_LR2_EL2, ICH_LR3_EL2, ICH_LR4_EL2, ICH_LR5_EL2, ICH_LR6_EL2, ICH_LR7_EL2,
     ICH_LR8_EL2, ICH_LR9_EL2, ICH_LR10_EL2, ICH_LR11_EL2, ICH_LR12_EL2, ICH_LR13_EL2, ICH_LR14_EL2, ICH_LR15_EL2,
 };
-use model::vgic::{ListRegister, ListRegisters};
 use tock_registers::interfaces::{Readable, Writeable};
+use vgic::{ListRegister, ListRegisters};
 
 /// ICH_VTR_EL2.TDS: ICH_HCR_EL2.TDIR exists.
 const VTR_TDS: u64 = 1 << 19;

@@ -9,8 +9,8 @@ use crate::bulk::{clean_and_invalidate, clear, copy};
 use crate::table_pool::{TABLE_SIZE, TablePool};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering};
-use model::PhysAddr;
-use model::ram::RamMap;
+use memory::PhysAddr;
+use memory::ram::RamMap;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
 /// All RAM of the board that nothing uses.

@@ -1,6 +1,6 @@
 //! EL2's own translation (stage 1) and the guests' (stage 2): turning them on and keeping TLBs honest.
 //!
-//! Leaves out the table format: `model::table` builds both.
+//! Leaves out the table format: `memory::table` builds both.
 
 mod hyp_map;
 mod stage2;

@@ -7,8 +7,8 @@
 use crate::bulk::{clean_and_invalidate, fill_page};
 use crate::memory::MemoryBlock;
 use core::arch::asm;
-use model::PhysAddr;
-use model::table::PAGE_SIZE;
+use memory::PhysAddr;
+use memory::table::PAGE_SIZE;
 
 /// The words of a page.
 const WORDS: u16 = (PAGE_SIZE / 4) as u16;

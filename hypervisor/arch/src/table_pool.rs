@@ -1,8 +1,8 @@
 //! The memory that translation tables are made of.
 
 use crate::bulk::fill_page;
-use model::PhysAddr;
-use model::table::{Table, TableMemory};
+use memory::PhysAddr;
+use memory::table::{Table, TableMemory};
 
 /// The bytes of one translation table.
 pub const TABLE_SIZE: u64 = 4096;

@@ -9,7 +9,7 @@ use arch::device_window::DeviceWindow;
 use arch::gic::Gic;
 use core::sync::atomic::{AtomicU32, Ordering};
 use manifest::{Store, Trigger};
-use model::vgic::SPI_WORDS;
+use vgic::SPI_WORDS;
 
 /// The first INTID of a shared peripheral interrupt.
 const SPI_INTID: u32 = 32;

@@ -1,7 +1,7 @@
 //! The one entry for what is asked of a VM: to stop, to start again, or to end because something is wrong with it.
 //!
 //! Its callers are PSCI calls of the VM itself, the watch over backend VMs, and whatever finds that a VM has failed.
-//! What this module leaves out: who may ask for what, and what follows (`model::lifecycle`).
+//! What this module leaves out: who may ask for what, and what follows (`vm_lifecycle`).
 
 use crate::guest_cpu::GuestCpu;
 use crate::lifecycle;
@@ -9,8 +9,8 @@ use crate::machine::Machine;
 use crate::vm::Vm;
 use arch::timer;
 use core::sync::atomic::Ordering;
-use model::lifecycle::{CommandSource, Decision, Failure, Phase, Standing, VmCommand, decide};
-use model::repeated::Repeated;
+use terminal::repeated::Repeated;
+use vm_lifecycle::{CommandSource, Decision, Failure, Phase, Standing, VmCommand, decide};
 
 /// Carries out `command`, which `source` gives to `vm`, unless it has no right to, or `vm` does not run. By core
 /// `this_core`.

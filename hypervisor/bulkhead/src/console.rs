@@ -2,8 +2,8 @@
 
 use arch::uart::Uart;
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use model::console::{Console, GuestIndex, Sink, UnfinishedLines};
 use spin::mutex::TicketMutex;
+use terminal::console::{Console, GuestIndex, Sink, UnfinishedLines};
 
 /// The multiplexer and the UART behind it.
 struct SystemConsole {

@@ -9,6 +9,7 @@ use crate::machine::{self, Machine};
 use crate::scheduler::VCPUS;
 use crate::supervision;
 use crate::vm::{Config, Image, Io, Slot, State, VirtioDevice, Vm};
+use aarch64::psci::Power;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::board::{Board, RANGES_MAX, Range, Ranges};
@@ -23,24 +24,23 @@ use arch::shadow::{ReadablePage, ShadowPage};
 use devices::virtio_mmio::{vacant_word, vacant_words};
 use manifest::takes::{self, size};
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
-use model::PhysAddr;
-use model::bus::{Bus, Recent};
-use model::io::in_flight::{KeptChain, Place};
-use model::io::policy::CHAIN_ROOM;
-use model::io::watch::Watch;
-use model::psci::Power;
-use model::vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
-use model::virtqueue::Segment;
+use memory::PhysAddr;
+use vdev::bus::{Bus, Recent};
 use vdev::guest_map::{
     FLASH_BASE, FLASH_SIZE, GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE, VIRTIO_SLOTS, VIRTIO_STRIDE, virtio_address,
 };
 use vdev::{GuestAddr, Ticks};
+use vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
+use virtio_transport::in_flight::{KeptChain, Place};
+use virtio_transport::policy::CHAIN_ROOM;
+use virtio_transport::virtqueue::Segment;
+use vm_lifecycle::watch::Watch;
 
 const TABLE_SIZE: u64 = arch::mmu::TABLE_SIZE;
 /// Guest RAM starts at a multiple of this, so that stage 2 maps it in blocks.
 const BLOCK_SIZE: u64 = 2 << 20;
 /// The SPIs of a machine: as many as the vGIC has.
-const SPIS: usize = 32 * model::vgic::SPI_WORDS;
+const SPIS: usize = 32 * vgic::SPI_WORDS;
 
 // What the sum of a system's heap rests on.
 const _: () = {
@@ -58,8 +58,8 @@ const _: () = {
     assert!(size_of::<KeptChain>() as u64 <= size::KEPT_CHAIN && size_of::<Place>() as u64 <= size::REQUEST);
     let ([short, middle, long], [few, some, all]) = (CHAIN_ROOM, takes::CHAIN_SEGMENTS);
     assert!(segment_bytes(short) <= few && segment_bytes(middle) <= some && segment_bytes(long) <= all);
-    assert!(manifest::CHAINS_MAX as usize <= model::io::in_flight::CHAINS_MAX);
-    assert!(CORES_MAX <= 16 && manifest::VMS_MAX <= model::console::GUESTS_MAX);
+    assert!(manifest::CHAINS_MAX as usize <= virtio_transport::in_flight::CHAINS_MAX);
+    assert!(CORES_MAX <= 16 && manifest::VMS_MAX <= terminal::console::GUESTS_MAX);
 };
 
 const _: () =

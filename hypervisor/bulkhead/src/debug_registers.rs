@@ -1,10 +1,10 @@
-//! Trapped debug registers. What they hold is `model::debug`'s, and the core's registers are `arch`'s.
+//! Trapped debug registers. What they hold is `aarch64::debug`'s, and the core's registers are `arch`'s.
 
 use crate::guest_cpu::GuestCpu;
 use crate::verdict::undefined;
+use aarch64::exit::{Exit, SystemRegisterAccess};
 use arch::context::{Vcpu, Verdict};
 use arch::cpu;
-use model::exit::{Exit, SystemRegisterAccess};
 use vdev::Access;
 
 /// Answers the access to a register of op0 2, which is `exit`.

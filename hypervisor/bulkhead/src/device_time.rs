@@ -9,9 +9,9 @@
 use crate::machine::Machine;
 use crate::vm::{Done, Vm};
 use arch::timer;
-use model::deadline::paced;
-use model::vgic::Kicks;
 use vdev::Ticks;
+use vgic::Kicks;
+use vm_lifecycle::deadline::paced;
 
 /// How often the devices of one VM are polled on one core, in parts of a second: exit, poll and the way back are some
 /// 2,000 instructions, which so are less than 3 % of a core at 1 GHz.

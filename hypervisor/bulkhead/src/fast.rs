@@ -6,12 +6,12 @@
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::verdict::{leave, refused, undefined};
 use crate::{hypercall, interrupt, load_store, mmio, system_register, virtio};
+use aarch64::exit::{DeviceAccess, Exit, SystemRegister, decode, is_data_abort, waits_for_interrupt};
+use aarch64::{inject, psci};
 use arch::context::{Guest, Vcpu, Verdict};
 use arch::{cpu, gic};
-use model::exit::{DeviceAccess, Exit, SystemRegister, decode, is_data_abort, waits_for_interrupt};
-use model::vgic::{Kicks, Vgic};
-use model::{inject, psci};
 use vdev::Access;
+use vgic::{Kicks, Vgic};
 
 impl Guest for GuestCpu {
     #[inline]

@@ -2,12 +2,12 @@
 
 use crate::machine::Machine;
 use crate::vm::Vm;
+use aarch64::exit::{DataAbort, Exit, MmioAccess};
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
-use model::bus::Recent;
-use model::exit::{DataAbort, Exit, MmioAccess};
-use model::io::watch::CoreTime;
-use model::vgic::{CpuInterface, Kicks};
 use vdev::Ticks;
+use vdev::bus::Recent;
+use vgic::{CpuInterface, Kicks};
+use vm_lifecycle::watch::CoreTime;
 
 /// Why the fast tier handed over to the run loop.
 #[derive(Clone, Debug)]

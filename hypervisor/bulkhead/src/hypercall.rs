@@ -1,14 +1,14 @@
-//! HVC and SMC: each call goes to the service that owns its function id (`model::smccc`). What none of them knows, and
+//! HVC and SMC: each call goes to the service that owns its function id (`aarch64::smccc`). What none of them knows, and
 //! what is not for this guest, gets NOT_SUPPORTED.
 
 mod power;
 
 use crate::guest_cpu::GuestCpu;
 use crate::virtio;
+use aarch64::smccc::{self, NOT_SUPPORTED, SUCCESS, Service};
+use aarch64::trng;
 use abi::io;
 use arch::context::{Vcpu, Verdict};
-use model::smccc::{self, NOT_SUPPORTED, SUCCESS, Service};
-use model::trng;
 
 /// Answers the call in the guest's registers (SMCCC: function in W0, arguments from X1, result in X0).
 #[inline(never)]

@@ -7,7 +7,7 @@ use crate::vm::Vm;
 use arch::context::Verdict;
 use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
-use model::vgic::{IntId, Kicks};
+use vgic::{IntId, Kicks};
 
 /// Takes the pending interrupt of this core, with `guest` loaded.
 #[inline]

@@ -13,10 +13,10 @@ use arch::list_registers::VirtualInterface;
 use arch::{bulk, firmware, pending, timer};
 use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::Ordering;
-use model::io::Holdings;
-use model::lifecycle::{Phase, RestartDecision, Step};
-use model::repeated::Repeated;
+use terminal::repeated::Repeated;
 use vdev::ResetKind;
+use virtio_transport::Holdings;
+use vm_lifecycle::{Phase, RestartDecision, Step};
 
 /// Bytes of one seed that are drawn at once.
 const SEED_CHUNK: usize = 8;

@@ -1,15 +1,15 @@
 //! Accesses to devices whose syndrome does not say what they transfer: pairs, write-back, what is not aligned.
 //!
 //! The instruction is read once, through the guest's own tables and out of its own RAM, and held against the fault
-//! before anything is done (`model::load_store`). It is then as many plain accesses as it consists of, and each goes
+//! before anything is done (`aarch64::load_store`). It is then as many plain accesses as it consists of, and each goes
 //! the way that an exit of its own would go. What cannot be read, or does not fit, keeps its abort.
 
 use crate::guest_cpu::GuestCpu;
+use aarch64::exit::{DataAbort, DeviceAccess, MmioAccess};
+use aarch64::load_store::{LoadStore, Registers};
 use arch::context::{Vcpu, Verdict};
 use arch::{cpu, gic};
-use model::Width;
-use model::exit::{DataAbort, DeviceAccess, MmioAccess};
-use model::load_store::{LoadStore, Registers};
+use vdev::Width;
 use vdev::{Access, GuestMemory};
 
 /// In a syndrome, where ESR_EL2 has nothing: the access is a part of an instruction.

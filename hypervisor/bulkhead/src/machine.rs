@@ -2,15 +2,15 @@
 
 use crate::entropy::Pool;
 use crate::vm::{VirtioDevice, Vm};
+use aarch64::psci::Power;
 use alloc::boxed::Box;
 use arch::boot::CORES_MAX;
 use arch::gic::{self, Gic};
 use arch::mmu::{HypMap, remove_boot_code};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
-use model::psci::Power;
-use model::vgic::Kicks;
 use spin::{Mutex, Once};
+use vgic::Kicks;
 
 static MACHINE: Once<&'static Machine> = Once::new();
 

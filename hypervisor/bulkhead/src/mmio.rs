@@ -8,16 +8,16 @@ use crate::guest_cpu::{Awaited, GuestCpu, Left};
 use crate::routing;
 use crate::verdict::leave;
 use crate::vm::Slot;
+use aarch64::exit::DeviceAccess;
 use arch::context::{Vcpu, Verdict};
 use arch::list_registers::CoreListRegisters;
 use arch::{cpu, gic, timer};
 use core::task::Poll;
 use devices::AnyDevice;
-use model::exit::DeviceAccess;
-use model::vgic::{Frame, IntId, Kicks, VCPUS_MAX, Vgic, needs_sync};
-use model::{GuestAddr, Width};
 use vdev::guest_map::{GICD_BASE, GICD_SIZE, GICR_BASE, GICR_STRIDE};
 use vdev::{Access, AccessId, Device, GuestFault, Host};
+use vdev::{GuestAddr, Width};
+use vgic::{Frame, IntId, Kicks, VCPUS_MAX, Vgic, needs_sync};
 
 /// The access has no answer: nothing answers at this address, or not at this width; or, if [`GuestCpu::is_pending`]
 /// says so, the answer comes later.
@@ -212,7 +212,7 @@ fn distributor_offset(address: GuestAddr) -> Option<u64> {
 fn redistributor_offset(address: GuestAddr) -> Option<(usize, u64)> {
     let offset = address.0.wrapping_sub(GICR_BASE);
     let vcpu = (offset / GICR_STRIDE) as usize;
-    (vcpu < model::vgic::VCPUS_MAX).then_some((vcpu, offset % GICR_STRIDE))
+    (vcpu < vgic::VCPUS_MAX).then_some((vcpu, offset % GICR_STRIDE))
 }
 
 /// The device at `address`, and the offset into its window.

@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::vm::{PIECE_SIZE, VirtioDevice, Vm};
 use arch::pending;
 use core::sync::atomic::Ordering;
-use model::lifecycle::Phase;
+use vm_lifecycle::Phase;
 
 /// What came of an attempt to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

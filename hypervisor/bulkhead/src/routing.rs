@@ -8,7 +8,7 @@
 use crate::vm::Vm;
 use arch::gic::Gic;
 use core::sync::atomic::{Ordering, fence};
-use model::vgic::IntId;
+use vgic::IntId;
 
 /// Has the physical interrupt `intid`, if it is one of `vm`'s, come where its guest has just routed the virtual one: to
 /// the core of that virtual CPU. One that goes nowhere stays where it is, and waits in the vGIC.

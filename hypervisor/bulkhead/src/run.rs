@@ -10,13 +10,13 @@ use crate::machine::Machine;
 use crate::preparation::{self, Progress};
 use crate::scheduler::{Core, Work};
 use crate::virtio;
+use aarch64::exit::{DataAbort, Exit, SystemRegister};
 use arch::context::Vcpu;
 use arch::{cpu, gic, wait};
 use core::sync::atomic::AtomicU32;
-use model::exit::{DataAbort, Exit, SystemRegister};
-use model::lifecycle::{CommandSource, VmCommand};
-use model::repeated::Repeated;
+use terminal::repeated::Repeated;
 use vdev::Access;
+use vm_lifecycle::{CommandSource, VmCommand};
 
 /// Runs core `number`'s virtual CPUs, for ever.
 // Where the boot ends: no code of its own may be inlined into this, nor this into it.

@@ -22,10 +22,10 @@ use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
 use arch::{gic, timer};
 use core::sync::atomic::Ordering;
-use model::deadline::Deadlines;
-use model::vgic::IntId;
 use spin::Mutex;
 use vdev::Ticks;
+use vgic::IntId;
+use vm_lifecycle::deadline::Deadlines;
 
 /// How far one may get ahead of others that want the core too, in parts of a second; two that compute run for two such
 /// times in turn.

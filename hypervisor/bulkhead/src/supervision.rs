@@ -4,7 +4,7 @@
 //! interrupts it whatever the guest does there. A driver domain that may not start again leaves its clients errors, not
 //! silence.
 //!
-//! What this module leaves out: what is wrong (`model::io::watch`) and what is too often (`model::lifecycle`).
+//! What this module leaves out: what is wrong (`vm_lifecycle::watch`) and what is too often (`vm_lifecycle`).
 
 use crate::command::{self, is_logged, is_needed};
 use crate::guest_cpu::GuestCpu;
@@ -13,9 +13,9 @@ use crate::machine::{Channel, Machine};
 use crate::vm::Vm;
 use arch::timer;
 use core::sync::atomic::Ordering;
-use model::io::watch::{CoreTime, Limits, Sight};
-use model::lifecycle::{CommandSource, Phase, RestartDecision, RestartLimits, Step, VmCommand};
 use vdev::Ticks;
+use vm_lifecycle::watch::{CoreTime, Limits, Sight};
+use vm_lifecycle::{CommandSource, Phase, RestartDecision, RestartLimits, Step, VmCommand};
 
 /// What `watch` says, in ticks of this board's counter.
 pub fn limits(watch: &manifest::Watch) -> Limits {

@@ -7,12 +7,12 @@ use crate::guest_cpu::GuestCpu;
 use crate::machine::Machine;
 use crate::mmio;
 use crate::routing;
+use aarch64::psci;
 use arch::context::Vcpu;
 use arch::gic;
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use arch::placement::Placement;
 use core::sync::atomic::Ordering;
-use model::psci;
 
 /// Takes `vcpu`, which is loaded, off its core. Returns whether another one of the core is to look at its interrupts.
 #[inline(always)]

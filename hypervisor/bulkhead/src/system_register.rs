@@ -3,13 +3,13 @@
 use crate::debug_registers;
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::verdict::{leave, undefined};
+use aarch64::exit::{Exit, SystemRegister, SystemRegisterAccess};
+use aarch64::id_registers;
 use arch::context::{Vcpu, Verdict};
 use arch::cpu;
 use arch::list_registers::CoreListRegisters;
-use model::exit::{Exit, SystemRegister, SystemRegisterAccess};
-use model::id_registers;
-use model::vgic::{IntId, Kicks};
 use vdev::Access;
+use vgic::{IntId, Kicks};
 
 /// What a register does.
 enum Answer {

@@ -1,11 +1,11 @@
 //! The ways in which the fast tier ends an exit, for all that answer one.
 
 use crate::guest_cpu::{GuestCpu, Left};
+use aarch64::exit::Exit;
+use aarch64::inject;
 use arch::context::{Vcpu, Verdict};
 use arch::cpu;
-use model::exit::Exit;
-use model::inject;
-use model::repeated::Repeated;
+use terminal::repeated::Repeated;
 
 /// Hands over to the run loop.
 pub fn leave(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {

@@ -10,16 +10,16 @@ use crate::machine::{Channel, Machine};
 use crate::supervision;
 use crate::verdict::leave;
 use crate::vm::{FIRST_VIRTIO_NUMBER, Reaction, Vm};
+use aarch64::exit::DeviceAccess;
+use aarch64::smccc::SUCCESS;
 use abi::io;
 use arch::context::{Vcpu, Verdict};
 use arch::{cpu, gic, pending, wait};
-use model::exit::DeviceAccess;
-use model::io::ProtocolError;
-use model::io::policy::Refused;
-use model::lifecycle::{CommandSource, Failure, VmCommand};
-use model::repeated::Repeated;
-use model::smccc::SUCCESS;
+use terminal::repeated::Repeated;
 use vdev::guest_map::{VIRTIO_BASE, VIRTIO_SLOTS, VIRTIO_STRIDE};
+use virtio_transport::ProtocolError;
+use virtio_transport::policy::Refused;
+use vm_lifecycle::{CommandSource, Failure, VmCommand};
 
 /// Answers a store to the page of a para-virtual device, or to virtio slots without one, which ignore it. `None` if it
 /// is none, or one that the device refuses.

@@ -7,19 +7,19 @@ mod state;
 mod virtio_device;
 
 use crate::assigned::Assigned;
+use aarch64::psci::Power;
 use alloc::vec::Vec;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use devices::AnyDevice;
-use model::bus::Bus;
-use model::io::watch::Watch;
-use model::lifecycle::{Phase, Step};
-use model::psci::Power;
-use model::vgic::{Kicks, VCPUS_MAX, Vgic};
 use spin::MutexGuard;
 use state::{PARKED_MASK, QUEUED_SHIFT, life_in, phase_of};
+use vdev::bus::Bus;
 use vdev::{AccessId, Device};
+use vgic::{Kicks, VCPUS_MAX, Vgic};
+use vm_lifecycle::watch::Watch;
+use vm_lifecycle::{Phase, Step};
 
 pub use config::{Config, Image};
 pub use preparation::{PIECE_SIZE, Preparation};

@@ -5,7 +5,7 @@
 //! once, and EL2 maps that page read-only where the guest expects its device. Stores trap, and arrive at
 //! [`VirtioMmio::write`]; the [`Effect`] says what they ask of whoever walks the queues.
 //!
-//! What this module leaves out: the rings (`model`), the requests in them, and the memory that they are in.
+//! What this module leaves out: the rings (`virtio-transport`), the requests in them, and the memory that they are in.
 
 mod configuration;
 mod queue;

@@ -20,7 +20,9 @@
 //! longer line goes on in further rows with the same prefix; each but the last ends in [`BREAK_MARK`], and a line that
 //! ends in that character of its own has a space after it.
 //!
-//! The terminal is taken for one that understands UTF-8. What this crate leaves out: who has the keyboard, and devices.
+//! The terminal is taken for one that understands UTF-8. [`console`] has them all on one
+//! UART, and says who has the keyboard; [`repeated`] says how much is logged of what a guest repeats. What this crate
+//! leaves out: devices.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -37,7 +39,9 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod console;
 mod filter;
+pub mod repeated;
 mod row;
 mod screen;
 mod style;

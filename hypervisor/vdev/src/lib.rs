@@ -9,7 +9,7 @@
 //! its device-tree node looks like. `testkit` (a feature) plays the guest in its tests, and [`guest_map`] is the
 //! address map that all guests see.
 //!
-//! What this crate leaves out: address decoding (the bus of `model`), interrupts (the vGIC of `model`), and placement
+//! What this crate leaves out: interrupts (`vgic`), and placement
 //! (the manifest).
 #![no_std]
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@
     )
 )]
 
+pub mod bus;
 pub mod guest_map;
 mod node;
 mod queue;

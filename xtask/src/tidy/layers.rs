@@ -14,8 +14,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bulkhead-devices", &["bulkhead-vdev"]),
     ("bulkhead-manifest", &["bulkhead-abi"]),
     ("bulkhead-terminal", &[]),
-    ("bulkhead-model", &["bulkhead-vdev", "bulkhead-abi", "bulkhead-terminal"]),
-    ("bulkhead-arch", &["bulkhead-model", "bulkhead-abi", "bulkhead-device-tree", "bulkhead-vdev"]),
+    ("bulkhead-aarch64", &["bulkhead-vdev", "bulkhead-abi"]),
+    ("bulkhead-memory", &[]),
+    ("bulkhead-vgic", &["bulkhead-vdev"]),
+    ("bulkhead-virtio-transport", &["bulkhead-vdev", "bulkhead-abi", "bulkhead-vm-lifecycle"]),
+    ("bulkhead-vm-lifecycle", &["bulkhead-vdev", "bulkhead-abi", "bulkhead-vgic"]),
+    (
+        "bulkhead-arch",
+        &[
+            "bulkhead-aarch64",
+            "bulkhead-memory",
+            "bulkhead-terminal",
+            "bulkhead-vgic",
+            "bulkhead-abi",
+            "bulkhead-device-tree",
+            "bulkhead-vdev",
+        ],
+    ),
     (
         "bulkhead",
         &[
@@ -23,7 +38,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "bulkhead-arch",
             "bulkhead-devices",
             "bulkhead-manifest",
-            "bulkhead-model",
+            "bulkhead-aarch64",
+            "bulkhead-memory",
+            "bulkhead-terminal",
+            "bulkhead-vgic",
+            "bulkhead-virtio-transport",
+            "bulkhead-vm-lifecycle",
             "bulkhead-platform",
             "bulkhead-vdev",
         ],
@@ -65,7 +85,11 @@ const PURE: &[&str] = &[
     "bulkhead-driver-services",
     "bulkhead-guest-testkit",
     "bulkhead-manifest",
-    "bulkhead-model",
+    "bulkhead-aarch64",
+    "bulkhead-memory",
+    "bulkhead-vgic",
+    "bulkhead-virtio-transport",
+    "bulkhead-vm-lifecycle",
     "bulkhead-platform",
     "bulkhead-terminal",
     "bulkhead-vdev",
@@ -130,7 +154,7 @@ mod tests {
     #[test]
     fn a_guest_sees_the_abi_and_its_runtime_alone() {
         assert_eq!(refusal("bulkhead-guest-tests", "bulkhead-guest-rt"), None);
-        assert!(refusal("bulkhead-guest-tests", "bulkhead-model").is_some());
+        assert!(refusal("bulkhead-guest-tests", "bulkhead-vgic").is_some());
     }
 
     #[test]

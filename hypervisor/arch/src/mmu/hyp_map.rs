@@ -7,9 +7,9 @@ use crate::{controls, panic_device, per_core};
 use aarch64_cpu::registers::{MAIR_EL2, TCR_EL2, TTBR0_EL2};
 use core::arch::asm;
 use core::fmt;
-use model::PhysAddr;
-use model::ram::{RamError, RamMap};
-use model::table::{Attributes, MapError, Mapping, PAGE_SIZE, TableMemory, map, unmap_pages};
+use memory::PhysAddr;
+use memory::ram::{RamError, RamMap};
+use memory::table::{Attributes, MapError, Mapping, PAGE_SIZE, TableMemory, map, unmap_pages};
 use tock_registers::interfaces::Writeable;
 
 /// Tables of EL2's stage 1: root, the levels below the image, RAM and devices.
@@ -183,7 +183,7 @@ impl HypMap {
     }
 
     fn settings(&self) -> SecondaryStart {
-        let mair = model::table::MAIR_EL2;
+        let mair = memory::table::MAIR_EL2;
         let (tcr, sctlr) = (controls::tcr(), controls::SCTLR);
         SecondaryStart { stack_top: 0, core: 0, mair, tcr, ttbr0: self.root.0, sctlr, per_core: 0 }
     }

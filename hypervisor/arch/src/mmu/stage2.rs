@@ -8,8 +8,8 @@ use crate::shadow::ReadablePage;
 use crate::table_pool::TABLE_SIZE;
 use aarch64_cpu::registers::{VTCR_EL2, VTTBR_EL2};
 use core::arch::asm;
-use model::PhysAddr;
-use model::table::{Attributes, MapError, Mapping, TableMemory, map, map_page_over, map_repeated};
+use memory::PhysAddr;
+use memory::table::{Attributes, MapError, Mapping, TableMemory, map, map_page_over, map_repeated};
 use tock_registers::interfaces::{Readable, Writeable};
 
 /// Sets this core up for stage 2: one level-1 root, 4 KiB granule, 8-bit VMIDs (every core has those).

@@ -2,8 +2,8 @@
 
 use crate::guest_cpu::{GuestCpu, Left};
 use crate::verdict::leave;
+use aarch64::psci::{self, Call};
 use arch::context::{Vcpu, Verdict};
-use model::psci::{self, Call};
 
 /// Answers the PSCI call with id `function`.
 pub(super) fn answer(vcpu: &mut Vcpu<GuestCpu>, function: u32) -> Verdict {

@@ -10,13 +10,13 @@ use crate::preparation;
 use crate::supervision;
 use crate::switch::remind;
 use crate::vm::Vm;
+use aarch64::psci::Power;
 use arch::timer;
 use core::sync::atomic::{Ordering, fence};
-use model::deadline::Duty;
-use model::lifecycle::{CommandSource, Phase, VmCommand};
-use model::preparation::Part;
-use model::psci::Power;
 use vdev::Ticks;
+use vm_lifecycle::deadline::Duty;
+use vm_lifecycle::preparation::Part;
+use vm_lifecycle::{CommandSource, Phase, VmCommand};
 
 /// How often a core looks whether a preparation that was put off can go on, in parts of a second.
 const RETRIES_PER_SECOND: u64 = 1000;

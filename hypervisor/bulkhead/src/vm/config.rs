@@ -2,9 +2,9 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use model::console::GuestIndex;
-use model::vgic::{IntId, VCPUS_MAX};
+use terminal::console::GuestIndex;
 use vdev::Clock;
+use vgic::{IntId, VCPUS_MAX};
 
 /// A file of the bundle and where it goes.
 pub struct Image {

@@ -7,9 +7,9 @@ use arch::timer;
 use core::hint;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use devices::AnyDevice;
-use model::vgic::{IntId, Kicks};
 use spin::Mutex;
 use vdev::{AccessId, Device, Host, ResetKind, Ticks, Width};
+use vgic::{IntId, Kicks};
 
 /// A virtual device in its place.
 pub struct Slot {

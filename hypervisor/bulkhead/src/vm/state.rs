@@ -1,14 +1,14 @@
 //! Where a virtual machine is in its life.
 
 use super::Preparation;
+use aarch64::psci::Power;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use model::access::Accesses;
-use model::io::watch::Watch;
-use model::lifecycle::Phase;
-use model::psci::Power;
-use model::vgic::VCPUS_MAX;
 use spin::Mutex;
+use vgic::VCPUS_MAX;
+use vm_lifecycle::Phase;
+use vm_lifecycle::access::Accesses;
+use vm_lifecycle::watch::Watch;
 
 /// The bits of a machine's life that name parked virtual CPUs.
 pub(super) const PARKED_MASK: u32 = (1 << PHASE_SHIFT) - 1;

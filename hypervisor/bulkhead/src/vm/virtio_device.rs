@@ -2,7 +2,7 @@
 //! other.
 //!
 //! What a device asks of others comes back as [`Reaction`], and is carried out when its lock is free again
-//! ([`crate::virtio`]). Leaves out what becomes of chains (`model::io`) and what the registers do
+//! ([`crate::virtio`]). Leaves out what becomes of chains (`virtio_transport`) and what the registers do
 //! (`devices::virtio_mmio`).
 
 use super::Vm;
@@ -10,14 +10,14 @@ use arch::memory::GuestRam;
 use arch::shadow::ShadowPage;
 use arch::wait::InTurn;
 use devices::virtio_mmio::{CONFIGURATION_WORDS, Configuration, Effect, FeaturesLost, Shadow, VirtioMmio, feature};
-use model::io::counters::Counters;
-use model::io::policy::Refused;
-use model::io::watch::Sight;
-use model::io::{Allocation, Holdings, MemoryPair, Outcome, ProtocolError, Service};
-use model::vgic::{IntId, Kicks};
-use model::virtqueue::{Features, QueueError};
 use spin::mutex::{TicketMutex, TicketMutexGuard};
 use vdev::Width;
+use vgic::{IntId, Kicks};
+use virtio_transport::counters::Counters;
+use virtio_transport::policy::Refused;
+use virtio_transport::virtqueue::{Features, QueueError};
+use virtio_transport::{Allocation, Holdings, MemoryPair, Outcome, ProtocolError, Service};
+use vm_lifecycle::watch::Sight;
 
 const _: () = {
     assert!(CONFIGURATION_WORDS * 4 == abi::io::CONFIGURATION_SIZE);

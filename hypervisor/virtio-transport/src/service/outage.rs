@@ -1,0 +1,198 @@
+//! When the backend is away: what waits for it, what it gets again when it is back, and what fails if it never is.
+//!
+//! What this module leaves out: when it is away, and who decides that it stays so (`io::watch`).
+
+use super::super::channel::RingCorrupt;
+use super::super::counters::add;
+use super::super::in_flight::{InFlightRequest, Next};
+use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit};
+use abi::io::Restart;
+use vdev::GuestMemory;
+use vm_lifecycle::watch::Sight;
+
+/// How the backend stands to its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackendState {
+    /// It has not said that it is ready: what is out stays so, and what comes waits.
+    Away,
+    /// It serves.
+    Serving,
+    /// It serves others, and not this channel: until it starts again, as if it were gone.
+    Absent,
+    /// It does not come back: what is out fails, and so does what comes.
+    Gone,
+}
+
+/// To the watchdog, the number of all that waits to go out where nothing is: lower than those of requests.
+const WAITING: u64 = 1;
+
+impl Service {
+    /// The backend is away: what is out stays so, and what comes waits.
+    pub fn suspend(&mut self) {
+        if self.backend != BackendState::Gone {
+            self.backend = BackendState::Away;
+        }
+    }
+
+    /// The backend starts, with devices that were reset and zeroed rings: nothing that it completes is taken for the
+    /// work of its predecessor. What was out waits for it.
+    ///
+    /// # Errors
+    /// The channel is not in its memory.
+    pub fn restart_channel(&mut self, memory: &impl GuestMemory) -> Result<(), RingCorrupt> {
+        self.suspend();
+        self.end_grants();
+        self.is_attached = false;
+        let completed = self.forget_partial(None);
+        let Self { in_flight, window, policies, .. } = self;
+        let next =
+            |request: &InFlightRequest| match policies.get(usize::from(request.queue)).map(|policy| policy.restart) {
+                Some(Restart::Replay) => Next::Replay,
+                Some(Restart::Drop) | None => Next::Drop,
+                Some(Restart::Fail) => Next::Fail,
+            };
+        if let Some((place, request)) = completed {
+            in_flight.wait_first(place, next(&request));
+        }
+        in_flight.interrupt(|request| {
+            window.give_back(request.run);
+            next(request)
+        });
+        self.is_state_new = false;
+        self.channel.restart(memory, self.state)
+    }
+
+    /// The backend is ready. What was out when its predecessor died is posted again, by and by, as it calls
+    /// [`Service::complete`] or the frontend notifies: in the order in which it first went out, and before anything
+    /// else. A queue whose requests may be done twice says so (`abi::io::Restart`); what a frontend has back already,
+    /// and may have been sent, is not sent again.
+    ///
+    /// A channel that it has not attached it does not serve in this life: then all that is as in [`Service::abandon`].
+    /// Returns, as that does, whether the frontend has to [`resume`](Service::resume).
+    #[must_use]
+    pub fn serve_again(&mut self) -> bool {
+        if self.backend != BackendState::Away {
+            return false;
+        }
+        // What the backend was not there for does not count against it.
+        self.oldest = (0, 0);
+        if self.is_attached {
+            self.backend = BackendState::Serving;
+            return self.deferred != 0 || self.used != 0;
+        }
+        self.backend = BackendState::Absent;
+        self.is_owing()
+    }
+
+    /// The backend does not come back. What is out, and what comes, fails from now on. Returns whether something is to
+    /// fail, for which the frontend's vCPU has to [`resume`](Service::resume).
+    #[must_use]
+    pub fn abandon(&mut self) -> bool {
+        self.backend = BackendState::Gone;
+        if let Some((place, _)) = self.forget_partial(None) {
+            self.in_flight.wait_first(place, Next::Fail);
+        }
+        let Self { in_flight, window, .. } = self;
+        in_flight.interrupt(|request| {
+            window.give_back(request.run);
+            Next::Fail
+        });
+        self.is_owing()
+    }
+
+    /// Whether something is out, or waits, or is used and the frontend has not been told.
+    fn is_owing(&self) -> bool {
+        self.used != 0 || self.blocked != 0 || self.deferred != 0 || self.in_flight.count() != 0
+    }
+
+    /// The watchdog checks, `ticks` that count after its last check. Gives the backend's heartbeat word, and for how
+    /// many such ticks the same request has been the oldest that is out, of those that count, from the first check that
+    /// found it on. Queues that wait although nothing is out count as one request. A channel that the backend does not
+    /// serve is not held against it.
+    pub fn look(&mut self, backend: &impl GuestMemory, ticks: u64) -> Sight {
+        let is_served = !matches!(self.backend, BackendState::Absent | BackendState::Gone);
+        let oldest = match self.in_flight.oldest(self.watched) {
+            Some(sequence) if is_served => sequence,
+            // For these the backend has only to call, and a good one does so.
+            None if is_served && !self.in_flight.is_any_out() && self.is_watched_blocked() => WAITING,
+            Some(_) | None => 0,
+        };
+        let (known, age_ticks) = self.oldest;
+        let age_ticks = if oldest != 0 && oldest == known { age_ticks.saturating_add(ticks) } else { 0 };
+        self.oldest = (oldest, age_ticks);
+        // A channel lies in its backend's memory, as was checked.
+        Sight { beat: self.channel.heartbeat(backend).unwrap_or(0), age_ticks }
+    }
+
+    fn is_watched_blocked(&self) -> bool {
+        self.blocked & self.watched != 0 || (self.watched != 0 && self.in_flight.is_any_waiting())
+    }
+
+    /// Handles queue `index` while the backend does not serve or chains wait. Returns whether new chains may be taken.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn catch_up<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        budget: &mut Budget,
+        memories: &MemoryPair<'_, M>,
+        outcome: &mut Outcome,
+    ) -> Result<bool, ProtocolError> {
+        if self.backend == BackendState::Away {
+            self.block(index);
+            return Ok(false);
+        }
+        let is_done = self.serve_waiting(budget, memories)?;
+        if self.backend == BackendState::Serving && (is_done || !self.is_over(budget, memories)) {
+            if !is_done {
+                self.block(index);
+            }
+            return Ok(is_done);
+        }
+        if !is_done || !self.refuse(index, budget, memories)? {
+            self.deferred |= bit(index);
+            outcome.again = true;
+        }
+        Ok(false)
+    }
+
+    /// Gives the chains of queue `index` back with an error, some of them. Returns whether these were all.
+    fn refuse<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        budget: &mut Budget,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<bool, ProtocolError> {
+        while !self.is_over(budget, memories) {
+            budget.chains = budget.chains.wrapping_add(1);
+            // Nothing is out, so there is a place, and one for the longest chain.
+            let Some(place) = self.in_flight.take_longest_chain() else { return Ok(true) };
+            let result = self.refuse_one(index, place, memories);
+            self.in_flight.free_chain(place);
+            if !result? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives the next chain of queue `index` back with an error, by way of `place`. Returns whether there may be
+    /// another.
+    fn refuse_one<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        place: u8,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<bool, ProtocolError> {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
+        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(false) };
+        kept.queue = index as u8;
+        if !queue.pop(memories.frontend, &mut kept.chain)? {
+            return Ok(queue.enable_notifications(memories.frontend)?);
+        }
+        self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
+        self.counters.count(index, |queue| add(&mut queue.chains, 1));
+        self.fail(place, memories)?;
+        Ok(true)
+    }
+}
