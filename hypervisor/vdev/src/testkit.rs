@@ -3,7 +3,7 @@
 //! ```
 //! # use bulkhead_vdev as vdev;
 //! # use core::task::Poll;
-//! # use crate::{Device, GuestFault, Host, Width};
+//! # use vdev::{Device, GuestFault, Host, Width};
 //! # struct Answer;
 //! # impl Device for Answer {
 //! #     fn read(&mut self, _: u64, _: Width, _: &mut Host<'_>) -> Result<Poll<u64>, GuestFault> {
@@ -13,9 +13,9 @@
 //! #         Ok(Poll::Ready(()))
 //! #     }
 //! #     fn line(&self) -> bool { false }
-//! #     fn reset(&mut self, _: crate::ResetKind) {}
+//! #     fn reset(&mut self, _: vdev::ResetKind) {}
 //! # }
-//! use crate::testkit::Bench;
+//! use vdev::testkit::Bench;
 //!
 //! let mut bench = Bench::new(Answer);
 //! assert_eq!(bench.read32(0x00), 42);

@@ -184,7 +184,8 @@ fn says(outcome: &Outcome, guest: &str, line: &str) -> Result<(), String> {
 }
 
 /// What Bulkhead says of virtual machines where nothing is wrong with any.
-const PLAIN_WORDS: [&str; 5] = ["forger is off", "another-forger is off", "victim is off", "forger: ", "victim: "];
+const PLAIN_WORDS: [&str; 6] =
+    ["forger is off", "another-forger is off", "victim is off", "forger: ", "another-forger: ", "victim: "];
 
 fn nothing_is_forged(source: &Source, outcome: &Outcome) -> Result<(), String> {
     every_guest_passes(source, outcome)?;
