@@ -1,8 +1,8 @@
 //! Time for emulated devices: each is polled when its deadline has passed, and when something was typed for its guest.
 //!
 //! A deadline is the core's on which the device was told of it: nobody else's time is taken to set one, and the core
-//! polls whatever it runs, or waits for, then. What that takes is bounded: a core polls the devices of one VM at most once
-//! in a pause, however far in the past their deadlines stay.
+//! polls whatever it runs, or waits for, then. What that takes is bounded: a core polls the devices of one VM at most
+//! once in a pause, however far in the past their deadlines stay.
 //!
 //! What this module leaves out: the core's other deadlines, and on whose account the time goes (`scheduler`).
 

@@ -1,5 +1,5 @@
-//! HVC and SMC: each call goes to the service that owns its function id (`aarch64::smccc`). What none of them knows, and
-//! what is not for this guest, gets NOT_SUPPORTED.
+//! HVC and SMC: each call goes to the service that owns its function id (`aarch64::smccc`). What none of them knows,
+//! and what is not for this guest, gets NOT_SUPPORTED.
 
 mod power;
 

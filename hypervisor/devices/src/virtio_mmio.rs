@@ -8,6 +8,7 @@
 //! What this module leaves out: the rings (`virtio-transport`), the requests in them, and the memory that they are in.
 
 mod configuration;
+mod publishing;
 mod queue;
 mod registers;
 #[cfg(test)]
@@ -184,14 +185,6 @@ impl VirtioMmio {
         self.owes_change = !self.status.is_empty();
         self.tell_change(shadow);
         Ok(self.line() != was_high)
-    }
-
-    /// Publishes the whole page, before the first load of a guest.
-    pub fn publish_page(&self, shadow: &mut impl Shadow) {
-        self.publish(0, shadow);
-        for offset in (PUBLISHED_END..WINDOW_SIZE).step_by(4) {
-            shadow.set(offset, if offset < SLOT_SIZE { 0 } else { vacant_word(offset) });
-        }
     }
 
     /// Returns the device to its state at power-on, for its driver or with its guest. What stands behind it stays.
@@ -445,59 +438,5 @@ impl VirtioMmio {
     #[must_use]
     pub fn queue(&self, index: u16) -> Option<QueueLayout> {
         self.queues.get(usize::from(index))?.layout()
-    }
-
-    /// What a load of the word at `offset` returns: the whole of the page, in one place. Registers that are there to be
-    /// written read as zero.
-    fn word(&self, offset: u16) -> u32 {
-        if let Some(offset) = offset.checked_sub(CONFIGURATION_OFFSET) {
-            return self.words.get(usize::from(offset / 4)).copied().unwrap_or(0);
-        }
-        let selected =
-            self.queues.get(self.queue_sel as usize).filter(|_| self.queue_sel < u32::from(self.queue_count));
-        match Register::at(u64::from(offset)) {
-            Some(Register::MagicValue) => MAGIC,
-            Some(Register::Version) => VERSION,
-            Some(Register::DeviceId) => {
-                if self.is_described {
-                    self.device_id
-                } else {
-                    0
-                }
-            }
-            Some(Register::VendorId) => VENDOR,
-            Some(Register::DeviceFeatures) => match self.device_features_sel {
-                0 => self.offered as u32,
-                1 => (self.offered >> 32) as u32,
-                _ => 0,
-            },
-            Some(Register::QueueNumMax) => selected.map_or(0, |_| u32::from(QUEUE_SIZE_MAX)),
-            Some(Register::QueueReady) => selected.is_some_and(Queue::is_ready).into(),
-            Some(Register::InterruptStatus) => self.interrupts.bits(),
-            Some(Register::Status) => self.status.bits(),
-            // There is no shared memory, so its length reads as all ones (VIRTIO 1.2, 4.2.2), and its base too.
-            Some(Register::SharedMemory) => u32::MAX,
-            Some(Register::ConfigGeneration) => self.generation,
-            Some(
-                Register::DeviceFeaturesSel
-                | Register::DriverFeatures
-                | Register::DriverFeaturesSel
-                | Register::QueueSel
-                | Register::QueueNum
-                | Register::QueueAddress(..),
-            )
-            | None => 0,
-        }
-    }
-
-    fn publish_one(&self, offset: u16, shadow: &mut impl Shadow) {
-        shadow.set(offset, self.word(offset));
-    }
-
-    /// Publishes everything from `start` on that is not always zero.
-    fn publish(&self, start: u16, shadow: &mut impl Shadow) {
-        for offset in (start..PUBLISHED_END).step_by(4) {
-            self.publish_one(offset, shadow);
-        }
     }
 }

@@ -19,7 +19,7 @@ pub enum VmCommand {
 pub enum CommandSource {
     /// The VM of this number in the manifest, by a call of its own or with its last virtual CPU.
     Vm(usize),
-    /// The watch over a backend VM (`io::watch`).
+    /// The watch over a backend VM (`watch`).
     Watch,
     /// Bulkhead, on what it meets while it serves the VM.
     Bulkhead,

@@ -1,6 +1,6 @@
 //! When the backend is away: what waits for it, what it gets again when it is back, and what fails if it never is.
 //!
-//! What this module leaves out: when it is away, and who decides that it stays so (`io::watch`).
+//! What this module leaves out: when it is away, and who decides that it stays so (`vm-lifecycle`).
 
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
