@@ -33,6 +33,16 @@ enum Fate {
     Interrupted,
 }
 
+/// What is left of the chains that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backlog {
+    Empty,
+    /// The first of them finds no room: the backend has to complete something.
+    NoRoom,
+    /// The go is over, or an interrupt is pending. Said once, since the interrupt may be gone at the next look.
+    NoTime,
+}
+
 /// The part of a chain that one request is about.
 #[derive(Clone, Copy)]
 struct Piece {
@@ -240,21 +250,25 @@ impl Service {
         Ok(InFlightRequest { queue: index as u8, chain, readable, writable, run, is_granted, is_last })
     }
 
-    /// Goes on with the chains that wait for something to be done with them, in their order. Returns whether none is
-    /// left; else there is no room, or no time.
+    /// Goes on with the chains that wait for something to be done with them, in their order. Says what is left.
     #[cold]
     #[inline(never)]
     pub(super) fn serve_waiting<M: GuestMemory>(
         &mut self,
         budget: &mut Budget,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<bool, ProtocolError> {
+    ) -> Result<Backlog, ProtocolError> {
         while let Some((place, next)) = self.in_flight.first_waiting() {
-            if self.is_over(budget, memories) || self.backend == BackendState::Away {
-                return Ok(false);
+            if self.backend == BackendState::Away {
+                return Ok(Backlog::NoRoom);
+            }
+            if self.is_over(budget, memories) {
+                return Ok(Backlog::NoTime);
             }
             budget.chains = budget.chains.wrapping_add(1);
-            let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else { return Ok(true) };
+            let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else {
+                return Ok(Backlog::Empty);
+            };
             let fate = match next {
                 Next::Post | Next::Replay if self.backend == BackendState::Serving => self.post(index, place, memories),
                 Next::CopyIn => {
@@ -262,15 +276,17 @@ impl Service {
                     self.in_flight.stop_waiting(place);
                     self.copy_on(place, memories)?;
                     if self.partial.is_some() {
-                        return Ok(false);
+                        return Ok(Backlog::NoTime);
                     }
                     continue;
                 }
                 Next::Drop => Ok(Fate::GiveBack),
                 Next::Post | Next::Replay | Next::Fail => Ok(Fate::Fail),
             };
-            if matches!(fate, Ok(Fate::NoRoom | Fate::Interrupted)) {
-                return Ok(false);
+            match fate {
+                Ok(Fate::NoRoom) => return Ok(Backlog::NoRoom),
+                Ok(Fate::Interrupted) => return Ok(Backlog::NoTime),
+                Ok(_) | Err(_) => {}
             }
             // First off the list, so that an error cannot repeat it.
             self.in_flight.stop_waiting(place);
@@ -288,7 +304,7 @@ impl Service {
             self.in_flight.free_chain(place);
             result?;
         }
-        Ok(true)
+        Ok(Backlog::Empty)
     }
 
     /// Prepares the window for `request`, the next piece of the chain in `place`, from where `progress` says on. Gives
