@@ -8,7 +8,7 @@
 
 use crate::machine::Machine;
 use crate::vm::{Done, Vm};
-use arch::timer;
+use arch::{gic, timer};
 use vdev::Ticks;
 use vgic::Kicks;
 use vm_lifecycle::deadline::paced;
@@ -64,6 +64,10 @@ pub fn follow_up<R>(machine: &'static Machine, vm: &Vm, core: usize, done: &Done
         machine.summon(core, core);
     }
     wake_answered(machine, vm, core, done.answered);
+    if done.answered.iter().any(|vcpu| vm.core_of(vcpu) == Some(core)) {
+        // The one that runs here goes on until something interrupts it.
+        machine.gic.send_sgi(core, gic::SUMMON);
+    }
 }
 
 /// The virtual CPUs `answered` of `vm` go on: their cores take the answers.
