@@ -82,6 +82,10 @@ impl Core {
         for index in 0..self.vcpus.len() {
             let Some((before, [vcpu, ..])) = self.vcpus.split_at_mut_checked(index) else { break };
             let vm = vcpu.guest.vm;
+            // First, since there seldom are any.
+            if !vm.io.slots.iter().any(|slot| slot.deadline(self.number).is_some()) {
+                continue;
+            }
             if before.iter().any(|other| core::ptr::eq(other.guest.vm, vm)) {
                 continue;
             }
