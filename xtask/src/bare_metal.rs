@@ -121,8 +121,8 @@ fn build(
     let mut elf = workspace.target().join(TARGET).join("release").join(binary);
     let image = workspace.cache().join("images").join(format!("{image_name}.bin"));
     flatten_file(&elf, &image).with_context(|| format!("{} cannot be made into a boot image", elf.display()))?;
-    if !features.is_empty() {
-        // Cargo knows one place for all its flavors, and puts the product's there again.
+    if package == HYPERVISOR {
+        // Cargo knows one place for all its flavors, and each puts its own there.
         let own = workspace.cache().join("images").join(format!("{image_name}.elf"));
         std::fs::copy(&elf, &own)?;
         elf = own;
