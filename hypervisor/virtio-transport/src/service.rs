@@ -27,7 +27,6 @@ use abi::io::{Description, Layout, QueueDescription, WINDOW_PAGE_SIZE};
 pub use holdings::Holdings;
 use outage::BackendState;
 use partial::PartialRequest;
-use posting::Backlog;
 use vdev::GuestMemory;
 
 /// The most chains that are served at one go, and bytes that are copied.
@@ -315,13 +314,9 @@ impl Service {
     #[inline(never)]
     fn serve_blocked<M: GuestMemory>(&mut self, steps: u32, memories: &MemoryPair<'_, M>) -> Result<(), ProtocolError> {
         let mut budget = Budget { chains: steps, ..self.budget() };
-        match self.serve_waiting(&mut budget, memories)? {
-            Backlog::Empty => {}
-            Backlog::NoRoom => return Ok(()),
-            Backlog::NoTime => {
-                self.has_deferred = true;
-                return Ok(());
-            }
+        if !self.serve_waiting(&mut budget, memories)? {
+            self.has_deferred |= self.is_over(&budget, memories);
+            return Ok(());
         }
         for index in bits(core::mem::take(&mut self.blocked)) {
             if self.is_over(&budget, memories) {

@@ -5,7 +5,6 @@
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
 use super::super::in_flight::{InFlightRequest, Next};
-use super::posting::Backlog;
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit};
 use abi::io::Restart;
 use vdev::GuestMemory;
@@ -114,10 +113,8 @@ impl Service {
         let is_served = !matches!(self.backend, BackendState::Absent | BackendState::Gone);
         let oldest = match self.in_flight.oldest(self.watched) {
             Some(sequence) if is_served => sequence,
-            // For these the backend has only to call, and a good one does so; but for what its frontend has deferred.
-            None if is_served && self.deferred == 0 && !self.in_flight.is_any_out() && self.is_watched_blocked() => {
-                WAITING
-            }
+            // For these the backend has only to call, and a good one does so.
+            None if is_served && !self.in_flight.is_any_out() && self.is_watched_blocked() => WAITING,
             Some(_) | None => 0,
         };
         let (known, age_ticks) = self.oldest;
@@ -145,14 +142,14 @@ impl Service {
             self.block(index);
             return Ok(false);
         }
-        let backlog = self.serve_waiting(budget, memories)?;
-        if self.backend == BackendState::Serving && backlog != Backlog::NoTime {
-            if backlog == Backlog::NoRoom {
+        let is_done = self.serve_waiting(budget, memories)?;
+        if self.backend == BackendState::Serving && (is_done || !self.is_over(budget, memories)) {
+            if !is_done {
                 self.block(index);
             }
-            return Ok(backlog == Backlog::Empty);
+            return Ok(is_done);
         }
-        if backlog != Backlog::Empty || !self.refuse(index, budget, memories)? {
+        if !is_done || !self.refuse(index, budget, memories)? {
             self.deferred |= bit(index);
             outcome.again = true;
         }

@@ -33,16 +33,6 @@ enum Fate {
     Interrupted,
 }
 
-/// What is left of the chains that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backlog {
-    Empty,
-    /// The first of them finds no room: the backend has to complete something.
-    NoRoom,
-    /// The go is over, or an interrupt is pending. Said once, since the interrupt may be gone at the next look.
-    NoTime,
-}
-
 /// The part of a chain that one request is about.
 #[derive(Clone, Copy)]
 struct Piece {
@@ -250,25 +240,21 @@ impl Service {
         Ok(InFlightRequest { queue: index as u8, chain, readable, writable, run, is_granted, is_last })
     }
 
-    /// Goes on with the chains that wait for something to be done with them, in their order. Says what is left.
+    /// Goes on with the chains that wait for something to be done with them, in their order. Returns whether none is
+    /// left; else there is no room, or no time.
     #[cold]
     #[inline(never)]
     pub(super) fn serve_waiting<M: GuestMemory>(
         &mut self,
         budget: &mut Budget,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<Backlog, ProtocolError> {
+    ) -> Result<bool, ProtocolError> {
         while let Some((place, next)) = self.in_flight.first_waiting() {
-            if self.backend == BackendState::Away {
-                return Ok(Backlog::NoRoom);
-            }
-            if self.is_over(budget, memories) {
-                return Ok(Backlog::NoTime);
+            if self.is_over(budget, memories) || self.backend == BackendState::Away {
+                return Ok(false);
             }
             budget.chains = budget.chains.wrapping_add(1);
-            let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else {
-                return Ok(Backlog::Empty);
-            };
+            let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else { return Ok(true) };
             let fate = match next {
                 Next::Post | Next::Replay if self.backend == BackendState::Serving => self.post(index, place, memories),
                 Next::CopyIn => {
@@ -276,17 +262,15 @@ impl Service {
                     self.in_flight.stop_waiting(place);
                     self.copy_on(place, memories)?;
                     if self.partial.is_some() {
-                        return Ok(Backlog::NoTime);
+                        return Ok(false);
                     }
                     continue;
                 }
                 Next::Drop => Ok(Fate::GiveBack),
                 Next::Post | Next::Replay | Next::Fail => Ok(Fate::Fail),
             };
-            match fate {
-                Ok(Fate::NoRoom) => return Ok(Backlog::NoRoom),
-                Ok(Fate::Interrupted) => return Ok(Backlog::NoTime),
-                Ok(_) | Err(_) => {}
+            if matches!(fate, Ok(Fate::NoRoom | Fate::Interrupted)) {
+                return Ok(false);
             }
             // First off the list, so that an error cannot repeat it.
             self.in_flight.stop_waiting(place);
@@ -304,7 +288,7 @@ impl Service {
             self.in_flight.free_chain(place);
             result?;
         }
-        Ok(Backlog::Empty)
+        Ok(true)
     }
 
     /// Prepares the window for `request`, the next piece of the chain in `place`, from where `progress` says on. Gives

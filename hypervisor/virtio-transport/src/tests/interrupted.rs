@@ -121,16 +121,3 @@ fn a_copy_goes_before_what_finds_no_room() {
     }
     assert_eq!(stage.used(0), Some((0, WINDOW + 1)));
 }
-
-#[test]
-fn what_interrupts_of_the_frontends_core_hold_up_is_not_held_against_the_backend() {
-    let mut stage = interrupted();
-    stage.ask(0, OUT, 3, LENGTH);
-    assert!(stage.notify(0).unwrap().again);
-    for _ in 0..5 {
-        assert_eq!(stage.service.look(&stage.backend, 100).age_ticks, 0);
-    }
-    go_on(&mut stage);
-    let ages = [0; 3].map(|_| stage.service.look(&stage.backend, 100).age_ticks);
-    assert_eq!(ages, [0, 100, 200], "posted, it is the backend's to complete");
-}
