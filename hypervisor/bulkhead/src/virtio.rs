@@ -57,14 +57,12 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<Verdict>
 pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
     let (vm, machine) = (vcpu.guest.vm, vcpu.guest.machine);
     let mut unfinished = core::mem::take(&mut vcpu.guest.unfinished);
-    let mut has_gone_on = false;
     while unfinished != 0 {
-        // It comes first, but for one round: whoever interrupts this core without end could keep it from all of them.
-        if has_gone_on && pending::has_pending_interrupt() {
+        if pending::has_pending_interrupt() {
+            // It comes first.
             vcpu.guest.unfinished |= unfinished;
             break;
         }
-        has_gone_on = true;
         let index = unfinished.trailing_zeros() as usize;
         unfinished &= unfinished - 1;
         let Some(device) = vm.io.virtio.get(index) else { continue };
