@@ -201,12 +201,6 @@ impl Channel {
         if waiting < RING_ENTRIES { self.memory.piece(offset, SLOT_SIZE) } else { None }
     }
 
-    /// Whether EL2 has consumed at least half of what filled queue `index` can hold.
-    pub fn has_drained(&self, index: u16) -> bool {
-        let received = self.received.get(usize::from(index)).copied().unwrap_or(0);
-        received.wrapping_sub(self.memory.load(control::receptions_consumed(index))) <= RING_ENTRIES / 2
-    }
-
     /// Publishes the `length` bytes that were put into the slot that [`Self::receive_slot`] gave, for `session`.
     #[inline]
     pub fn receive(&mut self, index: u16, session: u32, length: u32) {
