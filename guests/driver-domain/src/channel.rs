@@ -201,6 +201,12 @@ impl Channel {
         if waiting < RING_ENTRIES { self.memory.piece(offset, SLOT_SIZE) } else { None }
     }
 
+    /// Whether EL2 has consumed all receptions of filled queue `index`.
+    pub fn is_consumed(&self, index: u16) -> bool {
+        let received = self.received.get(usize::from(index)).copied().unwrap_or(0);
+        received == self.memory.load(control::receptions_consumed(index))
+    }
+
     /// Publishes the `length` bytes that were put into the slot that [`Self::receive_slot`] gave, for `session`.
     #[inline]
     pub fn receive(&mut self, index: u16, session: u32, length: u32) {

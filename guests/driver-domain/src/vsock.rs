@@ -176,6 +176,12 @@ impl SocketService {
         let (Some(channel), Some(session)) = (self.channel(clients, port), self.switch.session(port)) else {
             return true;
         };
+        let is_reset = Operation::from_number(header.operation) == Some(Operation::Reset);
+        if is_reset && (self.switch.owes_event(port) || !channel.is_consumed(EVENTS)) {
+            // The transport's reset, which ends all its connections, is on its way. This packet might overtake it, and
+            // Linux takes a reset packet for an orderly end.
+            return true;
+        }
         let Some(slot) = channel.receive_slot(RECEIVED) else { return false };
         slot.write(&header.to_bytes());
         if let (Some(data), Some(place)) = (data, slot.piece(HEADER_SIZE as u64, PIECE_SIZE_MAX.into())) {
