@@ -173,7 +173,7 @@ impl Core {
             // Pairs with the one in `hand_over`.
             fence(Ordering::SeqCst);
             if vm.state.left_over.load(Ordering::Relaxed) != 0 {
-                self.take_over(index, may_run);
+                self.claim_deferred_io(index, may_run);
             }
         }
         changed
@@ -208,7 +208,7 @@ impl Core {
     /// by another one that is on.
     #[cold]
     #[inline(never)]
-    fn take_over(&mut self, index: usize, may_run: bool) {
+    fn claim_deferred_io(&mut self, index: usize, may_run: bool) {
         let Some(vcpu) = self.vcpus.get_mut(index) else { return };
         let vm = vcpu.guest.vm;
         if !may_run {
