@@ -50,8 +50,17 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 }
             },
         ),
+        Scenario {
+            system: "test-resets",
+            ..scenario(
+                "a board with fewer cores than the system uses is told so",
+                Damage::Board(&["-smp", "1"]),
+                |_, outcome| stops(outcome, "the system uses 2 cores, but the board has 1"),
+            )
+        },
+        scenario("a board with less RAM than the vms need is told so", Damage::Board(&["-m", "16M"]), too_little_ram),
         scenario("what was typed before the start keeps nobody busy", Damage::Uart(b"\0"), verdict::whole_run),
-        scenario("any damaged device tree ends in a sentence or in a boot", Damage::Trees(30), |_, _| Ok(())),
+        scenario("any damaged device tree ends in a sentence or in a boot", Damage::Trees(28), |_, _| Ok(())),
         scenario("a Bulkhead that fails leaves an epitaph", Damage::Function("bulkhead::run::run"), epitaph_is_left),
         scenario(
             "a jump into the boot's code, which is unmapped when guests run, leaves an epitaph",
@@ -141,6 +150,11 @@ fn sum_is_refused(_: &Source, outcome: &Outcome) -> Result<(), String> {
             return Err(format!("`{part}` is not in `{words}`"));
         }
     }
+    qemu_fails(outcome)
+}
+
+fn too_little_ram(_: &Source, outcome: &Outcome) -> Result<(), String> {
+    stops(outcome, "the vms need 16 MiB of memory")?;
     qemu_fails(outcome)
 }
 
