@@ -11,9 +11,9 @@
 //! driven by interrupts, so that what they cost can be told from Bulkhead's counters; with `writes=1` every second one
 //! is a write), `errors` (every disk fails at sector `bad=`), `large` (large requests to each disk, and no resets),
 //! `abandoned` (the driver domain is lost for good after a while), `nothing` (there is nothing behind any disk),
-//! `resets` (it resets itself with reads under way), or `sockets` (what it has is a socket device, and its peer is the
-//! guest whose CID `peer=` says). `address=` and `peer=` are the last byte of this guest's address in 10.0.2.0/24 and
-//! of the other client's, `marker=` a number that both know.
+//! `given` (a disk has what its image had), `resets` (it resets itself with reads under way), or `sockets` (what it has
+//! is a socket device, and its peer is the guest whose CID `peer=` says). `address=` and `peer=` are the last byte of
+//! this guest's address in 10.0.2.0/24 and of the other client's, `marker=` a number that both know.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ mod console;
 mod entropy;
 mod errors;
 mod frames;
+mod given;
 mod large;
 mod load;
 mod network;
@@ -59,6 +60,7 @@ fn main() -> ! {
         Some("errors") => errors::run(slots),
         Some("large") => slots.iter_mut().filter(|slot| slot.kind() == Some(Kind::Block)).for_each(large::requests),
         Some("abandoned") => abandoned::run(slots),
+        Some("given") => given::run(slots),
         Some("sockets") => sockets::run(slots, machine().number("peer", 0)),
         Some("nothing") => report::test("a disk that nobody serves is not there", || errors::missing(&slots)),
         Some(_) | None => {
