@@ -10,6 +10,10 @@ const RESETS_MIN: usize = 10;
 /// lines.
 const OTHER_EXITS_MAX: u64 = 4000;
 
+/// The most lines of Bulkhead's own in a run, whatever guests repeat: it says the first few times, and then one for
+/// every doubling of their number.
+const OWN_LINES_MAX: usize = 250;
+
 /// The exits of a guest that computes for three seconds: its output, and what Bulkhead itself does on its core.
 const NEIGHBOUR_EXITS_MAX: u64 = 1000;
 
@@ -64,13 +68,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             nothing_is_forged,
         ),
         disturbance("every page outside a guest's memory refuses it", "test-prober", 0, attacker_ends_first),
-        disturbance("a hostile guest is contained", "test-hostile", 4, every_guest_passes),
-        disturbance(
-            "a guest that makes random operations from all its CPUs is contained",
-            "test-storm",
-            4,
-            every_guest_passes,
-        ),
+        disturbance("a hostile guest is contained", "test-hostile", 4, contained),
+        disturbance("a guest that makes random operations from all its CPUs is contained", "test-storm", 4, contained),
         scenario(
             "a guest drives the board's clock, with one exit for each interrupt",
             "test-clock",
@@ -79,16 +78,23 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             one_exit_each,
         ),
         expectations("the clock's interrupt finds each of two CPUs on one core", "test-clock-shared"),
-        expectations("a guest that resets itself in the middle of everything starts clean", "test-resets"),
-        disturbance(
-            "a guest that only resets itself leaves its core's time to others",
-            "test-turns",
-            4,
-            every_guest_passes,
+        scenario(
+            "a guest that resets itself in the middle of everything starts clean",
+            "test-resets",
+            60,
+            None,
+            contained,
         ),
+        disturbance("a guest that only resets itself leaves its core's time to others", "test-turns", 4, contained),
         disturbance(
             "a timer is on time beside neighbours that compute, wake up and restart without end",
             "test-punctual",
+            0,
+            every_guest_passes,
+        ),
+        disturbance(
+            "a timer is on time on a core of its own, whatever RAM is cleared elsewhere",
+            "test-aside",
             0,
             every_guest_passes,
         ),
@@ -160,6 +166,20 @@ fn every_guest_passes(source: &Source, outcome: &Outcome) -> Result<(), String> 
     source.vms().iter().try_for_each(|vm| passes(outcome, vm.name()))
 }
 
+/// As [`every_guest_passes`], and no guest has made Bulkhead print for it.
+fn contained(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_guest_passes(source, outcome)?;
+    few_own_lines(outcome)
+}
+
+/// What Bulkhead says of its own accord has an end.
+pub(super) fn few_own_lines(outcome: &Outcome) -> Result<(), String> {
+    match outcome.own_lines().count() {
+        0..=OWN_LINES_MAX => Ok(()),
+        count => Err(format!("Bulkhead has printed {count} lines of its own, more than {OWN_LINES_MAX}")),
+    }
+}
+
 /// The guest's tests have all passed, and it came to its end.
 pub(super) fn passes(outcome: &Outcome, guest: &str) -> Result<(), String> {
     let report = outcome.reports.of(guest);
@@ -188,7 +208,7 @@ const PLAIN_WORDS: [&str; 6] =
     ["forger is off", "another-forger is off", "victim is off", "forger: ", "another-forger: ", "victim: "];
 
 fn nothing_is_forged(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    every_guest_passes(source, outcome)?;
+    contained(source, outcome)?;
     if let Some(row) = outcome.unruly_rows.first() {
         return Err(format!("this row of the console is not as Bulkhead writes them: {row:?}"));
     }
@@ -252,7 +272,7 @@ fn neighbour_is_left_alone(source: &Source, outcome: &Outcome) -> Result<(), Str
 
 /// The neighbour has looked at its memory once more after all that the attacker did.
 fn attacker_ends_first(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    every_guest_passes(source, outcome)?;
+    contained(source, outcome)?;
     let position = |line: &str| outcome.lines.iter().position(|other| other == line);
     if position("[attacker] DONE") > position("[victim] DONE") {
         return Err("the victim came to its end before the attacker, and has seen only a part of the attack".to_owned());
@@ -269,7 +289,7 @@ fn attacker_panics(_: &Source, outcome: &Outcome) -> Result<(), String> {
 }
 
 fn attacker_resets(source: &Source, outcome: &Outcome) -> Result<(), String> {
-    every_guest_passes(source, outcome)?;
+    contained(source, outcome)?;
     // The first start is no reset.
     let resets = outcome.guest_lines("attacker").filter(|line| *line == "reset round").count().saturating_sub(1);
     if resets < RESETS_MIN {
@@ -297,6 +317,16 @@ mod tests {
         passes(&outcome(&["[a] DONE"]), "a").expect_err("no test");
         passes(&outcome(&["[a] PASS one thing", "[b] DONE"]), "a").expect_err("somebody else is done");
         passes(&outcome(&["[a] PASS one thing", "[a] DONE"]), "a").expect("passed");
+    }
+
+    #[test]
+    fn a_guest_that_makes_bulkhead_print_for_it_is_not_contained() {
+        let lines = |own: usize, others: usize| {
+            let (own, others) = (vec!["[bulkhead] warning: again"; own], vec!["[a] again"; others]);
+            few_own_lines(&outcome(&[own, others].concat()))
+        };
+        lines(OWN_LINES_MAX, 1000).expect("as many as there may be");
+        lines(OWN_LINES_MAX + 1, 0).expect_err("one too many");
     }
 
     #[test]

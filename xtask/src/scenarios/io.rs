@@ -99,6 +99,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             limit_seconds: COUNTED_LIMIT_SECONDS,
             ..scenario("a timer is on time beside large requests whose data EL2 copies", "test-punctual-io")
         },
+        scenario("a disk whose image is given has what was in it", "test-io-image"),
         damaged("a disk that fails gives its clients errors", "mode=errors bad=4096", failing, every_client_passes),
         damaged("a disk that is read-only is read-only for its clients", "", read_only, all_read_only),
         damaged("a disk that is too small is refused", "mode=nothing", small, nothing_served),
@@ -195,9 +196,10 @@ fn restarts_as_stated(lines: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// The others have looked once more after all that `first` did, or saw done.
+/// The others have looked once more after all that `first` did, or saw done; and nobody made Bulkhead print for it.
 fn ends_first(source: &Source, outcome: &Outcome, first: &str) -> Result<(), String> {
     every_client_passes(source, outcome)?;
+    guests::few_own_lines(outcome)?;
     let position = |vm: &str| outcome.lines.iter().position(|line| *line == format!("[{vm}] DONE"));
     for vm in tested(source) {
         if position(first) > position(vm.name()) {
@@ -207,9 +209,20 @@ fn ends_first(source: &Source, outcome: &Outcome, first: &str) -> Result<(), Str
     Ok(())
 }
 
+/// Each of the client's disks has a serial number of its own, which says what part of which disk it is.
+fn serials_are_as_stated(outcome: &Outcome) -> Result<(), String> {
+    let said = outcome.guest_lines("client").filter_map(|line| line.strip_prefix("its serial number is "));
+    let serials: Vec<_> = said.collect();
+    if serials == ["main.400000+400000", "main.800000+800000"] {
+        return Ok(());
+    }
+    Err(format!("the client's disks have the serial numbers {serials:?}"))
+}
+
 /// The driver domain has said that the disk takes no grants, and Bulkhead has made none.
 fn no_grants(source: &Source, outcome: &Outcome) -> Result<(), String> {
     every_client_passes(source, outcome)?;
+    serials_are_as_stated(outcome)?;
     if !outcome.guest_lines(DRIVER_DOMAIN).any(|line| line.ends_with("disk 0, 16 MiB, without grants")) {
         return Err("the driver domain has not said that its disk is driven without grants".to_owned());
     }
