@@ -176,12 +176,6 @@ impl SocketService {
         let (Some(channel), Some(session)) = (self.channel(clients, port), self.switch.session(port)) else {
             return true;
         };
-        let is_reset = Operation::from_number(header.operation) == Some(Operation::Reset);
-        if is_reset && (self.switch.owes_event(port) || !channel.is_consumed(EVENTS)) {
-            // The transport's reset, which ends all its connections, is on its way. This packet might overtake it, and
-            // Linux takes a reset packet for an orderly end.
-            return true;
-        }
         let Some(slot) = channel.receive_slot(RECEIVED) else { return false };
         slot.write(&header.to_bytes());
         if let (Some(data), Some(place)) = (data, slot.piece(HEADER_SIZE as u64, PIECE_SIZE_MAX.into())) {
@@ -220,6 +214,9 @@ impl SocketService {
             let Some(channel) = self.channel(clients, port) else { continue };
             let session = channel.session();
             self.switch.observe(port, session);
+            if self.switch.awaits_event(port) {
+                self.switch.observe_event(port, channel.is_consumed(EVENTS), timer::now());
+            }
             if self.switch.is_blocked(port) {
                 if channel.receive_slot(RECEIVED).is_some() {
                     self.switch.listens(port);
@@ -233,7 +230,7 @@ impl SocketService {
             {
                 slot.write(&TRANSPORT_RESET.to_le_bytes());
                 channel.receive(EVENTS, session, size_of_val(&TRANSPORT_RESET) as u32);
-                self.switch.event_sent(port);
+                self.switch.event_sent(port, timer::now());
                 found = true;
             }
         }

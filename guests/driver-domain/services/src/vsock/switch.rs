@@ -8,6 +8,12 @@
 //! stays with its sender, whose other packets wait behind it. But no client can hold up another for good: one that
 //! takes nothing for two seconds is *deaf*, loses its connections, and refuses whatever is sent to it until it listens.
 //!
+//! A client whose connections are gone because the switch has started anew, or because it was deaf, gets the event
+//! [`TRANSPORT_RESET`](super::TRANSPORT_RESET), which ends all its connections. Events and packets come in two queues,
+//! and a driver takes each in its own time: Linux does so in two work items. So the event could end a connection that
+//! was made after it, and a reset packet that follows it could come first, which Linux takes for an orderly end. Until
+//! the client has had time to act on the event, it gets no connection and no reset packet of an old one.
+//!
 //! What this module leaves out: the data, and where packets are. The caller carries them.
 
 use super::{Header, Operation, STREAM};
@@ -19,6 +25,10 @@ pub const PORTS_MAX: usize = 16;
 pub const CONNECTIONS_MAX: usize = 256;
 /// For how long a client with a full receive window may take nothing: far longer than a busy board keeps it waiting.
 const DEAF_SECONDS: u64 = 2;
+/// A client that has taken an event has acted on it after a tenth of a second.
+const EVENTS_ACTED_ON_PER_SECOND: u64 = 10;
+/// A client that does not take events for a second has no buffers for them, and does without.
+const EVENT_SECONDS_MAX: u64 = 1;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +75,17 @@ enum End {
     Asked,
 }
 
+/// What a client knows of the last [`TRANSPORT_RESET`](super::TRANSPORT_RESET) that is for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// There was none, or the client has acted on it.
+    ActedOn,
+    /// It has to go out.
+    Owed,
+    /// It went out at this time.
+    Sent(u64),
+}
+
 /// A connection, in the list of the port that has asked for it.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
@@ -83,8 +104,7 @@ struct Port {
     connections: ArrayVec<Connection, CONNECTIONS_MAX>,
     /// The session of the client's driver, while there is one.
     session: Option<u32>,
-    /// The client's driver has to hear that its connections are gone.
-    owes_event: bool,
+    event: Event,
     /// Since when the client has taken nothing while something waits for it.
     blocked_since: Option<u64>,
     is_deaf: bool,
@@ -98,15 +118,15 @@ type Place = (usize, usize);
 #[derive(Clone, Debug)]
 pub struct Switch {
     ports: ArrayVec<Port, PORTS_MAX>,
-    /// Ticks after which a client is deaf.
-    deaf_ticks: u64,
+    /// Ticks of a second.
+    frequency: u64,
 }
 
 impl Switch {
     /// A switch without ports, by a counter of `frequency` ticks a second.
     #[must_use]
     pub const fn new(frequency: u64) -> Self {
-        Self { ports: ArrayVec::new_const(), deaf_ticks: frequency.saturating_mul(DEAF_SECONDS) }
+        Self { ports: ArrayVec::new_const(), frequency }
     }
 
     /// Adds the port of the client with this CID, which may speak to `peers`; gives its number, or `None` where all are
@@ -118,7 +138,7 @@ impl Switch {
             peers: peers.into_iter().take(PORTS_MAX).collect(),
             connections: ArrayVec::new_const(),
             session,
-            owes_event: session.is_some(),
+            event: if session.is_some() { Event::Owed } else { Event::ActedOn },
             blocked_since: None,
             is_deaf: false,
             counters: Counters::default(),
@@ -138,7 +158,7 @@ impl Switch {
         let Some(port) = self.ports.get_mut(number).filter(|port| port.session != session) else { return };
         port.session = session;
         // A new driver knows of no connections.
-        port.owes_event = false;
+        port.event = Event::ActedOn;
         port.is_deaf = false;
         port.blocked_since = None;
         self.break_connections(number);
@@ -171,14 +191,32 @@ impl Switch {
     /// Whether the client at `number` has to get the event [`TRANSPORT_RESET`](super::TRANSPORT_RESET).
     #[must_use]
     pub fn owes_event(&self, number: usize) -> bool {
-        self.ports.get(number).is_some_and(|port| port.owes_event)
+        self.ports.get(number).is_some_and(|port| port.event == Event::Owed)
     }
 
     /// The event has gone out.
-    pub fn event_sent(&mut self, number: usize) {
+    pub fn event_sent(&mut self, number: usize, now: u64) {
         if let Some(port) = self.ports.get_mut(number) {
-            port.owes_event = false;
+            port.event = Event::Sent(now);
         }
+    }
+
+    /// Looks whether the client at `number` has had time for the event; `is_taken` says whether its driver has it.
+    pub fn observe_event(&mut self, number: usize, is_taken: bool, now: u64) {
+        let frequency = self.frequency;
+        let Some(port) = self.ports.get_mut(number) else { return };
+        let Event::Sent(at) = port.event else { return };
+        let passed = now.wrapping_sub(at);
+        let is_acted_on = is_taken && passed >= frequency / EVENTS_ACTED_ON_PER_SECOND;
+        if is_acted_on || passed >= frequency.saturating_mul(EVENT_SECONDS_MAX) {
+            port.event = Event::ActedOn;
+        }
+    }
+
+    /// Whether an event that ends all its connections is on its way to the client at `number`.
+    #[must_use]
+    pub fn awaits_event(&self, number: usize) -> bool {
+        self.ports.get(number).is_some_and(|port| port.event != Event::ActedOn)
     }
 
     /// The next reset that a client has to get, with its port: an end of its connection has gone.
@@ -223,18 +261,18 @@ impl Switch {
             let is_peer = |cid: &u32| u64::from(*cid) == header.destination_cid;
             port.peers.iter().any(is_peer) && header.kind == STREAM
         });
-        let Some(to) = to else { return Self::refuse(header, operation) };
+        let Some(to) = to else { return self.refuse(from, header, operation) };
         if operation == Operation::Data && header.length > present {
             // A stream with bytes missing is none.
             self.break_one(from, to, header);
-            return Self::refuse(header, operation);
+            return self.refuse(from, header, operation);
         }
         let state = self.find(from, to, header).and_then(|place| self.connection(place)).map(|found| found.state);
         match state {
             Some(State::Broken(end)) => self.decide_broken(from, to, header, end),
             Some(State::Requested | State::Open) => Decision::Deliver(to),
             None if operation == Operation::Request && self.begin(from, to, header) => Decision::Deliver(to),
-            None => Self::refuse(header, operation),
+            None => self.refuse(from, header, operation),
         }
     }
 
@@ -301,14 +339,14 @@ impl Switch {
     /// deaf has no connections any more, and hears of that when it listens.
     #[must_use]
     pub fn wait(&mut self, number: usize, now: u64) -> bool {
-        let deaf_ticks = self.deaf_ticks;
+        let deaf_ticks = self.frequency.saturating_mul(DEAF_SECONDS);
         let Some(port) = self.ports.get_mut(number) else { return false };
         let since = *port.blocked_since.get_or_insert(now);
         if port.is_deaf || now.wrapping_sub(since) < deaf_ticks {
             return !port.is_deaf;
         }
         port.is_deaf = true;
-        port.owes_event = true;
+        port.event = Event::Owed;
         self.break_connections(number);
         false
     }
@@ -345,6 +383,9 @@ impl Switch {
         if self.ports.get(to).is_none_or(|port| port.session.is_none() || port.is_deaf) {
             return false;
         }
+        if self.awaits_event(from) || self.awaits_event(to) {
+            return false;
+        }
         let Some(port) = self.ports.get_mut(from) else { return false };
         if port.connections.is_full() {
             let unanswered = port.connections.iter().position(|each| each.state == State::Requested);
@@ -368,12 +409,15 @@ impl Switch {
         }
     }
 
-    /// The sender hears that there is no such connection; but not of one that it has ended itself.
-    fn refuse(header: &Header, operation: Operation) -> Decision {
-        if operation == Operation::Reset {
-            return Decision::Drop;
+    /// The sender at `from` hears that there is no such connection; but not of one that it has ended itself, or that an
+    /// event ends. A request has an answer in any case: no event ends a connection that is only asked for.
+    fn refuse(&mut self, from: usize, header: &Header, operation: Operation) -> Decision {
+        match operation {
+            Operation::Reset => Decision::Drop,
+            Operation::Request => Decision::Reply(header.refusal()),
+            _ if self.awaits_event(from) => self.drop(from),
+            _ => Decision::Reply(header.refusal()),
         }
-        Decision::Reply(header.refusal())
     }
 
     fn drop(&mut self, from: usize) -> Decision {

@@ -204,10 +204,59 @@ fn a_client_that_was_there_before_the_switch_hears_that_its_connections_are_gone
     switch.observe(BETA, Some(1));
     assert!(switch.owes_event(ALPHA) && !switch.owes_event(BETA));
     let old = packet(ALPHA, 1000, BETA, 80, DATA);
-    assert_eq!(send(&mut switch, ALPHA, &old), Decision::Reply(old.refusal()), "no byte of an old stream passes");
-    switch.event_sent(ALPHA);
+    assert_eq!(send(&mut switch, ALPHA, &old), Decision::Drop, "no byte of an old stream passes");
+    switch.event_sent(ALPHA, 5);
     assert!(!switch.owes_event(ALPHA));
+    switch.observe_event(ALPHA, true, 5 + FREQUENCY);
+    assert_eq!(send(&mut switch, ALPHA, &old), Decision::Reply(old.refusal()), "it has heard, and asks again");
     assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, 1000, BETA, 80, REQUEST)), Decision::Deliver(BETA));
+}
+
+#[test]
+fn an_event_and_packets_in_another_queue_do_not_overtake_each_other() {
+    const TENTH: u64 = FREQUENCY / 10;
+    // Whether the event has been taken, when one looks, and whether the client has then acted on it.
+    for (is_taken, passed, is_acted_on) in [
+        (true, 0, false),
+        (true, TENTH - 1, false),
+        (true, TENTH, true),
+        (false, TENTH, false),
+        (false, FREQUENCY - 1, false),
+        (false, FREQUENCY, true),
+    ] {
+        let mut switch = Switch::new(FREQUENCY);
+        switch.add(3, [4], None);
+        switch.add(4, [3], Some(7));
+        switch.observe(ALPHA, Some(1));
+        switch.event_sent(BETA, 50);
+        switch.observe_event(BETA, is_taken, 50 + passed);
+        assert_eq!(switch.awaits_event(BETA), !is_acted_on);
+        // An event would end the new connection at one end; so there is none yet, and who asks hears so, either way.
+        for (from, to) in [(ALPHA, BETA), (BETA, ALPHA)] {
+            let mut switch = switch.clone();
+            let request = packet(from, 1000, to, 80, REQUEST);
+            let expected = if is_acted_on { Decision::Deliver(to) } else { Decision::Reply(request.refusal()) };
+            assert_eq!(send(&mut switch, from, &request), expected);
+        }
+        // A reset packet for an old one would pass for an orderly end.
+        for operation in [DATA, SHUTDOWN, RESPONSE] {
+            let old = packet(BETA, 1000, ALPHA, 80, operation);
+            let expected = if is_acted_on { Decision::Reply(old.refusal()) } else { Decision::Drop };
+            assert_eq!(send(&mut switch.clone(), BETA, &old), expected);
+        }
+        // The other client awaits none.
+        let unknown = packet(ALPHA, 1000, BETA, 80, DATA);
+        assert_eq!(send(&mut switch, ALPHA, &unknown), Decision::Reply(unknown.refusal()));
+    }
+}
+
+#[test]
+fn a_new_driver_needs_no_event() {
+    let mut switch = Switch::new(FREQUENCY);
+    switch.add(3, [4], Some(7));
+    switch.event_sent(ALPHA, 5);
+    switch.observe(ALPHA, Some(8));
+    assert!(!switch.awaits_event(ALPHA));
 }
 
 #[test]
@@ -238,6 +287,9 @@ fn a_client_that_takes_nothing_holds_nobody_up_for_long() {
     assert_eq!(send(&mut switch, ALPHA, &request), Decision::Reply(request.refusal()));
     assert!(!switch.wait(BETA, 11 + 2 * FREQUENCY));
     switch.listens(BETA);
+    assert_eq!(send(&mut switch, ALPHA, &request), Decision::Reply(request.refusal()), "the event would end it");
+    switch.event_sent(BETA, 12 + 2 * FREQUENCY);
+    switch.observe_event(BETA, true, 12 + 3 * FREQUENCY);
     assert_eq!(send(&mut switch, ALPHA, &request), Decision::Deliver(BETA));
 }
 
