@@ -3,12 +3,12 @@
 //! Each side believes its own counters alone. What EL2 writes is checked here again, although EL2 is trusted: a fault
 //! of one side must not become a fault of the other.
 
+use crate::calls::Calls;
 use abi::io::{
-    COMPLETE_AGAIN, COMPLETION_RING, COMPLETION_SIZE, Completion, DESCRIPTION, Description, FILLED_MAX,
-    FUNCTION_ATTACH, FUNCTION_COMPLETE, Layout, RECEIVE_SIZE, REQUEST_RING, REQUEST_SIZE, RING_ENTRIES, Receive,
-    Request, SEGMENT_SIZE, SEGMENTS_AROUND, TAIL_SIZE_MAX, control,
+    COMPLETE_AGAIN, COMPLETION_RING, COMPLETION_SIZE, Call, Completion, DESCRIPTION, Description, FILLED_MAX, Layout,
+    RECEIVE_SIZE, REQUEST_RING, REQUEST_SIZE, RING_ENTRIES, Receive, Request, SEGMENT_SIZE, SEGMENTS_AROUND,
+    TAIL_SIZE_MAX, control,
 };
-use rt::hypercall;
 use rt::shared::Shared;
 use services::network::SLOT_SIZE;
 
@@ -38,6 +38,7 @@ impl Ticket {
 #[derive(Debug)]
 pub struct Channel {
     number: u32,
+    calls: Calls,
     memory: Shared,
     layout: Layout,
     /// Where the request window starts.
@@ -65,12 +66,14 @@ const fn entry(ring: u64, counter: u32, size: u64) -> u64 {
 }
 
 impl Channel {
-    /// Channel `number` in `memory`, with zeroed rings; `None` where that is too small.
-    pub fn new(number: u32, memory: Shared, layout: Layout) -> Option<Self> {
+    /// Channel `number` in `memory`, with zeroed rings, of which EL2 is told by `calls`; `None` where `memory` is too
+    /// small.
+    pub fn new(number: u32, calls: Calls, memory: Shared, layout: Layout) -> Option<Self> {
         let window = layout.request_window();
         let is_large_enough = memory.size() > window && memory.address().is_multiple_of(REQUEST_SIZE);
         is_large_enough.then_some(Self {
             number,
+            calls,
             memory,
             layout,
             window,
@@ -96,7 +99,7 @@ impl Channel {
         for (offset, pair) in (DESCRIPTION..).step_by(16).zip(words.as_chunks().0) {
             self.memory.store_pair(offset, *pair);
         }
-        hypercall::call(FUNCTION_ATTACH, [u64::from(self.number), 0, 0, 0])
+        self.calls.make(Call::Attach, self.number)
     }
 
     /// The next request, which stays where it is until [`Self::take`]. `None` also while EL2 has left no room for its
@@ -223,7 +226,7 @@ impl Channel {
     #[inline]
     pub fn tell(&mut self) {
         if self.is_dirty {
-            let answer = hypercall::call(FUNCTION_COMPLETE, [u64::from(self.number), 0, 0, 0]);
+            let answer = self.calls.make(Call::Complete, self.number);
             self.quiet = 0;
             // EL2 does so much at one go; the next round goes on.
             self.is_dirty = answer == COMPLETE_AGAIN;

@@ -1,20 +1,21 @@
 //! The domain: attaches the clients and serves them, round after round.
 
 use crate::block::{self, Submission};
+use crate::calls::Calls;
 use crate::channel::{Channel, Ticket};
 use crate::client::{Client, Service};
 use crate::devices::Devices;
 use crate::heartbeat::Heartbeat;
 use crate::kill::{Kill, Phase};
 use crate::status;
-use crate::tree::{CHANNELS_MAX, ChannelNode, Purpose};
+use crate::tree::{self, CHANNELS_MAX, ChannelNode, Purpose};
 use crate::vsock::Progress;
-use abi::io::{FUNCTION_READY, INVALID_PARAMETER, Layout};
+use abi::io::{Call, INVALID_PARAMETER, Layout};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{Ordering, fence};
 use rt::shared::Shared;
-use rt::{gic, hypercall, interrupts, machine, println, timer};
+use rt::{gic, interrupts, machine, println, timer};
 
 /// How many requests of one channel are served in one round, so that none starves.
 const REQUESTS_PER_ROUND: usize = 16;
@@ -37,6 +38,7 @@ enum Round {
 /// All clients and all devices.
 pub struct Domain {
     devices: Devices,
+    calls: Calls,
     clients: ArrayVec<Client, CHANNELS_MAX>,
     /// The client that comes first in the next round.
     first: usize,
@@ -54,7 +56,8 @@ impl Domain {
     pub fn new(devices: Devices) -> Box<Self> {
         let heartbeat = Heartbeat::default();
         let clients = ArrayVec::new_const();
-        Box::new(Self { devices, clients, first: 0, is_crowded: false, is_timed: false, heartbeat, kill: None })
+        let calls = Calls::chosen(tree::call_page());
+        Box::new(Self { devices, calls, clients, first: 0, is_crowded: false, is_timed: false, heartbeat, kill: None })
     }
 
     /// Attaches the client of `node`. One whose device is missing is told of, and stays without.
@@ -67,7 +70,7 @@ impl Domain {
         if let (0, Some(memory)) = (number, memory) {
             self.heartbeat = Heartbeat::new(memory);
         }
-        let channel = memory.and_then(|memory| Channel::new(number, memory, Layout::new(node.filled)));
+        let channel = memory.and_then(|memory| Channel::new(number, self.calls, memory, Layout::new(node.filled)));
         let Some(channel) = channel else {
             println!("driver-domain: channel {number} of {name} is not in this domain's free RAM; not served");
             return;
@@ -147,7 +150,7 @@ impl Domain {
     #[inline(never)]
     pub fn run(mut self: Box<Self>) -> ! {
         println!("driver-domain: serving {} devices", self.clients.len());
-        hypercall::call(FUNCTION_READY, [0; 4]);
+        self.calls.make(Call::Ready, 0);
         self.kill = Kill::asked_for(self.heartbeat.generation());
         gic::enable(timer::VIRTUAL_TIMER);
         loop {

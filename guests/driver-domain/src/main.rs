@@ -18,6 +18,7 @@
 extern crate alloc;
 
 mod block;
+mod calls;
 mod channel;
 mod client;
 mod console;

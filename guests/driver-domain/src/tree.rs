@@ -12,7 +12,7 @@
 //! - `"console"` and `"entropy"`: nothing.
 
 use crate::block::{Part, Serial};
-use abi::io::{CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};
+use abi::io::{CALLS_COMPATIBLE, CHANNEL_COMPATIBLE, DOORBELL_COMPATIBLE};
 use arrayvec::ArrayVec;
 use fdt::node::FdtNode;
 use rt::machine::Region;
@@ -144,4 +144,11 @@ pub fn doorbell() -> Option<u32> {
     let tree = machine().tree()?;
     let node = tree.all_nodes().find(|&node| is_compatible(node, DOORBELL_COMPATIBLE))?;
     rt::machine::shared_interrupt(node)
+}
+
+/// The first address of the page of calls.
+pub fn call_page() -> Option<u64> {
+    let tree = machine().tree()?;
+    let node = tree.all_nodes().find(|&node| is_compatible(node, CALLS_COMPATIBLE))?;
+    Some(node.reg()?.next()?.starting_address as u64)
 }

@@ -37,10 +37,15 @@
 //!
 //! What this module leaves out: who checks what. EL2 treats every byte that it reads here as a claim.
 
+mod call;
 mod description;
 mod entry;
 mod layout;
 
+pub use call::{
+    CALLS_COMPATIBLE, CALLS_KIND, CALLS_SIZE, Call, FUNCTION_ATTACH, FUNCTION_COMPLETE, FUNCTION_READY,
+    channel_of_result, result_register,
+};
 pub use description::{
     CONFIGURATION_SIZE, DESCRIPTION, Description, HEADER_SIZE_MAX, LongChains, QUEUES_MAX, QueueDescription, Restart,
     TAIL_SIZE_MAX,
@@ -56,22 +61,6 @@ pub use layout::{
 /// A bit of the heartbeat word: the backend waits for a device. The word may stay the same then for as long as a
 /// request may be out.
 pub const HEARTBEAT_WAITING: u32 = 1 << 31;
-
-/// The function id of "attach": the description of channel `x1`'s device is in the channel. Returns 0, or -3 (invalid
-/// parameter), and then nothing has changed: there is no such channel; the description is malformed, has more queues
-/// than the manifest allocated, or a queue whose sizes contradict one another; header, tail or early return of a queue
-/// in use differ; or a feature is missing that the frontend's driver has accepted. It may be repeated: a driver is told
-/// of a configuration that has changed.
-pub const FUNCTION_ATTACH: u32 = 0xc600_0010;
-
-/// The function id of "ready": every channel is attached, and frontends may start. Returns 0. "Complete" for each
-/// channel follows, until it returns 0: what was out when an earlier start of the backend ended is posted again by
-/// that.
-pub const FUNCTION_READY: u32 = 0xc600_0011;
-
-/// The function id of "complete": channel `x1` has completions or receptions. Returns 0, -3 (no such channel), or 1 if
-/// there was more than EL2 does at one go: call again.
-pub const FUNCTION_COMPLETE: u32 = 0xc600_0012;
 
 /// What these calls return for a channel that does not exist: SMCCC's INVALID_PARAMETER, -3 (DEN0028 7.1).
 pub const INVALID_PARAMETER: u64 = 0xffff_ffff_ffff_fffd;

@@ -10,6 +10,7 @@ use crate::scheduler::VCPUS;
 use crate::supervision;
 use crate::vm::{Config, Image, Io, Slot, State, VirtioDevice, Vm};
 use aarch64::psci::Power;
+use abi::io::CALLS_KIND;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::board::{Board, RANGES_MAX, Range, Ranges};
@@ -21,6 +22,7 @@ use arch::list_registers::VirtualInterface;
 use arch::memory::{GuestRam, MemoryBlock, PhysicalMemory};
 use arch::mmu::{HypMap, Stage2, Windows};
 use arch::shadow::{ReadablePage, ShadowPage};
+use core::sync::atomic::AtomicU32;
 use devices::virtio_mmio::{vacant_word, vacant_words};
 use manifest::takes::{self, size};
 use manifest::{BoardLimits, Bundle, GicWindows, MemoryRegion, Span, System};
@@ -271,8 +273,10 @@ fn build_vm(number: usize, vm: &manifest::Vm, channels: Vec<(usize, usize)>, mat
         clock: material.board.time(),
         sharing,
     };
+    let has_page = vm.devices.iter().any(|device| device.kind == CALLS_KIND);
+    let results = config.channels.iter().filter(|_| has_page).map(|_| AtomicU32::new(0)).collect();
     let state = State::new(vm.vcpus.len(), Watch::new(supervision::limits(&vm.watch)));
-    Vm::new(config, ram, stage2, vgic, Io { slots, virtio, assigned, bus }, state)
+    Vm::new(config, ram, stage2, vgic, Io { slots, virtio, assigned, results, bus }, state)
 }
 
 /// The pages of virtio slots that are free: those that adjoin are one range.
@@ -362,6 +366,8 @@ fn build_devices(system: &System, vm: &manifest::Vm, memory: &mut PhysicalMemory
             let may_grant = devices.clone().count() != 0 && devices.clone().all(|device| !device.silence.is_empty());
             virtio.push(VirtioDevice::new(page, IntId::new(interrupt), service, may_grant));
             usize::from(crate::vm::FIRST_VIRTIO_NUMBER) + virtio.len() - 1
+        } else if kind == CALLS_KIND {
+            usize::from(crate::vm::CALLS_NUMBER)
         } else {
             let Some(model) = devices::find(kind) else {
                 refuse!("vm {name} has a device of kind {kind}, which this Bulkhead does not know; build both anew")

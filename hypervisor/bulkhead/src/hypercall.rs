@@ -7,7 +7,7 @@ use crate::guest_cpu::GuestCpu;
 use crate::virtio;
 use aarch64::smccc::{self, NOT_SUPPORTED, SUCCESS, Service};
 use aarch64::trng;
-use abi::io;
+use abi::io::Call;
 use arch::context::{Vcpu, Verdict};
 
 /// Answers the call in the guest's registers (SMCCC: function in W0, arguments from X1, result in X0).
@@ -29,28 +29,23 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>) -> Verdict {
 /// Bulkhead's own calls (`abi`).
 #[inline(always)]
 fn vendor_hypervisor(vcpu: &mut Vcpu<GuestCpu>, function: u32) -> Verdict {
+    if let Some(call) = Call::of_function(function) {
+        let channel = vcpu.context.x[1];
+        return match virtio::call(vcpu, call, channel) {
+            Some((result, verdict)) => {
+                vcpu.context.x[0] = result;
+                verdict
+            }
+            None => answer_word(vcpu, NOT_SUPPORTED),
+        };
+    }
     match function {
-        io::FUNCTION_COMPLETE => answer_backend(vcpu, virtio::complete),
-        io::FUNCTION_ATTACH => answer_backend(vcpu, virtio::attach),
-        io::FUNCTION_READY => answer_backend(vcpu, |vcpu, _| virtio::ready(vcpu)),
         abi::FUNCTION_UID => answer_words(vcpu, abi::UID.map(u64::from)),
         abi::FUNCTION_REVISION => {
             answer_words(vcpu, [u64::from(abi::ABI_VERSION.major), u64::from(abi::ABI_VERSION.minor), 0, 0])
         }
         _ => answer_word(vcpu, NOT_SUPPORTED),
     }
-}
-
-/// Has `call` answer for the channel in X1, if the guest is a backend: nobody else has a right to these calls.
-#[inline(always)]
-fn answer_backend(vcpu: &mut Vcpu<GuestCpu>, call: impl FnOnce(&mut Vcpu<GuestCpu>, u64) -> (u64, Verdict)) -> Verdict {
-    if !vcpu.guest.vm.is_driver_domain() {
-        return answer_word(vcpu, NOT_SUPPORTED);
-    }
-    let channel = vcpu.context.x[1];
-    let (result, verdict) = call(vcpu, channel);
-    vcpu.context.x[0] = result;
-    verdict
 }
 
 fn answer_word(vcpu: &mut Vcpu<GuestCpu>, word: u64) -> Verdict {

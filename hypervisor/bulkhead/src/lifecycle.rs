@@ -170,6 +170,9 @@ fn renew(machine: &'static Machine, vm: &'static Vm, this_core: usize, step: usi
         if let Some(channel) = machine.channel(vm, step) {
             channel.device.restart_channel(&vm.ram);
         }
+        if let Some(result) = vm.io.results.get(step) {
+            result.store(0, Ordering::Relaxed);
+        }
         return true;
     };
     let Some(mut step) = step.checked_sub(vm.io.assigned.start_steps()) else {

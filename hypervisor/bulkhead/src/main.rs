@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod assigned;
 mod boot;
+mod call_page;
 mod command;
 mod console;
 mod construct;

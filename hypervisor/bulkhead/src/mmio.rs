@@ -3,6 +3,7 @@
 //! What is marked `inline(always)` is the exit path of a device register, whose instructions are counted
 //! (`xtask bench`).
 
+use crate::call_page;
 use crate::device_time;
 use crate::guest_cpu::{Awaited, GuestCpu, Left};
 use crate::routing;
@@ -40,7 +41,7 @@ pub fn answer(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Result<Kicks, 
         }
         Access::Write => {
             let value = transfer.cut(vcpu.register(transfer.transfer));
-            store(&mut vcpu.guest, address, transfer.width, value)
+            store(vcpu, address, transfer.width, value)
         }
     }
 }
@@ -62,7 +63,10 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
         let value = vgic.redistributor_read(vcpu, offset, width).ok_or(Unanswered)?;
         return Ok((value | u64::from(lines), kicks));
     } else {
-        let (slot, offset) = find(guest, address)?;
+        let (number, offset) = find(guest, address)?;
+        let Some(slot) = guest.vm.io.slots.get(usize::from(number)) else {
+            return call_page::load(guest, number, offset, width).map(|value| (value, Kicks::NONE)).ok_or(Unanswered);
+        };
         if let Some(value) = slot.peek(offset, width) {
             return Ok((value, Kicks::NONE));
         }
@@ -174,7 +178,8 @@ pub fn quick_load(vcpu: &mut Vcpu<GuestCpu>, access: DeviceAccess) -> Option<()>
 }
 
 #[inline(never)]
-fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> Result<Kicks, Unanswered> {
+fn store(vcpu: &mut Vcpu<GuestCpu>, address: GuestAddr, width: Width, value: u64) -> Result<Kicks, Unanswered> {
+    let guest = &mut vcpu.guest;
     let vgic = guest.vm.vgic;
     if let Some(offset) = distributor_offset(address) {
         if needs_sync(Frame::Distributor, offset) {
@@ -195,8 +200,11 @@ fn store(guest: &mut GuestCpu, address: GuestAddr, width: Width, value: u64) -> 
         }
         Ok(kicks)
     } else {
-        let (slot, offset) = find(guest, address)?;
-        store_device(guest, slot, offset, width, value)
+        let (number, offset) = find(guest, address)?;
+        match guest.vm.io.slots.get(usize::from(number)) {
+            Some(slot) => store_device(guest, slot, offset, width, value),
+            None => call_page::store(vcpu, number, offset, width, value).map(|()| Kicks::NONE).ok_or(Unanswered),
+        }
     }
 }
 
@@ -215,11 +223,10 @@ fn redistributor_offset(address: GuestAddr) -> Option<(usize, u64)> {
     (vcpu < vgic::VCPUS_MAX).then_some((vcpu, offset % GICR_STRIDE))
 }
 
-/// The device at `address`, and the offset into its window.
+/// The number of the device at `address`, and the offset into its window.
 #[inline(always)]
-fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(&'static Slot, u64), Unanswered> {
-    let (index, offset) = guest.vm.io.bus.find_again(&mut guest.recent, address).ok_or(Unanswered)?;
-    guest.vm.io.slots.get(usize::from(index)).map(|slot| (slot, offset)).ok_or(Unanswered)
+fn find(guest: &mut GuestCpu, address: GuestAddr) -> Result<(u16, u64), Unanswered> {
+    guest.vm.io.bus.find_again(&mut guest.recent, address).ok_or(Unanswered)
 }
 
 /// Brings what the vGIC knows of list registers up to date, before a register that speaks of them is used.

@@ -12,7 +12,7 @@ use crate::verdict::leave;
 use crate::vm::{FIRST_VIRTIO_NUMBER, Reaction, Vm};
 use aarch64::exit::DeviceAccess;
 use aarch64::smccc::SUCCESS;
-use abi::io;
+use abi::io::{self, Call};
 use arch::context::{Vcpu, Verdict};
 use arch::{cpu, gic, pending, wait};
 use terminal::repeated::Repeated;
@@ -96,8 +96,22 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
     if is_core_concerned { leave(vcpu, Left::Reschedule) } else { Verdict::Resume }
 }
 
+/// What the guest asks for as a driver domain, by whichever way: `call`, for channel `number`. Gives what it returns;
+/// `None` if the guest is none, and has no right to calls.
+#[inline(always)]
+pub fn call(vcpu: &mut Vcpu<GuestCpu>, call: Call, number: u64) -> Option<(u64, Verdict)> {
+    if !vcpu.guest.vm.is_driver_domain() {
+        return None;
+    }
+    Some(match call {
+        Call::Complete => complete(vcpu, number),
+        Call::Attach => attach(vcpu, number),
+        Call::Ready => ready(vcpu),
+    })
+}
+
 /// "Ready" (`abi::io::FUNCTION_READY`), of the driver domain whose virtual CPU this is. Gives what it returns.
-pub fn ready(vcpu: &mut Vcpu<GuestCpu>) -> (u64, Verdict) {
+fn ready(vcpu: &mut Vcpu<GuestCpu>) -> (u64, Verdict) {
     let guest = &vcpu.guest;
     let (provider, machine) = (guest.vm, guest.machine);
     for Channel { client, index, device } in machine.channels(provider) {
@@ -113,7 +127,7 @@ pub fn ready(vcpu: &mut Vcpu<GuestCpu>) -> (u64, Verdict) {
 /// "Attach" (`abi::io::FUNCTION_ATTACH`) of channel `number` of the driver domain whose virtual CPU this is. Gives
 /// what it returns.
 #[inline(never)]
-pub fn attach(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
+fn attach(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
     let provider = vcpu.guest.vm;
     let Some(channel) = channel(&vcpu.guest, number) else { return (io::INVALID_PARAMETER, Verdict::Resume) };
     match channel.device.attach(channel.client, provider) {
@@ -127,7 +141,7 @@ pub fn attach(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
 
 /// "Complete" (`abi::io::FUNCTION_COMPLETE`) of channel `number` of the driver domain whose virtual CPU this is.
 /// Gives what it returns.
-pub fn complete(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
+fn complete(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
     let guest = &vcpu.guest;
     // It may serve its clients for ever without another reason to leave the fast tier.
     guest.vm.note_exits(guest.index, guest.exits);

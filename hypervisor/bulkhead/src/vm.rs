@@ -8,6 +8,7 @@ mod virtio_device;
 
 use crate::assigned::Assigned;
 use aarch64::psci::Power;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::memory::GuestRam;
 use arch::mmu::Stage2;
@@ -32,6 +33,11 @@ pub const DEVICES_MAX: usize = manifest::DEVICES_MAX;
 
 /// On the bus of a virtual machine, the device numbers from here on are para-virtual devices.
 pub const FIRST_VIRTIO_NUMBER: u16 = 0x100;
+
+/// On the bus of a virtual machine, the number of the page of calls.
+pub const CALLS_NUMBER: u16 = FIRST_VIRTIO_NUMBER - 1;
+
+const _: () = assert!(DEVICES_MAX <= CALLS_NUMBER as usize, "no emulated device has the number of the page of calls");
 
 /// One virtual machine.
 pub struct Vm {
@@ -59,6 +65,9 @@ pub struct Io {
     pub virtio: Vec<VirtioDevice>,
     /// The physical ones.
     pub assigned: Assigned,
+    /// Of a backend with a page of calls: what the last call there for each channel has returned, since it started.
+    /// No other order is kept.
+    pub results: Box<[AtomicU32]>,
     /// Where they answer.
     pub bus: Bus<DEVICES_MAX>,
 }

@@ -90,6 +90,8 @@ pub enum Rule<'a> {
     AssignedInterruptTaken { vm: Name<'a>, device: Name<'a>, interrupt: u32, owner: Owner<'a> },
     /// A driver domain's RAM is where its devices see it: guest address and physical address are the same.
     NotOneToOne { vm: Name<'a>, region: Span },
+    /// The page of calls is a driver domain's.
+    CallsOfNobody { vm: Name<'a>, device: Name<'a> },
     /// Another machine, which is a driver domain, stands behind a para-virtual device.
     NoProvider { vm: Name<'a>, device: Name<'a> },
     /// A channel is made of pages and lies in its driver domain's RAM, apart from other channels.
@@ -286,6 +288,11 @@ impl fmt::Display for Rule<'_> {
             Self::NotOneToOne { vm, region } => write!(
                 out,
                 "vm {vm:?} drives physical devices, but its memory {region} is not at the same physical address; state it"
+            ),
+            Self::CallsOfNobody { vm, device } => write!(
+                out,
+                "device {device:?} of vm {vm:?} is for the calls of a driver domain, and this vm is none; remove it, or \
+                 say driver_domain = true"
             ),
             Self::NoProvider { vm, device } => {
                 write!(out, "nobody serves device {device:?} of vm {vm:?}; name another vm that is a driver domain")

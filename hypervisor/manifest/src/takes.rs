@@ -6,6 +6,7 @@
 #[cfg(doc)]
 use crate::Service;
 use crate::{Device, PAGE_SIZE, Span, System, Vm};
+use abi::io::CALLS_KIND;
 
 /// The sizes, in bytes, of what EL2 allocates; at least those of its types, which its compiler compares with these.
 #[expect(missing_docs, reason = "each is the size of the type of that name")]
@@ -23,6 +24,8 @@ pub mod size {
     pub const POWER: u64 = 32;
     /// A pair of words: a channel's client, a range of random bytes, a page with its address.
     pub const PAIR: u64 = 16;
+    /// What a call for a channel has returned.
+    pub const RESULT: u64 = 4;
 }
 
 /// The bytes of the segments of a kept chain of each length ([`Service::chains`]).
@@ -227,7 +230,8 @@ impl Device {
     #[inline(never)]
     fn heap_bytes(&self) -> u64 {
         let Some(service) = &self.service else {
-            return size::SLOT.saturating_add(block(self.configuration.len() as u64));
+            let results = if self.kind == CALLS_KIND { array(crate::CHANNELS_MAX, size::RESULT) } else { 0 };
+            return size::SLOT.saturating_add(block(self.configuration.len() as u64)).saturating_add(results);
         };
         let [short, middle, long] = service.chains;
         let [few, some, all] = CHAIN_SEGMENTS;

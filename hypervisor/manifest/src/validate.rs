@@ -276,6 +276,7 @@ impl<'a> VmChecker<'a, '_> {
     fn check_devices(&self) -> Check<'a> {
         self.check_device_count()?;
         for (index, device) in self.vm.devices.iter().enumerate() {
+            self.check_kind(index, device)?;
             self.check_window(index, device)?;
             self.check_interrupt(index, device)?;
         }
@@ -285,6 +286,14 @@ impl<'a> VmChecker<'a, '_> {
     fn check_device_count(&self) -> Check<'a> {
         let count = self.vm.devices.len();
         self.check_count("devices", count, DEVICES_MAX, Place::Device(self.index, DEVICES_MAX))
+    }
+
+    fn check_kind(&self, index: usize, device: &'a Device) -> Check<'a> {
+        if device.kind != abi::io::CALLS_KIND || self.vm.doorbell.is_some() {
+            return Ok(());
+        }
+        let rule = Rule::CallsOfNobody { vm: self.name(), device: Name(&device.kind) };
+        broken(Place::Device(self.index, index), rule)
     }
 
     fn check_window(&self, index: usize, device: &'a Device) -> Check<'a> {

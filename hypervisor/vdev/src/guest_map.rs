@@ -9,6 +9,7 @@
 //! 0x080a_0000  GICv3 redistributors   128 KiB for each virtual CPU
 //! 0x0900_0000  PL011 UART               4 KiB   SPI 1
 //! 0x0901_0000  PL031 clock              4 KiB   SPI 2
+//! 0x0902_0000  page of calls            4 KiB   for a backend, where its system says so (`abi::io`)
 //! 0x0a00_0000  virtio-mmio slots        4 KiB   SPI 16 to 47, see [`virtio_intid`]
 //! 0x4000_0000  RAM
 //! ```
@@ -43,6 +44,9 @@ pub const PL031_BASE: u64 = 0x0901_0000;
 pub const PL031_SIZE: u64 = 0x1000;
 /// INTID of the PL031's interrupt: SPI 2.
 pub const PL031_INTID: u32 = spi(2);
+
+/// Guest address of the page by which a backend makes its calls without HVC.
+pub const CALLS_BASE: u64 = 0x0902_0000;
 
 /// Guest address of virtio-mmio slot 0.
 pub const VIRTIO_BASE: u64 = 0x0a00_0000;
@@ -114,7 +118,8 @@ const _: () = {
     assert!(GICD_BASE + GICD_SIZE <= GICR_BASE, "the distributor ends below the redistributors");
     assert!(GICR_BASE + redistributors_size(123) <= PL011_BASE, "QEMU's virt board has room for 123 redistributors");
     assert!(PL011_BASE + PL011_SIZE <= PL031_BASE, "the UART ends below the clock");
-    assert!(PL031_BASE + PL031_SIZE <= VIRTIO_BASE, "the clock ends below the virtio slots");
+    assert!(PL031_BASE + PL031_SIZE <= CALLS_BASE, "the clock ends below the page of calls");
+    assert!(CALLS_BASE + VIRTIO_STRIDE <= VIRTIO_BASE, "the page of calls ends below the virtio slots");
     assert!(VIRTIO_BASE + VIRTIO_STRIDE * VIRTIO_SLOTS as u64 <= RAM_BASE, "the virtio slots end below RAM");
 };
 

@@ -47,6 +47,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     };
     vec![
         scenario("a client without Linux uses every kind of para-virtual device", "test-io"),
+        Scenario {
+            command_line: "driver-domain.calls=page",
+            verdict: calls_by_page,
+            ..scenario("a driver domain makes its calls by stores to a page", "test-io")
+        },
         scenario("two clients with two and four CPUs share a disk and a switch", "test-io-clients"),
         scenario("clients that reset themselves in the middle of large reads start clean", "test-io-resets"),
         Scenario {
@@ -243,6 +248,16 @@ fn left_alone(source: &Source, outcome: &Outcome) -> Result<(), String> {
     match outcome.lines.iter().find_map(|line| line.strip_prefix(&warning)) {
         None => Ok(()),
         Some(reason) => Err(format!("the driver domain was started anew because it {reason}")),
+    }
+}
+
+fn calls_by_page(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    every_client_passes(source, outcome)?;
+    let said = "driver-domain: calls are made by stores to the page at 0x9020000";
+    if outcome.guest_lines(DRIVER_DOMAIN).any(|line| line == said) {
+        Ok(())
+    } else {
+        Err("the driver domain has not said that it makes its calls by a page".to_owned())
     }
 }
 

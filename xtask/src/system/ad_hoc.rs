@@ -154,6 +154,7 @@ fn driver(board: &Board, region: MemoryRegion, core: u8) -> VmSource {
 fn device(kind: DeviceKind, slots: &mut Slots) -> manifest::Device {
     let (address, interrupt) = match kind {
         DeviceKind::Emulated(kind) => (kind.default_address, kind.default_interrupt),
+        DeviceKind::Calls => (guest_map::CALLS_BASE, None),
         // Beyond the last slot it lies over another: the rules refuse it.
         DeviceKind::Virtio(_) => slots.next().unwrap_or((guest_map::VIRTIO_BASE, Some(guest_map::VIRTIO_INTID))),
     };

@@ -364,8 +364,10 @@ impl Reader<'_> {
             let sentence = format!("vm {vm:?} has a device of kind {name:?}, which is not known; {choice}");
             return Err(self.problem(form.kind.span(), sentence));
         };
-        if let (Some(interrupt), DeviceKind::Emulated(devices::Kind { default_interrupt: None, .. })) =
-            (&form.interrupt, kind)
+        if let (
+            Some(interrupt),
+            DeviceKind::Emulated(devices::Kind { default_interrupt: None, .. }) | DeviceKind::Calls,
+        ) = (&form.interrupt, kind)
         {
             let sentence = format!("device {name:?} of vm {vm:?} has no interrupt; remove the key \"interrupt\"");
             return Err(self.problem(interrupt.span(), sentence));
@@ -373,6 +375,7 @@ impl Reader<'_> {
         let stated = form.address.as_ref().map(|address| *address.get_ref());
         let (address, interrupt) = match (kind, stated) {
             (DeviceKind::Emulated(kind), _) => (stated.unwrap_or(kind.default_address), kind.default_interrupt),
+            (DeviceKind::Calls, _) => (stated.unwrap_or(guest_map::CALLS_BASE), None),
             (DeviceKind::Virtio(_), Some(address)) => (address, Slots::interrupt_at(address)),
             (DeviceKind::Virtio(_), None) => slots.next().ok_or_else(|| {
                 let sentence = format!(

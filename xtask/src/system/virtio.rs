@@ -1,8 +1,9 @@
-//! The kinds of virtio device that a system may name, and what each needs of Bulkhead, which knows no kinds: queues,
-//! room for requests, a window.
+//! The kinds of device that a system may name; of the virtio ones, what each needs of Bulkhead, which knows no kinds:
+//! queues, room for requests, a window.
 //!
 //! What this module leaves out: features and configuration spaces, which a device's backend describes.
 
+use abi::io::{CALLS_COMPATIBLE, CALLS_KIND, CALLS_SIZE};
 use vdev::DeviceNode;
 use vdev::guest_map::VIRTIO_STRIDE;
 
@@ -77,6 +78,16 @@ pub(crate) fn name_of(device_id: u32) -> Option<&'static str> {
     VirtioKind::ALL.into_iter().find(|kind| kind.needs().device_id == device_id).map(VirtioKind::name)
 }
 
+/// The device-tree node of the page by which a backend makes its calls without HVC.
+const CALLS_NODE: DeviceNode = DeviceNode {
+    name: CALLS_KIND,
+    compatible: &[CALLS_COMPATIBLE],
+    trigger: None,
+    clocks: &[],
+    properties: &[],
+    console: false,
+};
+
 /// What a system may name as a device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DeviceKind {
@@ -84,12 +95,15 @@ pub(crate) enum DeviceKind {
     Emulated(&'static devices::Kind),
     /// A register file at EL2 with a backend behind it.
     Virtio(VirtioKind),
+    /// The page of a backend's calls.
+    Calls,
 }
 
 impl DeviceKind {
     /// The kind called `name`.
     pub(crate) fn find(name: &str) -> Option<Self> {
-        devices::find(name).map(Self::Emulated).or_else(|| VirtioKind::find(name).map(Self::Virtio))
+        let calls = || (name == CALLS_KIND).then_some(Self::Calls);
+        devices::find(name).map(Self::Emulated).or_else(|| VirtioKind::find(name).map(Self::Virtio)).or_else(calls)
     }
 
     /// Every name but those for tests.
@@ -99,12 +113,14 @@ impl DeviceKind {
             .filter(|kind| !kind.for_tests)
             .map(|kind| kind.name)
             .chain(VirtioKind::ALL.map(VirtioKind::name))
+            .chain([CALLS_KIND])
     }
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Emulated(kind) => kind.name,
             Self::Virtio(kind) => kind.name(),
+            Self::Calls => CALLS_KIND,
         }
     }
 
@@ -113,6 +129,7 @@ impl DeviceKind {
         match self {
             Self::Emulated(kind) => kind.window_size,
             Self::Virtio(_) => VIRTIO_STRIDE,
+            Self::Calls => CALLS_SIZE,
         }
     }
 
@@ -121,6 +138,7 @@ impl DeviceKind {
         match self {
             Self::Emulated(kind) => &kind.node,
             Self::Virtio(_) => &devices::VIRTIO_NODE,
+            Self::Calls => &CALLS_NODE,
         }
     }
 }

@@ -49,6 +49,7 @@ impl System {
             }
             keep(checker.check_device_count());
             for (number, device) in vm.devices.iter().enumerate() {
+                keep(checker.check_kind(number, device));
                 keep(checker.check_window(number, device));
                 keep(checker.check_interrupt(number, device));
             }

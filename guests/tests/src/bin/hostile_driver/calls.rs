@@ -1,6 +1,7 @@
 //! What a driver domain can ask Bulkhead for.
 
 use crate::domain::{Domain, attach, description};
+use crate::page;
 use crate::port::Kind;
 use crate::protocol::{Attack, BLOCK_BLK_SIZE, NET_GUEST_CSUM, SECTORS};
 use abi::io::{
@@ -37,6 +38,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         Attack::Absent => absent(domain),
         Attack::ReadyAgain => ready_again(domain),
         Attack::Unknown => unknown(domain),
+        Attack::Page => page::run(domain),
         Attack::Storm => {
             for call in 0..STORM {
                 for port in &domain.ports {

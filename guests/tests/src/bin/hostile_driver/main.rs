@@ -9,7 +9,7 @@
 //! | `protocol` | what do the two agree on? |
 //! | `port` | what is in one channel? |
 //! | `domain` | how does the driver domain behave while it behaves? |
-//! | `rings`, `calls` | what does it do when it does not? |
+//! | `rings`, `calls`, `page` | what does it do when it does not? |
 //! | `lane` | what may happen to one queue of the client? |
 //! | `client` | what does the client ask for, and find? |
 #![no_std]
@@ -20,6 +20,7 @@ mod calls;
 mod client;
 mod domain;
 mod lane;
+mod page;
 mod port;
 mod protocol;
 mod rings;

@@ -97,6 +97,7 @@ attacks! {
     Absent, None, "channels that there are not have nothing to attach or complete";
     ReadyAgain, None, "a domain may be ready more than once, and complete before it is";
     Unknown, None, "calls that nobody knows are not supported";
+    Page, None, "the page of calls makes the calls that there are, for channels that there are, and nothing else";
     Storm, Errors, "a storm of completion calls comes to an end";
     Deaf, Errors, "a doorbell that is disabled rings for nobody";
     Silent, Data, "requests that are completed after their client has given up are nobody's";

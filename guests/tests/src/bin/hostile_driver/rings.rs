@@ -135,6 +135,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         | Attack::Absent
         | Attack::ReadyAgain
         | Attack::Unknown
+        | Attack::Page
         | Attack::Storm
         | Attack::Deaf
         | Attack::Neighbours

@@ -2,7 +2,7 @@
 
 use crate::{
     Place, Service, System,
-    validate::tests::{refused_of, with_driver_domain},
+    validate::tests::{BOARD, refused_of, with_driver_domain},
 };
 use alloc::format;
 
@@ -31,6 +31,20 @@ fn a_driver_domain_does_not_serve_itself() {
     system.vms[2].devices.push(card);
     let sentence = "nobody serves device \"virtio-net\" of vm \"driver\"; name another vm that is a driver domain";
     refused_of(&system, Place::Service(2, 0), sentence);
+}
+
+#[test]
+fn the_page_of_calls_is_a_driver_domains() {
+    let mut system = with_driver_domain();
+    let mut page = system.vms[1].devices[1].clone();
+    (page.kind, page.service, page.interrupt) = (abi::io::CALLS_KIND.into(), None, None);
+    page.address = 0x0902_0000;
+    system.vms[2].devices.push(page.clone());
+    system.validate(&BOARD).unwrap();
+    system.vms[1].devices.push(page);
+    let sentence = "device \"calls\" of vm \"beta\" is for the calls of a driver domain, and this vm is none; remove it, \
+                    or say driver_domain = true";
+    refused_of(&system, Place::Device(1, 2), sentence);
 }
 
 #[test]

@@ -195,6 +195,27 @@ fn a_driver_domain_finds_every_slot_of_the_board_and_its_doorbell() {
 }
 
 #[test]
+fn a_driver_domain_finds_the_page_of_calls_where_its_system_gives_it_one() {
+    let find = |system: &str| {
+        let tree = tree_of(system, "driver");
+        let tree = Fdt::new(&tree).unwrap();
+        let page = tree.all_nodes().find(|node| {
+            node.compatible().is_some_and(|names| names.all().any(|name| name == abi::io::CALLS_COMPATIBLE))
+        });
+        page.map(|page| numbers(page.property("reg").unwrap().value))
+    };
+    assert_eq!(find(SYSTEM), None);
+    let with_page = |keys: &str| {
+        SYSTEM.replace(
+            "driver_domain = true\n",
+            &format!("driver_domain = true\n[[vm.device]]\nkind = \"calls\"\n{keys}\n"),
+        )
+    };
+    assert_eq!(find(&with_page("")), Some(vec![0x0902_0000, 0x1000]));
+    assert_eq!(find(&with_page("address = 0x0b000000")), Some(vec![0x0b00_0000, 0x1000]));
+}
+
+#[test]
 fn a_client_finds_one_slot_for_each_device_and_no_channel() {
     let tree = tree("alpha");
     let tree = Fdt::new(&tree).unwrap();
