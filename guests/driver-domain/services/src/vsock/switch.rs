@@ -414,9 +414,21 @@ impl Switch {
     fn refuse(&mut self, from: usize, header: &Header, operation: Operation) -> Decision {
         match operation {
             Operation::Reset => Decision::Drop,
-            Operation::Request => Decision::Reply(header.refusal()),
-            _ if self.awaits_event(from) => self.drop(from),
-            _ => Decision::Reply(header.refusal()),
+            Operation::Response
+            | Operation::Shutdown
+            | Operation::Data
+            | Operation::CreditUpdate
+            | Operation::CreditRequest
+                if self.awaits_event(from) =>
+            {
+                self.drop(from)
+            }
+            Operation::Request
+            | Operation::Response
+            | Operation::Shutdown
+            | Operation::Data
+            | Operation::CreditUpdate
+            | Operation::CreditRequest => Decision::Reply(header.refusal()),
         }
     }
 
