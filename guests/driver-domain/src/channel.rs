@@ -204,10 +204,21 @@ impl Channel {
         if waiting < RING_ENTRIES { self.memory.piece(offset, SLOT_SIZE) } else { None }
     }
 
+    /// How many receptions of filled queue `index` EL2 has not consumed yet.
+    #[inline]
+    fn unconsumed(&self, index: u16) -> u32 {
+        let received = self.received.get(usize::from(index)).copied().unwrap_or(0);
+        received.wrapping_sub(self.memory.load(control::receptions_consumed(index)))
+    }
+
     /// Whether EL2 has consumed all receptions of filled queue `index`.
     pub fn is_consumed(&self, index: u16) -> bool {
-        let received = self.received.get(usize::from(index)).copied().unwrap_or(0);
-        received == self.memory.load(control::receptions_consumed(index))
+        self.unconsumed(index) == 0
+    }
+
+    /// Whether EL2 has consumed at least half of what filled queue `index` can hold.
+    pub fn has_drained(&self, index: u16) -> bool {
+        self.unconsumed(index) <= RING_ENTRIES / 2
     }
 
     /// Publishes the `length` bytes that were put into the slot that [`Self::receive_slot`] gave, for `session`.

@@ -9,7 +9,7 @@ use crate::heartbeat::Heartbeat;
 use crate::kill::{Kill, Phase};
 use crate::status;
 use crate::tree::{self, CHANNELS_MAX, ChannelNode, Purpose};
-use crate::vsock::Progress;
+use crate::vsock::{PIECES_PER_TURN, Progress};
 use abi::io::{Call, INVALID_PARAMETER, Layout};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
@@ -242,6 +242,7 @@ impl Domain {
     fn serve(&mut self, place: usize) -> bool {
         let Self { devices, clients, is_crowded, heartbeat, kill, .. } = self;
         let mut worked = false;
+        let mut pieces_left = PIECES_PER_TURN;
         for _ in 0..REQUESTS_PER_ROUND {
             let Some(Client { channel, service, name }) = clients.get_mut(place) else { break };
             let Some(request) = channel.peek() else { break };
@@ -288,7 +289,7 @@ impl Domain {
                         kill.strike(Phase::Posted);
                     }
                     let (port, packet) = (*port, channel.readable(&request));
-                    let progress = devices.sockets.transmit(clients, port, &request, packet);
+                    let progress = devices.sockets.transmit(clients, port, &request, packet, &mut pieces_left);
                     if let Some(kill) = kill {
                         kill.strike(Phase::Submitted);
                     }

@@ -14,8 +14,8 @@ use services::vsock::{
 /// What a client receives arrives in the first filled queue, and events in the second (VIRTIO 1.2, 5.10.2).
 const RECEIVED: u16 = 0;
 const EVENTS: u16 = 1;
-/// How many pieces of one client's packet are carried at one go, so that no client fills a receiver's window alone.
-const PIECES_PER_TURN: usize = 16;
+/// How many pieces of one client's packets are carried at one go, so that no client fills a receiver's window alone.
+pub const PIECES_PER_TURN: usize = 16;
 /// How many resets go out at one go.
 const RESETS_PER_TURN: usize = 64;
 /// How often one packet is looked at at one go: a receiver may turn out to be deaf, or has to hear of something first.
@@ -86,7 +86,8 @@ impl SocketService {
         clients.get_mut(place.client).map(|client| &mut client.channel)
     }
 
-    /// Carries the packet of `request`, whose bytes are `data` and which came in at `port`, or some of it.
+    /// Carries the packet of `request`, whose bytes are `data` and which came in at `port`, or some of it: as many
+    /// pieces as are left of the sender's turn.
     // Out of line, as `poll_ports`: most domains have no such client, and their rounds are counted.
     #[inline(never)]
     pub fn transmit(
@@ -95,6 +96,7 @@ impl SocketService {
         port: usize,
         request: &Request,
         data: Option<Shared>,
+        pieces_left: &mut usize,
     ) -> Progress {
         let session = self.channel(clients, port).and_then(|channel| channel.session());
         self.switch.observe(port, session);
@@ -102,7 +104,7 @@ impl SocketService {
         let progress = match data.filter(|data| data.read(&mut bytes) == HEADER_SIZE) {
             // What an earlier driver has sent is nobody's.
             Some(data) if session == Some(request.session) => {
-                self.carry(clients, port, &Header::from_bytes(&bytes), &data)
+                self.carry(clients, port, &Header::from_bytes(&bytes), &data, pieces_left)
             }
             Some(_) | None => Progress::Done,
         };
@@ -112,7 +114,14 @@ impl SocketService {
         progress
     }
 
-    fn carry(&mut self, clients: &mut [Client], port: usize, header: &Header, data: &Shared) -> Progress {
+    fn carry(
+        &mut self,
+        clients: &mut [Client],
+        port: usize,
+        header: &Header,
+        data: &Shared,
+        pieces_left: &mut usize,
+    ) -> Progress {
         let present = data.size().saturating_sub(HEADER_SIZE as u64) as u32;
         for _ in 0..LOOKS_MAX {
             match self.switch.decide(port, header, present) {
@@ -130,7 +139,7 @@ impl SocketService {
                     return Progress::Done;
                 }
                 Decision::Deliver(to) => {
-                    let progress = self.deliver(clients, (port, to), header, data);
+                    let progress = self.deliver(clients, (port, to), header, data, pieces_left);
                     if progress != Progress::Waits || self.switch.wait(to, timer::now()) {
                         return progress;
                     }
@@ -147,18 +156,19 @@ impl SocketService {
         (port, to): (usize, usize),
         header: &Header,
         data: &Shared,
+        pieces_left: &mut usize,
     ) -> Progress {
         // Nothing else has any.
         let has_data = Operation::from_number(header.operation) == Some(Operation::Data);
         let length = if has_data { header.length } else { 0 };
-        for _ in 0..PIECES_PER_TURN {
+        while *pieces_left > 0 {
+            *pieces_left -= 1;
             let carried = self.places.get(port).map_or(0, |place| place.carried).min(length);
             let piece = (length - carried).min(PIECE_SIZE_MAX);
             let bytes = data.piece(HEADER_SIZE as u64 + u64::from(carried), piece.into());
             if !self.put(clients, to, &Header { length: piece, ..*header }, bytes) {
                 return Progress::Waits;
             }
-            self.switch.listens(to);
             if carried + piece == length {
                 self.switch.delivered(port, to, header);
                 return Progress::Done;
@@ -218,7 +228,8 @@ impl SocketService {
                 self.switch.observe_event(port, channel.is_consumed(EVENTS), timer::now());
             }
             if self.switch.is_blocked(port) {
-                if channel.receive_slot(RECEIVED).is_some() {
+                // Not at the first slot: one that takes a packet now and then would hold its senders up for ever.
+                if channel.has_drained(RECEIVED) {
                     self.switch.listens(port);
                     found = true;
                 } else if !self.switch.is_deaf(port) {

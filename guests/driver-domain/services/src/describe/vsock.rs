@@ -2,7 +2,7 @@
 
 use super::{copy_size_max, description};
 use crate::vsock::HEADER_SIZE;
-use abi::io::{Description, QueueDescription};
+use abi::io::{Description, LongChains, QueueDescription};
 
 /// The most bytes of data of a packet that a client sends; Linux sends no more (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
 const DATA_SIZE_MAX: u32 = 64 << 10;
@@ -23,7 +23,9 @@ pub fn describe(cid: u32, window_size: u64) -> Option<Description> {
     }
     // After a restart of the backend all streams are at their end, so nothing is sent again. A packet stays out as long
     // as its receiver has no room.
-    let sent = QueueDescription { returns_early: true, size_max, ..QueueDescription::NONE };
+    // One that is too long arrives cut, and ends its stream: it must not vanish from the middle of it.
+    let long_chains = LongChains::Cut;
+    let sent = QueueDescription { returns_early: true, size_max, long_chains, ..QueueDescription::NONE };
     // VIRTIO 1.2, 5.10.2: rx, tx, event. 5.10.4: `guest_cid`, whose upper half is zero.
     Some(description(0, &[cid, 0], LIVE_SIZE, [QueueDescription::NONE, sent, QueueDescription::NONE]))
 }
@@ -32,7 +34,7 @@ pub fn describe(cid: u32, window_size: u64) -> Option<Description> {
 mod tests {
     use super::super::tests::word;
     use super::*;
-    use abi::io::{LongChains, Restart};
+    use abi::io::Restart;
 
     #[test]
     fn a_socket_device_states_its_cid() {
@@ -46,7 +48,7 @@ mod tests {
         let [received, sent, events, ..] = describe(3, 512 << 10).unwrap().queues;
         assert_eq!((received, events), (QueueDescription::NONE, QueueDescription::NONE));
         assert_eq!((sent.header_size, sent.tail_size, sent.size_max), (0, 0, 65_580));
-        assert_eq!((sent.restart, sent.long_chains), (Restart::Drop, LongChains::Refuse));
+        assert_eq!((sent.restart, sent.long_chains), (Restart::Drop, LongChains::Cut));
         assert!(sent.returns_early && sent.is_patient);
     }
 
