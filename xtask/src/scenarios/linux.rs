@@ -113,9 +113,25 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         "bulkhead.sockets=1 bulkhead.sockets-resets=1 driver-domain.kill=4000 driver-domain.kills=4",
         reset_streams,
     );
+    let restarted_peer = sockets(
+        "a stream of a Linux guest ends when the guest at its other end resets itself, and the next one passes",
+        "bulkhead.sockets=1 bulkhead.sockets-restarts=alpha",
+        restarted_peer,
+    );
     on_each_cpu
         .into_iter()
-        .chain([on_one_and_four, hotplug, assigned, u_boot, written, reread, crash, streams, reset_streams])
+        .chain([
+            on_one_and_four,
+            hotplug,
+            assigned,
+            u_boot,
+            written,
+            reread,
+            crash,
+            streams,
+            reset_streams,
+            restarted_peer,
+        ])
         .collect()
 }
 
@@ -205,6 +221,15 @@ fn passed_streams(source: &Source, outcome: &Outcome) -> Result<(), String> {
 /// An open connection has been reset, at both ends, and then another 1 MiB has gone each way.
 fn reset_streams(source: &Source, outcome: &Outcome) -> Result<(), String> {
     streams_of(source, outcome, 1 << 20, &[("resets", 1), ("resets_served", 1)])
+}
+
+/// One guest has restarted once, the other has seen its connection end, and then 1 MiB has gone each way.
+fn restarted_peer(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    streams_of(source, outcome, 1 << 20, &[])?;
+    match verdict::findings(outcome, "sockets", "beta")?.get("peer_restarts").map(String::as_str) {
+        Some("1") => Ok(()),
+        _ => Err("guest `beta` has not seen its peer restart".to_owned()),
+    }
 }
 
 /// Each Linux guest has sent so many bytes, has got at least as many, and has counted as many as `least` says.

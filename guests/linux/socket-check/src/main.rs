@@ -1,8 +1,10 @@
-//! Two guests that may speak to each other check it: `socket-check PEER_CID MIB [resets=N] [refused=CID] [last=CID]`.
+//! Two guests that may speak to each other check it:
+//! `socket-check PEER_CID MIB [resets=N] [restarts=1] [refused=CID] [last=CID]`.
 //!
 //! Each listens, and sends so many MiB to the other, which says what checksum they had when they came; both at the same
 //! time. With `resets` each then talks on an open connection until it is reset so often, and connects anew each time,
-//! to a socket of the other's that has listened all along. `refused` is a CID that this guest may not speak to, and
+//! to a socket of the other's that has listened all along. With `restarts` it first has the other guest reset itself
+//! with a connection open, which has to end. `refused` is a CID that this guest may not speak to, and
 //! `last` one that it says a word to in the end. One line says what came of it.
 
 #![forbid(unsafe_code)]
@@ -41,6 +43,8 @@ enum Request {
     Echo = b'e',
     /// Note that no more comes.
     End = b'x',
+    /// Reset the whole guest at once.
+    Restart = b'r',
 }
 
 fn main() -> ExitCode {
@@ -62,6 +66,7 @@ struct Orders {
     peer: u32,
     mebibytes: u64,
     resets: u64,
+    restarts: u64,
     refused: Option<u32>,
     last: Option<u32>,
 }
@@ -74,6 +79,7 @@ impl Orders {
             let (key, value) = word.split_once('=')?;
             match key {
                 "resets" => orders.resets = value.parse().ok()?,
+                "restarts" => orders.restarts = value.parse().ok()?,
                 "refused" => orders.refused = Some(value.parse().ok()?),
                 "last" => orders.last = Some(value.parse().ok()?),
                 _ => return None,
@@ -85,11 +91,20 @@ impl Orders {
 
 fn run() -> Result<String, String> {
     let orders = Orders::parse(std::env::args().skip(1));
-    let orders = orders.ok_or("it is called as socket-check PEER_CID MIB [resets=N] [refused=CID] [last=CID]")?;
+    let orders =
+        orders.ok_or("it is called as socket-check PEER_CID MIB [resets=N] [restarts=1] [refused=CID] [last=CID]")?;
     let server = Server::start().map_err(|error| format!("nobody can listen: {error}"))?;
     let mut line = String::new();
     if let Some(cid) = orders.refused {
         line += &format!("refused={} ", refusal(cid, orders.resets)?);
+    }
+    for _ in 0..orders.restarts {
+        restart(orders.peer)?;
+        // What it said before it started again counts no more.
+        server.forget();
+    }
+    if orders.restarts != 0 {
+        line += &format!("peer_restarts={} ", orders.restarts);
     }
     let sent = send(orders.peer, orders.mebibytes << 20)?;
     line += &format!("bytes={} sent={sent:016x}", orders.mebibytes << 20);
@@ -192,6 +207,21 @@ fn send(cid: u32, bytes: u64) -> Result<u64, String> {
         Err(io::Error::other(format!("{bytes} bytes have the checksum {here:016x} here and {there:016x} there")))
     })?
     .map_err(|error| format!("cid {cid} does not take {bytes} bytes: {error}"))
+}
+
+/// Has the guest `cid` reset itself in the middle of a connection. Nobody at the other end can close that; it has to
+/// end here all the same.
+fn restart(cid: u32) -> Result<(), String> {
+    exchange(cid, WORDS)?;
+    let mut socket = with_retries(|| open(cid, Request::Echo))?.map_err(|error| format!("no connection: {error}"))?;
+    echo(&mut socket, 0).map_err(|error| format!("cid {cid} does not answer: {error}"))?;
+    open(cid, Request::Restart).map_err(|error| format!("cid {cid} is not asked to restart: {error}"))?;
+    match socket.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(format!("cid {cid} says what nobody has asked for")),
+        Err(error) if is_reset(&socket, &error) => Ok(()),
+        Err(error) => Err(format!("a connection does not end with the guest at its other end: {error}")),
+    }
 }
 
 /// Sends words to the guest `cid` and gets each back, `count` of them.

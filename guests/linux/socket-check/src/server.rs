@@ -59,6 +59,11 @@ impl Server {
         let (received, result) = waited.unwrap_or_else(PoisonError::into_inner);
         (!result.timed_out()).then_some(*received)
     }
+
+    /// Forgets what has come so far.
+    pub(crate) fn forget(&self) {
+        note(&self.0, |received| *received = Received::default());
+    }
 }
 
 fn note(shared: &Shared, change: impl FnOnce(&mut Received)) {
@@ -101,6 +106,10 @@ fn serve(mut connection: &Socket) -> io::Result<Served> {
         [byte] if byte == Request::End as u8 => {
             let _ = connection.write_all(&request);
             Ok(Served::End)
+        }
+        [byte] if byte == Request::Restart as u8 => {
+            // Nothing is closed before (Documentation/admin-guide/sysrq.rst: `b`).
+            std::fs::write("/proc/sysrq-trigger", "b").map(|()| Served::Nothing)
         }
         _ => Ok(Served::Nothing),
     }
