@@ -50,13 +50,15 @@ pub struct FakeMemory {
     bytes: RefCell<Vec<u8>>,
     /// What [`GuestMemory::has_pending_interrupt`] says.
     pub has_pending_interrupt: Cell<bool>,
+    /// What it says otherwise, a bit for each of the next looks, the lowest first.
+    pub pending_at: Cell<u64>,
 }
 
 impl FakeMemory {
     /// Memory of `size` zero bytes.
     #[must_use]
     pub fn new(size: usize) -> Self {
-        Self { bytes: RefCell::new(vec![0; size]), has_pending_interrupt: Cell::new(false) }
+        Self { bytes: RefCell::new(vec![0; size]), has_pending_interrupt: Cell::new(false), pending_at: Cell::new(0) }
     }
 }
 
@@ -82,7 +84,9 @@ impl GuestMemory for FakeMemory {
     }
 
     fn has_pending_interrupt(&self) -> bool {
-        self.has_pending_interrupt.get()
+        let looks = self.pending_at.get();
+        self.pending_at.set(looks >> 1);
+        self.has_pending_interrupt.get() || looks & 1 != 0
     }
 
     fn bus_address(&self, address: GuestAddr, length: u32) -> Result<u64, GuestFault> {

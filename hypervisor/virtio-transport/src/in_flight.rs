@@ -2,7 +2,7 @@
 
 use super::policy::CHAIN_ROOM;
 use super::window::Run;
-use crate::virtqueue::Chain;
+use crate::virtqueue::{Chain, Cursor};
 use abi::io::{HEADER_SIZE_MAX, RING_ENTRIES};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -12,8 +12,9 @@ use arrayvec::ArrayVec;
 /// The most requests that are out at a time: as many as the request ring has entries.
 pub const REQUESTS_MAX: usize = RING_ENTRIES as usize;
 
-/// What was written down about a request.
+/// What was written down about a request. It is copied for each, and three words need no call for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
 pub struct InFlightRequest {
     /// Its queue.
     pub queue: u8,
@@ -42,6 +43,8 @@ pub struct KeptChain {
     pub queue: u8,
     /// Bytes of data before the piece that is out, or that is next.
     pub position: u64,
+    /// Where that piece begins among its buffers.
+    pub start: Cursor,
     /// Bytes of data that were written into it.
     pub written: u32,
     /// What is to be done with it, where it waits for that.
@@ -53,6 +56,8 @@ pub struct KeptChain {
 /// What is to be done with a chain that waits for no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
+    /// It is the beginning of one that is still its driver's: the walk along it goes on.
+    Walk,
     /// Its next piece is to be posted.
     Post,
     /// What its request has brought is to be copied on.
@@ -107,6 +112,7 @@ impl InFlightRequests {
                 header: [0; HEADER_SIZE_MAX],
                 queue: 0,
                 position: 0,
+                start: Cursor::default(),
                 written: 0,
                 next: Next::Post,
                 order: 0,
@@ -138,20 +144,26 @@ impl InFlightRequests {
         self.take_chain_from(0)
     }
 
-    /// Takes a place for a chain that is too long for `place`. `None` where all of them are taken.
+    /// Moves the chain in `place` to one with more room, and frees `place`. `None` where all of them are taken.
     ///
     /// # Errors
-    /// [`TooLong`] if there is no such place.
-    pub fn take_longer_chain(&mut self, place: u8) -> Result<Option<u8>, TooLong> {
+    /// [`TooLong`] if there is no such place; the chain stays where it is.
+    #[cold]
+    #[inline(never)]
+    pub fn lengthen(&mut self, place: u8) -> Result<Option<u8>, TooLong> {
         let room = |kept: &KeptChain| kept.chain.room();
         let too_short = self.chain(place).map_or(0, room);
         let first = self.chains.iter().position(|kept| room(kept) > too_short).ok_or(TooLong)?;
-        Ok(self.take_chain_from(first as u32))
-    }
-
-    /// Takes a place for a chain that may be as long as there are.
-    pub fn take_longest_chain(&mut self) -> Option<u8> {
-        self.take_chain_from(self.chains.len().checked_sub(1)? as u32)
+        let longer = self.take_chain_from(first as u32);
+        // It lies behind.
+        if let Some((shorter, longer)) = longer.and_then(|place| self.chains.split_at_mut_checked(usize::from(place)))
+            && let (Some(from), Some(to)) = (shorter.get(usize::from(place)), longer.first_mut())
+        {
+            to.queue = from.queue;
+            to.chain.copy_from(&from.chain);
+        }
+        self.free_chain(place);
+        Ok(longer)
     }
 
     #[inline]
@@ -409,15 +421,16 @@ mod tests {
     fn a_chain_that_is_too_long_finds_a_longer_place_and_short_ones_take_what_is_free() {
         let mut requests = InFlightRequests::new(128, [2, 1, 1]);
         let short = requests.take_chain().unwrap();
-        let longer = requests.take_longer_chain(short).unwrap().unwrap();
-        let longest = requests.take_longer_chain(longer).unwrap().unwrap();
+        requests.chain_mut(short).unwrap().queue = 7;
+        let longer = requests.lengthen(short).unwrap().unwrap();
+        let longest = requests.lengthen(longer).unwrap().unwrap();
         assert_eq!([short, longer, longest].map(|place| room(&requests, place)), CHAIN_ROOM);
-        assert_eq!(requests.take_longer_chain(longest), Err(TooLong));
-        assert_eq!(requests.take_longer_chain(short), Ok(None));
-        requests.free_chain(longest);
-        assert_eq!(requests.take_longer_chain(short), Ok(Some(longest)));
-        requests.free_chain(longest);
+        assert_eq!(requests.chain(longest).unwrap().queue, 7);
+        assert_eq!(requests.lengthen(longest), Err(TooLong));
+        // What was left is free, and what finds no room leaves its place, too.
         let rest: Vec<_> = core::iter::from_fn(|| requests.take_chain()).collect();
-        assert_eq!(rest, [1, longest]);
+        assert_eq!(rest, [short, 1, longer]);
+        assert_eq!(requests.lengthen(longer), Ok(None));
+        assert_eq!(requests.take_chain(), Some(longer));
     }
 }

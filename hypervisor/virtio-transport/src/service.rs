@@ -26,7 +26,8 @@ use crate::virtqueue::{QueueError, Virtqueue};
 use abi::io::{Description, Layout, QueueDescription, WINDOW_PAGE_SIZE};
 pub use holdings::Holdings;
 use outage::BackendState;
-use partial::PartialRequest;
+use partial::{Partial, Waiting};
+use receiving::Reception;
 use vdev::GuestMemory;
 
 /// The most chains that are served at one go, and bytes that are copied.
@@ -106,8 +107,10 @@ pub struct Service {
     /// The size of the request window in bytes.
     window_size: u64,
     in_flight: InFlightRequests,
-    /// The request whose data has been moved in part.
-    partial: Option<PartialRequest>,
+    /// The chain of which a part is done.
+    partial: Option<Partial>,
+    /// What was received, as long as it is given to the frontend.
+    reception: Reception,
     /// Requests that are out with the frontend's own memory, which devices may write to.
     grants_out: u16,
     /// Whether the backend's devices can be reset: a grant that nobody could end would be for ever.
@@ -155,6 +158,7 @@ impl Service {
             window_size,
             in_flight: InFlightRequests::new(allocation.requests, allocation.chains),
             partial: None,
+            reception: Reception::default(),
             grants_out: 0,
             may_grant,
             descriptors: 0,
@@ -314,8 +318,9 @@ impl Service {
     #[inline(never)]
     fn serve_blocked<M: GuestMemory>(&mut self, steps: u32, memories: &MemoryPair<'_, M>) -> Result<(), ProtocolError> {
         let mut budget = Budget { chains: steps, ..self.budget() };
-        if !self.serve_waiting(&mut budget, memories)? {
-            self.has_deferred |= self.is_over(&budget, memories);
+        let waiting = self.serve_waiting(&mut budget, memories)?;
+        if waiting != Waiting::Done {
+            self.has_deferred |= waiting == Waiting::Over;
             return Ok(());
         }
         for index in bits(core::mem::take(&mut self.blocked)) {

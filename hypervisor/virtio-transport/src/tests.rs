@@ -2,6 +2,7 @@
 
 mod block;
 mod counters;
+mod cuts;
 mod grants;
 mod interrupted;
 mod network;

@@ -3,7 +3,8 @@
 //!
 //! Everything in the rings is the driver's claim, and the driver may change it at any moment. So each index and each
 //! descriptor is loaded once, checked, and used as it was loaded: what [`Virtqueue::pop`] gives is a private copy. The
-//! walk is bounded by [`SEGMENTS_MAX`], whatever the rings say.
+//! walk is bounded by [`SEGMENTS_MAX`], whatever the rings say. A long one is cut: each call goes on by so many
+//! descriptors ([`Popped::Part`]).
 //!
 //! A driver that breaks a rule gets a [`QueueError`], and its device then has to ask for a reset (DEVICE_NEEDS_RESET):
 //! the queue itself remembers no error. The rules that are kept more strictly than some other devices do: buffers to
@@ -20,10 +21,11 @@ mod error;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, Pieces, SEGMENTS_MAX, Segment};
+pub(crate) use chain::within_first;
+pub use chain::{Chain, Cursor, Pieces, SEGMENTS_MAX, Segment};
 pub use error::QueueError;
 
-use chain::Extent;
+use chain::{Extent, Next};
 use core::sync::atomic::{Ordering, fence};
 use descriptor::{DESCRIPTOR_SIZE, Descriptor};
 use vdev::{GuestAddr, GuestMemory, QueueLayout};
@@ -55,21 +57,41 @@ pub struct Virtqueue {
     next_used: u16,
     /// `next_used` when [`Virtqueue::take_interrupt`] was last asked.
     told_used: u16,
-    /// The head that [`Virtqueue::unpop`] puts back.
-    last_popped: Option<u16>,
     /// One bit for each head that the device has taken and not given back.
     in_flight: [u64; IN_FLIGHT_WORDS],
 }
 
-/// A table of indirect descriptors.
-struct Table {
-    address: GuestAddr,
-    /// How many descriptors it has.
-    entries: u16,
+/// Where a call of [`Virtqueue::pop`] begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the head of the next available chain.
+    Head,
+    /// Where the call before, which gave [`Popped::Part`], has ended.
+    Part,
+}
+
+/// What a call of [`Virtqueue::pop`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Popped {
+    /// There is no chain.
+    Nothing,
+    /// A chain, and all of it.
+    Whole,
+    /// The beginning of a chain, which is still the driver's: a further call goes on.
+    Part,
+}
+
+/// When a driver sees that a chain was given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Now,
+    Later,
 }
 
 /// So many descriptors of a table are copied at a time.
-const BATCH: usize = 8;
+const BATCH: usize = 4;
+/// So many descriptors are followed by one call: some 700 instructions.
+const WALK_UNIT: usize = 16;
 
 impl Virtqueue {
     /// A queue whose driver has just made it ready. A size that is no power of two or above [`QUEUE_SIZE_MAX`] makes a
@@ -84,22 +106,39 @@ impl Virtqueue {
             seen_available: 0,
             next_used: 0,
             told_used: 0,
-            last_popped: None,
             in_flight: [0; IN_FLIGHT_WORDS],
         }
     }
 
-    /// Takes the next available chain into `chain`. `Ok(false)`: there is none. The work is bounded by
-    /// [`SEGMENTS_MAX`].
+    /// Takes the next available chain into `chain`, or the beginning of a long one: as many descriptors as one call
+    /// follows, or `chain` has room for. With [`Start::Part`] it goes on, with the same `chain` or a longer one that
+    /// became it; where that is full, a further buffer is [`QueueError::ChainTooLong`].
     ///
     /// # Errors
     /// The rule that the driver broke. Nothing was taken, and `chain` is of no use.
     #[inline]
-    pub fn pop(&mut self, memory: &impl GuestMemory, chain: &mut Chain) -> Result<bool, QueueError> {
+    pub fn pop(&mut self, memory: &impl GuestMemory, chain: &mut Chain, start: Start) -> Result<Popped, QueueError> {
+        if start == Start::Head {
+            match self.next_head(memory)? {
+                Some(head) => chain.head = head,
+                None => return Ok(Popped::Nothing),
+            }
+        }
+        if !self.walk(memory, chain, start)? {
+            return Ok(Popped::Part);
+        }
+        self.set_in_flight(chain.head, true);
+        self.next_available = self.next_available.wrapping_add(1);
+        Ok(Popped::Whole)
+    }
+
+    /// The head of the next available chain, if there is one.
+    #[inline]
+    fn next_head(&mut self, memory: &impl GuestMemory) -> Result<Option<u16>, QueueError> {
         if self.next_available == self.seen_available {
             self.seen_available = self.available_index(memory)?;
             if self.next_available == self.seen_available {
-                return Ok(false);
+                return Ok(None);
             }
             // The driver wrote the slots and their descriptors before the index that covers them (2.7.13.3); they must
             // not be loaded before it either.
@@ -112,27 +151,13 @@ impl Virtqueue {
         if self.is_in_flight(head) {
             return Err(QueueError::HeadInFlight);
         }
-        self.walk(memory, head, chain)?;
-        self.set_in_flight(head, true);
-        self.last_popped = Some(head);
-        self.next_available = self.next_available.wrapping_add(1);
-        Ok(true)
+        Ok(Some(head))
     }
 
-    /// Puts the last popped chain back, because there is no room for it now: the next pop gives it again. It works once
-    /// for each pop, and not for a chain that has been pushed.
-    pub fn unpop(&mut self) {
-        if let Some(head) = self.last_popped.take() {
-            self.set_in_flight(head, false);
-            self.next_available = self.next_available.wrapping_sub(1);
-        }
-    }
-
-    /// Puts back the chain with this head, as [`Virtqueue::unpop`] does, for several chains: the one that was popped
-    /// last comes first, and all that were popped after the first of them are put back.
+    /// Puts the chain with this head back, because there is no room for it now: the next pop gives it again. Of several
+    /// the one that was popped last comes first, and all that were popped after the first of them are put back.
     pub fn put_back(&mut self, head: u16) {
         if self.is_in_flight(head) {
-            self.last_popped = None;
             self.set_in_flight(head, false);
             self.next_available = self.next_available.wrapping_sub(1);
         }
@@ -160,8 +185,23 @@ impl Virtqueue {
     ///
     /// # Errors
     /// [`QueueError::Memory`]; [`QueueError::NotInFlight`] if the device does not have the chain (nothing is written).
-    #[inline]
+    #[inline(always)]
     pub fn push_used(&mut self, memory: &impl GuestMemory, head: u16, written: u32) -> Result<(), QueueError> {
+        self.put_used(memory, head, written, Shown::Now)
+    }
+
+    /// As [`Virtqueue::push_used`], but the driver sees it with the next chain that is pushed: of several that belong
+    /// together it must not find some.
+    ///
+    /// # Errors
+    /// As for [`Virtqueue::push_used`].
+    #[inline(always)]
+    pub fn push_used_unseen(&mut self, memory: &impl GuestMemory, head: u16, written: u32) -> Result<(), QueueError> {
+        self.put_used(memory, head, written, Shown::Later)
+    }
+
+    #[inline(never)]
+    fn put_used(&mut self, memory: &impl GuestMemory, head: u16, written: u32, shown: Shown) -> Result<(), QueueError> {
         if !self.is_in_flight(head) {
             return Err(QueueError::NotInFlight);
         }
@@ -169,13 +209,12 @@ impl Virtqueue {
         memory.store_u32(offset(self.layout.used, slot.wrapping_add(4)), u32::from(head))?;
         memory.store_u32(offset(self.layout.used, slot.wrapping_add(8)), written)?;
         self.set_in_flight(head, false);
-        if self.last_popped == Some(head) {
-            self.last_popped = None;
-        }
         self.next_used = self.next_used.wrapping_add(1);
-        // The driver, on another core, must not see the index before it sees the entry and the data (2.7.8.2).
-        fence(Ordering::Release);
-        memory.store_u16(offset(self.layout.used, 2), self.next_used)?;
+        if shown == Shown::Now {
+            // The driver, on another core, must not see the index before it sees the entry and the data (2.7.8.2).
+            fence(Ordering::Release);
+            memory.store_u16(offset(self.layout.used, 2), self.next_used)?;
+        }
         Ok(())
     }
 
@@ -281,49 +320,66 @@ impl Virtqueue {
         Ok(index)
     }
 
-    /// Copies the chain that begins at `head`.
+    /// Copies `chain` on, for at most [`WALK_UNIT`] descriptors and as far as it has room. Returns whether that was the
+    /// end of it.
     #[inline]
-    fn walk(&self, memory: &impl GuestMemory, head: u16, chain: &mut Chain) -> Result<(), QueueError> {
-        let mut extent = Extent::default();
-        let mut left = SEGMENTS_MAX;
-        let result = self.walk_from(memory, head, chain.begin(head), &mut extent, &mut left);
-        chain.keep(extent, SEGMENTS_MAX.wrapping_sub(left));
+    fn walk(&self, memory: &impl GuestMemory, chain: &mut Chain, start: Start) -> Result<bool, QueueError> {
+        let (mut extent, looked_at, mut next) = match start {
+            Start::Head => (Extent::NONE, 0, Next::at(chain.head)),
+            Start::Part => chain.so_far(),
+        };
+        // A chain that is full takes no further buffer, and those that are empty.
+        let room = match chain.room().wrapping_sub(extent.segments()) {
+            0 => WALK_UNIT,
+            room => room,
+        };
+        let unit = room.min(SEGMENTS_MAX.wrapping_sub(looked_at)).min(WALK_UNIT);
+        let mut left = unit;
+        let result = self.walk_from(memory, &mut next, chain.lend(), &mut extent, &mut left);
+        if result == Ok(false) {
+            chain.go_on_at(next);
+        }
+        chain.keep(extent, looked_at.wrapping_add(unit).wrapping_sub(left));
         result
     }
 
-    /// Follows a chain from descriptor `head` on, for at most `left` descriptors, of which it leaves what it did not
+    /// Follows a chain from where `next` says on, for at most `left` descriptors, of which it leaves what it did not
     /// need.
     #[inline]
     fn walk_from(
         &self,
         memory: &impl GuestMemory,
-        head: u16,
+        next: &mut Next,
         segments: &mut [Segment],
         extent: &mut Extent,
         left: &mut usize,
-    ) -> Result<(), QueueError> {
-        let mut index = head;
-        loop {
+    ) -> Result<bool, QueueError> {
+        while next.entries == 0 {
+            let index = next.index;
             if index >= self.layout.size {
                 return Err(QueueError::Next);
             }
             let descriptor = Descriptor::load(memory, offset(self.layout.descriptors, u64::from(index) << 4))?;
             if descriptor.is_indirect() {
-                let table = self.indirect_table(descriptor)?;
-                return walk_table(memory, &table, segments, extent, left);
+                *next = self.indirect_table(descriptor)?;
+                break;
             }
             *left = left.checked_sub(1).ok_or(QueueError::ChainTooLong)?;
             extent.add(segments, descriptor)?;
             if !descriptor.continues() {
-                return Ok(());
+                return Ok(true);
             }
-            index = descriptor.next;
+            next.index = descriptor.next;
+            if *left == 0 {
+                return Ok(false);
+            }
         }
+        walk_table(memory, next, segments, extent, left)
     }
 
     /// The table that an indirect descriptor names. Its WRITE flag means nothing (2.7.5.3.2), and it may follow plain
     /// descriptors.
-    fn indirect_table(&self, descriptor: Descriptor) -> Result<Table, QueueError> {
+    fn indirect_table(&self, descriptor: Descriptor) -> Result<Next, QueueError> {
         if !self.features.indirect {
             return Err(QueueError::IndirectNotNegotiated);
         }
@@ -338,7 +394,7 @@ impl Virtqueue {
         if address.0.checked_add(u64::from(length)).is_none() {
             return Err(QueueError::AddressWraps);
         }
-        Ok(Table { address, entries: entries as u16 })
+        Ok(Next { table: address, entries: entries as u16, index: 0 })
     }
 
     /// What turns an index into a slot. The size is a power of two wherever a slot is used: with none, no chain is in
@@ -372,23 +428,23 @@ impl Virtqueue {
     }
 }
 
-/// Goes on with a chain at the start of `table`, as [`Virtqueue::walk_from`].
+/// Goes on with a chain in a table of indirect descriptors, as [`Virtqueue::walk_from`].
 #[inline]
 fn walk_table(
     memory: &impl GuestMemory,
-    table: &Table,
+    next: &mut Next,
     segments: &mut [Segment],
     extent: &mut Extent,
     left: &mut usize,
-) -> Result<(), QueueError> {
-    let mut index = 0;
+) -> Result<bool, QueueError> {
+    let Next { table, entries, mut index } = *next;
     let mut batch = [[0; 2]; BATCH];
     loop {
-        let Some(behind) = table.entries.checked_sub(index).filter(|behind| *behind != 0) else {
+        let Some(behind) = entries.checked_sub(index).filter(|behind| *behind != 0) else {
             return Err(QueueError::Next);
         };
         let count = usize::from(behind).min(*left).clamp(1, BATCH);
-        let address = offset(table.address, u64::from(index) << 4);
+        let address = offset(table, u64::from(index) << 4);
         // Each batch is copied once, and used as it was copied. What the chain does not lead to may lie anywhere.
         let count = match batch.get_mut(..count).map(|batch| memory.load_u64_pairs(address, batch)) {
             Some(Ok(())) => count,
@@ -405,13 +461,17 @@ fn walk_table(
             }
             extent.add(segments, descriptor)?;
             if !descriptor.continues() {
-                return Ok(());
+                return Ok(true);
             }
             index = index.wrapping_add(1);
             if descriptor.next != index {
                 index = descriptor.next;
                 break;
             }
+        }
+        if *left == 0 {
+            next.index = index;
+            return Ok(false);
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::super::counters::add;
 use super::super::in_flight::{InFlightRequest, Next};
-use super::partial::{PartialRequest, Progress, copy_in_units};
+use super::partial::{Direction, Partial, PartialRequest, Progress, copy_in_units};
 use super::{BYTES_MAX, COMPLETIONS_MAX, MemoryPair, Outcome, ProtocolError, Service, bit, offset_of};
-use crate::virtqueue::QueueError;
+use crate::virtqueue::{Cursor, QueueError};
 use abi::io::{Completion, Request, TAIL_SIZE_MAX};
-use vdev::{GuestAddr, GuestMemory};
+use vdev::GuestMemory;
 
 impl Service {
     /// Takes what the backend has completed.
@@ -24,7 +24,7 @@ impl Service {
                 }
                 let Some(completion) = self.channel.next_completion(memories.backend)? else { return Ok(()) };
                 let Some((place, request)) = self.take_request(&completion) else { continue };
-                self.end_piece(place, &request, &completion, 0, memories)?;
+                self.end_piece(place, &request, &completion, None, memories)?;
                 if self.partial.is_some() || self.counters.copied.wrapping_sub(copied) >= BYTES_MAX {
                     break;
                 }
@@ -62,15 +62,16 @@ impl Service {
         place: u8,
         memories: &MemoryPair<'_, M>,
     ) -> Result<(), ProtocolError> {
-        let partial = self.partial.take_if(|partial| partial.place == place);
-        let Some(PartialRequest { request, completion: Some(completion), progress, .. }) = partial else {
+        let Some(Partial::Request(PartialRequest { completion: Some(completion), .. })) = &self.partial else {
             return Ok(());
         };
-        self.end_piece(place, &request, &completion, progress.bytes, memories)
+        let completion = *completion;
+        let Some((request, progress)) = self.take_begun(place) else { return Ok(()) };
+        self.end_piece(place, &request, &completion, Some(progress), memories)
     }
 
-    /// Gives the chain in `place` what the backend put into the window, from byte `copied` on; and gives the chain
-    /// back, or has it wait for its next piece, or to be copied on.
+    /// Gives the chain in `place` what the backend put into the window, from where `progress` says on; and gives the
+    /// chain back, or has it wait for its next piece, or to be copied on.
     /// But for the last, the request's pages are free then.
     #[inline]
     fn end_piece<M: GuestMemory>(
@@ -78,7 +79,7 @@ impl Service {
         place: u8,
         request: &InFlightRequest,
         completion: &Completion,
-        copied: u32,
+        progress: Option<Progress>,
         memories: &MemoryPair<'_, M>,
     ) -> Result<(), ProtocolError> {
         let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(()) };
@@ -87,33 +88,32 @@ impl Service {
         if !request.is_granted && written != 0 {
             let from = offset_of(self.channel.layout(), request.run);
             let from = from.wrapping_add(u64::from(Request::writable_offset(request.readable)));
-            let at = self.channel.at(from.wrapping_add(u64::from(copied)));
-            let left = written.wrapping_sub(copied);
-            let pieces = kept.chain.writable_range(kept.position.wrapping_add(u64::from(copied)), u64::from(left));
-            let more = copy_in_units(pieces, memories.backend, |to, done, length| {
-                memories.backend.copy_to(GuestAddr(at.0.wrapping_add(done)), memories.frontend, to, length)
-            });
-            let more = match more {
-                Ok(more) => more,
-                Err(error) => {
-                    self.window.give_back(request.run);
-                    self.in_flight.free_chain(place);
-                    return Err(error.into());
-                }
-            };
-            if more < left {
-                self.counters.count_part(u16::from(request.queue), u64::from(more));
-                let progress = Progress { bytes: copied.wrapping_add(more), segments: 0 };
-                self.interrupt(PartialRequest { place, request: *request, progress, completion: Some(*completion) });
+            let at = self.channel.at(from);
+            // Where there are data to be read, too, the piece is the first.
+            let start = if request.readable == 0 { kept.start } else { Cursor::default() };
+            let mut progress = progress.unwrap_or(Progress { cursor: start, ..Progress::default() });
+            let before = progress.bytes;
+            let part = kept.chain.writable();
+            if let Err(error) = copy_in_units(part, &mut progress, written, at, Direction::In, memories) {
+                self.window.give_back(request.run);
+                self.in_flight.free_chain(place);
+                return Err(error.into());
+            }
+            let more = u64::from(progress.bytes.wrapping_sub(before));
+            if progress.bytes < written {
+                self.counters.count_part(u16::from(request.queue), more);
+                let (request, completion) = (*request, Some(*completion));
+                self.interrupt(Partial::Request(PartialRequest { place, request, progress, completion }));
                 return Ok(());
             }
-            self.counters.count_copy(u16::from(request.queue), u64::from(more));
+            self.counters.count_copy(u16::from(request.queue), more);
         }
         self.window.give_back(request.run);
         kept.written = kept.written.wrapping_add(written);
         if !request.is_last && !completion.is_end {
             // One of the two is zero: a chain with both has one piece.
-            kept.position = kept.position.wrapping_add(u64::from(request.readable | request.writable));
+            let bytes = u64::from(request.readable | request.writable);
+            (kept.position, kept.start) = (kept.position.wrapping_add(bytes), kept.start.after(bytes));
             self.in_flight.wait(place, Next::Post);
             return Ok(());
         }
@@ -156,6 +156,17 @@ impl Service {
             queue.push_used(memories.frontend, head, 0)?;
         }
         Ok(())
+    }
+
+    /// Has the chain in `place` fail, which is free then.
+    pub(super) fn fail_and_free<M: GuestMemory>(
+        &mut self,
+        place: u8,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<(), ProtocolError> {
+        let result = self.fail(place, memories);
+        self.in_flight.free_chain(place);
+        result
     }
 
     /// Gives the chain in `place` back with the tail of one that fails, if it has room for that.

@@ -8,8 +8,7 @@
 use super::super::in_flight::{InFlightRequest, KeptChain};
 use super::partial::Progress;
 use super::{MemoryPair, ProtocolError, Service, offset_of};
-use crate::virtqueue::QueueError;
-use crate::virtqueue::SEGMENTS_MAX;
+use crate::virtqueue::{Pieces, QueueError, SEGMENTS_MAX};
 use abi::io::{self, QueueDescription, SEGMENT_NEXT, SEGMENT_SIZE, SEGMENT_WRITE};
 use arrayvec::ArrayVec;
 use vdev::{GuestAddr, GuestMemory};
@@ -34,25 +33,24 @@ impl Service {
     }
 
     /// Writes the list of the memory that `request` is about, whose chain is in `place`, into the window, from where
-    /// `progress` says on, and gives how far that went. Every piece is the frontend's own, and what lies side by side
-    /// becomes one.
+    /// `progress` says on, which says how far that went then. Every piece is the frontend's own, and what lies side by
+    /// side becomes one.
     #[inline(never)]
     pub(super) fn grant<M: GuestMemory>(
         &mut self,
         place: u8,
         request: &InFlightRequest,
-        progress: Progress,
+        progress: &mut Progress,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<Progress, ProtocolError> {
-        let skip = u64::from(self.policy(u16::from(request.queue)).header_size);
-        let Some(kept) = self.in_flight.chain(place) else { return Ok(progress) };
+    ) -> Result<(), ProtocolError> {
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(()) };
         let left = (request.readable | request.writable).wrapping_sub(progress.bytes);
-        let from = kept.position.wrapping_add(u64::from(progress.bytes));
-        let (pieces, flags) = if request.readable == 0 {
-            (kept.chain.writable_range(from, u64::from(left)), SEGMENT_NEXT | SEGMENT_WRITE)
+        let (part, flags) = if request.readable == 0 {
+            (kept.chain.writable(), SEGMENT_NEXT | SEGMENT_WRITE)
         } else {
-            (kept.chain.readable_range(skip.wrapping_add(from), u64::from(left)), SEGMENT_NEXT)
+            (kept.chain.readable(), SEGMENT_NEXT)
         };
+        let mut pieces = Pieces::new(part, progress.cursor, u64::from(left));
         let list_at = offset_of(self.channel.layout(), request.run);
         let listed = u64::from(progress.segments).wrapping_mul(SEGMENT_SIZE);
         let mut list = List { at: self.channel.at(list_at.wrapping_add(listed)), batch: ArrayVec::new() };
@@ -70,9 +68,14 @@ impl Service {
         let mut looked_at = 0u32;
         // What is not in the list yet, since the next piece may follow it.
         let (mut start, mut length) = (0u64, 0u64);
-        for piece in pieces {
+        while !pieces.is_done() {
             if looked_at != 0 && looked_at.is_multiple_of(PIECES_UNIT) && memories.backend.has_pending_interrupt() {
                 break;
+            }
+            let Some(piece) = pieces.cut(u32::MAX) else { break };
+            looked_at = looked_at.wrapping_add(1);
+            if piece.length == 0 {
+                continue;
             }
             let address = memories.frontend.bus_address(piece.address, piece.length).map_err(QueueError::from)?;
             if length != 0 && start.wrapping_add(length) != address {
@@ -84,14 +87,14 @@ impl Service {
             }
             length = length.wrapping_add(u64::from(piece.length));
             bytes = bytes.wrapping_add(piece.length);
-            looked_at = looked_at.wrapping_add(1);
         }
         if length != 0 {
             put((start, length))?;
         }
         list.write(memories.backend)?;
         self.descriptors = self.descriptors.wrapping_add(looked_at);
-        Ok(Progress { bytes, segments: count as u16 })
+        *progress = Progress { bytes, segments: count as u16, cursor: pieces.cursor() };
+        Ok(())
     }
 }
 
@@ -99,19 +102,20 @@ impl Service {
 /// them: a chain has few segments more than a list has room for.
 #[inline]
 pub(super) fn length(policy: &QueueDescription, kept: &KeptChain, is_readable: bool, rest: u64) -> Option<u64> {
-    let wanted = rest.min(GRANT_MAX);
-    let fits = if kept.chain.segments() <= u32::from(io::SEGMENTS_MAX) {
-        wanted
-    } else {
-        let pieces = match is_readable {
-            true => kept.chain.readable_range(kept.position.wrapping_add(u64::from(policy.header_size)), wanted),
-            false => kept.chain.writable_range(kept.position, wanted),
+    let mut fits = rest;
+    if kept.chain.segments() > u32::from(io::SEGMENTS_MAX) {
+        let (part, tail) = match is_readable {
+            true => (kept.chain.readable(), 0),
+            false => (kept.chain.writable(), u64::from(policy.tail_size)),
         };
-        pieces.take(usize::from(io::SEGMENTS_MAX)).map(|piece| u64::from(piece.length)).fold(0, u64::wrapping_add)
-    };
-    match fits == rest {
-        true => Some(rest),
-        false => Some(fits & !u64::from(policy.piece_unit.wrapping_sub(1))).filter(|bytes| *bytes != 0),
+        let listed = part.len().saturating_sub(kept.start.segments_before());
+        let beyond = listed.saturating_sub(usize::from(io::SEGMENTS_MAX));
+        let bytes = part.iter().rev().take(beyond).map(|segment| u64::from(segment.length)).fold(0, u64::wrapping_add);
+        fits = rest.saturating_sub(bytes.saturating_sub(tail));
+    }
+    match fits.min(GRANT_MAX) {
+        all if all == rest => Some(rest),
+        some => Some(some & !u64::from(policy.piece_unit.wrapping_sub(1))).filter(|bytes| *bytes != 0),
     }
 }
 

@@ -5,6 +5,7 @@
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
 use super::super::in_flight::{InFlightRequest, Next};
+use super::partial::{Partial, Taken, Waiting};
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit};
 use abi::io::Restart;
 use vdev::GuestMemory;
@@ -43,7 +44,7 @@ impl Service {
         self.suspend();
         self.end_grants();
         self.is_attached = false;
-        let completed = self.forget_partial(None);
+        let completed = self.forget_interrupted();
         let Self { in_flight, window, policies, .. } = self;
         let next =
             |request: &InFlightRequest| match policies.get(usize::from(request.queue)).map(|policy| policy.restart) {
@@ -89,7 +90,7 @@ impl Service {
     #[must_use]
     pub fn abandon(&mut self) -> bool {
         self.backend = BackendState::Gone;
-        if let Some((place, _)) = self.forget_partial(None) {
+        if let Some((place, _)) = self.forget_interrupted() {
             self.in_flight.wait_first(place, Next::Fail);
         }
         let Self { in_flight, window, .. } = self;
@@ -98,6 +99,18 @@ impl Service {
             Next::Fail
         });
         self.is_owing()
+    }
+
+    /// Forgets what was interrupted, as [`Service::forget_partial`]. A chain that was found in part is its queue's
+    /// still.
+    fn forget_interrupted(&mut self) -> Option<(u8, InFlightRequest)> {
+        self.put_back();
+        if let Some(Partial::Walk { place }) = &self.partial
+            && let Some(index) = self.in_flight.chain(*place).map(|kept| u16::from(kept.queue))
+        {
+            self.block(index);
+        }
+        self.forget_partial(None)
     }
 
     /// Whether something is out, or waits, or is used and the frontend has not been told.
@@ -142,14 +155,14 @@ impl Service {
             self.block(index);
             return Ok(false);
         }
-        let is_done = self.serve_waiting(budget, memories)?;
-        if self.backend == BackendState::Serving && (is_done || !self.is_over(budget, memories)) {
-            if !is_done {
+        let waiting = self.serve_waiting(budget, memories)?;
+        if self.backend == BackendState::Serving && waiting != Waiting::Over {
+            if waiting == Waiting::NoRoom {
                 self.block(index);
             }
-            return Ok(is_done);
+            return Ok(waiting == Waiting::Done);
         }
-        if !is_done || !self.refuse(index, budget, memories)? {
+        if waiting != Waiting::Done || !self.refuse(index, budget, memories)? {
             self.deferred |= bit(index);
             outcome.again = true;
         }
@@ -165,34 +178,24 @@ impl Service {
     ) -> Result<bool, ProtocolError> {
         while !self.is_over(budget, memories) {
             budget.chains = budget.chains.wrapping_add(1);
-            // Nothing is out, so there is a place, and one for the longest chain.
-            let Some(place) = self.in_flight.take_longest_chain() else { return Ok(true) };
-            let result = self.refuse_one(index, place, memories);
-            self.in_flight.free_chain(place);
-            if !result? {
-                return Ok(true);
-            }
+            let place = match self.take_next(index, None, memories)? {
+                Taken::Chain(place) => place,
+                Taken::Part(place) => {
+                    self.interrupt(Partial::Walk { place });
+                    return Ok(false);
+                }
+                // Nothing is out, so there is room.
+                Taken::Nothing | Taken::NoRoom => {
+                    let Some(queue) = self.queue(index) else { return Ok(true) };
+                    match queue.enable_notifications(memories.frontend)? {
+                        true => continue,
+                        false => return Ok(true),
+                    }
+                }
+            };
+            self.counters.count(index, |queue| add(&mut queue.chains, 1));
+            self.fail_and_free(place, memories)?;
         }
         Ok(false)
-    }
-
-    /// Gives the next chain of queue `index` back with an error, by way of `place`. Returns whether there may be
-    /// another.
-    fn refuse_one<M: GuestMemory>(
-        &mut self,
-        index: u16,
-        place: u8,
-        memories: &MemoryPair<'_, M>,
-    ) -> Result<bool, ProtocolError> {
-        let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
-        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(false) };
-        kept.queue = index as u8;
-        if !queue.pop(memories.frontend, &mut kept.chain)? {
-            return Ok(queue.enable_notifications(memories.frontend)?);
-        }
-        self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
-        self.counters.count(index, |queue| add(&mut queue.chains, 1));
-        self.fail(place, memories)?;
-        Ok(true)
     }
 }

@@ -1,14 +1,27 @@
-//! Requests whose data has been moved in part: an interrupt was pending, and the go ended there. Whatever call comes
-//! next goes on with them before anything else, so there is one at a time.
+//! Chains of which a part is done: an interrupt was pending, and the go ended there. Whatever call comes next goes on
+//! with them before anything else, so there is one at a time.
 
-use super::super::in_flight::{InFlightRequest, Next};
+use super::super::in_flight::{InFlightRequest, Next, TooLong};
 use super::{MemoryPair, ProtocolError, Service};
-use crate::virtqueue::{Pieces, QueueError};
+use crate::virtqueue::{Cursor, Pieces, Popped, QueueError, Segment, Start, within_first};
 use abi::io::Completion;
-use vdev::{GuestAddr, GuestFault, GuestMemory};
+use vdev::{GuestAddr, GuestMemory};
 
 /// So many bytes are copied before a look whether an interrupt is pending: some 400 instructions.
 const COPY_UNIT: u32 = 4 << 10;
+/// As many looks at segments.
+const SEGMENTS_UNIT: u32 = 8;
+
+/// A chain of which a part is done.
+pub(super) enum Partial {
+    /// Its descriptors are followed.
+    Walk {
+        /// The place of what is known of it.
+        place: u8,
+    },
+    /// Its request's data are moved.
+    Request(PartialRequest),
+}
 
 /// A request whose data has been moved in part. It has its pages of the window, and is not out.
 pub(super) struct PartialRequest {
@@ -27,20 +40,97 @@ pub(super) struct Progress {
     pub(super) bytes: u32,
     /// Entries of the list.
     pub(super) segments: u16,
+    /// Where the chain goes on.
+    pub(super) cursor: Cursor,
+}
+
+/// What became of the chains that wait for something to be done with them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// None is left.
+    Done,
+    /// There is no room for the next, or no backend.
+    NoRoom,
+    /// The go is over.
+    Over,
+}
+
+/// What the search for a chain has come to.
+pub(super) enum Taken {
+    /// The next chain of the queue is in this place.
+    Chain(u8),
+    /// The beginning of it is: an interrupt is pending.
+    Part(u8),
+    /// There is none.
+    Nothing,
+    /// It cannot be kept now.
+    NoRoom,
 }
 
 impl Service {
+    /// Takes the next chain of queue `index`, or goes on with the one whose beginning is in the place `begun`, as long
+    /// as no interrupt is pending.
+    #[inline(never)]
+    pub(super) fn take_next<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        begun: Option<u8>,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Taken, ProtocolError> {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(Taken::Nothing) };
+        let mut start = if begun.is_some() { Start::Part } else { Start::Head };
+        let Some(mut place) = begun.or_else(|| self.in_flight.take_chain()) else { return Ok(Taken::NoRoom) };
+        loop {
+            let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(Taken::NoRoom) };
+            kept.queue = index as u8;
+            let popped = queue.pop(memories.frontend, &mut kept.chain, start);
+            let (looked_at, is_full) = (kept.chain.looked_at(), kept.chain.is_full());
+            match popped {
+                Ok(Popped::Whole) => {
+                    self.descriptors = self.descriptors.wrapping_add(looked_at);
+                    return Ok(Taken::Chain(place));
+                }
+                Ok(Popped::Part) => start = Start::Part,
+                Ok(Popped::Nothing) => {
+                    self.in_flight.free_chain(place);
+                    return Ok(Taken::Nothing);
+                }
+                Err(error) => {
+                    self.in_flight.free_chain(place);
+                    return Err(error.into());
+                }
+            }
+            // Where there is no longer place, it may have nothing but empty buffers left.
+            match if is_full { self.in_flight.lengthen(place) } else { Err(TooLong) } {
+                Ok(Some(longer)) => place = longer,
+                Ok(None) => {
+                    // Nothing was taken.
+                    self.descriptors = self.descriptors.wrapping_add(looked_at);
+                    return Ok(Taken::NoRoom);
+                }
+                Err(TooLong) => {}
+            }
+            if memories.backend.has_pending_interrupt() {
+                return Ok(Taken::Part(place));
+            }
+        }
+    }
+
     /// Ends the go with `partial`: the next call goes on with it, which is first of those that wait.
     #[cold]
     #[inline(never)]
-    pub(super) fn interrupt(&mut self, partial: PartialRequest) {
-        if partial.completion.is_some() {
-            self.in_flight.wait_first(partial.place, Next::CopyIn);
+    pub(super) fn interrupt(&mut self, partial: Partial) {
+        match &partial {
+            Partial::Walk { place } => self.in_flight.wait_first(*place, Next::Walk),
+            Partial::Request(PartialRequest { place, completion: Some(_), .. }) => {
+                self.in_flight.wait_first(*place, Next::CopyIn);
+            }
+            Partial::Request(_) => {}
         }
         self.partial = Some(partial);
     }
 
-    /// Goes on with the request that was interrupted, if one was, and says whether none is any more.
+    /// Goes on with what was interrupted, if anything was, and says whether nothing is any more.
     #[inline]
     pub(super) fn end_partial<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<bool, ProtocolError> {
         if self.partial.is_some() {
@@ -50,41 +140,111 @@ impl Service {
         Ok(self.partial.is_none())
     }
 
-    /// Forgets the request that was interrupted, if it is of `queue` or (`None`) of any: its pages are free. Its chain
-    /// is left as it is. Gives the request and its chain's place, if it was completed.
+    /// The request of the chain in `place` whose data has been moved in part, if that is so, and how far.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_begun(&mut self, place: u8) -> Option<(InFlightRequest, Progress)> {
+        match &self.partial {
+            Some(Partial::Request(partial)) if partial.place == place => {
+                let begun = (partial.request, partial.progress);
+                self.partial = None;
+                Some(begun)
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    /// Forgets what was interrupted, if it is of `queue` or (`None`) of any: a request's pages are free, and its chain
+    /// is left as it is; the beginning of a chain is free. Gives the request and its chain's place, if it was
+    /// completed.
     pub(super) fn forget_partial(&mut self, queue: Option<u16>) -> Option<(u8, InFlightRequest)> {
-        let is_meant =
-            |partial: &mut PartialRequest| queue.is_none_or(|queue| queue == u16::from(partial.request.queue));
-        let PartialRequest { place, request, completion, .. } = self.partial.take_if(is_meant)?;
-        self.window.give_back(request.run);
-        completion.map(|_| (place, request))
+        let Self { partial, in_flight, .. } = self;
+        let is_meant = |partial: &mut Partial| {
+            let (Partial::Walk { place } | Partial::Request(PartialRequest { place, .. })) = partial;
+            queue.is_none() || queue == in_flight.chain(*place).map(|kept| u16::from(kept.queue))
+        };
+        match partial.take_if(is_meant)? {
+            Partial::Walk { place } => {
+                in_flight.stop_waiting(place);
+                in_flight.free_chain(place);
+                None
+            }
+            Partial::Request(PartialRequest { place, request, completion, .. }) => {
+                self.window.give_back(request.run);
+                completion.map(|_| (place, request))
+            }
+        }
     }
 }
 
-/// Has `copy` copy `pieces`, and stops between two units where an interrupt is pending. `copy` gets an address, how
-/// many bytes were copied before, and how many are to be. Gives the bytes that were copied.
+/// Which way data go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the frontend's buffers into the window.
+    Out,
+    /// From the window into the frontend's buffers.
+    In,
+}
+
+/// As [`copy_in_units`], and the short way for what is no more than a unit, in the first segment.
 #[inline(always)]
-pub(super) fn copy_in_units(
-    pieces: Pieces<'_>,
-    memory: &impl GuestMemory,
-    mut copy: impl FnMut(GuestAddr, u64, u32) -> Result<(), GuestFault>,
-) -> Result<u32, QueueError> {
-    let (mut done, mut unit) = (0u32, COPY_UNIT);
-    for mut piece in pieces {
-        while piece.length > unit {
-            if unit != 0 {
-                copy(piece.address, u64::from(done), unit)?;
-                done = done.wrapping_add(unit);
-                piece = piece.after(unit);
-            }
-            if memory.has_pending_interrupt() {
-                return Ok(done);
-            }
-            unit = COPY_UNIT;
-        }
-        copy(piece.address, u64::from(done), piece.length)?;
-        done = done.wrapping_add(piece.length);
-        unit = unit.wrapping_sub(piece.length);
+pub(super) fn copy<M: GuestMemory>(
+    part: &[Segment],
+    progress: &mut Progress,
+    end: u32,
+    at: GuestAddr,
+    direction: Direction,
+    memories: &MemoryPair<'_, M>,
+) -> Result<(), QueueError> {
+    let offset = progress.cursor.offset_in_first().filter(|_| progress.bytes == 0 && end <= COPY_UNIT);
+    let Some(place) = offset.and_then(|offset| within_first(part, offset, end as usize)) else {
+        return copy_in_units(part, progress, end, at, direction, memories);
+    };
+    match direction {
+        Direction::Out => memories.frontend.copy_to(place, memories.backend, at, end)?,
+        Direction::In => memories.backend.copy_to(at, memories.frontend, place, end)?,
     }
-    Ok(done)
+    // Nothing goes on behind it.
+    progress.bytes = end;
+    Ok(())
+}
+
+/// Copies between the segments of `part` and the window, where their data begin at `at`, up to byte `end` of them, and
+/// stops between two units where an interrupt is pending. `progress` says how far all of it has come.
+#[inline(never)]
+pub(super) fn copy_in_units<M: GuestMemory>(
+    part: &[Segment],
+    progress: &mut Progress,
+    end: u32,
+    at: GuestAddr,
+    direction: Direction,
+    memories: &MemoryPair<'_, M>,
+) -> Result<(), QueueError> {
+    let MemoryPair { frontend, backend } = *memories;
+    let (mut done, mut unit, mut looked_at) = (progress.bytes, COPY_UNIT, 0u32);
+    let mut pieces = Pieces::new(part, progress.cursor, u64::from(end.saturating_sub(done)));
+    while let Some(piece) = pieces.cut(unit) {
+        if piece.length != 0 {
+            let there = GuestAddr(at.0.wrapping_add(u64::from(done)));
+            let (from, source, to, target) = match direction {
+                Direction::Out => (frontend, piece.address, backend, there),
+                Direction::In => (backend, there, frontend, piece.address),
+            };
+            from.copy_to(source, to, target, piece.length)?;
+            done = done.wrapping_add(piece.length);
+            unit = unit.wrapping_sub(piece.length);
+        }
+        if pieces.is_done() {
+            break;
+        }
+        looked_at = looked_at.wrapping_add(1);
+        if unit == 0 || looked_at == SEGMENTS_UNIT {
+            if backend.has_pending_interrupt() {
+                break;
+            }
+            (unit, looked_at) = (COPY_UNIT, 0);
+        }
+    }
+    (progress.bytes, progress.cursor) = (done, pieces.cursor());
+    Ok(())
 }

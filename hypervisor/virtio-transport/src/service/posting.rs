@@ -2,18 +2,21 @@
 
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
-use super::super::in_flight::{InFlightRequest, KeptChain, Next, TooLong};
+use super::super::in_flight::{InFlightRequest, KeptChain, Next};
 use super::outage::BackendState;
-use super::partial::{PartialRequest, Progress, copy_in_units};
+use super::partial::{Direction, Partial, PartialRequest, Progress, Taken, Waiting, copy};
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit, offset_of};
-use crate::virtqueue::QueueError;
+use crate::virtqueue::{Cursor, QueueError};
 use abi::io::{LongChains, QueueDescription, Request, WINDOW_PAGE_SIZE};
-use vdev::{GuestAddr, GuestMemory};
+use vdev::GuestMemory;
 
 /// What became of a look at a queue.
 enum Step {
     Posted,
+    /// A chain was taken, and its data have been moved in part.
     Interrupted,
+    /// A chain was found in part.
+    Walking,
     Used,
     Blocked,
     Empty,
@@ -31,6 +34,15 @@ enum Fate {
     NoRoom,
     /// Its data has been moved in part: the next call goes on.
     Interrupted,
+}
+
+/// Which piece of a chain is to be posted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The first, of a chain that was just taken.
+    First,
+    /// The next one, or the same again.
+    Next,
 }
 
 /// The part of a chain that one request is about.
@@ -62,15 +74,12 @@ impl Service {
             }
             budget.chains = budget.chains.wrapping_add(1);
             match self.serve_one(index, memories)? {
-                Step::Posted => self.counters.count(index, |queue| add(&mut queue.chains, 1)),
+                Step::Posted | Step::Used => self.counters.count(index, |queue| add(&mut queue.chains, 1)),
                 Step::Interrupted => {
                     self.counters.count(index, |queue| add(&mut queue.chains, 1));
                     return Ok(self.defer(index));
                 }
-                Step::Used => {
-                    self.counters.count(index, |queue| add(&mut queue.chains, 1));
-                    self.used |= bit(index);
-                }
+                Step::Walking => return Ok(self.defer(index)),
                 Step::Blocked => {
                     self.block(index);
                     break;
@@ -88,40 +97,19 @@ impl Service {
     /// Takes one chain of queue `index`, if there is one and room for it.
     #[inline]
     fn serve_one<M: GuestMemory>(&mut self, index: u16, memories: &MemoryPair<'_, M>) -> Result<Step, ProtocolError> {
-        let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(Step::Empty) };
         if !self.in_flight.has_room() {
             return Ok(Step::Blocked);
         }
-        let Some(mut place) = self.in_flight.take_chain() else { return Ok(Step::Blocked) };
-        let head = loop {
-            let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(Step::Blocked) };
-            kept.queue = index as u8;
-            match queue.pop(memories.frontend, &mut kept.chain) {
-                Ok(true) => {
-                    self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
-                    break kept.chain.head;
-                }
-                Ok(false) => {
-                    self.in_flight.free_chain(place);
-                    return Ok(Step::Empty);
-                }
-                Err(QueueError::ChainTooLong) => {
-                    // Nothing was taken. Each turn ends in a longer place, of which there are few kinds.
-                    self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
-                    self.in_flight.free_chain(place);
-                    match self.in_flight.take_longer_chain(place) {
-                        Ok(Some(longer)) => place = longer,
-                        Ok(None) => return Ok(Step::Blocked),
-                        Err(TooLong) => return Err(QueueError::ChainTooLong.into()),
-                    }
-                }
-                Err(error) => {
-                    self.in_flight.free_chain(place);
-                    return Err(error.into());
-                }
+        let place = match self.take_next(index, None, memories)? {
+            Taken::Chain(place) => place,
+            Taken::Nothing => return Ok(Step::Empty),
+            Taken::NoRoom => return Ok(Step::Blocked),
+            Taken::Part(place) => {
+                self.interrupt(Partial::Walk { place });
+                return Ok(Step::Walking);
             }
         };
-        let fate = self.begin(index, place, memories);
+        let fate = self.post(index, place, Turn::First, memories);
         match fate {
             Ok(Fate::Posted) => Ok(Step::Posted),
             Ok(Fate::Interrupted) => {
@@ -131,18 +119,17 @@ impl Service {
             }
             Ok(Fate::GiveBack) => {
                 self.in_flight.free_chain(place);
+                let head = self.in_flight.chain(place).map_or(0, |kept| kept.chain.head);
+                self.used |= bit(index);
                 if let Some(queue) = self.queue(index) {
                     queue.push_used(memories.frontend, head, 0)?;
                 }
                 Ok(Step::Used)
             }
-            Ok(Fate::Fail) => {
-                let result = self.fail(place, memories);
-                self.in_flight.free_chain(place);
-                result.map(|()| Step::Used)
-            }
+            Ok(Fate::Fail) => self.fail_and_free(place, memories).map(|()| Step::Used),
             Ok(Fate::NoRoom) => {
                 self.in_flight.free_chain(place);
+                let head = self.in_flight.chain(place).map_or(0, |kept| kept.chain.head);
                 if let Some(queue) = self.queue(index) {
                     queue.put_back(head);
                 }
@@ -155,54 +142,61 @@ impl Service {
         }
     }
 
-    /// Takes the header of the chain in `place`, which was just taken, and posts its first piece.
+    /// Takes the header of the chain in `place`, which was just taken. Returns whether it has one, and room for a tail.
     #[inline]
     fn begin<M: GuestMemory>(
         &mut self,
         index: u16,
         place: u8,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<Fate, ProtocolError> {
+    ) -> Result<bool, ProtocolError> {
         let QueueDescription { header_size, tail_size, .. } = *self.policy(index);
-        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(Fate::NoRoom) };
+        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(false) };
         kept.position = 0;
         kept.written = 0;
-        if kept.chain.readable_bytes() < u64::from(header_size) || kept.chain.writable_bytes() < u64::from(tail_size) {
-            return Ok(Fate::Fail);
+        let readable = kept.chain.readable_bytes();
+        if readable < u64::from(header_size) || kept.chain.writable_bytes() < u64::from(tail_size) {
+            return Ok(false);
         }
+        let is_given = readable > u64::from(header_size);
+        kept.start = Cursor::at(if is_given { u64::from(header_size) } else { 0 });
         kept.header = [0; abi::io::HEADER_SIZE_MAX];
         if let Some(header) = kept.header.get_mut(..usize::from(header_size)).filter(|header| !header.is_empty()) {
             kept.chain.read(memories.frontend, 0, header).map_err(QueueError::from)?;
         }
-        self.post(index, place, memories)
+        Ok(true)
     }
 
-    /// Posts the next piece of the chain in `place`, or goes on with it where its data have been moved in part.
-    #[inline]
+    /// Posts a piece of the chain in `place`, or goes on with it where its data have been moved in part.
     fn post<M: GuestMemory>(
         &mut self,
         index: u16,
         place: u8,
+        turn: Turn,
         memories: &MemoryPair<'_, M>,
     ) -> Result<Fate, ProtocolError> {
-        let partial = self.partial.take_if(|partial| partial.place == place);
-        let (request, progress) = match partial {
-            Some(PartialRequest { request, progress, .. }) => (request, progress),
-            None => match self.next_request(index, place) {
-                Ok(request) => (request, Progress::default()),
+        if turn == Turn::First && !self.begin(index, place, memories)? {
+            return Ok(Fate::Fail);
+        }
+        let begun = if self.partial.is_some() { self.take_begun(place) } else { None };
+        let mut progress = Progress::default();
+        let request = match begun {
+            Some((request, so_far)) => {
+                progress = so_far;
+                request
+            }
+            None => match self.next_request(index, place, &mut progress) {
+                Ok(request) => request,
                 Err(fate) => return Ok(fate),
             },
         };
         let InFlightRequest { readable, writable, run, is_granted, .. } = request;
-        let progress = match self.lay_out(place, &request, progress, memories) {
-            Ok(progress) => progress,
-            Err(error) => {
-                self.window.give_back(run);
-                return Err(error);
-            }
-        };
+        if let Err(error) = self.lay_out(place, &request, &mut progress, memories) {
+            self.window.give_back(run);
+            return Err(error);
+        }
         if progress.bytes < if is_granted { readable | writable } else { readable } {
-            self.interrupt(PartialRequest { place, request, progress, completion: None });
+            self.interrupt(Partial::Request(PartialRequest { place, request, progress, completion: None }));
             return Ok(Fate::Interrupted);
         }
         let Some(sequence) = self.in_flight.insert(request) else {
@@ -222,14 +216,15 @@ impl Service {
     }
 
     /// The request for the next piece of the chain in `place`, with pages of the window; or what becomes of the chain
-    /// where there is none.
+    /// where there is none. `progress` is where it begins.
     #[inline]
-    fn next_request(&mut self, index: u16, place: u8) -> Result<InFlightRequest, Fate> {
+    fn next_request(&mut self, index: u16, place: u8, progress: &mut Progress) -> Result<InFlightRequest, Fate> {
         let policy = self.policy(index);
         let returns_early = policy.returns_early;
         let Some(kept) = self.in_flight.chain(place) else { return Err(Fate::NoRoom) };
         let Some(piece) = next_piece(policy, kept, self.may_grant) else { return Err(Fate::Fail) };
         let Piece { readable, writable, is_last, is_granted } = piece;
+        progress.cursor = kept.start;
         if readable | writable == 0 && policy.header_size | policy.tail_size == 0 {
             return Err(Fate::GiveBack);
         }
@@ -240,37 +235,65 @@ impl Service {
         Ok(InFlightRequest { queue: index as u8, chain, readable, writable, run, is_granted, is_last })
     }
 
-    /// Goes on with the chains that wait for something to be done with them, in their order. Returns whether none is
-    /// left; else there is no room, or no time.
+    /// Goes on with the chains that wait for something to be done with them, in their order.
     #[cold]
     #[inline(never)]
     pub(super) fn serve_waiting<M: GuestMemory>(
         &mut self,
         budget: &mut Budget,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<bool, ProtocolError> {
-        while let Some((place, next)) = self.in_flight.first_waiting() {
-            if self.is_over(budget, memories) || self.backend == BackendState::Away {
-                return Ok(false);
+    ) -> Result<Waiting, ProtocolError> {
+        while let Some((mut place, next)) = self.in_flight.first_waiting() {
+            if self.backend == BackendState::Away {
+                return Ok(Waiting::NoRoom);
+            }
+            if self.is_over(budget, memories) {
+                return Ok(Waiting::Over);
             }
             budget.chains = budget.chains.wrapping_add(1);
-            let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else { return Ok(true) };
+            let Some(index) = self.in_flight.chain(place).map(|kept| u16::from(kept.queue)) else { break };
             let fate = match next {
-                Next::Post | Next::Replay if self.backend == BackendState::Serving => self.post(index, place, memories),
+                Next::Walk => {
+                    self.in_flight.stop_waiting(place);
+                    self.partial = None;
+                    match self.take_next(index, Some(place), memories)? {
+                        Taken::Chain(taken) => place = taken,
+                        Taken::Part(place) => {
+                            self.interrupt(Partial::Walk { place });
+                            return Ok(Waiting::Over);
+                        }
+                        Taken::NoRoom | Taken::Nothing => {
+                            self.block(index);
+                            return Ok(Waiting::NoRoom);
+                        }
+                    }
+                    self.counters.count(index, |queue| add(&mut queue.chains, 1));
+                    self.in_flight.wait_first(place, Next::Post);
+                    match self.backend {
+                        BackendState::Serving => self.post(index, place, Turn::First, memories),
+                        BackendState::Away | BackendState::Absent | BackendState::Gone => Ok(Fate::Fail),
+                    }
+                }
+                Next::Post | Next::Replay if !self.in_flight.has_room() => return Ok(Waiting::NoRoom),
+                Next::Post | Next::Replay if self.backend == BackendState::Serving => {
+                    self.post(index, place, Turn::Next, memories)
+                }
                 Next::CopyIn => {
                     // First off the list: it may come to wait for its next piece.
                     self.in_flight.stop_waiting(place);
                     self.copy_on(place, memories)?;
                     if self.partial.is_some() {
-                        return Ok(false);
+                        return Ok(Waiting::Over);
                     }
                     continue;
                 }
                 Next::Drop => Ok(Fate::GiveBack),
                 Next::Post | Next::Replay | Next::Fail => Ok(Fate::Fail),
             };
-            if matches!(fate, Ok(Fate::NoRoom | Fate::Interrupted)) {
-                return Ok(false);
+            match fate {
+                Ok(Fate::NoRoom) => return Ok(Waiting::NoRoom),
+                Ok(Fate::Interrupted) => return Ok(Waiting::Over),
+                Ok(Fate::Posted | Fate::GiveBack | Fate::Fail) | Err(_) => {}
             }
             // First off the list, so that an error cannot repeat it.
             self.in_flight.stop_waiting(place);
@@ -288,40 +311,35 @@ impl Service {
             self.in_flight.free_chain(place);
             result?;
         }
-        Ok(true)
+        Ok(Waiting::Done)
     }
 
-    /// Prepares the window for `request`, the next piece of the chain in `place`, from where `progress` says on. Gives
-    /// how far that went.
+    /// Prepares the window for `request`, the next piece of the chain in `place`, from where `progress` says on, which
+    /// says how far that went then.
     #[inline]
     fn lay_out<M: GuestMemory>(
         &mut self,
         place: u8,
         request: &InFlightRequest,
-        progress: Progress,
+        progress: &mut Progress,
         memories: &MemoryPair<'_, M>,
-    ) -> Result<Progress, ProtocolError> {
+    ) -> Result<(), ProtocolError> {
         if request.is_granted {
             return self.grant(place, request, progress, memories);
         }
         if request.readable == 0 {
-            return Ok(progress);
+            return Ok(());
         }
-        let skip = u64::from(self.policy(u16::from(request.queue)).header_size);
-        let Some(kept) = self.in_flight.chain(place) else { return Ok(progress) };
-        let copied = u64::from(progress.bytes);
-        let left = request.readable.wrapping_sub(progress.bytes);
-        let at = self.channel.at(offset_of(self.channel.layout(), request.run).wrapping_add(copied));
-        let from = skip.wrapping_add(kept.position).wrapping_add(copied);
-        let pieces = kept.chain.readable_range(from, u64::from(left));
-        let more = copy_in_units(pieces, memories.backend, |from, done, length| {
-            memories.frontend.copy_to(from, memories.backend, GuestAddr(at.0.wrapping_add(done)), length)
-        })?;
-        match more < left {
-            true => self.counters.count_part(u16::from(request.queue), u64::from(more)),
-            false => self.counters.count_copy(u16::from(request.queue), u64::from(more)),
+        let Some(kept) = self.in_flight.chain(place) else { return Ok(()) };
+        let at = self.channel.at(offset_of(self.channel.layout(), request.run));
+        let before = progress.bytes;
+        copy(kept.chain.readable(), progress, request.readable, at, Direction::Out, memories)?;
+        let more = u64::from(progress.bytes.wrapping_sub(before));
+        match progress.bytes < request.readable {
+            true => self.counters.count_part(u16::from(request.queue), more),
+            false => self.counters.count_copy(u16::from(request.queue), more),
         }
-        Ok(Progress { bytes: progress.bytes.wrapping_add(more), segments: 0 })
+        Ok(())
     }
 
     /// Puts a request into the ring.

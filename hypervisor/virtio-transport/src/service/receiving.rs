@@ -1,11 +1,14 @@
 //! What the frontend did not ask for: frames and characters that the backend has received for it.
+//!
+//! A reception that is given in part, since an interrupt was pending, is first of those of its device.
 
 use super::super::counters::add;
-use super::super::in_flight::InFlightRequests;
 use super::outage::BackendState;
+use super::partial::{Direction, Progress, Taken, copy};
 use super::{MERGED_MAX, MemoryPair, Outcome, ProtocolError, RECEPTIONS_MAX, Service, bit};
-use crate::virtqueue::{QueueError, Virtqueue};
+use crate::virtqueue::QueueError;
 use abi::io::{RECEIVE_WINDOW_SIZE, Receive};
+use arrayvec::ArrayVec;
 use vdev::{GuestAddr, GuestMemory};
 
 enum Received {
@@ -14,14 +17,33 @@ enum Received {
     NoBuffer,
     /// No chain can be kept now.
     NoRoom,
+    /// It is given in part.
+    Interrupted,
 }
 
-/// Something received and how the frontend is to get it.
-struct RxPacket {
-    at: GuestAddr,
+/// Something received, and how far it has come on its way to the frontend.
+#[derive(Default)]
+pub(super) struct Reception {
+    /// Its bytes; 0 where there is none.
     length: u64,
+    at: u64,
+    /// Its queue, and the number of that among the filled ones.
+    pub(super) index: u16,
+    filled: u16,
+    /// The most chains it is spread over.
+    chains_max: u8,
     /// Where the number of its buffers goes.
     count_offset: Option<u8>,
+    /// The places of its chains.
+    places: ArrayVec<u8, MERGED_MAX>,
+    /// The place of the beginning of a further one.
+    begun: Option<u8>,
+    /// The bytes that they have room for.
+    room: u64,
+    /// So many of them are full, with so many bytes; and what was copied into the next one.
+    full: u8,
+    given: u64,
+    progress: Progress,
 }
 
 impl Service {
@@ -39,19 +61,36 @@ impl Service {
         }
         let budget = self.budget();
         for step in 0..=RECEPTIONS_MAX {
-            let Some(receive) = self.channel.peek_reception(memories.backend, filled)? else { break };
-            if step == RECEPTIONS_MAX
-                || (step != 0 && (self.is_spent(&budget) || memories.backend.has_pending_interrupt()))
-            {
-                outcome.again = true;
-                break;
+            if self.reception.length == 0 {
+                let Some(receive) = self.channel.peek_reception(memories.backend, filled)? else { break };
+                if step == RECEPTIONS_MAX
+                    || (step != 0 && (self.is_spent(&budget) || memories.backend.has_pending_interrupt()))
+                {
+                    outcome.again = true;
+                    break;
+                }
+                if !self.begin_reception(index, filled, &receive) {
+                    self.counters.count(index, |queue| add(&mut queue.dropped, 1));
+                    self.channel.consume_reception(filled);
+                    continue;
+                }
             }
-            match self.receive_one(index, filled, &receive, memories)? {
+            let Reception { index, filled, .. } = self.reception;
+            let received = self.give(memories)?;
+            match received {
                 Received::Delivered => {}
                 Received::Dropped => self.counters.count(index, |queue| add(&mut queue.dropped, 1)),
+                Received::Interrupted => {
+                    outcome.again = true;
+                    break;
+                }
                 // What is out frees some, and brings a look here.
-                Received::NoRoom => break,
+                Received::NoRoom => {
+                    self.put_back();
+                    break;
+                }
                 Received::NoBuffer => {
+                    self.put_back();
                     let Some(queue) = self.queue(index) else { break };
                     if !queue.ask_for_more(memories.frontend)? {
                         break;
@@ -59,134 +98,141 @@ impl Service {
                     continue;
                 }
             }
+            self.reception.length = 0;
             self.channel.consume_reception(filled);
         }
         Ok(outcome)
     }
 
-    fn receive_one<M: GuestMemory>(
-        &mut self,
-        index: u16,
-        filled: u16,
-        receive: &Receive,
-        memories: &MemoryPair<'_, M>,
-    ) -> Result<Received, ProtocolError> {
+    /// Begins with what `receive` says was received for queue `index`, if the frontend is to have it. Returns whether.
+    #[inline]
+    fn begin_reception(&mut self, index: u16, filled: u16, receive: &Receive) -> bool {
         let Receive { session, offset, length } = *receive;
-        let total = u64::from(length);
-        if session != self.state.session || total == 0 || u64::from(offset).saturating_add(total) > RECEIVE_WINDOW_SIZE
-        {
-            return Ok(Received::Dropped);
+        let length = u64::from(length);
+        let is_in_window = u64::from(offset).saturating_add(length) <= RECEIVE_WINDOW_SIZE;
+        // Nothing is used before DRIVER_OK (VIRTIO 1.2, 3.1.1): its interrupt would be lost.
+        let is_live = self.state.is_live && self.queue(index).is_some();
+        if session != self.state.session || length == 0 || !is_in_window || !is_live {
+            return false;
         }
         let policy = self.policy(index);
         let merges = policy.merge_feature.is_some_and(|feature| self.state.features >> (feature & 63) & 1 != 0);
-        let count_offset = policy.count_offset;
-        // Nothing is used before DRIVER_OK (VIRTIO 1.2, 3.1.1): its interrupt would be lost.
-        let (true, Some(Some(queue))) = (self.state.is_live, self.queues.get_mut(usize::from(index))) else {
-            return Ok(Received::Dropped);
+        let window = self.channel.layout().receive_window(filled);
+        self.reception = Reception {
+            index,
+            filled,
+            at: self.channel.at(window.wrapping_add(u64::from(offset))).0,
+            length,
+            chains_max: if merges { MERGED_MAX as u8 } else { 1 },
+            count_offset: policy.count_offset,
+            ..Reception::default()
         };
+        true
+    }
 
-        let mut places = [0; MERGED_MAX];
-        let mut room = 0u64;
-        let mut count = 0usize;
-        while room < total {
-            if count != 0 && (!merges || count == MERGED_MAX) {
-                break;
-            }
-            let Some(place) = self.in_flight.take_chain() else {
-                if !self.in_flight.is_any_out() {
-                    break;
+    /// Goes on with the reception.
+    #[inline]
+    fn give<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<Received, ProtocolError> {
+        let Reception { index, length, chains_max, .. } = self.reception;
+        while self.reception.room < length && self.reception.places.len() != usize::from(chains_max) {
+            let begun = self.reception.begun.take();
+            // A mistake resets the device, and frees all chains.
+            match self.take_next(index, begun, memories)? {
+                Taken::Chain(place) => {
+                    let bytes = self.in_flight.chain(place).map_or(0, |kept| kept.chain.writable_bytes());
+                    self.reception.room = self.reception.room.saturating_add(bytes);
+                    // There is room.
+                    let _ = self.reception.places.try_push(place);
                 }
-                put_back(queue, &mut self.in_flight, places.get(..count).unwrap_or(&[]));
-                return Ok(Received::NoRoom);
-            };
-            let Some(kept) = self.in_flight.chain_mut(place) else { break };
-            match queue.pop(memories.frontend, &mut kept.chain) {
-                Ok(true) => self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at()),
-                Ok(false) => {
-                    self.in_flight.free_chain(place);
-                    put_back(queue, &mut self.in_flight, places.get(..count).unwrap_or(&[]));
-                    return Ok(Received::NoBuffer);
+                Taken::Part(place) => {
+                    self.reception.begun = Some(place);
+                    return Ok(Received::Interrupted);
                 }
-                Err(error) => {
-                    self.in_flight.free_chain(place);
-                    for place in places.iter().take(count) {
-                        self.in_flight.free_chain(*place);
-                    }
-                    return Err(error.into());
-                }
+                Taken::NoRoom if !self.in_flight.is_any_out() => break,
+                Taken::NoRoom => return Ok(Received::NoRoom),
+                Taken::Nothing => return Ok(Received::NoBuffer),
             }
-            room = room.saturating_add(kept.chain.writable_bytes());
-            if let Some(entry) = places.get_mut(count) {
-                *entry = place;
+            if self.reception.room < length && memories.backend.has_pending_interrupt() {
+                return Ok(Received::Interrupted);
             }
-            count = count.wrapping_add(1);
         }
-        let places = places.get(..count).unwrap_or(&[]);
+        let is_held = self.reception.room >= length;
+        // Where the buffers cannot hold it they go back empty, and the frame is lost.
+        if is_held && !self.fill(memories)? {
+            return Ok(Received::Interrupted);
+        }
         self.used |= bit(index);
-        let result = if room < total {
-            // Buffers that cannot hold it: they go back empty, and the frame is lost.
-            give_back_empty(queue, &self.in_flight, places, memories.frontend).map(|()| Received::Dropped)
-        } else {
-            let window = self.channel.layout().receive_window(filled);
-            let packet =
-                RxPacket { at: self.channel.at(window.wrapping_add(u64::from(offset))), length: total, count_offset };
-            spread(queue, &self.in_flight, places, &packet, memories).map(|()| Received::Delivered)
-        };
-        for place in places {
-            self.in_flight.free_chain(*place);
+        let Self { in_flight, queues, reception, .. } = self;
+        let count = reception.places.len();
+        let mut left = if is_held { length } else { 0 };
+        let Some(Some(queue)) = queues.get_mut(usize::from(index)) else { return Ok(Received::Dropped) };
+        for (number, place) in (1..).zip(&reception.places) {
+            let Some(chain) = in_flight.chain(*place).map(|kept| &kept.chain) else { continue };
+            let here = chain.writable_bytes().min(left);
+            if let Some(offset) = reception.count_offset.take().filter(|offset| u64::from(*offset) + 2 <= here) {
+                chain.write_u16(memories.frontend, u64::from(offset), count as u16).map_err(QueueError::from)?;
+            }
+            // All at once: a driver that finds some of them takes the packet for damaged.
+            match number == count {
+                true => queue.push_used(memories.frontend, chain.head, here as u32)?,
+                false => queue.push_used_unseen(memories.frontend, chain.head, here as u32)?,
+            }
+            left = left.saturating_sub(here);
+            in_flight.free_chain(*place);
         }
         self.counters.count(index, |queue| add(&mut queue.chains, count as u64));
-        if matches!(result, Ok(Received::Delivered)) {
-            self.counters.count_copy(index, total);
+        if !is_held {
+            return Ok(Received::Dropped);
         }
-        Ok(result?)
+        self.counters.count_copy(index, length);
+        Ok(Received::Delivered)
     }
-}
 
-/// Puts the chains in `places` back into their queue, the last first.
-fn put_back(queue: &mut Virtqueue, in_flight: &mut InFlightRequests, places: &[u8]) {
-    for place in places.iter().rev() {
-        if let Some(kept) = in_flight.chain(*place) {
-            queue.put_back(kept.chain.head);
+    /// Goes on with copying the reception to its chains, which have room for it. Returns whether all of it is there.
+    #[inline]
+    fn fill<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<bool, QueueError> {
+        let Self { reception, in_flight, .. } = self;
+        let Reception { length, .. } = *reception;
+        while let Some(kept) =
+            reception.places.get(usize::from(reception.full)).and_then(|place| in_flight.chain(*place))
+        {
+            let here = kept.chain.writable_bytes().min(length.saturating_sub(reception.given));
+            let from = GuestAddr(reception.at.wrapping_add(reception.given));
+            let part = kept.chain.writable();
+            copy(part, &mut reception.progress, here as u32, from, Direction::In, memories)?;
+            if u64::from(reception.progress.bytes) < here {
+                return Ok(false);
+            }
+            reception.given = reception.given.saturating_add(here);
+            if reception.given == length {
+                break;
+            }
+            (reception.full, reception.progress) = (reception.full.wrapping_add(1), Progress::default());
+            if memories.backend.has_pending_interrupt() {
+                return Ok(false);
+            }
         }
-        in_flight.free_chain(*place);
+        Ok(true)
     }
-}
 
-fn give_back_empty<M: GuestMemory>(
-    queue: &mut Virtqueue,
-    in_flight: &InFlightRequests,
-    places: &[u8],
-    frontend: &M,
-) -> Result<(), QueueError> {
-    for kept in places.iter().filter_map(|place| in_flight.chain(*place)) {
-        queue.push_used(frontend, kept.chain.head, 0)?;
-    }
-    Ok(())
-}
-
-/// Writes a packet over the chains in `places`, which have room for it.
-fn spread<M: GuestMemory>(
-    queue: &mut Virtqueue,
-    in_flight: &InFlightRequests,
-    places: &[u8],
-    packet: &RxPacket,
-    memories: &MemoryPair<'_, M>,
-) -> Result<(), QueueError> {
-    let mut done = 0u64;
-    for kept in places.iter().filter_map(|place| in_flight.chain(*place)) {
-        let chain = &kept.chain;
-        let here = chain.writable_bytes().min(packet.length.saturating_sub(done));
-        let mut from = packet.at.0.wrapping_add(done);
-        for segment in chain.writable_range(0, here) {
-            memories.backend.copy_to(GuestAddr(from), memories.frontend, segment.address, segment.length)?;
-            from = from.wrapping_add(u64::from(segment.length));
+    /// Forgets the reception that is given in part, if one is: its chains, of which the last comes first, are their
+    /// queue's again.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn put_back(&mut self) {
+        let Self { in_flight, queues, reception, .. } = self;
+        if core::mem::take(&mut reception.length) == 0 {
+            return;
         }
-        if let Some(offset) = packet.count_offset.filter(|offset| done == 0 && u64::from(*offset) + 2 <= here) {
-            chain.write_u16(memories.frontend, u64::from(offset), places.len() as u16)?;
+        if let Some(place) = reception.begun.take() {
+            in_flight.free_chain(place);
         }
-        queue.push_used(memories.frontend, chain.head, here as u32)?;
-        done = done.saturating_add(here);
+        let mut queue = queues.get_mut(usize::from(reception.index)).and_then(Option::as_mut);
+        while let Some(place) = reception.places.pop() {
+            if let (Some(queue), Some(kept)) = (&mut queue, in_flight.chain(place)) {
+                queue.put_back(kept.chain.head);
+            }
+            in_flight.free_chain(place);
+        }
     }
-    Ok(())
 }

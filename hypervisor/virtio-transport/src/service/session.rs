@@ -26,6 +26,9 @@ impl Service {
         if let Some(queue) = self.queues.get_mut(usize::from(index)) {
             *queue = None;
             self.forget_partial(Some(index));
+            if self.reception.index == index {
+                self.put_back();
+            }
             self.in_flight.forget_chains(Some(index));
         }
     }
@@ -43,6 +46,7 @@ impl Service {
             self.is_state_new = true;
         }
         self.forget_partial(None);
+        self.put_back();
         self.in_flight.forget_chains(None);
     }
 

@@ -25,14 +25,6 @@ pub struct Segment {
 
 impl Segment {
     const EMPTY: Self = Self { address: GuestAddr(0), length: 0 };
-
-    /// What is left of it without its first `bytes`, which it has.
-    #[must_use]
-    #[inline]
-    pub const fn after(self, bytes: u32) -> Self {
-        let address = GuestAddr(self.address.0.wrapping_add(bytes as u64));
-        Self { address, length: self.length.saturating_sub(bytes) }
-    }
 }
 
 /// A private, validated copy of a descriptor chain: the buffers that the device may read first, then those that it may
@@ -46,22 +38,49 @@ pub struct Chain {
     /// How many descriptors it took to find it, or that it has no room for all.
     looked_at: u16,
     extent: Extent,
+    /// Where it goes on, as long as it is not whole.
+    next: Next,
     segments: Box<[Segment]>,
 }
 
-/// How far a chain goes.
-#[derive(Clone, Copy, Debug, Default)]
+/// The descriptor with which a chain goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Next {
+    /// The table of indirect descriptors that it is in, if that has entries; else it is in the queue's own.
+    pub(super) table: GuestAddr,
+    pub(super) entries: u16,
+    pub(super) index: u16,
+}
+
+impl Next {
+    /// The descriptor `index` of the queue's own table.
+    #[inline]
+    pub(super) const fn at(index: u16) -> Self {
+        Self { table: GuestAddr(0), entries: 0, index }
+    }
+}
+
+/// How far a chain goes. It has no padding: it is copied for each chain.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     /// How many segments there are.
-    count: usize,
+    count: u32,
     /// How many of them the device may read, once a writable descriptor has been seen; those behind it may write.
-    readable: usize,
-    /// Whether a writable descriptor has been seen, if only an empty one.
-    writes: bool,
+    readable: u32,
+    side: Side,
     /// The bytes in all segments.
     bytes: u64,
     /// Those in what the device may read, once a writable descriptor has been seen.
     readable_bytes: u64,
+}
+
+/// What the last descriptor was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum Side {
+    Readable,
+    /// A writable descriptor has been seen, if only an empty one.
+    Writable,
 }
 
 const _: () = assert!(SEGMENTS_MAX <= u16::MAX as usize, "segments are counted in sixteen bits");
@@ -84,7 +103,7 @@ impl Chain {
     #[inline]
     pub fn with_room(segments: usize) -> Self {
         let segments = vec![Segment::EMPTY; segments.min(SEGMENTS_MAX)].into_boxed_slice();
-        Self { head: 0, looked_at: 0, extent: Extent::default(), segments }
+        Self { head: 0, looked_at: 0, extent: Extent::NONE, next: Next::at(0), segments }
     }
 
     /// How many buffers it has room for.
@@ -92,6 +111,23 @@ impl Chain {
     #[inline]
     pub const fn room(&self) -> usize {
         self.segments.len()
+    }
+
+    /// Whether it has no room for another buffer.
+    #[must_use]
+    #[inline]
+    pub const fn is_full(&self) -> bool {
+        self.extent.count as usize == self.segments.len()
+    }
+
+    /// Becomes what `other` is, which has no more buffers than there is room for.
+    pub fn copy_from(&mut self, other: &Self) {
+        let count = other.extent.count as usize;
+        if let (Some(to), Some(from)) = (self.segments.get_mut(..count), other.segments.get(..count)) {
+            to.copy_from_slice(from);
+            (self.head, self.looked_at, self.extent, self.next) =
+                (other.head, other.looked_at, other.extent, other.next);
+        }
     }
 
     /// How many descriptors it took to find it, empty ones included; also after an error.
@@ -105,19 +141,19 @@ impl Chain {
     #[must_use]
     #[inline]
     pub fn segments(&self) -> u32 {
-        self.extent.count as u32
+        self.extent.count
     }
 
     /// The buffers that the device may read, in order.
     #[must_use]
     pub fn readable(&self) -> &[Segment] {
-        self.segments.get(..self.extent.readable).unwrap_or_default()
+        self.segments.get(..self.extent.readable as usize).unwrap_or_default()
     }
 
     /// The buffers that the device may write, in order.
     #[must_use]
     pub fn writable(&self) -> &[Segment] {
-        self.segments.get(self.extent.readable..self.extent.count).unwrap_or_default()
+        self.segments.get(self.extent.readable as usize..self.extent.count as usize).unwrap_or_default()
     }
 
     /// How many bytes the device may read.
@@ -141,10 +177,21 @@ impl Chain {
         if let Some(address) = within_first(self.readable(), offset, buffer.len()) {
             return memory.read(address, buffer);
         }
+        self.read_across(memory, offset, buffer)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_across(&self, memory: &impl GuestMemory, offset: u64, buffer: &mut [u8]) -> Result<(), GuestFault> {
+        holds(self.readable_bytes(), offset, buffer.len())?;
+        let mut pieces = Pieces::new(self.readable(), Cursor::at(offset), buffer.len() as u64);
         let mut rest = buffer;
-        for piece in within(self.readable(), self.extent.readable_bytes, offset, rest.len())? {
+        while !rest.is_empty() {
+            let piece = pieces.cut(u32::MAX).ok_or(GuestFault::BadAddress)?;
             let (now, later) = rest.split_at_mut_checked(piece.length as usize).ok_or(GuestFault::BadAddress)?;
-            memory.read(piece.address, now)?;
+            if !now.is_empty() {
+                memory.read(piece.address, now)?;
+            }
             rest = later;
         }
         Ok(())
@@ -159,10 +206,21 @@ impl Chain {
         if let Some(address) = within_first(self.writable(), offset, bytes.len()) {
             return memory.write(address, bytes);
         }
+        self.write_across(memory, offset, bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_across(&self, memory: &impl GuestMemory, offset: u64, bytes: &[u8]) -> Result<(), GuestFault> {
+        holds(self.writable_bytes(), offset, bytes.len())?;
+        let mut pieces = Pieces::new(self.writable(), Cursor::at(offset), bytes.len() as u64);
         let mut rest = bytes;
-        for piece in within(self.writable(), self.writable_bytes(), offset, rest.len())? {
+        while !rest.is_empty() {
+            let piece = pieces.cut(u32::MAX).ok_or(GuestFault::BadAddress)?;
             let (now, later) = rest.split_at_checked(piece.length as usize).ok_or(GuestFault::BadAddress)?;
-            memory.write(piece.address, now)?;
+            if !now.is_empty() {
+                memory.write(piece.address, now)?;
+            }
             rest = later;
         }
         Ok(())
@@ -180,52 +238,66 @@ impl Chain {
         }
     }
 
-    /// The pieces of the readable part that hold `length` bytes from byte `offset` on; fewer where the part ends.
-    pub fn readable_range(&self, offset: u64, length: u64) -> Pieces<'_> {
-        Pieces { segments: self.readable().iter(), skip: offset, left: length }
-    }
-
-    /// The pieces of the writable part that hold `length` bytes from its byte `offset` on; fewer where the part ends.
-    pub fn writable_range(&self, offset: u64, length: u64) -> Pieces<'_> {
-        Pieces { segments: self.writable().iter(), skip: offset, left: length }
-    }
-
     /// Puts `bytes` at the end of the writable part.
     ///
     /// # Errors
     /// [`GuestFault::BadAddress`] if the writable part is too short, or if that is not in the guest's memory.
     #[inline(never)]
     pub fn write_end(&self, memory: &impl GuestMemory, bytes: &[u8]) -> Result<(), GuestFault> {
-        let length = bytes.len() as u64;
-        let Some(Segment { address, length: room }) = self.writable().last() else {
-            return Err(GuestFault::BadAddress);
-        };
-        // Nearly always they lie in one buffer, and the others need not be looked at.
-        if let Some(before) = u64::from(*room).checked_sub(length) {
+        let mut rest = bytes;
+        // Nearly always they lie in one buffer. From the end on: those before it need not be looked at.
+        for Segment { address, length } in self.writable().iter().rev() {
+            let here = rest.len().min(*length as usize);
+            let (before, now) = rest.split_at_checked(rest.len().wrapping_sub(here)).ok_or(GuestFault::BadAddress)?;
             // No segment ends above the address space.
-            return memory.write(GuestAddr(address.0.wrapping_add(before)), bytes);
+            memory.write(GuestAddr(address.0.wrapping_add(u64::from(*length)).wrapping_sub(here as u64)), now)?;
+            if before.is_empty() {
+                return Ok(());
+            }
+            rest = before;
         }
-        let offset = self.writable_bytes().checked_sub(length).ok_or(GuestFault::BadAddress)?;
-        self.write(memory, offset, bytes)
+        Err(GuestFault::BadAddress)
     }
 
-    /// Forgets the buffers, and lends the room for others. [`Chain::keep`] says how far they go.
+    /// How far it goes, how many descriptors were looked at, and with which it goes on, where [`Chain::go_on_at`] has
+    /// said that.
     #[inline]
-    pub(super) fn begin(&mut self, head: u16) -> &mut [Segment] {
-        self.head = head;
-        self.extent = Extent::default();
+    pub(super) const fn so_far(&self) -> (Extent, usize, Next) {
+        (self.extent, self.looked_at as usize, self.next)
+    }
+
+    /// Lends the room for buffers. [`Chain::keep`] says how far they go.
+    #[inline]
+    pub(super) fn lend(&mut self) -> &mut [Segment] {
         &mut self.segments
+    }
+
+    /// It is not whole, and goes on with the descriptor `next`.
+    #[cold]
+    pub(super) const fn go_on_at(&mut self, next: Next) {
+        self.next = next;
     }
 
     /// The buffers go as far as `extent` says, and so many descriptors were looked at.
     #[inline]
     pub(super) const fn keep(&mut self, extent: Extent, looked_at: usize) {
-        self.extent = if extent.writes { extent } else { extent.turn() };
+        self.extent = match extent.side {
+            Side::Writable => extent,
+            Side::Readable => extent.turn(),
+        };
         self.looked_at = looked_at as u16;
     }
 }
 
 impl Extent {
+    /// How many segments there are.
+    #[inline]
+    pub(super) const fn segments(&self) -> usize {
+        self.count as usize
+    }
+
+    pub(super) const NONE: Self = Self { count: 0, readable: 0, side: Side::Readable, bytes: 0, readable_bytes: 0 };
+
     /// Adds the buffer of `descriptor` to `segments`, which go so far.
     #[inline]
     pub(super) fn add(&mut self, segments: &mut [Segment], descriptor: Descriptor) -> Result<(), QueueError> {
@@ -233,16 +305,15 @@ impl Extent {
         if address.0.checked_add(u64::from(length)).is_none() {
             return Err(QueueError::AddressWraps);
         }
-        if descriptor.is_writable() != self.writes {
-            if self.writes {
-                return Err(QueueError::ReadableAfterWritable);
-            }
-            *self = Self { writes: true, ..self.turn() };
+        match (self.side, descriptor.is_writable()) {
+            (Side::Readable, false) | (Side::Writable, true) => {}
+            (Side::Readable, true) => *self = Self { side: Side::Writable, ..self.turn() },
+            (Side::Writable, false) => return Err(QueueError::ReadableAfterWritable),
         }
         if length == 0 {
             return Ok(());
         }
-        let place = segments.get_mut(self.count).ok_or(QueueError::ChainTooLong)?;
+        let place = segments.get_mut(self.count as usize).ok_or(QueueError::ChainTooLong)?;
         *place = Segment { address, length };
         // Neither the count nor the sum of at most SEGMENTS_MAX lengths can overflow.
         self.count = self.count.wrapping_add(1);
@@ -267,51 +338,105 @@ impl Extent {
 
 /// Where the `length` bytes from `offset` on are, if the first of `segments` holds them: there headers are.
 #[inline]
-fn within_first(segments: &[Segment], offset: u64, length: usize) -> Option<GuestAddr> {
+pub(crate) fn within_first(segments: &[Segment], offset: u64, length: usize) -> Option<GuestAddr> {
     let first = segments.first()?;
     let end = offset.checked_add(length as u64)?;
     // No segment ends above the address space.
     (end <= u64::from(first.length)).then(|| GuestAddr(first.address.0.wrapping_add(offset)))
 }
 
-/// The pieces of `segments`, which have `total` bytes, that hold `length` bytes from `offset` on, if they all are
-/// there.
-fn within(segments: &[Segment], total: u64, offset: u64, length: usize) -> Result<Pieces<'_>, GuestFault> {
-    let left = length as u64;
-    let end = offset.checked_add(left).ok_or(GuestFault::BadAddress)?;
-    if end > total {
-        return Err(GuestFault::BadAddress);
-    }
-    Ok(Pieces { segments: segments.iter(), skip: offset, left })
+/// Whether a part of `total` bytes has `length` bytes from `offset` on.
+fn holds(total: u64, offset: u64, length: usize) -> Result<(), GuestFault> {
+    let end = offset.checked_add(length as u64).filter(|end| *end <= total);
+    end.map(|_| ()).ok_or(GuestFault::BadAddress)
 }
 
-/// Cuts a run of bytes out of segments.
-pub struct Pieces<'a> {
-    segments: core::slice::Iter<'a, Segment>,
-    /// Bytes before the run that are still to be skipped.
+/// A place in one part of a chain: so many bytes behind the start of a segment, or of what follows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    segment: u16,
     skip: u64,
+}
+
+impl Cursor {
+    /// The place `offset` bytes behind the start of the part.
+    #[must_use]
+    #[inline]
+    pub const fn at(offset: u64) -> Self {
+        Self { segment: 0, skip: offset }
+    }
+
+    /// The place `bytes` further.
+    #[must_use]
+    #[inline]
+    pub const fn after(self, bytes: u64) -> Self {
+        Self { skip: self.skip.saturating_add(bytes), ..self }
+    }
+
+    /// How many bytes it lies behind the start of the part, as far as it is known not to be in a later segment.
+    #[must_use]
+    #[inline]
+    pub const fn offset_in_first(self) -> Option<u64> {
+        if self.segment == 0 { Some(self.skip) } else { None }
+    }
+
+    /// How many segments lie before it for certain.
+    #[must_use]
+    pub const fn segments_before(self) -> usize {
+        self.segment as usize
+    }
+}
+
+/// Cuts a run of bytes out of segments, one look at a segment after the other.
+pub struct Pieces<'a> {
+    segments: &'a [Segment],
+    cursor: Cursor,
     /// Bytes of the run that are still to come.
     left: u64,
 }
 
-impl Iterator for Pieces<'_> {
-    type Item = Segment;
-
+impl<'a> Pieces<'a> {
+    /// The run of `length` bytes of `part` from `start` on; it is shorter where the part ends.
+    #[must_use]
     #[inline]
-    fn next(&mut self) -> Option<Segment> {
-        while self.left != 0 {
-            let segment = self.segments.next()?;
-            let Some(rest) = u64::from(segment.length).checked_sub(self.skip).filter(|rest| *rest != 0) else {
-                self.skip = self.skip.saturating_sub(u64::from(segment.length));
-                continue;
-            };
-            let length = rest.min(self.left);
-            // The chain holds no segment that ends above the address space.
-            let address = GuestAddr(segment.address.0.wrapping_add(self.skip));
-            self.skip = 0;
-            self.left = self.left.saturating_sub(length);
-            return Some(Segment { address, length: length as u32 });
+    pub const fn new(part: &'a [Segment], start: Cursor, length: u64) -> Self {
+        Self { segments: part, cursor: start, left: length }
+    }
+
+    /// What comes next of the run, of one segment and at most `most` bytes. It is empty where the whole segment lies
+    /// before the run; `None` where there is no more.
+    #[inline]
+    pub fn cut(&mut self, most: u32) -> Option<Segment> {
+        if self.left == 0 {
+            return None;
         }
-        None
+        let segment = self.segments.get(usize::from(self.cursor.segment))?;
+        let whole = u64::from(segment.length);
+        let skip = self.cursor.skip;
+        let rest = whole.saturating_sub(skip);
+        let length = rest.min(self.left).min(u64::from(most));
+        self.left = self.left.saturating_sub(length);
+        if length == rest {
+            // There are at most SEGMENTS_MAX.
+            self.cursor = Cursor { segment: self.cursor.segment.wrapping_add(1), skip: skip.saturating_sub(whole) };
+        } else {
+            self.cursor.skip = skip.wrapping_add(length);
+        }
+        // The chain holds no segment that ends above the address space.
+        Some(Segment { address: GuestAddr(segment.address.0.wrapping_add(skip)), length: length as u32 })
+    }
+
+    /// Where what comes next begins.
+    #[must_use]
+    #[inline]
+    pub const fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Whether nothing of the run is left.
+    #[must_use]
+    #[inline]
+    pub const fn is_done(&self) -> bool {
+        self.left == 0
     }
 }

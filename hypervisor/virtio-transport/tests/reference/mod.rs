@@ -63,7 +63,7 @@ fn step(world: &mut World, input: &mut Input<'_>) {
         11 => world.set_used_event_by(input.signed()),
         12 => world.set_flags(u16::from(input.byte())),
         13..=17 => world.pop(),
-        18 => world.unpop(),
+        18 => world.put_back(),
         19 | 20 => world.push_used(input.byte(), u32::from(input.byte())),
         21 => world.take_interrupt(),
         22 => world.enable_notifications(),

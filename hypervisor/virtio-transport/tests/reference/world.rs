@@ -1,7 +1,9 @@
 //! The driver, the two devices, and their memories.
 
 use super::{BUFFERS, END, MEMORY_SIZE, TABLE, input::Input};
-use bulkhead_virtio_transport::virtqueue::{Chain, Features, QueueError, SEGMENTS_MAX, Segment, Virtqueue};
+use bulkhead_virtio_transport::virtqueue::{
+    Chain, Features, Popped, QueueError, SEGMENTS_MAX, Segment, Start, Virtqueue,
+};
 use devices::virtio_mmio::{Effect, Shadow, VirtioMmio, feature};
 use vdev::{
     GuestAddr, GuestMemory, QueueLayout, Width,
@@ -207,7 +209,10 @@ impl World {
         };
         assert_eq!(self.our_queue.has_available(&self.our_memory), waits);
         let mut chain = Chain::new();
-        let ours = self.our_queue.pop(&self.our_memory, &mut chain);
+        let mut ours = self.our_queue.pop(&self.our_memory, &mut chain, Start::Head);
+        while ours == Ok(Popped::Part) {
+            ours = self.our_queue.pop(&self.our_memory, &mut chain, Start::Part);
+        }
         if drained {
             self.seen = self.published;
         }
@@ -217,21 +222,21 @@ impl World {
             return self.reset();
         };
         let Some(theirs) = theirs else {
-            assert_eq!(ours, Ok(false), "only one device finds a chain");
+            assert_eq!(ours, Ok(Popped::Nothing), "only one device finds a chain");
             return;
         };
         let head = theirs.head_index();
         // More than a chain that both take can have: a longer one is judged by its length alone.
         let theirs: Vec<Descriptor> = theirs.take(70_000).collect();
         match ours {
-            Ok(true) => {
+            Ok(Popped::Whole) => {
                 assert_eq!(chain.head, head);
                 self.compare_chains(&chain, &theirs);
                 self.fill(&chain, &theirs);
                 self.in_flight.push(head);
                 self.last_popped = Some(head);
             }
-            Ok(false) => panic!("only the reference finds a chain"),
+            Ok(Popped::Nothing | Popped::Part) => panic!("only the reference finds a chain"),
             Err(error) => {
                 self.judge_refusal(error, head, &theirs);
                 self.reset();
@@ -298,13 +303,13 @@ impl World {
         }
     }
 
-    pub fn unpop(&mut self) {
+    pub fn put_back(&mut self) {
         if self.published.wrapping_sub(self.their_queue.next_avail()) >= self.size() {
             // The driver has offered more chains than it can have; as in `is_drained`, the reference notices first.
             return;
         }
-        self.our_queue.unpop();
         if let Some(head) = self.last_popped.take() {
+            self.our_queue.put_back(head);
             self.their_queue.go_to_previous_position();
             self.in_flight.retain(|other| *other != head);
         }

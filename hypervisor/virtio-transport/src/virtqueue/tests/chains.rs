@@ -1,7 +1,7 @@
 //! What a device gets out of a chain.
 
 use super::driver::*;
-use crate::virtqueue::{Chain, QueueError, SEGMENTS_MAX};
+use crate::virtqueue::{Chain, Cursor, Pieces, QueueError, SEGMENTS_MAX, Segment};
 use std::vec::Vec;
 use vdev::testkit::MEMORY_BASE;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
@@ -43,8 +43,8 @@ fn a_chain_is_used_again_without_a_trace_of_the_one_before() {
     let mut chain = Chain::new();
     driver.offer_chain(0, &[(BUFFERS, 16, 0), (BUFFERS + 16, 16, WRITE)]);
     driver.offer_chain(4, &[(BUFFERS + 64, 4, 0)]);
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     assert_eq!(chain.readable(), segments(&[(BUFFERS + 64, 4)]));
     assert!(chain.writable().is_empty());
     assert_eq!((chain.head, chain.readable_bytes(), chain.writable_bytes()), (4, 4, 0));
@@ -108,9 +108,9 @@ fn a_chain_that_has_no_room_is_left_in_the_ring() {
     let mut driver = Driver::new(8);
     let mut device = driver.device(ALL_FEATURES);
     driver.offer_chain(0, &[(BUFFERS, 16, 0), (BUFFERS + 16, 16, 0), (BUFFERS + 32, 1, WRITE)]);
-    assert_eq!(device.pop(&driver.memory, &mut Chain::with_room(2)), Err(QueueError::ChainTooLong));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::with_room(2)), Err(QueueError::ChainTooLong));
     let mut chain = Chain::with_room(3);
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     assert_eq!((chain.segments(), chain.room()), (3, 3));
 }
 
@@ -153,7 +153,11 @@ fn the_order_of_reading_and_writing_holds_across_the_table() {
 #[test]
 fn a_range_is_cut_out_across_buffers() {
     let chain = disk_read(&mut Driver::new(8));
-    let range = |offset, length| chain.writable_range(offset, length).collect::<Vec<_>>();
+    let all = |mut pieces: Pieces<'_>| {
+        let pieces: Vec<_> = core::iter::from_fn(|| pieces.cut(u32::MAX)).collect();
+        pieces.into_iter().filter(|piece| piece.length != 0).collect::<Vec<_>>()
+    };
+    let range = |offset, length| all(Pieces::new(chain.writable(), Cursor::at(offset), length));
     let [first, second, third] = [BUFFERS + 0x100, BUFFERS + 0x200, BUFFERS + 0x300];
     assert_eq!(range(0, 8), segments(&[(first, 8)]));
     assert_eq!(range(6, 4), segments(&[(first + 6, 2), (second, 2)]));
@@ -163,7 +167,31 @@ fn a_range_is_cut_out_across_buffers() {
     assert_eq!(range(13, 1), []);
     assert_eq!(range(u64::MAX, u64::MAX), []);
     assert_eq!(range(3, 0), []);
-    assert_eq!(chain.readable_range(4, 4).collect::<Vec<_>>(), segments(&[(BUFFERS + 4, 4)]));
+    assert_eq!(all(Pieces::new(chain.readable(), Cursor::at(4), 4)), segments(&[(BUFFERS + 4, 4)]));
+}
+
+#[test]
+fn a_range_is_cut_into_pieces_of_any_size_and_goes_on_where_it_was_left() {
+    let chain = disk_read(&mut Driver::new(8));
+    let bytes_of = |piece: Segment| (0..piece.length).map(move |byte| piece.address.0 + u64::from(byte));
+    let all: Vec<u64> = chain.writable().iter().copied().flat_map(bytes_of).collect();
+    for most in 1..=8 {
+        for offset in 0..=13 {
+            let (mut cursor, mut found) = (Cursor::at(offset), Vec::new());
+            let mut left = 13 - offset;
+            while left != 0 {
+                // Each look begins anew, from where the last one says.
+                let mut pieces = Pieces::new(chain.writable(), cursor, left);
+                let piece = pieces.cut(most).unwrap();
+                assert!(piece.length <= most);
+                left -= u64::from(piece.length);
+                found.extend(bytes_of(piece));
+                assert_eq!(pieces.is_done(), left == 0);
+                cursor = pieces.cursor();
+            }
+            assert_eq!(found, all[offset as usize..], "{most} from {offset} on");
+        }
+    }
 }
 
 #[test]

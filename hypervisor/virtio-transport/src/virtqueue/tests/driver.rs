@@ -1,6 +1,6 @@
 //! The driver's side of a queue.
 
-use crate::virtqueue::{Chain, Features, QueueError, Segment, Virtqueue};
+use crate::virtqueue::{Chain, Features, Popped, QueueError, Segment, Start, Virtqueue};
 use std::{vec, vec::Vec};
 use vdev::{
     GuestAddr, GuestMemory, QueueLayout,
@@ -125,10 +125,26 @@ impl Driver {
     }
 }
 
+/// Takes the next chain, all of it. Whether there was one.
+pub(super) fn pop_whole(
+    device: &mut Virtqueue,
+    memory: &impl GuestMemory,
+    chain: &mut Chain,
+) -> Result<bool, QueueError> {
+    let mut start = Start::Head;
+    loop {
+        match device.pop(memory, chain, start)? {
+            Popped::Part => start = Start::Part,
+            Popped::Whole => return Ok(true),
+            Popped::Nothing => return Ok(false),
+        }
+    }
+}
+
 /// What the device makes of the only chain that `driver` offers.
 pub(super) fn pop_with(driver: &Driver, features: Features) -> Result<Option<Chain>, QueueError> {
     let mut chain = Chain::new();
-    Ok(driver.device(features).pop(&driver.memory, &mut chain)?.then_some(chain))
+    Ok(pop_whole(&mut driver.device(features), &driver.memory, &mut chain)?.then_some(chain))
 }
 
 /// The same, with a device that offers everything.

@@ -8,7 +8,7 @@ fn serve(driver: &mut Driver, device: &mut Virtqueue, count: u16) {
     let mut chain = Chain::new();
     for head in 0..count {
         driver.offer_chain(head, &[(BUFFERS, 1, WRITE)]);
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+        assert_eq!(pop_whole(device, &driver.memory, &mut chain), Ok(true));
         device.push_used(&driver.memory, chain.head, 1).unwrap();
     }
 }
@@ -98,9 +98,9 @@ fn chains_that_were_seen_before_are_not_forgotten_when_notifications_come_back()
     let mut device = driver.device(ALL_FEATURES);
     driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
     driver.offer_chain(1, &[(BUFFERS, 1, 0)]);
-    device.pop(&driver.memory, &mut Chain::new()).unwrap();
+    pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
     assert_eq!(device.enable_notifications(&driver.memory), Ok(true));
-    device.unpop();
+    device.put_back(0);
     assert_eq!(device.enable_notifications(&driver.memory), Ok(true));
     assert_eq!(driver.available_event(), 0);
 }

@@ -15,9 +15,13 @@ fn refusal(size: u16, write: impl FnOnce(&Driver)) -> QueueError {
     write(&driver);
     driver.offer(0);
     let mut device = driver.device(ALL_FEATURES);
-    let error = device.pop(&driver.memory, &mut Chain::new()).expect_err("refused");
+    let error = pop_whole(&mut device, &driver.memory, &mut Chain::new()).expect_err("refused");
     assert_eq!(device.in_flight(), 0, "nothing is taken");
-    assert_eq!(device.pop(&driver.memory, &mut Chain::new()), Err(error), "and the next look finds the same");
+    assert_eq!(
+        pop_whole(&mut device, &driver.memory, &mut Chain::new()),
+        Err(error),
+        "and the next look finds the same"
+    );
     assert_eq!(driver.used(), None);
     error
 }
@@ -173,7 +177,11 @@ fn an_available_index_that_jumps_is_refused() {
         let mut driver = Driver::new(4);
         driver.publish(index);
         let mut device = driver.device(ALL_FEATURES);
-        assert_eq!(device.pop(&driver.memory, &mut Chain::new()), Err(QueueError::AvailableIndex), "{index}");
+        assert_eq!(
+            pop_whole(&mut device, &driver.memory, &mut Chain::new()),
+            Err(QueueError::AvailableIndex),
+            "{index}"
+        );
         assert_eq!(device.has_available(&driver.memory), Err(QueueError::AvailableIndex));
         assert_eq!(device.enable_notifications(&driver.memory), Err(QueueError::AvailableIndex));
     }
@@ -185,10 +193,10 @@ fn an_available_index_that_goes_back_is_refused() {
     let mut device = driver.device(ALL_FEATURES);
     for head in [0, 1] {
         driver.offer_chain(head, &[(BUFFERS, 1, 0)]);
-        device.pop(&driver.memory, &mut Chain::new()).unwrap();
+        pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
     }
     driver.publish(1);
-    assert_eq!(device.pop(&driver.memory, &mut Chain::new()), Err(QueueError::AvailableIndex));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::new()), Err(QueueError::AvailableIndex));
 }
 
 #[test]
@@ -198,13 +206,13 @@ fn a_head_that_is_in_flight_is_refused() {
     let mut chain = Chain::new();
     for head in [0, 63, 64, 255] {
         driver.offer_chain(head, &[(BUFFERS, 1, 0)]);
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     }
     for head in [0, 63, 64, 255] {
         driver.offer(head);
-        assert_eq!(device.pop(&driver.memory, &mut chain), Err(QueueError::HeadInFlight));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Err(QueueError::HeadInFlight));
         device.push_used(&driver.memory, head, 0).unwrap();
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true), "now it has come back");
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true), "now it has come back");
         assert_eq!(chain.head, head);
     }
 }
@@ -224,7 +232,7 @@ fn rings_outside_the_guests_memory_are_refused() {
             let mut driver = Driver::new(4);
             driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
             let mut device = Virtqueue::new(layout, ALL_FEATURES);
-            let popped = device.pop(&driver.memory, &mut Chain::new());
+            let popped = pop_whole(&mut device, &driver.memory, &mut Chain::new());
             if layout.used == elsewhere {
                 assert_eq!(popped, Ok(true));
                 assert_eq!(device.push_used(&driver.memory, 0, 0), Err(QueueError::Memory), "{place:#x}");
@@ -242,13 +250,13 @@ fn a_ring_that_ends_outside_the_guests_memory_is_refused_where_it_is_used() {
     driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
     let layout = QueueLayout { used: GuestAddr(end - 12), ..driver.layout };
     let mut device = Virtqueue::new(layout, ALL_FEATURES);
-    device.pop(&driver.memory, &mut Chain::new()).unwrap();
+    pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
     assert_eq!(device.push_used(&driver.memory, 0, 0), Ok(()));
     assert_eq!(device.enable_notifications(&driver.memory), Err(QueueError::Memory));
     driver.layout.available = GuestAddr(end - 8);
     driver.publish(1);
     let mut device = Virtqueue::new(driver.layout, ALL_FEATURES);
-    device.pop(&driver.memory, &mut Chain::new()).unwrap();
+    pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
     device.push_used(&driver.memory, 0, 0).unwrap();
     assert_eq!(device.take_interrupt(&driver.memory), Err(QueueError::Memory));
 }
@@ -260,7 +268,7 @@ fn a_size_that_the_register_file_let_through_refuses_every_chain() {
         let mut driver = Driver::new(4);
         driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
         let mut device = Virtqueue::new(layout, ALL_FEATURES);
-        assert_eq!(device.pop(&driver.memory, &mut Chain::new()), Err(QueueError::AvailableIndex));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::new()), Err(QueueError::AvailableIndex));
         assert_eq!(device.push_used(&driver.memory, 0, 0), Err(QueueError::NotInFlight));
     }
 }
@@ -294,7 +302,7 @@ fn a_descriptor_that_changes_after_it_was_loaded_changes_nothing() {
     let racing = Racing { memory: &driver.memory, loaded: RefCell::default() };
     let mut device = driver.device(ALL_FEATURES);
     let mut chain = Chain::new();
-    assert_eq!(device.pop(&racing, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &racing, &mut chain), Ok(true));
     assert_eq!(chain.readable(), segments(&[(BUFFERS, 8), (BUFFERS + 8, 8)]));
     assert_eq!(chain.writable(), segments(&[(BUFFERS + 16, 1)]));
     let mut loaded = racing.loaded.into_inner();

@@ -8,7 +8,7 @@ fn an_empty_queue_gives_nothing() {
     let driver = Driver::new(4);
     let mut device = driver.device(NO_FEATURES);
     assert_eq!(device.has_available(&driver.memory), Ok(false));
-    assert_eq!(device.pop(&driver.memory, &mut Chain::new()), Ok(false));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::new()), Ok(false));
     assert_eq!(device.in_flight(), 0);
 }
 
@@ -19,7 +19,7 @@ fn a_chain_goes_round() {
     driver.offer_chain(2, &[(BUFFERS, 16, WRITE)]);
     assert_eq!(device.has_available(&driver.memory), Ok(true));
     let mut chain = Chain::new();
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     assert_eq!(device.has_available(&driver.memory), Ok(false));
     assert_eq!(device.in_flight(), 1);
     assert_eq!(driver.used(), None);
@@ -38,7 +38,7 @@ fn chains_are_given_back_in_any_order() {
         driver.offer_chain(head, &[(BUFFERS, 1, 0)]);
     }
     for head in [3, 1, 0, 2] {
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
         assert_eq!(chain.head, head);
     }
     assert_eq!(device.in_flight(), 4);
@@ -54,7 +54,7 @@ fn a_queue_of_one_works() {
     let mut device = driver.device(ALL_FEATURES);
     for round in 0..5 {
         driver.offer_chain(0, &[(BUFFERS, 1, WRITE)]);
-        assert_eq!(device.pop(&driver.memory, &mut Chain::new()), Ok(true));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::new()), Ok(true));
         device.push_used(&driver.memory, 0, round).unwrap();
         assert_eq!(driver.used(), Some((0, round)));
     }
@@ -77,7 +77,7 @@ fn indices_go_round_the_end_of_their_sixteen_bits() {
     for round in 0..40u16 {
         let head = round % 8;
         driver.offer_chain(head, &[(BUFFERS, 4, WRITE)]);
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
         assert_eq!(chain.head, head);
         device.push_used(&driver.memory, head, 4).unwrap();
         if device.take_interrupt(&driver.memory).unwrap() {
@@ -98,10 +98,10 @@ fn a_full_queue_is_taken_whole_and_no_further() {
         driver.offer_chain(head, &[(BUFFERS, 1, 0)]);
     }
     for _ in 0..QUEUE_SIZE_MAX {
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     }
     assert_eq!(device.in_flight(), QUEUE_SIZE_MAX);
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(false));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(false));
 }
 
 #[test]
@@ -112,36 +112,36 @@ fn a_chain_that_was_put_back_comes_again() {
     driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
     driver.offer_chain(1, &[(BUFFERS, 2, 0)]);
     for _ in 0..3 {
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
         assert_eq!(chain.head, 0);
-        device.unpop();
+        device.put_back(0);
         assert_eq!(device.in_flight(), 0);
         assert_eq!(device.has_available(&driver.memory), Ok(true));
     }
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     assert_eq!(chain.head, 1);
     assert_eq!(device.in_flight(), 2);
 }
 
 #[test]
-fn only_the_last_chain_can_be_put_back_and_only_once() {
+fn only_a_chain_that_is_out_can_be_put_back_and_only_once() {
     let mut driver = Driver::new(4);
     let mut device = driver.device(NO_FEATURES);
     let mut chain = Chain::new();
-    device.unpop();
+    device.put_back(0);
     for head in 0..3 {
         driver.offer_chain(head, &[(BUFFERS, 1, 0)]);
-        assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     }
-    device.unpop();
-    device.unpop();
+    device.put_back(2);
+    device.put_back(2);
     assert_eq!(device.in_flight(), 2);
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(true));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
     assert_eq!(chain.head, 2);
     device.push_used(&driver.memory, 2, 0).unwrap();
-    device.unpop();
-    assert_eq!(device.pop(&driver.memory, &mut chain), Ok(false));
+    device.put_back(2);
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(false));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn the_device_cannot_give_back_what_it_does_not_have() {
     for head in [0, 3, 4, 255, 256, u16::MAX] {
         assert_eq!(device.push_used(&driver.memory, head, 0), Err(QueueError::NotInFlight));
     }
-    device.pop(&driver.memory, &mut Chain::new()).unwrap();
+    pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
     assert_eq!(device.push_used(&driver.memory, 1, 0), Err(QueueError::NotInFlight));
     assert_eq!(device.push_used(&driver.memory, 0, 0), Ok(()));
     assert_eq!(device.push_used(&driver.memory, 0, 0), Err(QueueError::NotInFlight));
