@@ -6,7 +6,7 @@
 //! Under QEMU's `-icount shift=0` a nanosecond is an instruction of any core. Nothing is subtracted here; the command
 //! that reads the lines knows what each row means.
 //!
-//! The parameter `bench=` on the command line chooses: `shared` measures the switch between two CPUs that share a
+//! The parameter `bench=` on the command line chooses: `shared` measures the switch between CPUs that share a
 //! core, `virtio` the devices of a driver domain, `pending` many pending interrupts, `boot` prints only when this guest
 //! was started, and without it everything else is measured.
 #![no_std]

@@ -103,7 +103,7 @@ fn table_row(page: &mut String, row: &Row, measured: &Measured, findings: &[Find
         )?;
         return Ok(());
     }
-    let ceiling = row.ceiling(native);
+    let ceiling = row.ceiling(measured);
     let word = verdict(&row.name, bulkhead, ceiling, findings);
     let bad = findings.iter().any(|finding| finding.row == row.name && finding.is_refused());
     let class = if bad { "bad" } else { "good" };

@@ -99,8 +99,7 @@ pub(crate) fn judge(rows: &Rows, measured: &Measured, kept: Option<&Kept>) -> Ve
 
 fn judge_row(row: &Row, measured: &Measured, before: Option<f64>) -> Option<Kind> {
     let Some(average) = measured.average(Platform::Bulkhead, &row.name) else { return Some(Kind::Missing) };
-    let native = measured.average(Platform::Native, &row.name);
-    match row.ceiling(native) {
+    match row.ceiling(measured) {
         Some(limit) if average > limit + ROUNDING => {
             let is_known = before.is_some_and(|kept| {
                 kept > limit + ROUNDING && (row.unit != Unit::Instructions || average <= kept * SLACK + ROUNDING)

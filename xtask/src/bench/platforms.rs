@@ -23,8 +23,9 @@ use std::{
 const LIMIT: Duration = Duration::from_secs(120);
 /// What the guest says at its end.
 const LAST_LINE: &str = "DONE";
-/// The systems under Bulkhead: a core for each virtual CPU, one for both, and a client of a driver domain.
-const SYSTEMS: [&str; 3] = ["bench-alone", "bench-shared", "bench-virtio"];
+/// The systems under Bulkhead: a core for each virtual CPU, one for two, four and eight, and a client of a driver
+/// domain.
+const SYSTEMS: [&str; 5] = ["bench-alone", "bench-shared", "bench-shared-four", "bench-shared-eight", "bench-virtio"];
 /// The guest's name in them.
 const GUEST: &str = "bench";
 /// What the guest measures by its own start; [`super::boot`] makes a figure of that.

@@ -1,5 +1,6 @@
 //! What is measured, and what it may cost: `guests/bench/rows.toml`.
 
+use super::{Measured, Platform};
 use anyhow::Context;
 use serde::Deserialize;
 use std::path::Path;
@@ -48,13 +49,19 @@ pub(crate) struct Row {
     pub(crate) above_native: Option<f64>,
     /// What it may cost at most above native, as a share of native.
     pub(crate) share: Option<f64>,
+    /// The row that takes native's place: what Bulkhead takes for that.
+    pub(crate) compared_with: Option<String>,
     /// What has to exist before it can be measured.
     pub(crate) due: Option<String>,
 }
 
 impl Row {
-    /// What Bulkhead may cost at most, where the row has a limit, given what the board costs by itself.
-    pub(crate) fn ceiling(&self, native: Option<f64>) -> Option<f64> {
+    /// What Bulkhead may cost at most, where the row has a limit and what that is above was measured.
+    pub(crate) fn ceiling(&self, measured: &Measured) -> Option<f64> {
+        let native = match &self.compared_with {
+            Some(other) => measured.average(Platform::Bulkhead, other),
+            None => measured.average(Platform::Native, &self.name),
+        };
         let above = || Some(native? + self.above_native?);
         let share = || native.zip(self.share).map(|(native, share)| native * (1.0 + share));
         self.limit.or_else(above).or_else(share)
@@ -102,7 +109,14 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::Figure;
     use crate::workspace::Workspace;
+
+    fn measured(platform: Platform, row: &str, average: u64) -> Measured {
+        let mut measured = Measured::default();
+        measured.of_mut(platform).insert(row, Figure::once(average));
+        measured
+    }
 
     #[test]
     fn the_rows_in_the_repository_are_in_order() {
@@ -113,19 +127,32 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), rows.all().count(), "two rows share a name");
+        for other in rows.all().filter_map(|row| row.compared_with.as_deref()) {
+            assert!(names.binary_search(&other).is_ok(), "there is no row `{other}`");
+        }
     }
 
     #[test]
     fn a_limit_above_native_needs_native() {
         let rows = Rows::parse("[[row]]\nname = \"a\"\ntitle = \"A\"\nabove_native = 78\n");
         let row = rows.all().next().expect("a row");
-        assert_eq!(row.ceiling(Some(4.0)), Some(82.0));
-        assert_eq!(row.ceiling(None), None);
+        assert_eq!(row.ceiling(&measured(Platform::Native, "a", 4)), Some(82.0));
+        assert_eq!(row.ceiling(&measured(Platform::Bulkhead, "a", 4)), None);
     }
 
     #[test]
     fn a_share_of_nothing_is_allowed_where_nothing_is_native() {
         let rows = Rows::parse("[[row]]\nname = \"a\"\ntitle = \"A\"\nshare = 0.5\n");
-        assert_eq!(rows.all().next().expect("a row").ceiling(Some(8.0)), Some(12.0));
+        let row = rows.all().next().expect("a row");
+        assert_eq!(row.ceiling(&measured(Platform::Native, "a", 8)), Some(12.0));
+    }
+
+    #[test]
+    fn a_row_that_is_compared_with_another_goes_by_what_bulkhead_takes_for_that() {
+        let text = "[[row]]\nname = \"a\"\ntitle = \"A\"\ncompared_with = \"b\"\nshare = 0.5\n";
+        let rows = Rows::parse(text);
+        let row = rows.all().next().expect("a row");
+        assert_eq!(row.ceiling(&measured(Platform::Bulkhead, "b", 8)), Some(12.0));
+        assert_eq!(row.ceiling(&measured(Platform::Native, "b", 8)), None);
     }
 }

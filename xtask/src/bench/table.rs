@@ -12,7 +12,7 @@ pub(crate) fn print(cpu: &str, rows: &Rows, measured: &Measured, findings: &[Fin
                 (average(Platform::Native), average(Platform::Bulkhead), average(Platform::Xen));
             let verdict = match &row.due {
                 Some(due) => format!("not yet: {due}"),
-                None => verdict(row.name.as_str(), bulkhead, row.ceiling(native), findings),
+                None => verdict(row.name.as_str(), bulkhead, row.ceiling(measured), findings),
             };
             [
                 row.title.clone(),
@@ -21,7 +21,7 @@ pub(crate) fn print(cpu: &str, rows: &Rows, measured: &Measured, findings: &[Fin
                 number(xen, row.unit),
                 number(bulkhead.zip(native).map(|(bulkhead, native)| bulkhead - native), row.unit),
                 ratio(bulkhead, xen),
-                number(row.ceiling(native).filter(|_| row.due.is_none()), row.unit),
+                number(row.ceiling(measured).filter(|_| row.due.is_none()), row.unit),
                 verdict,
             ]
         }))
