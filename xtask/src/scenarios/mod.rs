@@ -3,6 +3,7 @@
 //! To add one: write a system into `guests/systems`, and a [`Scenario`] into the list of one of the files here.
 
 mod boot;
+mod elf;
 mod guests;
 mod image;
 mod io;
@@ -96,7 +97,7 @@ struct Other {
     check: fn(&Workspace, &Path) -> anyhow::Result<()>,
 }
 
-const OTHERS: [Other; 4] = [
+const OTHERS: [Other; 5] = [
     Other {
         name: "gdb stops in EL2, in a guest and at Ctrl-C, each with its own symbols",
         system: debug::check::SYSTEM,
@@ -108,6 +109,12 @@ const OTHERS: [Other; 4] = [
         system: debug::check::CLIENTS,
         set_up: |_| setup::debugger().map(drop),
         check: debug::check::stops_in_clients,
+    },
+    Other {
+        name: "an ELF file is a kernel, as it is linked and at an address of its own",
+        system: elf::SYSTEM,
+        set_up: |_| Ok(()),
+        check: elf::both,
     },
     Other {
         name: "an image that was moved starts with its own disk by its script",
