@@ -90,8 +90,8 @@ enum Shown {
 
 /// So many descriptors of a table are copied at a time.
 const BATCH: usize = 4;
-/// So many descriptors are followed by one call: some 700 instructions.
-const WALK_UNIT: usize = 16;
+/// So many descriptors are followed by one call: some 400 instructions.
+const WALK_UNIT: usize = 8;
 
 impl Virtqueue {
     /// A queue whose driver has just made it ready. A size that is no power of two or above [`QUEUE_SIZE_MAX`] makes a
