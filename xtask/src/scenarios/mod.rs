@@ -9,6 +9,7 @@ mod image;
 mod io;
 mod limits;
 mod linux;
+mod prompt;
 mod trees;
 
 use crate::{
@@ -97,7 +98,7 @@ struct Other {
     check: fn(&Workspace, &Path) -> anyhow::Result<()>,
 }
 
-const OTHERS: [Other; 5] = [
+const OTHERS: [Other; 6] = [
     Other {
         name: "gdb stops in EL2, in a guest and at Ctrl-C, each with its own symbols",
         system: debug::check::SYSTEM,
@@ -121,6 +122,12 @@ const OTHERS: [Other; 5] = [
         system: image::MOVED_SYSTEM,
         set_up: |_| Ok(()),
         check: image::moved,
+    },
+    Other {
+        name: "U-Boot as a guest comes to its prompt, and does what is typed there",
+        system: prompt::SYSTEM,
+        set_up: |workspace| setup::u_boot(workspace).map(drop),
+        check: prompt::answers,
     },
     Other {
         name: "U-Boot at EL2 finds an image on a disk, and starts it by its script",
