@@ -9,6 +9,8 @@ use std::vec;
 const RECEIVE: u16 = 0;
 /// Buffers that do not lie side by side, so that none becomes one with the next.
 const STEP: u64 = 0x20;
+/// So many bytes of data are compared: Miri takes long for each.
+const LOOKED_AT: u32 = if cfg!(miri) { 0x200 } else { 0x3000 };
 
 /// A driver's chain, in a table of its own or not.
 struct Case {
@@ -38,7 +40,7 @@ fn buffers(kind: u32, count: u64, length: u32) -> Vec<Buffer> {
 
 fn cases() -> Vec<Case> {
     const ALL: &[u64] = &[1, 8, 9, 14, 15, 30, 61, 62, 63, 253, 254, 255, 300];
-    let counts = if cfg!(miri) { &ALL[1..5] } else { ALL };
+    let counts = if cfg!(miri) { &ALL[3..4] } else { ALL };
     let mut cases = Vec::new();
     let mut add = |name, buffers, is_indirect, damage| cases.push(Case { name, buffers, is_indirect, damage });
     for &count in counts {
@@ -72,15 +74,15 @@ fn cases() -> Vec<Case> {
 
 /// At which looks an interrupt is pending: at each alone, at all, and at some.
 fn looks() -> impl Iterator<Item = u64> {
-    let alone = if cfg!(miri) { 3 } else { 48 };
-    let some = (1..if cfg!(miri) { 2 } else { 9u64 }).map(|seed| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let alone = if cfg!(miri) { 1 } else { 48 };
+    let some = (1..if cfg!(miri) { 1 } else { 9u64 }).map(|seed| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     (0..alone).map(|look| 1 << look).chain([u64::MAX]).chain(some)
 }
 
 impl Case {
     fn offer(&self, stage: &mut Stage) {
         stage.put(HEADER, &header(if self.buffers.get(1).is_some_and(|buffer| buffer.2) { IN } else { OUT }, 5));
-        let data: Vec<u8> = (0..0x3000u32).map(|index| (index / 3) as u8).collect();
+        let data: Vec<u8> = (0..LOOKED_AT).map(|index| (index / 3) as u8).collect();
         stage.put(DATA, &data);
         match self.is_indirect {
             true => stage.offer_indirect(0, 0, &self.buffers),
@@ -140,7 +142,7 @@ fn finish(stage: &mut Stage, queue: u16, notifies: bool) -> Seen {
     seen.used = core::iter::from_fn(|| stage.used(queue)).collect();
     (seen.chains, seen.bytes) =
         (stage.service.counters().queue(queue).chains, stage.service.counters().queue(queue).bytes);
-    seen.data = stage.get(DATA, 0x3000);
+    seen.data = stage.get(DATA, LOOKED_AT as usize);
     seen
 }
 
@@ -161,7 +163,8 @@ fn a_chain_comes_to_the_same_wherever_it_is_cut() {
             assert!(cut == whole, "{} of {count} at {looks:#x}: {cut:?} and not {whole:?}", case.name);
         }
     }
-    for error in [QueueError::ChainTooLong, QueueError::IndirectNested, QueueError::Next, QueueError::AddressWraps] {
+    assert!(cfg!(miri) || refused.contains(&ProtocolError::Frontend(QueueError::ChainTooLong)));
+    for error in [QueueError::IndirectNested, QueueError::Next, QueueError::AddressWraps] {
         assert!(refused.contains(&ProtocolError::Frontend(error)), "{error}");
     }
 }
@@ -240,6 +243,7 @@ fn without_a_backend_a_chain_that_was_walked_in_part_fails() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "its long chains take minutes")]
 fn a_chain_that_finds_no_longer_place_waits_for_one() {
     let mut stage = Stage::disk();
     // All places that are long enough are taken: six chains of two hundred buffers.
@@ -293,7 +297,7 @@ fn a_reception_comes_to_the_same_wherever_it_is_cut_and_a_driver_sees_all_of_it_
         (&[30], false, 900, 1),
         (&[65], false, 900, 0),
     ];
-    for (chains, is_merged, length, count) in if cfg!(miri) { &cases[..2] } else { cases } {
+    for (chains, is_merged, length, count) in if cfg!(miri) { &cases[..1] } else { cases } {
         let packet: Vec<u8> = (0..*length).map(|index| (index % 253) as u8).collect();
         let play = |looks| {
             let mut stage = card(chains, *is_merged);
@@ -317,7 +321,7 @@ fn a_reception_comes_to_the_same_wherever_it_is_cut_and_a_driver_sees_all_of_it_
                 }
             }
             assert_eq!(stage.service.holdings(), Holdings::default());
-            (used, error, stage.get(DATA, 0x3000), stage.service.counters().queue(RECEIVE))
+            (used, error, stage.get(DATA, LOOKED_AT as usize), stage.service.counters().queue(RECEIVE))
         };
         let whole = play(0);
         assert_eq!(whole.0.len(), *count);
@@ -330,7 +334,7 @@ fn a_reception_comes_to_the_same_wherever_it_is_cut_and_a_driver_sees_all_of_it_
 #[test]
 fn a_reception_that_is_given_in_part_leaves_nothing_behind() {
     let packet = [7; 1000];
-    for look in 0..if cfg!(miri) { 3 } else { 16 } {
+    for look in 0..if cfg!(miri) { 1 } else { 16 } {
         for end in 0..3 {
             let mut stage = card(&[20, 40, 60], true);
             stage.deliver(&packet);
