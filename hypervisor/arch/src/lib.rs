@@ -23,6 +23,7 @@ pub mod firmware;
 pub mod gic;
 pub mod heap;
 mod lazy;
+mod library_calls;
 pub mod list_registers;
 pub mod memory;
 pub mod mmu;
