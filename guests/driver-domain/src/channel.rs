@@ -99,7 +99,12 @@ impl Channel {
         for (offset, pair) in (DESCRIPTION..).step_by(16).zip(words.as_chunks().0) {
             self.memory.store_pair(offset, *pair);
         }
-        self.calls.make(Call::Attach, self.number)
+        loop {
+            let answer = self.calls.make(Call::Attach, self.number);
+            if answer != COMPLETE_AGAIN {
+                return answer;
+            }
+        }
     }
 
     /// The next request, which stays where it is until [`Self::take`]. `None` also while EL2 has left no room for its

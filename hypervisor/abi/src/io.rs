@@ -47,8 +47,8 @@ pub use call::{
     channel_of_result, result_register,
 };
 pub use description::{
-    CONFIGURATION_SIZE, DESCRIPTION, Description, HEADER_SIZE_MAX, LongChains, QUEUES_MAX, QueueDescription, Restart,
-    TAIL_SIZE_MAX,
+    CONFIGURATION_SIZE, DESCRIPTION, Description, DescriptionWords, HEADER_SIZE_MAX, LongChains, QUEUES_MAX,
+    QueueDescription, Restart, TAIL_SIZE_MAX,
 };
 pub use entry::{
     Completion, Receive, Request, SEGMENT_NEXT, SEGMENT_SIZE, SEGMENT_WRITE, SEGMENTS_AROUND, SEGMENTS_MAX, Segment,
@@ -65,7 +65,7 @@ pub const HEARTBEAT_WAITING: u32 = 1 << 31;
 /// What these calls return for a channel that does not exist: SMCCC's INVALID_PARAMETER, -3 (DEN0028 7.1).
 pub const INVALID_PARAMETER: u64 = 0xffff_ffff_ffff_fffd;
 
-/// What [`FUNCTION_COMPLETE`] returns when there is more to do.
+/// What [`FUNCTION_COMPLETE`] and [`FUNCTION_ATTACH`] return when there is more to do.
 pub const COMPLETE_AGAIN: u64 = 1;
 
 /// The `compatible` string of a channel's node in the backend's device tree.

@@ -14,7 +14,7 @@ mod registers;
 #[cfg(test)]
 mod tests;
 
-pub use configuration::{CONFIGURATION_WORDS, Configuration, FeaturesLost, Words, feature};
+pub use configuration::{CONFIGURATION_SIZE, Configuration, FeaturesLost, Words, feature};
 
 use queue::Queue;
 use registers::{CONFIGURATION_OFFSET, Interrupts, MAGIC, Register, Status, VENDOR, VERSION};
@@ -28,7 +28,7 @@ pub const QUEUES_MAX: usize = 8;
 pub const WINDOW_SIZE: u16 = 0x1000;
 
 /// Where what is published ends, but for zeroes.
-const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + 4 * CONFIGURATION_WORDS as u16;
+const PUBLISHED_END: u16 = CONFIGURATION_OFFSET + CONFIGURATION_SIZE as u16;
 
 /// The size of a slot in bytes: its registers and its configuration space. The rest of the window are further slots,
 /// for software that expects them as close as they are on QEMU's board; there is a device in the first alone.
@@ -97,9 +97,14 @@ pub struct VirtioMmio {
     offered: u64,
     /// What the driver has accepted.
     accepted: u64,
-    configuration: Configuration,
+    /// What the device offers from the next reset on.
+    offered_next: u64,
     /// The configuration space as it is published.
     words: Words,
+    /// The configuration space from the next reset on.
+    words_next: Words,
+    /// Whether the two differ.
+    owes_words: bool,
     generation: u32,
     /// Whether something has happened that the driver must be told of, before it was ready to hear of it: the
     /// configuration that it may have read has changed, or the device needs a reset.
@@ -126,8 +131,10 @@ impl VirtioMmio {
             driver_features_sel: 0,
             offered: feature::COMMON,
             accepted: 0,
-            configuration: Configuration::NONE,
-            words: Configuration::NONE.words,
+            offered_next: feature::COMMON,
+            words: [0; CONFIGURATION_SIZE / 8],
+            words_next: [0; CONFIGURATION_SIZE / 8],
+            owes_words: false,
             generation: 0,
             owes_change: false,
         }
@@ -148,39 +155,36 @@ impl VirtioMmio {
     /// Says what stands behind the device. Returns whether the line changed.
     ///
     /// What a driver has negotiated stays as it is until the next reset: a change that comes later shows in the first
-    /// `live_words` of the configuration space alone, and the driver is told.
+    /// `live_size` bytes of the configuration space alone, and the driver is told.
     ///
     /// # Errors
     /// A driver has accepted features that the configuration lacks; nothing has changed.
-    pub fn configure(&mut self, configuration: &Configuration, shadow: &mut impl Shadow) -> Result<bool, FeaturesLost> {
+    pub fn configure(
+        &mut self,
+        configuration: &Configuration<'_>,
+        shadow: &mut impl Shadow,
+    ) -> Result<bool, FeaturesLost> {
         let are_settled = self.status.contains(Status::FEATURES_OK);
-        if are_settled && self.accepted & !configuration.offered() != 0 {
+        let offered = configuration.offered();
+        if are_settled && self.accepted & !offered != 0 {
             return Err(FeaturesLost);
         }
-        self.configuration = configuration.clone();
+        self.offered_next = offered;
+        self.words_next = *configuration.words;
         if !self.is_described {
             self.is_described = true;
             self.publish_one(Register::DEVICE_ID, shadow);
         }
-        let live_words = if are_settled {
-            configuration.live_words
+        let live_size = if are_settled {
+            configuration.live_size
         } else {
-            self.offered = configuration.offered();
+            self.offered = offered;
             self.publish_one(Register::DEVICE_FEATURES, shadow);
-            CONFIGURATION_WORDS
+            CONFIGURATION_SIZE as u16
         };
-        let mut pairs = configuration.words.iter().zip(&self.words).take(live_words);
-        if pairs.all(|(new, old)| new == old) {
+        if !self.follow_words(live_size, shadow) {
             return Ok(false);
         }
-        // A driver that reads a field in two loads compares ConfigGeneration before and after. It does not trap, so the
-        // counter moves on either side of the change; the interrupt comes after both, and has it read again.
-        self.next_generation(shadow);
-        for (old, new) in self.words.iter_mut().zip(&configuration.words).take(live_words) {
-            *old = *new;
-        }
-        self.publish(CONFIGURATION_OFFSET, shadow);
-        self.next_generation(shadow);
         let was_high = self.line();
         self.owes_change = !self.status.is_empty();
         self.tell_change(shadow);
@@ -189,11 +193,10 @@ impl VirtioMmio {
 
     /// Returns the device to its state at power-on, for its driver or with its guest. What stands behind it stays.
     pub fn reset(&mut self, shadow: &mut impl Shadow) {
-        let are_words_kept = self.words == self.configuration.words;
         self.forget_driver();
         Register::OF_DRIVER.iter().for_each(|offset| self.publish_one(*offset, shadow));
-        if !are_words_kept {
-            self.publish(CONFIGURATION_OFFSET, shadow);
+        if self.owes_words {
+            self.follow_words(CONFIGURATION_SIZE as u16, shadow);
         }
     }
 
@@ -367,7 +370,8 @@ impl VirtioMmio {
 
     /// Everything that a driver has set up is gone, and what is offered follows the configuration again.
     fn forget_driver(&mut self) {
-        self.queues = [Queue::RESET; QUEUES_MAX];
+        // Of the others nobody can have set anything.
+        self.queues.iter_mut().take(usize::from(self.queue_count)).for_each(|queue| *queue = Queue::RESET);
         self.status = Status::empty();
         self.interrupts = Interrupts::empty();
         self.queue_sel = 0;
@@ -375,8 +379,7 @@ impl VirtioMmio {
         self.driver_features_sel = 0;
         self.accepted = 0;
         self.owes_change = false;
-        self.offered = self.configuration.offered();
-        self.words = self.configuration.words;
+        self.offered = self.offered_next;
     }
 
     /// A buffer was used: sets InterruptStatus, before the line is raised. A driver that is not ready is not told.
@@ -409,9 +412,47 @@ impl VirtioMmio {
         }
     }
 
-    fn next_generation(&mut self, shadow: &mut impl Shadow) {
-        self.generation = self.generation.wrapping_add(1);
-        self.publish_one(Register::CONFIG_GENERATION, shadow);
+    /// Makes the first `live_size` bytes of the configuration space what they are to be from now on, and publishes what
+    /// differs. Returns whether anything does.
+    #[inline(never)]
+    fn follow_words(&mut self, live_size: u16, shadow: &mut impl Shadow) -> bool {
+        let Self { words, words_next, generation, .. } = self;
+        let mut next_generation = |shadow: &mut _| {
+            *generation = generation.wrapping_add(1);
+            Shadow::set(shadow, Register::CONFIG_GENERATION, *generation);
+        };
+        let (mut is_changed, mut owes_words) = (false, false);
+        for (place, (word, next)) in (0..).step_by(8).zip(words.iter_mut().zip(words_next)) {
+            let difference = *word ^ *next;
+            if difference == 0 {
+                continue;
+            }
+            let live = match live_size.saturating_sub(place) {
+                0 => 0,
+                1..8 => difference & u64::from(u32::MAX),
+                8.. => difference,
+            };
+            owes_words |= live != difference;
+            if live == 0 {
+                continue;
+            }
+            if !is_changed {
+                // A driver that reads a field in two loads compares ConfigGeneration before and after. It does not
+                // trap, so the counter moves on either side of the change; the interrupt comes after both, and has it
+                // read again.
+                next_generation(shadow);
+            }
+            is_changed = true;
+            *word ^= live;
+            let offset = CONFIGURATION_OFFSET.wrapping_add(place);
+            shadow.set(offset, *word as u32);
+            shadow.set(offset.wrapping_add(4), (*word >> 32) as u32);
+        }
+        if is_changed {
+            next_generation(shadow);
+        }
+        self.owes_words = owes_words;
+        is_changed
     }
 
     /// The level of the interrupt line.

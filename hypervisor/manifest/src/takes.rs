@@ -16,7 +16,7 @@ pub mod size {
     pub const VGIC: u64 = 8192;
     pub const VCPU: u64 = 3072;
     pub const SLOT: u64 = 160;
-    pub const VIRTIO_DEVICE: u64 = 3456;
+    pub const VIRTIO_DEVICE: u64 = 4288;
     pub const KEPT_CHAIN: u64 = 128;
     pub const REQUEST: u64 = 32;
     pub const ASSIGNED_DEVICES: u64 = 96;

@@ -3,7 +3,7 @@
 //! What this module leaves out: what the entries mean.
 
 use abi::io::{
-    self, COMPLETION_RING, COMPLETION_SIZE, Completion, DESCRIPTION, Description, FILLED_MAX, Layout, RECEIVE_SIZE,
+    self, COMPLETION_RING, COMPLETION_SIZE, Completion, DescriptionWords, FILLED_MAX, Layout, RECEIVE_SIZE,
     REQUEST_RING, REQUEST_SIZE, RING_ENTRIES, Receive, Request, control,
 };
 use core::sync::atomic::{Ordering, fence};
@@ -113,13 +113,15 @@ impl Channel {
         Ok(())
     }
 
-    /// What the backend says of the device; `None` if that is no description.
-    #[inline(never)]
-    pub fn description(&self, memory: &impl GuestMemory) -> Option<Description> {
-        let mut words = [0; Description::WORDS];
-        let pairs = words.as_chunks_mut::<2>().0;
-        memory.load_u64_pairs(self.at(DESCRIPTION), pairs).ok()?;
-        Description::from_words(&words)
+    /// Copies what the backend says of the device into `words`.
+    ///
+    /// # Errors
+    /// See [`RingCorrupt`].
+    pub fn load_description(&self, memory: &impl GuestMemory, words: &mut DescriptionWords) -> Result<(), RingCorrupt> {
+        for (offset, part) in words.parts_mut() {
+            memory.load_u64_pairs(self.at(offset), part)?;
+        }
+        Ok(())
     }
 
     /// The backend's heartbeat word.

@@ -4,7 +4,7 @@
 use super::QUEUES_MAX;
 use super::window::RUN_MAX;
 use abi::io::{
-    CONFIGURATION_SIZE, Description, HEADER_SIZE_MAX, LongChains, QueueDescription, Restart, TAIL_SIZE_MAX,
+    CONFIGURATION_SIZE, DescriptionWords, HEADER_SIZE_MAX, LongChains, QueueDescription, Restart, TAIL_SIZE_MAX,
     WINDOW_PAGE_SIZE,
 };
 use core::fmt;
@@ -61,23 +61,33 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Checks `description` against what was allocated; the request window has `window` bytes.
+/// Checks `description` against what was allocated; the request window has `window` bytes. What it says of each queue
+/// goes into `policies`.
 ///
 /// # Errors
-/// See [`Refused`].
-pub fn check(description: &Description, allocation: &Allocation, window: u64) -> Result<(), Refused> {
-    let Description { live_size, queue_count, queues, .. } = description;
-    if *queue_count > allocation.queues || usize::from(*queue_count) > QUEUES_MAX {
+/// See [`Refused`]; what is in `policies` then is of no use.
+pub fn check(
+    description: &DescriptionWords,
+    allocation: &Allocation,
+    window: u64,
+    policies: &mut [QueueDescription; QUEUES_MAX],
+) -> Result<(), Refused> {
+    let (live_size, queue_count) = (description.live_size(), description.queue_count());
+    if queue_count > allocation.queues || usize::from(queue_count) > QUEUES_MAX {
         return Err(Refused::Queues);
     }
-    if !live_size.is_multiple_of(4) || usize::from(*live_size) > CONFIGURATION_SIZE {
+    if !live_size.is_multiple_of(4) || usize::from(live_size) > CONFIGURATION_SIZE {
         return Err(Refused::Configuration);
     }
-    let mut each = queues.iter().take(usize::from(*queue_count)).enumerate();
-    let is_sound = each.all(|(index, queue)| {
-        if allocation.filled >> index & 1 != 0 { is_filled_sound(queue) } else { is_request_sound(queue, window) }
-    });
-    if is_sound { Ok(()) } else { Err(Refused::Queue) }
+    for (index, policy) in (0..).zip(policies) {
+        *policy = description.queue(index).ok_or(Refused::Malformed)?;
+        let is_filled = allocation.filled.wrapping_shr(u32::from(index)) & 1 != 0;
+        let is_sound = if is_filled { is_filled_sound(policy) } else { is_request_sound(policy, window) };
+        if index < queue_count && !is_sound {
+            return Err(Refused::Queue);
+        }
+    }
+    Ok(())
 }
 
 fn is_filled_sound(queue: &QueueDescription) -> bool {
@@ -106,6 +116,7 @@ fn is_request_sound(queue: &QueueDescription, window: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use abi::io::{DESCRIPTION, Description};
 
     const WINDOW: u64 = 0x4_0000;
     const DISK: Allocation = Allocation { queues: 2, filled: 0, requests: 30, chains: [16, 8, 6] };
@@ -128,6 +139,21 @@ mod tests {
         let mut queues = [QueueDescription::NONE; QUEUES_MAX];
         queues[0] = queue;
         Description { features: 0, configuration: [0; CONFIGURATION_SIZE], live_size: 8, queue_count: 1, queues }
+    }
+
+    fn check(description: &Description, allocation: &Allocation, window: u64) -> Result<(), Refused> {
+        let words = description.to_words();
+        let mut copy = DescriptionWords::NONE;
+        for (offset, part) in copy.parts_mut() {
+            let first = (offset - DESCRIPTION) as usize / 16;
+            part.copy_from_slice(&words.as_chunks().0[first..first + part.len()]);
+        }
+        let mut policies = [QueueDescription::NONE; QUEUES_MAX];
+        super::check(&copy, allocation, window, &mut policies)?;
+        let count = usize::from(description.queue_count);
+        assert_eq!(policies[..count], description.queues[..count]);
+        assert!(policies[count..].iter().all(|policy| *policy == QueueDescription::NONE));
+        Ok(())
     }
 
     #[test]

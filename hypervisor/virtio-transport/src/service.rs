@@ -7,6 +7,7 @@
 //! [`Outcome::again`] says that work is left: the caller calls again. Work that a backend's call leaves is done on the
 //! frontend's vCPU ([`Service::take_deferred`]).
 
+mod attaching;
 mod completing;
 mod granting;
 mod holdings;
@@ -20,10 +21,11 @@ use super::QUEUES_MAX;
 use super::channel::{Channel, RingCorrupt, State};
 use super::counters::{Counters, add};
 use super::in_flight::InFlightRequests;
-use super::policy::{self, Allocation, Refused};
+use super::policy::Allocation;
 use super::window::{Run, Window};
 use crate::virtqueue::{QueueError, Virtqueue};
-use abi::io::{Description, Layout, QueueDescription, WINDOW_PAGE_SIZE};
+use abi::io::{Layout, QueueDescription, WINDOW_PAGE_SIZE};
+use attaching::Described;
 pub use holdings::Holdings;
 use outage::BackendState;
 use partial::{Partial, Waiting};
@@ -119,6 +121,8 @@ pub struct Service {
     descriptors: u32,
     queues: [Option<Virtqueue>; QUEUES_MAX],
     policies: [QueueDescription; QUEUES_MAX],
+    /// What the backend has said that it will serve.
+    described: Described,
     /// Queues whose chains go back early, and those whose requests count against the backend, a bit each.
     early: u8,
     watched: u8,
@@ -164,6 +168,7 @@ impl Service {
             descriptors: 0,
             queues: [const { None }; QUEUES_MAX],
             policies: [QueueDescription::NONE; QUEUES_MAX],
+            described: Described::NOTHING,
             early: 0,
             watched: 0,
             blocked: 0,
@@ -187,35 +192,6 @@ impl Service {
     /// Requests that are out, and chains that wait to go on.
     pub const fn out(&self) -> usize {
         self.in_flight.count()
-    }
-
-    /// What the backend says of the device in its channel, checked.
-    ///
-    /// # Errors
-    /// See [`Refused`].
-    pub fn description(&self, backend: &impl GuestMemory) -> Result<Description, Refused> {
-        let description = self.channel.description(backend).ok_or(Refused::Malformed)?;
-        policy::check(&description, &self.allocation, self.window_size)?;
-        let sizes = |queue: &QueueDescription| (queue.header_size, queue.tail_size, queue.returns_early);
-        let mut pairs = self.policies.iter().zip(&description.queues).zip(&self.queues);
-        if pairs.any(|((old, new), queue)| queue.is_some() && sizes(old) != sizes(new)) {
-            return Err(Refused::OtherSizes);
-        }
-        Ok(description)
-    }
-
-    /// The backend will serve the channel, as `description` says, which [`Service::description`] gave.
-    pub fn attach(&mut self, description: &Description) {
-        self.is_attached = true;
-        let (mut early, mut watched) = (0, 0);
-        for (index, (policy, queue)) in (0..).zip(self.policies.iter_mut().zip(&description.queues)) {
-            *policy = *queue;
-            let is_filled = self.allocation.filled >> index & 1 != 0;
-            early |= if policy.returns_early { bit(index) } else { 0 };
-            watched |= if policy.is_patient || is_filled { 0 } else { bit(index) };
-        }
-        self.early = early;
-        self.watched = watched;
     }
 
     /// The frontend has notified queue `index`.

@@ -1,5 +1,6 @@
 //! The two sides of a service, played by hand: a frontend with a virtqueue, and a backend with a channel.
 
+mod attaching;
 mod block;
 mod counters;
 mod cuts;
@@ -150,12 +151,10 @@ impl Stage {
 
     /// The backend describes its device.
     fn attach(&mut self) -> Result<(), Refused> {
-        let words = self.description.to_words();
-        let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-        self.backend.write(GuestAddr(CHANNEL + io::DESCRIPTION), &bytes).unwrap();
-        let description = self.service.description(&self.backend)?;
-        assert_eq!(description, self.description);
-        self.service.attach(&description);
+        self.describe();
+        let words = self.service.description(&self.backend)?.expect("no interrupt is pending");
+        assert_eq!((words.features(), words.live_size()), (self.description.features, self.description.live_size));
+        self.service.attach();
         Ok(())
     }
 

@@ -18,8 +18,9 @@
 #[cfg(doc)]
 use super::INVALID_PARAMETER;
 
-/// The function id of "attach": the description of channel `x1`'s device is in the channel. Returns 0, or -3 (invalid
-/// parameter), and then nothing has changed: there is no such channel; the description is malformed, has more queues
+/// The function id of "attach": the description of channel `x1`'s device is in the channel. Returns 0; 1, if an
+/// interrupt was pending: call again, which goes on with the description that was read; or -3 (invalid parameter), and
+/// then nothing has changed: there is no such channel; the description is malformed, has more queues
 /// than the manifest allocated, or a queue whose sizes contradict one another; header, tail or early return of a queue
 /// in use differ; or a feature is missing that the frontend's driver has accepted. It may be repeated: a driver is told
 /// of a configuration that has changed.

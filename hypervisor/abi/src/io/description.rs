@@ -151,10 +151,9 @@ impl QueueDescription {
         ]
     }
 
-    /// The description that these words say; `None` if they say what there is not. What may be true of no device is for
-    /// the reader to find.
-    const fn from_words(words: [u64; 4]) -> Option<Self> {
-        let [first, sizes, grant_min, failure] = words;
+    /// The description that these words say; `None` if they say what there is not.
+    const fn from_words(words: &[u64; QUEUE_WORDS]) -> Option<Self> {
+        let &[first, sizes, grant_min, failure] = words;
         let flags = first as u32;
         let [header_size, tail_size, merge_feature, count_offset] = ((first >> 32) as u32).to_le_bytes();
         let long_chains = match flags & Self::LONG_CHAINS {
@@ -189,6 +188,68 @@ impl QueueDescription {
     }
 }
 
+/// A description as it lies in a channel: whoever reads it copies the words once, and sees in the copy what they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescriptionWords {
+    head: [u64; HEAD_WORDS],
+    configuration: [u64; CONFIGURATION_WORDS],
+    queues: [[u64; QUEUE_WORDS]; QUEUES_MAX],
+}
+
+impl DescriptionWords {
+    /// Of a device without features and queues.
+    pub const NONE: Self =
+        Self { head: [0; HEAD_WORDS], configuration: [0; CONFIGURATION_WORDS], queues: [[0; QUEUE_WORDS]; QUEUES_MAX] };
+
+    /// Where the words go that are to be copied, each part with its offset in the channel.
+    pub fn parts_mut(&mut self) -> [(u64, &mut [[u64; 2]]); 3] {
+        let configuration = DESCRIPTION + size_of_val(&self.head) as u64;
+        let queues = configuration + size_of_val(&self.configuration) as u64;
+        [
+            (DESCRIPTION, self.head.as_chunks_mut().0),
+            (configuration, self.configuration.as_chunks_mut().0),
+            (queues, self.queues.as_flattened_mut().as_chunks_mut().0),
+        ]
+    }
+
+    /// See [`Description::features`].
+    #[must_use]
+    pub const fn features(&self) -> u64 {
+        let [features, _] = self.head;
+        features
+    }
+
+    /// See [`Description::live_size`].
+    #[must_use]
+    pub const fn live_size(&self) -> u16 {
+        let [_, sizes] = self.head;
+        sizes as u16
+    }
+
+    /// See [`Description::queue_count`]. There may be fewer queues than that.
+    #[must_use]
+    pub const fn queue_count(&self) -> u16 {
+        let [_, sizes] = self.head;
+        (sizes >> 16) as u16
+    }
+
+    /// The configuration space, in little-endian words.
+    #[must_use]
+    pub const fn configuration(&self) -> &[u64; CONFIGURATION_WORDS] {
+        &self.configuration
+    }
+
+    /// The description of queue `index`; `None` if the words say what there is not. What may be true of no device is
+    /// for the reader to find.
+    #[must_use]
+    pub fn queue(&self, index: u16) -> Option<QueueDescription> {
+        match self.queues.get(usize::from(index)) {
+            Some(words) if index < self.queue_count() => QueueDescription::from_words(words),
+            _ => Some(QueueDescription::NONE),
+        }
+    }
+}
+
 /// Words of 64 bits in front of the configuration space.
 const HEAD_WORDS: usize = 2;
 const CONFIGURATION_WORDS: usize = CONFIGURATION_SIZE / 8;
@@ -209,23 +270,6 @@ impl Description {
         let all = head.into_iter().chain(configuration).chain(queues);
         words.iter_mut().zip(all).for_each(|(word, value)| *word = value);
         words
-    }
-
-    /// The description that these words say; `None` if they say what there is not.
-    #[must_use]
-    pub fn from_words(words: &[u64; Self::WORDS]) -> Option<Self> {
-        let (&[features, sizes], rest) = words.split_first_chunk::<HEAD_WORDS>()?;
-        let (configuration_words, queue_words) = rest.split_first_chunk::<CONFIGURATION_WORDS>()?;
-        let mut configuration = [0; CONFIGURATION_SIZE];
-        for (bytes, word) in configuration.as_chunks_mut().0.iter_mut().zip(configuration_words) {
-            *bytes = word.to_le_bytes();
-        }
-        let mut queues = [QueueDescription::NONE; QUEUES_MAX];
-        for (queue, words) in queues.iter_mut().take(usize::from((sizes >> 16) as u16)).zip(queue_words.as_chunks().0) {
-            *queue = QueueDescription::from_words(*words)?;
-        }
-        let (live_size, queue_count) = (sizes as u16, (sizes >> 16) as u16);
-        Some(Self { features, configuration, live_size, queue_count, queues })
     }
 }
 
@@ -266,9 +310,37 @@ mod tests {
         Description { features: 1 << 50 | 3, configuration, live_size: 8, queue_count: 2, queues }
     }
 
+    /// What a reader copies.
+    fn copied(words: [u64; Description::WORDS]) -> DescriptionWords {
+        let mut copy = DescriptionWords::NONE;
+        for (offset, part) in copy.parts_mut() {
+            let first = (offset - DESCRIPTION) as usize / 16;
+            part.copy_from_slice(&words.as_chunks().0[first..first + part.len()]);
+        }
+        copy
+    }
+
     #[test]
     fn a_description_reads_back_as_it_was_written() {
-        assert_eq!(Description::from_words(&disk().to_words()), Some(disk()));
+        let copy = copied(disk().to_words());
+        let configuration = copy.configuration().map(u64::to_le_bytes);
+        let queues = core::array::from_fn(|index| copy.queue(index as u16).unwrap());
+        let description = Description {
+            features: copy.features(),
+            configuration: core::array::from_fn(|index| configuration.as_flattened()[index]),
+            live_size: copy.live_size(),
+            queue_count: copy.queue_count(),
+            queues,
+        };
+        assert_eq!(description, disk());
+        assert_eq!(copy.queue(QUEUES_MAX as u16), Some(QueueDescription::NONE));
+    }
+
+    #[test]
+    fn behind_the_last_queue_there_is_none_whatever_lies_there() {
+        let mut words = disk().to_words();
+        words[HEAD_WORDS + CONFIGURATION_WORDS + 2 * QUEUE_WORDS..].fill(u64::MAX);
+        assert_eq!(copied(words).queue(2), Some(QueueDescription::NONE));
     }
 
     #[test]
@@ -277,7 +349,7 @@ mod tests {
         for flags in [3, 3 << 3, 1 << 9, 1 << 31] {
             let mut words = disk().to_words();
             words[first_queue] |= flags;
-            assert_eq!(Description::from_words(&words), None, "{flags:#x}");
+            assert_eq!(copied(words).queue(0), None, "{flags:#x}");
         }
     }
 }

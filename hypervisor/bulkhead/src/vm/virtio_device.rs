@@ -9,7 +9,7 @@ use super::Vm;
 use arch::memory::GuestRam;
 use arch::shadow::ShadowPage;
 use arch::wait::InTurn;
-use devices::virtio_mmio::{CONFIGURATION_WORDS, Configuration, Effect, FeaturesLost, Shadow, VirtioMmio, feature};
+use devices::virtio_mmio::{CONFIGURATION_SIZE, Configuration, Effect, FeaturesLost, Shadow, VirtioMmio, feature};
 use spin::mutex::{TicketMutex, TicketMutexGuard};
 use vdev::Width;
 use vgic::{IntId, Kicks};
@@ -20,7 +20,7 @@ use virtio_transport::{Allocation, Holdings, MemoryPair, Outcome, ProtocolError,
 use vm_lifecycle::watch::Sight;
 
 const _: () = {
-    assert!(CONFIGURATION_WORDS * 4 == abi::io::CONFIGURATION_SIZE);
+    assert!(CONFIGURATION_SIZE == abi::io::CONFIGURATION_SIZE);
     assert!(devices::virtio_mmio::QUEUES_MAX == abi::io::QUEUES_MAX);
 };
 
@@ -247,15 +247,16 @@ impl VirtioDevice {
     pub fn attach(&self, client: &Vm, provider: &Vm) -> Result<Reaction, Refused> {
         let mut state = self.state();
         let State { registers, service, page, .. } = &mut *state;
-        let description = service.description(&provider.ram)?;
-        let mut words = [0; CONFIGURATION_WORDS];
-        let bytes = description.configuration.as_chunks().0;
-        words.iter_mut().zip(bytes).for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
-        let live_words = usize::from(description.live_size / 4);
-        let configuration = Configuration { features: description.features, words, live_words };
-        registers.configure(&configuration, page).map_err(|FeaturesLost| Refused::FeaturesLost)?;
-        service.attach(&description);
-        Ok(state.react(Ok(Outcome::default()), self.interrupt, client, provider))
+        let mut outcome = Outcome::default();
+        if let Some(description) = service.description(&provider.ram)? {
+            let (features, live_size) = (description.features(), description.live_size());
+            let configuration = Configuration { features, words: description.configuration(), live_size };
+            registers.configure(&configuration, page).map_err(|FeaturesLost| Refused::FeaturesLost)?;
+            service.attach();
+        } else {
+            outcome.again = true;
+        }
+        Ok(state.react(Ok(outcome), self.interrupt, client, provider))
     }
 }
 

@@ -18,28 +18,25 @@ pub mod feature {
     pub const OF_KIND: u64 = 0xfffc_0000_00ff_ffff;
 }
 
-/// The size of the configuration space in words: what is left of a slot behind its registers.
-pub const CONFIGURATION_WORDS: usize = 64;
+/// The size of the configuration space in bytes: what is left of a slot behind its registers.
+pub const CONFIGURATION_SIZE: usize = 256;
 
-/// A configuration space: its fields are little-endian, and so are its words.
-pub type Words = [u32; CONFIGURATION_WORDS];
+/// A configuration space, in words of 64 bits: its fields are little-endian, and so are its words.
+pub type Words = [u64; CONFIGURATION_SIZE / 8];
 
 /// What stands behind a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configuration {
+#[derive(Clone, Copy, Debug)]
+pub struct Configuration<'a> {
     /// The features of this kind of device; bits outside of [`feature::OF_KIND`] are not offered.
     pub features: u64,
     /// The configuration space.
-    pub words: Words,
-    /// How many words at the start of the configuration space follow a change after FEATURES_OK. What else there is was
-    /// settled with the features.
-    pub live_words: usize,
+    pub words: &'a Words,
+    /// How many bytes at the start of the configuration space follow a change after FEATURES_OK, a multiple of 4. What
+    /// else there is was settled with the features.
+    pub live_size: u16,
 }
 
-impl Configuration {
-    /// Nothing.
-    pub(super) const NONE: Self = Self { features: 0, words: [0; CONFIGURATION_WORDS], live_words: 0 };
-
+impl Configuration<'_> {
     /// What the device offers.
     pub(super) const fn offered(&self) -> u64 {
         feature::COMMON | self.features & feature::OF_KIND

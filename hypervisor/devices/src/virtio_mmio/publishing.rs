@@ -17,7 +17,8 @@ impl VirtioMmio {
     /// written read as zero.
     pub(super) fn word(&self, offset: u16) -> u32 {
         if let Some(offset) = offset.checked_sub(CONFIGURATION_OFFSET) {
-            return self.words.get(usize::from(offset / 4)).copied().unwrap_or(0);
+            let word = self.words.get(usize::from(offset / 8)).copied().unwrap_or(0);
+            return (if offset & 4 == 0 { word } else { word >> 32 }) as u32;
         }
         let selected =
             self.queues.get(self.queue_sel as usize).filter(|_| self.queue_sel < u32::from(self.queue_count));

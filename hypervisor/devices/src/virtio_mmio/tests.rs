@@ -7,6 +7,8 @@ mod queues;
 
 use super::*;
 
+const CONFIGURATION_WORDS: usize = CONFIGURATION_SIZE / 4;
+
 const DEVICE_FEATURES: u64 = 0x010;
 const DEVICE_FEATURES_SEL: u64 = 0x014;
 const DRIVER_FEATURES: u64 = 0x020;
@@ -100,9 +102,18 @@ impl Guest {
         core::array::from_fn(|word| self.page.words[offset / 4 + word])
     }
 
-    fn configure(&mut self, configuration: &Configuration) -> bool {
+    fn try_configure(&mut self, backend: &Backend) -> Result<bool, FeaturesLost> {
+        let words = core::array::from_fn(|pair| {
+            u64::from(backend.words[2 * pair]) | u64::from(backend.words[2 * pair + 1]) << 32
+        });
+        let configuration =
+            Configuration { features: backend.features, words: &words, live_size: 4 * backend.live_words };
+        self.device.configure(&configuration, &mut self.page)
+    }
+
+    fn configure(&mut self, backend: &Backend) -> bool {
         let was_high = self.device.line();
-        let is_changed = self.device.configure(configuration, &mut self.page).expect("no feature is lost");
+        let is_changed = self.try_configure(backend).expect("no feature is lost");
         assert_eq!(is_changed, self.device.line() != was_high);
         self.check_page();
         is_changed
@@ -211,16 +222,23 @@ impl Guest {
     }
 }
 
+/// What stands behind a device.
+struct Backend {
+    features: u64,
+    words: [u32; CONFIGURATION_WORDS],
+    live_words: u16,
+}
+
 /// A disk whose capacity may change at any time, and nothing else.
-fn disk(capacity_sectors: u64) -> Configuration {
+fn disk(capacity_sectors: u64) -> Backend {
     let mut words = [0; CONFIGURATION_WORDS];
     words[..2].copy_from_slice(&[capacity_sectors as u32, (capacity_sectors >> 32) as u32]);
     words[5] = 512;
-    Configuration { features: SEG_MAX | BLK_SIZE, words, live_words: 2 }
+    Backend { features: SEG_MAX | BLK_SIZE, words, live_words: 2 }
 }
 
 /// The same with blocks of 4096 bytes, and with more features.
-fn able_disk() -> Configuration {
+fn able_disk() -> Backend {
     let mut configuration = disk(0x1_2345_6789);
     configuration.features |= READ_ONLY | FLUSH | HIGHEST;
     configuration.words[5] = 4096;

@@ -44,6 +44,7 @@ impl Service {
         self.suspend();
         self.end_grants();
         self.is_attached = false;
+        self.described.forget();
         let completed = self.forget_interrupted();
         let Self { in_flight, window, policies, .. } = self;
         let next =

@@ -231,34 +231,6 @@ fn a_backend_sees_which_features_a_driver_has_accepted_and_its_successor_too() {
 }
 
 #[test]
-fn a_backend_that_describes_nothing_sound_is_not_attached() {
-    let mut stage = Stage::disk();
-    let mut description = stage.description.clone();
-    description.queues[0].size_max = u32::MAX;
-    stage.description = description;
-    assert_eq!(stage.attach(), Err(Refused::Queue));
-    // The first word of the first queue.
-    let flags = CHANNEL + io::DESCRIPTION + 16 + CONFIGURATION_SIZE as u64;
-    stage.backend.store_u32(GuestAddr(flags), u32::MAX).unwrap();
-    assert_eq!(stage.service.description(&stage.backend), Err(Refused::Malformed));
-}
-
-#[test]
-fn a_backend_cannot_change_the_shape_of_requests_under_a_driver() {
-    let mut stage = Stage::disk();
-    stage.description.queues[0].tail_size = 2;
-    assert_eq!(stage.attach(), Err(Refused::OtherSizes));
-    stage.service.reset();
-    assert_eq!(stage.attach(), Ok(()));
-
-    // Nor by saying that there are fewer queues.
-    let mut stage = Stage::new(DISK, &[BLOCK, BLOCK]);
-    stage.description.queue_count = 1;
-    stage.description.queues[1] = QueueDescription::NONE;
-    assert_eq!(stage.attach(), Err(Refused::OtherSizes));
-}
-
-#[test]
 fn what_finds_no_room_waits_and_goes_out_when_there_is_some() {
     let mut stage = Stage::disk();
     // 64 pages of window; each of these takes 32.

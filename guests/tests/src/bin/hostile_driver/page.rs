@@ -29,6 +29,17 @@ impl Page {
         Ok(())
     }
 
+    /// Attaches the device whose description is in channel `number`, however many calls that takes.
+    fn attach(&self, number: u32) -> Outcome {
+        let offset = result_register(number).unwrap_or(0);
+        loop {
+            self.call(Call::Attach, number)?;
+            if !probe::try_read32(self.0 + offset).is_ok_and(|result| u64::from(result) == COMPLETE_AGAIN) {
+                return Ok(());
+            }
+        }
+    }
+
     /// Expects `result` for channel `number`.
     fn expect(&self, number: u32, what: &str, is_good: impl Fn(u32) -> bool) -> Outcome {
         let offset = result_register(number).unwrap_or(0);
@@ -58,7 +69,7 @@ fn known(page: &Page, domain: &Domain) -> Outcome {
         page.call(Call::Attach, number)?;
         page.expect(number, "a description of ones", |result| result == ABSENT)?;
         port.describe(&sound.to_words());
-        page.call(Call::Attach, number)?;
+        page.attach(number)?;
         page.expect(number, "a sound description", |result| result == 0)?;
         page.call(Call::Complete, number)?;
         page.expect(number, "complete", |result| matches!(u64::from(result), 0 | COMPLETE_AGAIN))?;
@@ -78,7 +89,7 @@ fn ready(page: &Page, domain: &Domain) -> Outcome {
     if let Some(sound) = description(first) {
         first.describe(&sound.to_words());
     }
-    page.call(Call::Attach, 0)?;
+    page.attach(0)?;
     page.expect(0, "a sound description", |result| result == 0)
 }
 

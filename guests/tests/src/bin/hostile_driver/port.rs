@@ -1,9 +1,9 @@
 //! One channel, raw: whatever is to be put into its rings is put there.
 
 use abi::io::{
-    CHANNEL_COMPATIBLE, COMPLETION_RING, COMPLETION_SIZE, Completion, DESCRIPTION, DOORBELL_COMPATIBLE, Description,
-    FUNCTION_ATTACH, FUNCTION_COMPLETE, Layout, RECEIVE_SIZE, REQUEST_RING, REQUEST_SIZE, RING_ENTRIES, Receive,
-    Request, TAIL_SIZE_MAX, control,
+    CHANNEL_COMPATIBLE, COMPLETE_AGAIN, COMPLETION_RING, COMPLETION_SIZE, Completion, DESCRIPTION, DOORBELL_COMPATIBLE,
+    Description, FUNCTION_ATTACH, FUNCTION_COMPLETE, Layout, RECEIVE_SIZE, REQUEST_RING, REQUEST_SIZE, RING_ENTRIES,
+    Receive, Request, TAIL_SIZE_MAX, control,
 };
 use arrayvec::ArrayVec;
 use rt::shared::Shared;
@@ -90,7 +90,12 @@ impl Port {
 
     /// Attaches the device whose description is there, and gives Bulkhead's answer.
     pub(crate) fn attach_described(&self) -> u64 {
-        hypercall::call(FUNCTION_ATTACH, [self.number, 0, 0, 0])
+        loop {
+            let answer = hypercall::call(FUNCTION_ATTACH, [self.number, 0, 0, 0]);
+            if answer != COMPLETE_AGAIN {
+                return answer;
+            }
+        }
     }
 
     /// Attaches a device, and gives Bulkhead's answer.

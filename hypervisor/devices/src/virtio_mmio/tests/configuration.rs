@@ -17,7 +17,7 @@ fn where_nothing_ever_stood_there_is_no_device() {
 fn the_configuration_space_is_what_the_backend_says_to_its_last_byte() {
     let mut guest = Guest::with(NETWORK, 2);
     let words = core::array::from_fn(|index| index as u32 + 1);
-    guest.configure(&Configuration { features: 0, words, live_words: 0 });
+    guest.configure(&Backend { features: 0, words, live_words: 0 });
     for index in 0..CONFIGURATION_WORDS as u64 {
         assert_eq!(guest.load(CONFIG + 4 * index), index as u32 + 1);
     }
@@ -62,11 +62,11 @@ fn what_a_driver_has_accepted_is_not_taken_away() {
     guest.configure(&able_disk());
     guest.negotiate(u64::MAX);
     let page = guest.page.words;
-    assert_eq!(guest.device.configure(&disk(1), &mut guest.page), Err(FeaturesLost));
+    assert_eq!(guest.try_configure(&disk(1)), Err(FeaturesLost));
     assert_eq!(guest.page.words, page);
     // What it has not accepted may go.
     guest.negotiate(feature::VERSION_1 | SEG_MAX);
-    assert_eq!(guest.device.configure(&disk(1), &mut guest.page), Ok(false));
+    assert_eq!(guest.try_configure(&disk(1)), Ok(false));
     assert_eq!(guest.load(CONFIG), 1);
 }
 
@@ -91,6 +91,26 @@ fn a_change_after_features_ok_changes_the_capacity_alone_until_a_reset() {
     guest.store(STATUS, 0);
     assert_eq!(guest.load(CONFIG + 0x14), 4096);
     assert_ne!(guest.offered() & READ_ONLY, 0);
+}
+
+#[test]
+fn what_follows_a_change_ends_at_any_word() {
+    for live_words in 0..=CONFIGURATION_WORDS as u16 {
+        let mut guest = Guest::with(NETWORK, 2);
+        guest.configure(&Backend { features: 0, words: [1; CONFIGURATION_WORDS], live_words });
+        guest.negotiate(u64::MAX);
+        guest.configure(&Backend { features: 0, words: [2; CONFIGURATION_WORDS], live_words });
+        let words =
+            |guest: &Guest| -> u32 { (0..CONFIGURATION_WORDS as u64).map(|word| guest.load(CONFIG + 4 * word)).sum() };
+        let all = CONFIGURATION_WORDS as u32;
+        assert_eq!(words(&guest), all + u32::from(live_words));
+        // The rest with the next reset, and then nothing is owed.
+        guest.store(STATUS, 0);
+        assert_eq!(words(&guest), 2 * all);
+        let generation = guest.load(CONFIG_GENERATION);
+        guest.store(STATUS, 0);
+        assert_eq!(guest.load(CONFIG_GENERATION), generation);
+    }
 }
 
 #[test]
