@@ -1,5 +1,6 @@
 //! The requests that are out, and the chains that wait for them: what EL2 wrote down about each when it posted it.
 
+use super::QUEUES_MAX;
 use super::policy::CHAIN_ROOM;
 use super::window::Run;
 use crate::virtqueue::{Chain, Cursor};
@@ -88,6 +89,8 @@ pub struct InFlightRequests {
     free: ArrayVec<u8, REQUESTS_MAX>,
     /// Grows with every request; its low bits are replaced by the place.
     round: u64,
+    /// For each queue, the round in which its chains were forgotten last: no chain waits for a request before that.
+    forgotten: [u64; QUEUES_MAX],
     /// In order of the room that they have.
     chains: Box<[KeptChain]>,
     /// Places of `chains` in use, a bit each.
@@ -123,7 +126,7 @@ impl InFlightRequests {
         let requests = vec![Place { sequence: 0, request: None }; depth].into_boxed_slice();
         let chains = kept.into_boxed_slice();
         let free = (0..depth as u8).rev().collect();
-        Self { requests, free, round: 0, chains, chains_used: 0, waiting: 0 }
+        Self { requests, free, round: 0, forgotten: [0; QUEUES_MAX], chains, chains_used: 0, waiting: 0 }
     }
 
     /// Whether another request can go out.
@@ -248,7 +251,10 @@ impl InFlightRequests {
     pub fn complete(&mut self, sequence: u64) -> Option<InFlightRequest> {
         let place = sequence as usize & REQUESTS_MAX.wrapping_sub(1);
         let entry = self.requests.get_mut(place).filter(|entry| entry.sequence == sequence)?;
-        let request = entry.request.take()?;
+        let mut request = entry.request.take()?;
+        if is_forgotten(&self.forgotten, sequence, &request) {
+            request.chain = None;
+        }
         // It came from there.
         let _ = self.free.try_push(place as u8);
         Some(request)
@@ -271,6 +277,9 @@ impl InFlightRequests {
             let next = next(&request);
             let _ = self.free.try_push(place);
             let Some(place) = request.chain else { continue };
+            if is_forgotten(&self.forgotten, entry.sequence, &request) {
+                continue;
+            }
             if let Some(kept) = self.chains.get_mut(usize::from(place)) {
                 kept.next = next;
                 kept.order = entry.sequence >> PLACE_BITS;
@@ -279,20 +288,27 @@ impl InFlightRequests {
         }
     }
 
-    /// Forgets the chains of `queue` or (`None`) of all.
+    /// Forgets the chains of `queue` or (`None`) of all. However many requests are out, none is looked at: each finds
+    /// out when it completes.
     pub fn forget_chains(&mut self, queue: Option<u16>) {
-        let mut freed = 0u32;
-        for (place, kept) in self.chains.iter().enumerate() {
-            if queue.is_none_or(|queue| queue == u16::from(kept.queue)) {
-                freed |= 1u32.wrapping_shl(place as u32);
+        let Some(queue) = queue else {
+            self.chains_used = 0;
+            self.waiting = 0;
+            self.forgotten = [self.round; QUEUES_MAX];
+            return;
+        };
+        let mut rest = self.chains_used;
+        while rest != 0 {
+            let place = rest.trailing_zeros();
+            rest &= rest.wrapping_sub(1);
+            if self.chain(place as u8).is_some_and(|kept| u16::from(kept.queue) == queue) {
+                let freed = 1u32.wrapping_shl(place);
+                self.chains_used &= !freed;
+                self.waiting &= !freed;
             }
         }
-        self.waiting &= !freed;
-        self.chains_used &= !freed;
-        for request in self.requests.iter_mut().filter_map(|entry| entry.request.as_mut()) {
-            if queue.is_none_or(|queue| queue == u16::from(request.queue)) {
-                request.chain = None;
-            }
+        if let Some(forgotten) = self.forgotten.get_mut(usize::from(queue)) {
+            *forgotten = self.round;
         }
     }
 
@@ -310,6 +326,12 @@ impl InFlightRequests {
     pub const fn count(&self) -> usize {
         self.count_out().saturating_add(self.waiting.count_ones() as usize)
     }
+}
+
+/// Whether the queue of `request`, whose number is `sequence`, has forgotten its chains since that went out.
+#[inline]
+fn is_forgotten(forgotten: &[u64; QUEUES_MAX], sequence: u64, request: &InFlightRequest) -> bool {
+    forgotten.get(usize::from(request.queue)).is_some_and(|round| sequence.wrapping_shr(PLACE_BITS) <= *round)
 }
 
 #[cfg(test)]
@@ -415,6 +437,28 @@ mod tests {
         assert_eq!(requests.take_chain(), Some(places[1]));
         assert_eq!(requests.complete(second).unwrap().chain, None);
         assert_eq!(requests.complete(first).unwrap().chain, Some(places[0]));
+    }
+
+    #[test]
+    fn what_goes_out_after_its_queue_was_forgotten_has_its_chain() {
+        let mut requests = InFlightRequests::new(128, [2, 0, 0]);
+        let old = requests.take_chain().unwrap();
+        let first = requests.insert(request(Some(old))).unwrap();
+        requests.forget_chains(None);
+        // The same place serves again, and only who took it last has it.
+        let new = requests.take_chain().unwrap();
+        assert_eq!(new, old);
+        let second = requests.insert(request(Some(new))).unwrap();
+        let third = requests.insert(InFlightRequest { queue: 1, ..request(Some(old)) }).unwrap();
+        requests.forget_chains(Some(1));
+        assert_eq!(requests.complete(first).unwrap().chain, None);
+        let mut ended = Vec::new();
+        requests.interrupt(|request| {
+            ended.push(request.queue);
+            Next::Replay
+        });
+        assert_eq!((ended, requests.first_waiting()), ([0, 1].into(), Some((new, Next::Replay))));
+        assert_eq!((requests.complete(second), requests.complete(third)), (None, None));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What the frontend's driver makes of its device: features, queues, and the session that a reset ends.
 
-use super::super::QUEUES_MAX;
 use super::super::channel::State;
 use super::super::counters::add;
 use super::{ProtocolError, Service};
@@ -36,7 +35,7 @@ impl Service {
     /// The frontend resets the device, or is itself reset: a new session begins.
     pub fn reset(&mut self) {
         let is_begun = self.state.is_live || self.queues.iter().any(Option::is_some);
-        self.queues = [const { None }; QUEUES_MAX];
+        self.queues.iter_mut().for_each(|queue| *queue = None);
         self.blocked = 0;
         self.deferred = 0;
         self.used = 0;
