@@ -431,12 +431,16 @@ impl Vgic {
     /// Tells every virtual CPU to look at everything.
     pub(super) fn notify_all(&self) -> Kicks {
         let mut kicks = Kicks::NONE;
-        for vcpu in 0..self.vcpus {
-            for number in 0..=self.spi_words {
-                kicks |= self.mark(vcpu, number, News::Revise);
-            }
+        for (vcpu, private) in self.private.iter().take(self.vcpus).enumerate() {
+            private.ready.fetch_or(self.words() << 16, Release);
+            kicks |= Kicks::one(vcpu);
         }
         kicks
+    }
+
+    /// The words that there are, a bit each.
+    const fn words(&self) -> u32 {
+        mask(self.spi_words as u32 + 1).wrapping_sub(1)
     }
 
     /// Marks the word `number` as ready for `vcpu`, if there is such a virtual CPU.
@@ -453,8 +457,9 @@ impl Vgic {
     /// Makes `vcpu` look at every word when it flushes next.
     #[cold]
     pub(super) fn mark_all(&self, vcpu: usize) {
-        for number in 1..=self.spi_words {
-            let _flushed_before_it_runs = self.mark(vcpu, number, News::Deliver);
+        if let Some(private) = self.private(vcpu) {
+            // Flushed before it runs.
+            private.ready.fetch_or(self.words() & !1, Release);
         }
     }
 
