@@ -24,8 +24,9 @@ use vm_lifecycle::{CommandSource, VmCommand};
 pub fn run(machine: &'static Machine, number: usize) -> ! {
     machine.arrive();
     let mut core = Core::new(machine, number);
+    let mut has_served = false;
     loop {
-        match core.pick() {
+        match core.pick(core::mem::take(&mut has_served)) {
             Work::Run(vcpu) => {
                 let vcpu = core.switch_to(vcpu);
                 vcpu.enter();
@@ -41,6 +42,10 @@ pub fn run(machine: &'static Machine, number: usize) -> ! {
                     Progress::Prepared | Progress::Done => core.end_preparation(),
                 }
                 take_own_interrupts(machine, number);
+            }
+            Work::Serve => {
+                take_own_interrupts(machine, number);
+                has_served = true;
             }
             Work::Idle => {
                 cpu::wait_for_interrupt();

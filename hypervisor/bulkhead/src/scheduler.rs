@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use arch::boot::CORES_MAX;
 use arch::context::Vcpu;
 use arch::list_registers::CoreListRegisters;
-use arch::{gic, timer};
+use arch::{gic, pending, timer};
 use core::sync::atomic::Ordering;
 use spin::Mutex;
 use vdev::Ticks;
@@ -48,6 +48,8 @@ pub enum Work {
     Run(usize),
     /// Prepare this virtual machine's memory, one step.
     Prepare(&'static Vm),
+    /// Serve the interrupts that are pending, and decide again.
+    Serve,
     /// Nothing: wait for an interrupt.
     Idle,
 }
@@ -97,16 +99,33 @@ impl Core {
         }
     }
 
-    /// Decides what to do next, and arms the core's timer for the next decision.
+    /// Decides what to do next, and arms the core's timer for the next decision. `has_served` says that interrupts were
+    /// served since the last one: then it is no more of them.
     #[inline(always)]
-    pub fn pick(&mut self) -> Work {
+    pub fn pick(&mut self, has_served: bool) -> Work {
         let now = timer::now();
         // The time itself says that something is due, and not the timer: whatever else that was set to, none is
         // missed.
         if self.machine.is_summoned(self.number) || self.deadlines.is_due(now) {
             self.advance_lives(now);
+            if !has_served && self.yields_to_interrupts() {
+                return Work::Serve;
+            }
         }
         if self.vcpus.len() == 1 { self.pick_only(now) } else { self.pick_in_turn(now) }
+    }
+
+    /// Whether an interrupt is pending, after much has been done: it comes before a virtual CPU is loaded, which takes
+    /// as long. None is loaded then.
+    #[cold]
+    #[inline(never)]
+    fn yields_to_interrupts(&mut self) -> bool {
+        let is_pending = pending::has_pending_interrupt();
+        if is_pending {
+            // Its timers must not raise anything, and its interrupts are its own to take.
+            self.unload();
+        }
+        is_pending
     }
 
     /// The core belongs to one virtual CPU. It has no slices to end: what is left are the core's own deadlines, which
