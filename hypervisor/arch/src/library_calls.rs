@@ -3,7 +3,7 @@
 //!
 //! `compiler_builtins` has them too, made for any core: 8 bytes a round where both sides are aligned, 22 instructions
 //! for 8 bytes where they are not, and a comparison by the byte. At EL2 an interrupt waits for as long. Here a round has
-//! 16 bytes, and need not be aligned: Normal memory allows that (SCTLR_EL2.A is clear). Before the MMU is on all memory
+//! more, and need not be aligned: Normal memory allows that (SCTLR_EL2.A is clear). Before the MMU is on all memory
 //! is Device memory, which does not (Arm ARM B2.7.2), so what is not aligned goes by the byte then.
 //!
 //! What this module leaves out: memory that guests write to ([`crate::bulk`]).
@@ -16,10 +16,10 @@ global_asm!(
 .macro check_alignment other, bytes
     orr     x4, x0, \other
     tst     x4, #7
-    b.eq    9f
+    b.eq    99f
     mrs     x4, sctlr_el2
     tbz     x4, #0, \bytes
-9:
+99:
 .endm
 
 // x0: target, x1: source, x2: length. Gives the target.
@@ -29,14 +29,19 @@ global_asm!(
 memcpy:
     mov     x3, x0
     check_alignment x1, 7f
-    subs    x2, x2, #16
+    subs    x2, x2, #32
     b.lo    2f
-1:  ldp     x4, x5, [x1], #16
-    stp     x4, x5, [x3], #16
-    subs    x2, x2, #16
+1:  ldp     x6, x7, [x1, #16]
+    ldp     x4, x5, [x1], #32
+    stp     x6, x7, [x3, #16]
+    stp     x4, x5, [x3], #32
+    subs    x2, x2, #32
     b.hs    1b
-    // Less by 16 than what is left, and so the same in its lower bits: a piece for each that is set.
-2:  tbz     x2, #3, 3f
+    // Less by 32 than what is left, and so the same in its lower bits: a piece for each that is set.
+2:  tbz     x2, #4, 8f
+    ldp     x4, x5, [x1], #16
+    stp     x4, x5, [x3], #16
+8:  tbz     x2, #3, 3f
     ldr     x4, [x1], #8
     str     x4, [x3], #8
 3:  tbz     x2, #2, 4f
@@ -66,12 +71,20 @@ memset:
     orr     w1, w1, w1, lsl #16
     orr     x1, x1, x1, lsl #32
     check_alignment x0, 7f
-    subs    x2, x2, #16
+    subs    x2, x2, #64
     b.lo    2f
-1:  stp     x1, x1, [x3], #16
-    subs    x2, x2, #16
+1:  stp     x1, x1, [x3, #16]
+    stp     x1, x1, [x3, #32]
+    stp     x1, x1, [x3, #48]
+    stp     x1, x1, [x3], #64
+    subs    x2, x2, #64
     b.hs    1b
-2:  tbz     x2, #3, 3f
+2:  tbz     x2, #5, 8f
+    stp     x1, x1, [x3, #16]
+    stp     x1, x1, [x3], #32
+8:  tbz     x2, #4, 9f
+    stp     x1, x1, [x3], #16
+9:  tbz     x2, #3, 3f
     str     x1, [x3], #8
 3:  tbz     x2, #2, 4f
     str     w1, [x3], #4
