@@ -2,8 +2,8 @@
 //! are C's.
 //!
 //! `compiler_builtins` has them too, made for any core: 8 bytes a round where both sides are aligned, 22 instructions
-//! for 8 bytes where they are not, and a comparison by the byte. At EL2 an interrupt waits for as long. Here a round has
-//! more, and need not be aligned: Normal memory allows that (SCTLR_EL2.A is clear). Before the MMU is on all memory
+//! for 8 bytes where they are not, and a comparison by the byte. At EL2 an interrupt waits for as long. Here a round
+//! has more, and need not be aligned: Normal memory allows that (SCTLR_EL2.A is clear). Before the MMU is on all memory
 //! is Device memory, which does not (Arm ARM B2.7.2), so what is not aligned goes by the byte then.
 //!
 //! What this module leaves out: memory that guests write to ([`crate::bulk`]).

@@ -1,7 +1,7 @@
 //! Attach: what a backend says of its device is copied once, checked, and then taken over.
 //!
-//! An interrupt that is pending comes between the check and the rest: either takes some 1,000 instructions at most. What
-//! was checked is kept for the call that goes on.
+//! An interrupt that is pending comes between the check and the rest: either takes some 1,000 instructions. What was
+//! checked is kept for the call that goes on.
 
 use super::super::QUEUES_MAX;
 use super::super::policy::{self, Refused};
