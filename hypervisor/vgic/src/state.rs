@@ -432,7 +432,7 @@ impl Vgic {
     pub(super) fn notify_all(&self) -> Kicks {
         let mut kicks = Kicks::NONE;
         for (vcpu, private) in self.private.iter().take(self.vcpus).enumerate() {
-            private.ready.fetch_or(self.words() << 16, Release);
+            private.ready.fetch_or(self.words().wrapping_shl(16), Release);
             kicks |= Kicks::one(vcpu);
         }
         kicks
@@ -440,7 +440,7 @@ impl Vgic {
 
     /// The words that there are, a bit each.
     const fn words(&self) -> u32 {
-        mask(self.spi_words as u32 + 1).wrapping_sub(1)
+        mask((self.spi_words as u32).wrapping_add(1)).wrapping_sub(1)
     }
 
     /// Marks the word `number` as ready for `vcpu`, if there is such a virtual CPU.
