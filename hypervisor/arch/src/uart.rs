@@ -70,6 +70,9 @@ impl Uart {
     /// Turns the UART on, with FIFOs and receive interrupts.
     pub fn configure(&self) {
         self.0.lcr_h.write(LCR_H::FEN::SET + LCR_H::WLEN.val(3));
+        // That has emptied the FIFO. QEMU asks its terminal for another byte when DR is read, and only then: without
+        // this read, a byte that came before would be the last one. An empty FIFO is not changed by it.
+        self.0.dr.get();
         self.0.cr.write(CR::UARTEN::SET + CR::TXE::SET + CR::RXE::SET);
         self.0.imsc.write(INTERRUPT::RX::SET + INTERRUPT::RT::SET);
     }

@@ -40,7 +40,9 @@ pub(super) fn answers(workspace: &Workspace, log: &Path) -> anyhow::Result<()> {
     command.stdin(reader);
     let output = log.to_owned();
     let typist = thread::spawn(move || {
-        // Nobody types before there is something to see.
+        // Keys that are hit too early are lost. Those after them have to be heard.
+        let _ = writer.write_all(b"\r\r\r\r");
+        // Then nobody types before there is something to see.
         let is_up =
             || fs::read(&output).is_ok_and(|text| String::from_utf8_lossy(&text).contains(LAST_BEFORE_COUNTDOWN));
         while !is_up() && started.elapsed() < LIMIT {
