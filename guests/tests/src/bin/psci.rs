@@ -5,7 +5,7 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use rt::machine::Conduit;
 use rt::psci::{self, Affinity, Error, function};
 use rt::{cpu, gic, interrupts, machine, println, smccc, timer};
@@ -167,16 +167,20 @@ fn rounds() -> Outcome {
 }
 
 fn twice() -> Outcome {
+    // It runs until it is let go, and not for some time: this CPU may be the one that waits meanwhile.
+    static MAY_END: AtomicBool = AtomicBool::new(false);
     let hold = |_: usize| {
         ARRIVALS.fetch_add(1, Ordering::AcqRel);
-        timer::spin(20_000);
+        timer::wait_until(SOON_MICROSECONDS, || MAY_END.load(Ordering::Acquire));
     };
     let before = arrivals();
+    MAY_END.store(false, Ordering::Release);
     cpu::start(1, hold)?;
     let again = cpu::start(1, hold);
     ensure!(matches!(again, Err(Error::OnPending | Error::AlreadyOn)), "the second CPU_ON answered {again:?}");
     ensure!(timer::wait_until(SOON_MICROSECONDS, || arrivals() > before), "CPU 1 did not come");
     let running = cpu::start(1, hold);
+    MAY_END.store(true, Ordering::Release);
     ensure!(running == Err(Error::AlreadyOn), "CPU_ON of a running CPU answered {running:?}");
     wait_until_off(1)?;
     ensure!(arrivals() == before + 1, "CPU 1 came {} times", arrivals() - before);
