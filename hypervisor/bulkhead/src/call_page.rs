@@ -31,8 +31,9 @@ pub fn store(vcpu: &mut Vcpu<GuestCpu>, number: u16, offset: u64, width: Width, 
         result.store(answer as u32, Ordering::Relaxed);
     }
     if verdict == Verdict::Leave {
-        // The core has something to look at, and does when the instruction is over.
-        vcpu.guest.machine.gic.send_sgi(vcpu.guest.core, gic::KICK);
+        // The core has to decide anew what it runs, and does when the instruction is over. KICK would bring it no
+        // further than to the list registers.
+        vcpu.guest.machine.gic.send_sgi(vcpu.guest.core, gic::SUMMON);
     }
     Some(())
 }

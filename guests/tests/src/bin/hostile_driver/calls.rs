@@ -39,6 +39,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         Attack::ReadyAgain => ready_again(domain),
         Attack::Unknown => unknown(domain),
         Attack::Page => page::run(domain),
+        Attack::PageDamage => page::damage(domain),
         Attack::Storm => {
             for call in 0..STORM {
                 for port in &domain.ports {
@@ -242,9 +243,13 @@ fn ready_again(domain: &mut Domain) -> Outcome {
     for answer in &domain.early {
         ensure!(matches!(*answer, 0 | COMPLETE_AGAIN), "before it was ready, \"complete\" answered {answer:#x}");
     }
-    for _ in 0..100 {
+    for call in 0..100 {
         let answer = hypercall::call(FUNCTION_READY, [0; 4]);
         ensure!(answer == 0, "\"ready\" answers {answer:#x}");
+        // The client waits no longer than it must.
+        if call % 10 == 0 {
+            domain.behave();
+        }
     }
     Ok(())
 }

@@ -1,16 +1,26 @@
 //! What the page of calls answers: to stores and loads of every place in it, by every kind of access.
 
 use crate::domain::{Domain, description};
+use crate::port::Kind;
 use abi::io::{
-    CALLS_COMPATIBLE, CALLS_SIZE, COMPLETE_AGAIN, Call, Description, INVALID_PARAMETER, channel_of_result,
-    result_register,
+    CALLS_COMPATIBLE, CALLS_SIZE, COMPLETE_AGAIN, Call, Description, INVALID_PARAMETER, RING_ENTRIES,
+    channel_of_result, control, result_register,
 };
-use rt::machine;
+use bulkhead_guest_tests::beside::{GoesOn, beside};
 use rt::probe::{self, OddAccess, Width};
+use rt::shared::Shared;
+use rt::{machine, timer};
+use spin::Mutex;
 use testkit::{Failure, Outcome, ensure};
 
 /// The low half of what a call returns for a channel that there is not.
 const ABSENT: u32 = INVALID_PARAMETER as u32;
+/// More completions than a ring holds.
+const JUMP: u32 = RING_ENTRIES + 1;
+/// So many bytes of the page are tried between two times that the client is served.
+const BETWEEN_SERVES: u64 = 256;
+/// How long one waits to be started anew.
+const DOOM_MICROSECONDS: u64 = 2_000_000;
 
 /// The page.
 struct Page(u64);
@@ -53,12 +63,40 @@ impl Page {
 pub(crate) fn run(domain: &mut Domain) -> Outcome {
     let page = Page::find().ok_or_else(|| Failure::new(format_args!("the device tree names no page of calls")))?;
     known(&page, domain)?;
+    // Nobody is to wait for all of it: what the client is to see is that its devices are as they were.
+    domain.behave();
     absent(&page, domain)?;
-    nothing_else(&page)?;
+    domain.behave();
+    nothing_else(&page, domain)?;
     odd(&page)?;
-    // All of it has left the devices as they were.
     domain.behave();
     Ok(())
+}
+
+/// What the other CPU says: by the page at the first address, that the channel of this number and in this memory has
+/// completions.
+static DAMAGED: Mutex<Option<(u64, u32, Shared)>> = Mutex::new(None);
+
+/// Damages a ring and says so, on a CPU that then leaves the guest for nothing. There is another one, so that the
+/// virtual machine is stopped only when both are off their cores.
+pub(crate) fn damage(domain: &mut Domain) -> Outcome {
+    let page = Page::find().ok_or_else(|| Failure::new(format_args!("the device tree names no page of calls")))?;
+    let (place, _) = domain.catch(Kind::Block)?;
+    let port = &domain.ports[place];
+    *DAMAGED.lock() = Some((page.0 + Call::Complete.register(), port.number as u32, port.memory));
+    beside(say_and_spin, || {
+        timer::spin(DOOM_MICROSECONDS);
+        Ok(())
+    })
+}
+
+fn say_and_spin(_: GoesOn) {
+    let Some((complete, number, memory)) = *DAMAGED.lock() else { return };
+    memory.store(control::COMPLETIONS_PRODUCED, memory.load(control::COMPLETIONS_PRODUCED).wrapping_add(JUMP));
+    let _ = probe::try_write32(complete, number);
+    loop {
+        core::hint::spin_loop();
+    }
 }
 
 fn known(page: &Page, domain: &Domain) -> Outcome {
@@ -106,8 +144,11 @@ fn absent(page: &Page, domain: &Domain) -> Outcome {
 }
 
 /// Every word that is none of these, and every other width, gets an external abort.
-fn nothing_else(page: &Page) -> Outcome {
+fn nothing_else(page: &Page, domain: &mut Domain) -> Outcome {
     for offset in (0..CALLS_SIZE).step_by(4) {
+        if offset % BETWEEN_SERVES == 0 {
+            domain.behave();
+        }
         if channel_of_result(offset).is_none() {
             let loaded = probe::try_read32(page.0 + offset);
             ensure!(loaded.is_err_and(|abort| abort.is_external()), "a load of {offset:#x} gives {loaded:x?}");

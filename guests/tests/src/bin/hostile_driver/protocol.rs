@@ -98,6 +98,7 @@ attacks! {
     ReadyAgain, None, "a domain may be ready more than once, and complete before it is";
     Unknown, None, "calls that nobody knows are not supported";
     Page, None, "the page of calls makes the calls that there are, for channels that there are, and nothing else";
+    PageDamage, Restart(DAMAGED), "a domain that says by its page that it has damaged a ring, and spins on that CPU, is started anew";
     Storm, Errors, "a storm of completion calls comes to an end";
     Deaf, Errors, "a doorbell that is disabled rings for nobody";
     Silent, Data, "requests that are completed after their client has given up are nobody's";

@@ -136,6 +136,7 @@ pub(crate) fn run(attack: Attack, domain: &mut Domain) -> Option<Outcome> {
         | Attack::ReadyAgain
         | Attack::Unknown
         | Attack::Page
+        | Attack::PageDamage
         | Attack::Storm
         | Attack::Deaf
         | Attack::Neighbours
