@@ -88,7 +88,7 @@ struct Stage {
     used: [u16; 2],
     requests: u32,
     completions: u32,
-    receptions: u32,
+    receptions: [u32; 2],
 }
 
 impl Stage {
@@ -105,7 +105,7 @@ impl Stage {
             used: [0; 2],
             requests: 0,
             completions: 0,
-            receptions: 0,
+            receptions: [0; 2],
         };
         stage.restart();
         stage.resume().unwrap();
@@ -145,7 +145,7 @@ impl Stage {
         self.service.suspend();
         self.service.end_grants();
         self.backend = FakeMemory::new(MEMORY_SIZE);
-        (self.requests, self.completions, self.receptions) = (0, 0, 0);
+        (self.requests, self.completions, self.receptions) = (0, 0, [0; 2]);
         self.service.restart_channel(&self.backend).unwrap();
     }
 
@@ -276,21 +276,31 @@ impl Stage {
         self.reply(&completion_of(request, data.len() as u32));
     }
 
-    /// Puts something received into the ring of the filled queue.
+    /// Puts something received into the ring of the first filled queue.
     fn deliver(&mut self, data: &[u8]) {
-        let offset = u64::from(self.receptions % io::RING_ENTRIES) * SLOT;
+        self.deliver_to(0, data);
+    }
+
+    /// Puts something received into the ring of filled queue `filled`.
+    fn deliver_to(&mut self, filled: u16, data: &[u8]) {
+        let offset = u64::from(self.receptions[usize::from(filled)] % io::RING_ENTRIES) * SLOT;
         let session = self.state(control::SESSION);
-        self.backend.write(GuestAddr(CHANNEL + self.layout.receive_window(0) + offset), data).unwrap();
-        self.receive(&Receive { session, offset: offset as u32, length: data.len() as u32 });
+        self.backend.write(GuestAddr(CHANNEL + self.layout.receive_window(filled) + offset), data).unwrap();
+        self.receive_in(filled, &Receive { session, offset: offset as u32, length: data.len() as u32 });
     }
 
     fn receive(&mut self, receive: &Receive) {
-        let slot = u64::from(self.receptions % io::RING_ENTRIES);
-        let entry = CHANNEL + self.layout.receive_ring(0) + slot * io::RECEIVE_SIZE;
+        self.receive_in(0, receive);
+    }
+
+    fn receive_in(&mut self, filled: u16, receive: &Receive) {
+        let count = &mut self.receptions[usize::from(filled)];
+        let slot = u64::from(*count % io::RING_ENTRIES);
+        let entry = CHANNEL + self.layout.receive_ring(filled) + slot * io::RECEIVE_SIZE;
         let bytes: Vec<u8> = receive.to_words().into_iter().flat_map(u64::to_le_bytes).collect();
         self.backend.write(GuestAddr(entry), &bytes).unwrap();
-        self.receptions += 1;
-        self.backend.store_u32(GuestAddr(CHANNEL + control::receptions_produced(0)), self.receptions).unwrap();
+        *count += 1;
+        self.backend.store_u32(GuestAddr(CHANNEL + control::receptions_produced(filled)), *count).unwrap();
     }
 
     /// The driver resets the device, and brings it up again with queue 0.

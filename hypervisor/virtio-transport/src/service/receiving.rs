@@ -48,7 +48,7 @@ pub(super) struct Reception {
 
 impl Service {
     /// Moves receptions into the buffers of queue `index`, number `filled` among the filled ones, as long as there are
-    /// buffers.
+    /// buffers. One that was given in part comes first, whichever queue it is for.
     pub(super) fn receive<M: GuestMemory>(
         &mut self,
         index: u16,
@@ -60,6 +60,8 @@ impl Service {
             return Ok(outcome);
         }
         let budget = self.budget();
+        // Its chains were out of reach for the other queues of the device, which may have been blocked meanwhile.
+        let was_in_part = self.reception.length != 0;
         for step in 0..=RECEPTIONS_MAX {
             if self.reception.length == 0 {
                 let Some(receive) = self.channel.peek_reception(memories.backend, filled)? else { break };
@@ -75,6 +77,7 @@ impl Service {
                     continue;
                 }
             }
+            let is_of_this_queue = self.reception.filled == filled;
             let Reception { index, filled, .. } = self.reception;
             let received = self.give(memories)?;
             match received {
@@ -84,15 +87,21 @@ impl Service {
                     outcome.again = true;
                     break;
                 }
-                // What is out frees some, and brings a look here.
+                // What is out, or waits, frees some, and brings a look here.
                 Received::NoRoom => {
                     self.put_back();
-                    break;
+                    if is_of_this_queue {
+                        break;
+                    }
+                    continue;
                 }
                 Received::NoBuffer => {
                     self.put_back();
-                    let Some(queue) = self.queue(index) else { break };
-                    if !queue.ask_for_more(memories.frontend)? {
+                    let has_more = match self.queue(index) {
+                        Some(queue) => queue.ask_for_more(memories.frontend)?,
+                        None => false,
+                    };
+                    if is_of_this_queue && !has_more {
                         break;
                     }
                     continue;
@@ -101,6 +110,7 @@ impl Service {
             self.reception.length = 0;
             self.channel.consume_reception(filled);
         }
+        outcome.again |= was_in_part && self.reception.length == 0 && self.blocked != 0;
         Ok(outcome)
     }
 
@@ -148,7 +158,7 @@ impl Service {
                     self.reception.begun = Some(place);
                     return Ok(Received::Interrupted);
                 }
-                Taken::NoRoom if !self.in_flight.is_any_out() => break,
+                Taken::NoRoom if !self.in_flight.is_any_out() && !self.in_flight.is_any_waiting() => break,
                 Taken::NoRoom => return Ok(Received::NoRoom),
                 Taken::Nothing => return Ok(Received::NoBuffer),
             }

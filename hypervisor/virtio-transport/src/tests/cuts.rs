@@ -7,6 +7,7 @@ use crate::{Holdings, ProtocolError};
 use std::vec;
 
 const RECEIVE: u16 = 0;
+const SEND: u16 = 1;
 /// Buffers that do not lie side by side, so that none becomes one with the next.
 const STEP: u64 = 0x20;
 /// So many bytes of data are compared: Miri takes long for each.
@@ -375,4 +376,71 @@ fn a_reception_of_a_whole_window_is_copied_unit_by_unit() {
     }
     assert_eq!((goes, stage.used(RECEIVE)), (15, Some((0, 60_000))));
     assert!(stage.get(DATA + 12, 59_988) == bytes[12..]);
+}
+
+/// A card with a reception that is given in part, for which it holds all its places.
+fn card_with_all_places_held() -> Stage {
+    let mut stage = card(&[8, 8, 8, 8], true);
+    stage.deliver(&[7; 500]);
+    stage.backend.has_pending_interrupt.set(true);
+    while stage.service.holdings().chains < 4 {
+        assert!(stage.complete().unwrap().again);
+    }
+    assert_eq!(stage.used(RECEIVE), None);
+    stage
+}
+
+#[test]
+fn a_queue_that_found_all_places_held_by_a_reception_is_looked_at_when_that_is_given() {
+    for end in 0..2 {
+        let mut stage = card_with_all_places_held();
+        stage.offer(SEND, 20, &[(HEADER, 12, false), (DATA + 0x4000, 60, false)]);
+        stage.notify(SEND).unwrap();
+        assert_eq!(stage.request(), None, "there is no place");
+        stage.backend.has_pending_interrupt.set(false);
+        // Either side brings the reception to its end.
+        let mut again = if end == 0 { stage.complete() } else { stage.notify(RECEIVE) }.unwrap().again;
+        assert_eq!(core::iter::from_fn(|| stage.used(RECEIVE)).count(), 4);
+        while again {
+            again = if end == 0 { stage.complete() } else { stage.resume() }.unwrap().again;
+        }
+        assert!(stage.request().is_some(), "nobody would look into the queue again");
+    }
+}
+
+#[test]
+fn a_reception_waits_for_the_place_of_a_chain_that_is_walked_in_part() {
+    let mut stage = card(&[8, 8, 8, 8], true);
+    let frame = (0..20).map(|index| (DATA + 0x4000 + index * STEP, 16, false));
+    let buffers: Vec<Buffer> = [(HEADER, 12, false)].into_iter().chain(frame).collect();
+    stage.offer_indirect(SEND, 8, &buffers);
+    stage.backend.has_pending_interrupt.set(true);
+    assert!(stage.notify(SEND).unwrap().again);
+    assert_eq!(stage.service.holdings().chains, 1);
+    stage.backend.has_pending_interrupt.set(false);
+    stage.deliver(&[7; 500]);
+    stage.notify(RECEIVE).unwrap();
+    assert_eq!((stage.used(RECEIVE), stage.service.counters().queue(RECEIVE).dropped), (None, 0));
+    // The chain brings the next look.
+    while stage.resume().unwrap().again {}
+    assert_eq!(core::iter::from_fn(|| stage.used(RECEIVE)).count(), 4);
+    assert_eq!(stage.request().map(|request| request.readable), Some(320));
+}
+
+#[test]
+fn a_queue_is_filled_also_where_a_reception_of_another_one_waits_for_buffers() {
+    let mut stage = Stage::new(Allocation { filled: 3, ..CARD }, &[RX, RX]);
+    stage.service.negotiated(1 << 15);
+    stage.deliver_to(0, &[7; 100]);
+    stage.offer(0, 0, &[(DATA, 64, true)]);
+    stage.backend.has_pending_interrupt.set(true);
+    assert!(stage.notify(0).unwrap().again, "its first buffer is found, and the look for another cut");
+    stage.backend.has_pending_interrupt.set(false);
+    stage.deliver_to(1, &[8; 60]);
+    stage.offer(1, 4, &[(DATA + 0x1000, 64, true)]);
+    stage.notify(1).unwrap();
+    assert_eq!((stage.used(1), stage.used(0)), (Some((4, 60)), None));
+    stage.offer(0, 1, &[(DATA + 0x2000, 64, true)]);
+    stage.notify(0).unwrap();
+    assert_eq!((stage.used(0), stage.used(0)), (Some((0, 64)), Some((1, 36))));
 }
