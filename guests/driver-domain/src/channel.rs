@@ -209,11 +209,16 @@ impl Channel {
         if waiting < RING_ENTRIES { self.memory.piece(offset, SLOT_SIZE) } else { None }
     }
 
+    /// How many receptions of filled queue `index` EL2 has consumed, modulo 2³².
+    pub fn consumed(&self, index: u16) -> u32 {
+        self.memory.load(control::receptions_consumed(index))
+    }
+
     /// How many receptions of filled queue `index` EL2 has not consumed yet.
     #[inline]
     fn unconsumed(&self, index: u16) -> u32 {
         let received = self.received.get(usize::from(index)).copied().unwrap_or(0);
-        received.wrapping_sub(self.memory.load(control::receptions_consumed(index)))
+        received.wrapping_sub(self.consumed(index))
     }
 
     /// Whether EL2 has consumed all receptions of filled queue `index`.

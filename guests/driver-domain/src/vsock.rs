@@ -86,6 +86,17 @@ impl SocketService {
         clients.get_mut(place.client).map(|client| &mut client.channel)
     }
 
+    fn has_slot(&self, clients: &[Client], port: usize) -> bool {
+        let client = self.places.get(port).and_then(|place| clients.get(place.client));
+        client.is_some_and(|client| client.channel.receive_slot(RECEIVED).is_some())
+    }
+
+    /// The client at `port` has no room. Returns whether it is worth waiting for.
+    fn wait(&mut self, clients: &mut [Client], port: usize) -> bool {
+        let consumed = self.channel(clients, port).map_or(0, |channel| channel.consumed(RECEIVED));
+        self.switch.wait(port, consumed, timer::now())
+    }
+
     /// Carries the packet of `request`, whose bytes are `data` and which came in at `port`, or some of it: as many
     /// pieces as are left of the sender's turn.
     // Out of line, as `poll_ports`: most domains have no such client, and their rounds are counted.
@@ -132,7 +143,7 @@ impl SocketService {
                     }
                 }
                 Decision::Reply(reply) => {
-                    if !self.put(clients, port, &reply, None) && self.switch.wait(port, timer::now()) {
+                    if !self.put(clients, port, &reply, None) && self.wait(clients, port) {
                         return Progress::Waits;
                     }
                     self.switch.replied(port);
@@ -140,7 +151,7 @@ impl SocketService {
                 }
                 Decision::Deliver(to) => {
                     let progress = self.deliver(clients, (port, to), header, data, pieces_left);
-                    if progress != Progress::Waits || self.switch.wait(to, timer::now()) {
+                    if progress != Progress::Waits || self.wait(clients, to) {
                         return progress;
                     }
                 }
@@ -199,13 +210,13 @@ impl SocketService {
     fn send_resets(&mut self, clients: &mut [Client]) -> bool {
         let mut found = false;
         for _ in 0..RESETS_PER_TURN {
-            let Some((to, header)) = self.switch.owed_reset() else { break };
+            let Some((to, header)) = self.switch.owed_reset(|to| self.has_slot(clients, to)) else { break };
             if self.put(clients, to, &header, None) {
                 self.switch.reset_sent(&header);
                 found = true;
             } else {
                 // Others go first now.
-                let _ = self.switch.wait(to, timer::now());
+                let _ = self.wait(clients, to);
             }
         }
         found
@@ -233,7 +244,7 @@ impl SocketService {
                     self.switch.listens(port);
                     found = true;
                 } else if !self.switch.is_deaf(port) {
-                    found |= !self.switch.wait(port, timer::now());
+                    found |= !self.switch.wait(port, channel.consumed(RECEIVED), timer::now());
                 }
             }
             if let (true, Some(session)) = (self.switch.owes_event(port), session)

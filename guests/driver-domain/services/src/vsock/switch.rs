@@ -5,8 +5,9 @@
 //! once, also where it only waits.
 //!
 //! How much an end may send is between the two ends (VIRTIO 1.2, 5.10.6.3). A packet that its receiver has no room for
-//! stays with its sender, whose other packets wait behind it. But no client can hold up another for good: one that
-//! takes nothing for two seconds is *deaf*, loses its connections, and refuses whatever is sent to it until it listens.
+//! stays with its sender, whose other packets wait behind it. But no client can hold up another for good: one with a full
+//! window that takes next to nothing for two seconds is *deaf*, loses its connections, and refuses whatever is sent to
+//! it until it listens. One that takes much, and is sent more, is only busy.
 //!
 //! A client whose connections are gone because the switch has started anew, or because it was deaf, gets the event
 //! [`TRANSPORT_RESET`](super::TRANSPORT_RESET), which ends all its connections. Events and packets come in two queues,
@@ -17,14 +18,17 @@
 //! What this module leaves out: the data, and where packets are. The caller carries them.
 
 use super::{Header, Operation, STREAM};
+use abi::io::RING_ENTRIES;
 use arrayvec::ArrayVec;
 
 /// The most ports of a switch: a virtual machine has one socket device.
 pub const PORTS_MAX: usize = 16;
 /// The most connections that one client has asked for. Those that others have asked it for do not count.
 pub const CONNECTIONS_MAX: usize = 256;
-/// For how long a client with a full receive window may take nothing: far longer than a busy board keeps it waiting.
+/// For how long a client with a full receive window may take next to nothing: far longer than a busy board keeps it waiting.
 const DEAF_SECONDS: u64 = 2;
+/// A client that takes so many packets in that time listens.
+pub const TAKEN_MIN: u32 = RING_ENTRIES / 2;
 /// A client that has taken an event has acted on it after a tenth of a second.
 const EVENTS_ACTED_ON_PER_SECOND: u64 = 10;
 /// A client that does not take events for a second has no buffers for them, and does without.
@@ -75,6 +79,15 @@ enum End {
     Asked,
 }
 
+/// A client whose window is full.
+#[derive(Clone, Copy, Debug)]
+struct Blocked {
+    /// Since when it has not taken [`TAKEN_MIN`] packets.
+    since: u64,
+    /// How many it had taken by then, modulo 2³².
+    taken: u32,
+}
+
 /// What a client knows of the last [`TRANSPORT_RESET`](super::TRANSPORT_RESET) that is for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -84,6 +97,8 @@ enum Event {
     Owed,
     /// It went out at this time.
     Sent(u64),
+    /// The client's driver had it at this time.
+    Taken(u64),
 }
 
 /// A connection, in the list of the port that has asked for it.
@@ -105,8 +120,8 @@ struct Port {
     /// The session of the client's driver, while there is one.
     session: Option<u32>,
     event: Event,
-    /// Since when the client has taken nothing while something waits for it.
-    blocked_since: Option<u64>,
+    /// The client's window is full, or was and has not been half empty since.
+    blocked: Option<Blocked>,
     is_deaf: bool,
     counters: Counters,
 }
@@ -139,7 +154,7 @@ impl Switch {
             connections: ArrayVec::new_const(),
             session,
             event: if session.is_some() { Event::Owed } else { Event::ActedOn },
-            blocked_since: None,
+            blocked: None,
             is_deaf: false,
             counters: Counters::default(),
         };
@@ -160,7 +175,7 @@ impl Switch {
         // A new driver knows of no connections.
         port.event = Event::ActedOn;
         port.is_deaf = false;
-        port.blocked_since = None;
+        port.blocked = None;
         self.break_connections(number);
     }
 
@@ -205,12 +220,12 @@ impl Switch {
     pub fn observe_event(&mut self, number: usize, is_taken: bool, now: u64) {
         let frequency = self.frequency;
         let Some(port) = self.ports.get_mut(number) else { return };
-        let Event::Sent(at) = port.event else { return };
-        let passed = now.wrapping_sub(at);
-        let is_acted_on = is_taken && passed >= frequency / EVENTS_ACTED_ON_PER_SECOND;
-        if is_acted_on || passed >= frequency.saturating_mul(EVENT_SECONDS_MAX) {
-            port.event = Event::ActedOn;
-        }
+        port.event = match port.event {
+            Event::Sent(_) if is_taken => Event::Taken(now),
+            Event::Sent(at) if now.wrapping_sub(at) >= frequency.saturating_mul(EVENT_SECONDS_MAX) => Event::ActedOn,
+            Event::Taken(at) if now.wrapping_sub(at) >= frequency / EVENTS_ACTED_ON_PER_SECOND => Event::ActedOn,
+            event @ (Event::ActedOn | Event::Owed | Event::Sent(_) | Event::Taken(_)) => event,
+        };
     }
 
     /// Whether an event that ends all its connections is on its way to the client at `number`.
@@ -219,12 +234,12 @@ impl Switch {
         self.ports.get(number).is_some_and(|port| port.event != Event::ActedOn)
     }
 
-    /// The next reset that a client has to get, with its port: an end of its connection has gone.
-    #[must_use]
-    pub fn owed_reset(&self) -> Option<(usize, Header)> {
+    /// The next reset that a client has to get, with its port: an end of its connection has gone. `has_slot` says
+    /// whether a client's window has room.
+    pub fn owed_reset(&self, has_slot: impl Fn(usize) -> bool) -> Option<(usize, Header)> {
         self.ports.iter().enumerate().find_map(|(number, port)| {
-            // One that has no room lets the others go first.
-            let has_room = |to: usize| self.ports.get(to).is_some_and(|port| port.blocked_since.is_none());
+            // One that is known to have no room lets the others go first.
+            let has_room = |to: usize| self.ports.get(to).is_some_and(|port| port.blocked.is_none()) || has_slot(to);
             port.connections.iter().find_map(|connection| {
                 let State::Broken(end) = connection.state else { return None };
                 let asked = usize::from(connection.to);
@@ -318,7 +333,7 @@ impl Switch {
     /// Whether something that goes to the client at `number` has found no room.
     #[must_use]
     pub fn is_blocked(&self, number: usize) -> bool {
-        self.ports.get(number).is_some_and(|port| port.blocked_since.is_some())
+        self.ports.get(number).is_some_and(|port| port.blocked.is_some())
     }
 
     /// Whether the client at `number` is deaf.
@@ -327,22 +342,25 @@ impl Switch {
         self.ports.get(number).is_some_and(|port| port.is_deaf)
     }
 
-    /// The client at `number` has room.
+    /// The client at `number` has much room.
     pub fn listens(&mut self, number: usize) {
         if let Some(port) = self.ports.get_mut(number) {
-            port.blocked_since = None;
+            port.blocked = None;
             port.is_deaf = false;
         }
     }
 
-    /// The client at `number` has no room for what is to go to it. Returns whether it is worth waiting for: one that is
-    /// deaf has no connections any more, and hears of that when it listens.
+    /// The client at `number`, which has taken `taken` packets so far, has no room for what is to go to it. Returns
+    /// whether it is worth waiting for: one that is deaf has no connections any more, and hears of that when it listens.
     #[must_use]
-    pub fn wait(&mut self, number: usize, now: u64) -> bool {
+    pub fn wait(&mut self, number: usize, taken: u32, now: u64) -> bool {
         let deaf_ticks = self.frequency.saturating_mul(DEAF_SECONDS);
         let Some(port) = self.ports.get_mut(number) else { return false };
-        let since = *port.blocked_since.get_or_insert(now);
-        if port.is_deaf || now.wrapping_sub(since) < deaf_ticks {
+        let blocked = port.blocked.get_or_insert(Blocked { since: now, taken });
+        if taken.wrapping_sub(blocked.taken) >= TAKEN_MIN {
+            *blocked = Blocked { since: now, taken };
+        }
+        if port.is_deaf || now.wrapping_sub(blocked.since) < deaf_ticks {
             return !port.is_deaf;
         }
         port.is_deaf = true;
@@ -354,7 +372,7 @@ impl Switch {
     /// Whether something waits for room.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.ports.iter().any(|port| port.blocked_since.is_some() && !port.is_deaf)
+        self.ports.iter().any(|port| port.blocked.is_some() && !port.is_deaf)
     }
 
     fn port_of(&self, cid: u64) -> Option<usize> {

@@ -60,7 +60,7 @@ fn connected() -> Switch {
 /// The resets that clients have to get, all of them.
 fn owed(switch: &mut Switch) -> std::vec::Vec<(usize, Header)> {
     core::iter::from_fn(|| {
-        let (to, header) = switch.owed_reset()?;
+        let (to, header) = switch.owed_reset(|_| false)?;
         switch.reset_sent(&header);
         Some((to, header))
     })
@@ -207,6 +207,7 @@ fn a_client_that_was_there_before_the_switch_hears_that_its_connections_are_gone
     assert_eq!(send(&mut switch, ALPHA, &old), Decision::Drop, "no byte of an old stream passes");
     switch.event_sent(ALPHA, 5);
     assert!(!switch.owes_event(ALPHA));
+    switch.observe_event(ALPHA, true, 5);
     switch.observe_event(ALPHA, true, 5 + FREQUENCY);
     assert_eq!(send(&mut switch, ALPHA, &old), Decision::Reply(old.refusal()), "it has heard, and asks again");
     assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, 1000, BETA, 80, REQUEST)), Decision::Deliver(BETA));
@@ -215,21 +216,27 @@ fn a_client_that_was_there_before_the_switch_hears_that_its_connections_are_gone
 #[test]
 fn an_event_and_packets_in_another_queue_do_not_overtake_each_other() {
     const TENTH: u64 = FREQUENCY / 10;
-    // Whether the event has been taken, when one looks, and whether the client has then acted on it.
-    for (is_taken, passed, is_acted_on) in [
-        (true, 0, false),
-        (true, TENTH - 1, false),
-        (true, TENTH, true),
-        (false, TENTH, false),
-        (false, FREQUENCY - 1, false),
-        (false, FREQUENCY, true),
+    // When the event was found to be taken, when one looks, and whether the client has then acted on it.
+    for (taken, passed, is_acted_on) in [
+        (Some(0), 0, false),
+        (Some(0), TENTH - 1, false),
+        (Some(0), TENTH, true),
+        (Some(4 * TENTH), 4 * TENTH, false),
+        (Some(4 * TENTH), 5 * TENTH - 1, false),
+        (Some(4 * TENTH), 5 * TENTH, true),
+        (None, TENTH, false),
+        (None, FREQUENCY - 1, false),
+        (None, FREQUENCY, true),
     ] {
         let mut switch = Switch::new(FREQUENCY);
         switch.add(3, [4], None);
         switch.add(4, [3], Some(7));
         switch.observe(ALPHA, Some(1));
         switch.event_sent(BETA, 50);
-        switch.observe_event(BETA, is_taken, 50 + passed);
+        if let Some(taken) = taken {
+            switch.observe_event(BETA, true, 50 + taken);
+        }
+        switch.observe_event(BETA, taken.is_some(), 50 + passed);
         assert_eq!(switch.awaits_event(BETA), !is_acted_on);
         // An event would end the new connection at one end; so there is none yet, and who asks hears so, either way.
         for (from, to) in [(ALPHA, BETA), (BETA, ALPHA)] {
@@ -273,10 +280,10 @@ fn a_client_that_takes_nothing_holds_nobody_up_for_long() {
     let data = packet(ALPHA, 1000, BETA, 80, DATA);
     let gamma = packet(GAMMA, 7, BETA, 90, REQUEST);
     assert_eq!(send(&mut switch, GAMMA, &gamma), Decision::Deliver(BETA));
-    assert!(switch.wait(BETA, 10) && switch.is_waiting());
-    assert!(switch.wait(BETA, 10 + 2 * FREQUENCY - 1));
+    assert!(switch.wait(BETA, 7, 10) && switch.is_waiting());
+    assert!(switch.wait(BETA, 7, 10 + 2 * FREQUENCY - 1));
     assert_eq!(switch.decide(ALPHA, &data, 0), Decision::Deliver(BETA));
-    assert!(!switch.wait(BETA, 10 + 2 * FREQUENCY));
+    assert!(!switch.wait(BETA, 7, 10 + 2 * FREQUENCY));
     assert!(!switch.is_waiting(), "nobody waits for it any more");
     // Alpha and gamma hear of it, and so does beta, when it listens.
     assert_eq!(switch.decide(ALPHA, &data, 0), Decision::Drop);
@@ -285,19 +292,20 @@ fn a_client_that_takes_nothing_holds_nobody_up_for_long() {
     assert_eq!(switch.decide(ALPHA, &data, 0), Decision::Reply(data.refusal()));
     let request = packet(ALPHA, 1001, BETA, 80, REQUEST);
     assert_eq!(send(&mut switch, ALPHA, &request), Decision::Reply(request.refusal()));
-    assert!(!switch.wait(BETA, 11 + 2 * FREQUENCY));
+    assert!(!switch.wait(BETA, 7, 11 + 2 * FREQUENCY));
     switch.listens(BETA);
     assert_eq!(send(&mut switch, ALPHA, &request), Decision::Reply(request.refusal()), "the event would end it");
     switch.event_sent(BETA, 12 + 2 * FREQUENCY);
+    switch.observe_event(BETA, true, 12 + 2 * FREQUENCY);
     switch.observe_event(BETA, true, 12 + 3 * FREQUENCY);
     assert_eq!(send(&mut switch, ALPHA, &request), Decision::Deliver(BETA));
 }
 
 #[test]
-fn a_client_that_takes_something_now_and_then_is_waited_for() {
+fn a_client_that_is_half_done_with_its_window_is_blocked_no_more() {
     let mut switch = connected();
     for second in 0..10 {
-        assert!(switch.wait(BETA, second * FREQUENCY));
+        assert!(switch.wait(BETA, 7, second * FREQUENCY));
         assert!(switch.is_blocked(BETA));
         switch.listens(BETA);
         assert!(!switch.is_blocked(BETA));
@@ -306,12 +314,35 @@ fn a_client_that_takes_something_now_and_then_is_waited_for() {
 }
 
 #[test]
+fn a_client_whose_window_is_always_full_is_deaf_only_if_it_takes_too_little() {
+    const STEP: u64 = FREQUENCY / 10;
+    // Packets that it takes in a tenth of a second.
+    for (rate, is_deaf) in [(0, true), (1, true), (3, true), (4, false), (500, false)] {
+        let mut switch = connected();
+        let taken = |step: u64| u32::MAX.wrapping_add(step as u32 * rate);
+        let is_waited_for = (0..100).all(|step| switch.wait(BETA, taken(step), step * STEP));
+        assert_eq!((is_waited_for, switch.is_deaf(BETA)), (!is_deaf, is_deaf), "{rate}");
+        let data = packet(ALPHA, 1000, BETA, 80, DATA);
+        assert_eq!(send(&mut switch, ALPHA, &data) == Decision::Deliver(BETA), !is_deaf, "{rate}");
+    }
+}
+
+#[test]
+fn a_busy_client_hears_of_ends_where_it_has_a_slot() {
+    let mut switch = connected();
+    switch.observe(BETA, None);
+    assert!(switch.wait(ALPHA, 0, 0));
+    assert_eq!(switch.owed_reset(|_| false), None);
+    assert_eq!(switch.owed_reset(|port| port == ALPHA).map(|(to, _)| to), Some(ALPHA));
+}
+
+#[test]
 fn a_reset_for_a_client_without_room_lets_others_go_first() {
     let mut switch = connected();
     let request = packet(BETA, 9, GAMMA, 80, REQUEST);
     assert_eq!(send(&mut switch, BETA, &request), Decision::Deliver(GAMMA));
     switch.observe(BETA, None);
-    assert!(switch.wait(ALPHA, 0));
+    assert!(switch.wait(ALPHA, 0, 0));
     assert_eq!(owed(&mut switch).iter().map(|(to, _)| *to).collect::<std::vec::Vec<_>>(), [GAMMA]);
     switch.listens(ALPHA);
     assert_eq!(owed(&mut switch).len(), 1);
@@ -391,7 +422,7 @@ fn any_bytes_from_any_port_are_decided() {
         match number >> 60 {
             0 => switch.observe(from, Some(number as u32)),
             1 => {
-                let _ = switch.wait(from, number >> 30);
+                let _ = switch.wait(from, number as u32, number >> 30);
             }
             2 => switch.listens(from),
             3 => {
