@@ -172,7 +172,8 @@ impl Channel {
     /// The counter is beyond the ring.
     #[inline]
     pub fn has_completion(&self, memory: &impl GuestMemory) -> Result<bool, RingCorrupt> {
-        is_ahead(memory, self.at(control::COMPLETIONS_PRODUCED), self.completions_consumed)
+        let consumed = self.completions_consumed;
+        Ok(produced(memory, self.at(control::COMPLETIONS_PRODUCED), consumed)? != consumed)
     }
 
     /// The next completion, if there is one.
@@ -191,14 +192,30 @@ impl Channel {
         Ok(Some(Completion::from_words([sequence, numbers, flags, tail])))
     }
 
-    /// The next reception of filled queue `index`, counted among the filled ones, if there is one. It stays until
-    /// [`Channel::consume_reception`].
+    /// How many receptions for filled queue `index` the backend has published, modulo 2³².
     ///
     /// # Errors
     /// The counter is beyond the ring.
-    pub fn peek_reception(&self, memory: &impl GuestMemory, index: u16) -> Result<Option<Receive>, RingCorrupt> {
+    #[inline]
+    pub fn receptions_produced(&self, memory: &impl GuestMemory, index: u16) -> Result<u32, RingCorrupt> {
+        let consumed = self.receptions.get(usize::from(index)).map_or(0, |receptions| receptions.consumed);
+        produced(memory, self.at(control::receptions_produced(index)), consumed)
+    }
+
+    /// The next reception for filled queue `index`, of which the backend has published `produced`. It stays until
+    /// [`Channel::consume_reception`].
+    ///
+    /// # Errors
+    /// The ring is not in the backend's memory.
+    #[inline]
+    pub fn peek_reception(
+        &self,
+        memory: &impl GuestMemory,
+        index: u16,
+        produced: u32,
+    ) -> Result<Option<Receive>, RingCorrupt> {
         let Some(receptions) = self.receptions.get(usize::from(index)) else { return Ok(None) };
-        if !is_ahead(memory, self.at(control::receptions_produced(index)), receptions.consumed)? {
+        if produced == receptions.consumed {
             return Ok(None);
         }
         let entry = self.entry::<RECEIVE_SIZE>(self.layout.receive_ring(index), receptions.consumed);
@@ -236,16 +253,16 @@ impl Channel {
     }
 }
 
-/// Whether the counter at `address`, which the backend writes, is ahead of `consumed`.
+/// The counter at `address`, which the backend writes; it may be ahead of `consumed` by as much as a ring holds.
 #[inline]
-fn is_ahead(memory: &impl GuestMemory, address: GuestAddr, consumed: u32) -> Result<bool, RingCorrupt> {
+fn produced(memory: &impl GuestMemory, address: GuestAddr, consumed: u32) -> Result<u32, RingCorrupt> {
     let produced = memory.load_u32(address)?;
     match produced.wrapping_sub(consumed) {
-        0 => Ok(false),
+        0 => Ok(produced),
         1..=RING_ENTRIES => {
-            // The counter before the entry.
+            // The counter before the entries.
             fence(Ordering::Acquire);
-            Ok(true)
+            Ok(produced)
         }
         _ => Err(RingCorrupt),
     }

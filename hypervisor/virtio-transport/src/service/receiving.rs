@@ -44,6 +44,8 @@ pub(super) struct Reception {
     full: u8,
     given: u64,
     progress: Progress,
+    /// It has held places for chains across calls: queues of the device may have found none.
+    was_interrupted: bool,
 }
 
 impl Service {
@@ -60,11 +62,11 @@ impl Service {
             return Ok(outcome);
         }
         let budget = self.budget();
-        // Its chains were out of reach for the other queues of the device, which may have been blocked meanwhile.
-        let was_in_part = self.reception.length != 0;
+        // What is published from here on has a call of its own.
+        let produced = self.channel.receptions_produced(memories.backend, filled)?;
         for step in 0..=RECEPTIONS_MAX {
             if self.reception.length == 0 {
-                let Some(receive) = self.channel.peek_reception(memories.backend, filled)? else { break };
+                let Some(receive) = self.channel.peek_reception(memories.backend, filled, produced)? else { break };
                 if step == RECEPTIONS_MAX
                     || (step != 0 && (self.is_spent(&budget) || memories.backend.has_pending_interrupt()))
                 {
@@ -77,40 +79,40 @@ impl Service {
                     continue;
                 }
             }
-            let is_of_this_queue = self.reception.filled == filled;
-            let Reception { index, filled, .. } = self.reception;
+            let Reception { index: target, filled: ring, .. } = self.reception;
             let received = self.give(memories)?;
             match received {
                 Received::Delivered => {}
-                Received::Dropped => self.counters.count(index, |queue| add(&mut queue.dropped, 1)),
+                Received::Dropped => self.counters.count(target, |queue| add(&mut queue.dropped, 1)),
                 Received::Interrupted => {
+                    self.reception.was_interrupted = true;
                     outcome.again = true;
                     break;
                 }
                 // What is out, or waits, frees some, and brings a look here.
                 Received::NoRoom => {
-                    self.put_back();
-                    if is_of_this_queue {
+                    outcome.again |= self.give_up();
+                    if ring == filled {
                         break;
                     }
                     continue;
                 }
                 Received::NoBuffer => {
-                    self.put_back();
-                    let has_more = match self.queue(index) {
+                    outcome.again |= self.give_up();
+                    let has_more = match self.queue(target) {
                         Some(queue) => queue.ask_for_more(memories.frontend)?,
                         None => false,
                     };
-                    if is_of_this_queue && !has_more {
+                    if ring == filled && !has_more {
                         break;
                     }
                     continue;
                 }
             }
             self.reception.length = 0;
-            self.channel.consume_reception(filled);
+            self.channel.consume_reception(ring);
+            outcome.again |= self.reception.was_interrupted && self.blocked != 0;
         }
-        outcome.again |= was_in_part && self.reception.length == 0 && self.blocked != 0;
         Ok(outcome)
     }
 
@@ -223,6 +225,15 @@ impl Service {
             }
         }
         Ok(true)
+    }
+
+    /// Has the reception wait in its ring again. Returns whether its queues may have found none of the places that it
+    /// held across calls, and are to be looked at.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self) -> bool {
+        self.put_back();
+        self.reception.was_interrupted && self.blocked != 0
     }
 
     /// Forgets the reception that is given in part, if one is: its chains, of which the last comes first, are their
