@@ -5,9 +5,9 @@
 //! once, also where it only waits.
 //!
 //! How much an end may send is between the two ends (VIRTIO 1.2, 5.10.6.3). A packet that its receiver has no room for
-//! stays with its sender, whose other packets wait behind it. But no client can hold up another for good: one with a full
-//! window that takes next to nothing for two seconds is *deaf*, loses its connections, and refuses whatever is sent to
-//! it until it listens. One that takes much, and is sent more, is only busy.
+//! stays with its sender, whose other packets wait behind it. But no client can hold up another for good: one with a
+//! full window that takes next to nothing for two seconds is *deaf*, loses its connections, and refuses whatever is
+//! sent to it until it listens. One that takes much, and is sent more, is only busy.
 //!
 //! A client whose connections are gone because the switch has started anew, or because it was deaf, gets the event
 //! [`TRANSPORT_RESET`](super::TRANSPORT_RESET), which ends all its connections. Events and packets come in two queues,
@@ -25,7 +25,8 @@ use arrayvec::ArrayVec;
 pub const PORTS_MAX: usize = 16;
 /// The most connections that one client has asked for. Those that others have asked it for do not count.
 pub const CONNECTIONS_MAX: usize = 256;
-/// For how long a client with a full receive window may take next to nothing: far longer than a busy board keeps it waiting.
+/// For how long a client with a full receive window may take next to nothing: far longer than a busy board keeps it
+/// waiting.
 const DEAF_SECONDS: u64 = 2;
 /// A client that takes so many packets in that time listens.
 pub const TAKEN_MIN: u32 = RING_ENTRIES / 2;
@@ -351,7 +352,8 @@ impl Switch {
     }
 
     /// The client at `number`, which has taken `taken` packets so far, has no room for what is to go to it. Returns
-    /// whether it is worth waiting for: one that is deaf has no connections any more, and hears of that when it listens.
+    /// whether it is worth waiting for: one that is deaf has no connections any more, and hears of that when it
+    /// listens.
     #[must_use]
     pub fn wait(&mut self, number: usize, taken: u32, now: u64) -> bool {
         let deaf_ticks = self.frequency.saturating_mul(DEAF_SECONDS);
