@@ -225,8 +225,14 @@ impl InFlightRequests {
 
     /// The chain that has waited longest, with what is to be done with it.
     pub fn first_waiting(&self) -> Option<(u8, Next)> {
-        let places = (0..).zip(&*self.chains).filter(|(place, _)| self.waiting >> *place & 1 != 0);
-        places.min_by_key(|(_, kept)| kept.order).map(|(place, kept)| (place, kept.next))
+        let mut rest = self.waiting;
+        let places = core::iter::from_fn(|| {
+            let place = rest.trailing_zeros();
+            rest &= rest.wrapping_sub(1);
+            (place < u32::BITS).then_some(place as u8)
+        });
+        let kept = places.filter_map(|place| self.chain(place).map(|kept| (place, kept)));
+        kept.min_by_key(|(_, kept)| kept.order).map(|(place, kept)| (place, kept.next))
     }
 
     /// The chain in `place` waits no longer.

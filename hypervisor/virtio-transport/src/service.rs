@@ -327,10 +327,11 @@ impl Service {
 
     #[inline(never)]
     fn may_not_go_on<M: GuestMemory>(&self, budget: &Budget, memories: &MemoryPair<'_, M>) -> bool {
-        budget.chains >= CHAINS_MAX
+        // The look first, so that there always is one.
+        memories.backend.has_pending_interrupt()
+            || budget.chains >= CHAINS_MAX
             || self.partial.is_some()
             || self.is_spent(budget)
-            || memories.backend.has_pending_interrupt()
     }
 
     /// Whether a go has copied, or looked at, as much as it may.

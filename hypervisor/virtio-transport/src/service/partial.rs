@@ -130,14 +130,15 @@ impl Service {
         self.partial = Some(partial);
     }
 
-    /// Goes on with what was interrupted, if anything was, and says whether nothing is any more.
+    /// Goes on with what was interrupted, if anything was. Returns whether nothing is any more, and there is time for
+    /// more.
     #[inline]
     pub(super) fn end_partial<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<bool, ProtocolError> {
-        if self.partial.is_some() {
-            let mut budget = self.budget();
-            self.serve_waiting(&mut budget, memories)?;
+        if self.partial.is_none() {
+            return Ok(true);
         }
-        Ok(self.partial.is_none())
+        let mut budget = self.budget();
+        Ok(self.serve_waiting(&mut budget, memories)? != Waiting::Over && self.partial.is_none())
     }
 
     /// The request of the chain in `place` whose data has been moved in part, if that is so, and how far.

@@ -10,6 +10,10 @@ use crate::virtqueue::{Cursor, QueueError};
 use abi::io::{LongChains, QueueDescription, Request, WINDOW_PAGE_SIZE};
 use vdev::GuestMemory;
 
+/// A request for more bytes than these is posted after a look whether an interrupt is pending. One for fewer takes no
+/// longer from its store to its doorbell than others from there on.
+const SMALL_MAX: u32 = 1 << 10;
+
 /// What became of a look at a queue.
 enum Step {
     Posted,
@@ -186,7 +190,14 @@ impl Service {
                 request
             }
             None => match self.next_request(index, place, &mut progress) {
-                Ok(request) => request,
+                Ok(request) => {
+                    let is_large = request.readable | request.writable > SMALL_MAX;
+                    if is_large && memories.backend.has_pending_interrupt() {
+                        self.interrupt(Partial::Request(PartialRequest { place, request, progress, completion: None }));
+                        return Ok(Fate::Interrupted);
+                    }
+                    request
+                }
                 Err(fate) => return Ok(fate),
             },
         };
@@ -311,7 +322,8 @@ impl Service {
             self.in_flight.free_chain(place);
             result?;
         }
-        Ok(Waiting::Done)
+        // What came last may have taken long.
+        Ok(if self.is_over(budget, memories) { Waiting::Over } else { Waiting::Done })
     }
 
     /// Prepares the window for `request`, the next piece of the chain in `place`, from where `progress` says on, which

@@ -15,6 +15,12 @@ fn interrupted() -> Stage {
     stage
 }
 
+/// Has the chain that is offered found, and then its request begun with.
+fn begin(stage: &mut Stage) {
+    assert!(stage.notify(0).unwrap().again && stage.request().is_none());
+    stage.resume().unwrap();
+}
+
 /// Goes on until nothing is left, and says how often.
 fn go_on(stage: &mut Stage) -> usize {
     let mut goes = 0;
@@ -32,9 +38,15 @@ fn a_write_is_copied_unit_by_unit_and_posted_when_all_of_it_is() {
     stage.put(DATA, &data);
     stage.ask(0, OUT, 3, LENGTH);
     assert!(stage.notify(0).unwrap().again);
-    assert_eq!((stage.request(), stage.service.counters().copied), (None, UNIT as u64));
-    // The first unit went with the notification; after the last one the go has no time to see that there is no more.
-    assert_eq!(go_on(&mut stage), UNITS - 1);
+    // Finding the chain was enough for one go.
+    assert_eq!((stage.request(), stage.service.counters().copied), (None, 0));
+    // Then a unit at a time; after the last one the go has no time to see that there is no more.
+    for unit in 1..=UNITS {
+        assert_eq!(stage.request(), None);
+        assert!(stage.resume().unwrap().again);
+        assert_eq!(stage.service.counters().copied, (unit * UNIT) as u64);
+    }
+    assert_eq!(go_on(&mut stage), 0);
     let request = stage.request().unwrap();
     assert_eq!(stage.given(&request), data);
     stage.finish(&request, &[]);
@@ -46,19 +58,38 @@ fn a_write_is_copied_unit_by_unit_and_posted_when_all_of_it_is() {
 fn a_read_comes_in_unit_by_unit_and_is_told_of_when_all_of_it_is_there() {
     let mut stage = interrupted();
     stage.ask(0, IN, 3, LENGTH);
-    stage.notify(0).unwrap();
+    begin(&mut stage);
     let request = stage.request().unwrap();
     let data: Vec<u8> = (0..LENGTH).map(|index| (index / 5) as u8).collect();
     stage.finish(&request, &data);
     let outcome = stage.complete().unwrap();
     assert!(outcome.again && !outcome.interrupt);
-    let mut goes = 1;
-    while stage.complete().unwrap().again || stage.service.out() != 0 {
-        goes += 1;
-        assert!(goes < 100 && stage.service.out() != 0);
+    for unit in 2..=UNITS {
+        assert_eq!((stage.service.out(), stage.used(0)), (1, None), "unit {unit}");
+        assert!(stage.complete().unwrap().again, "and after the last one the interrupt comes first, too");
     }
+    assert_eq!((stage.service.out(), stage.complete().unwrap().again), (0, false));
     assert_eq!((stage.used(0), stage.get(DATA, data.len())), (Some((0, LENGTH + 1)), data));
     assert!(stage.window_is_whole());
+}
+
+#[test]
+fn a_large_request_is_granted_after_an_interrupt_that_came_while_its_chain_was_found() {
+    let mut stage = Stage::granting_disk();
+    stage.backend.has_pending_interrupt.set(true);
+    stage.ask(0, OUT, 3, LENGTH);
+    assert!(stage.notify(0).unwrap().again);
+    assert_eq!((stage.request(), stage.service.has_grants()), (None, false));
+    assert!(stage.resume().unwrap().again && stage.service.has_grants());
+    assert_eq!(stage.request().map(|request| (request.segments, request.readable)), Some((1, LENGTH)));
+}
+
+#[test]
+fn what_is_little_is_copied_and_posted_in_one_go() {
+    let mut stage = interrupted();
+    stage.ask(0, OUT, 3, 512);
+    stage.notify(0).unwrap();
+    assert_eq!(stage.request().map(|request| request.readable), Some(512));
 }
 
 #[test]
@@ -66,8 +97,10 @@ fn a_frontend_that_resets_in_the_middle_of_a_copy_leaves_the_window_whole() {
     for kind in [OUT, IN] {
         let mut stage = interrupted();
         stage.ask(0, kind, 3, LENGTH);
-        stage.notify(0).unwrap();
-        if let Some(request) = stage.request() {
+        begin(&mut stage);
+        let request = stage.request();
+        assert_eq!(request.is_some(), kind == IN);
+        if let Some(request) = request {
             stage.finish(&request, &vec![1; LENGTH as usize]);
             stage.complete().unwrap();
         }
@@ -83,8 +116,10 @@ fn a_backend_that_ends_in_the_middle_of_a_copy_gets_the_request_again() {
         let mut stage = interrupted();
         stage.put(DATA, &vec![2; LENGTH as usize]);
         stage.ask(0, kind, 3, LENGTH);
-        stage.notify(0).unwrap();
-        if let Some(request) = stage.request() {
+        begin(&mut stage);
+        let request = stage.request();
+        assert_eq!(request.is_some(), kind == IN);
+        if let Some(request) = request {
             stage.finish(&request, &vec![1; LENGTH as usize]);
             stage.complete().unwrap();
         }
@@ -108,7 +143,7 @@ fn a_copy_goes_before_what_finds_no_room() {
     // All of the window, and one that waits for room in it.
     stage.ask(0, IN, 0, WINDOW);
     stage.ask(3, IN, 0, WINDOW);
-    stage.notify(0).unwrap();
+    begin(&mut stage);
     let request = stage.request().unwrap();
     assert_eq!(stage.request(), None);
     stage.finish(&request, &vec![1; WINDOW as usize]);
