@@ -86,19 +86,19 @@ fn read(path: &Path) -> Result<Arc<Text>, Problem> {
 fn text_of(path: &Path, bytes: Vec<u8>) -> Result<Arc<Text>, Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         let sentence = "the file is empty; write a system into it, as in guests/systems/two-linux.toml";
-        return Err(Problem::new(Some(&Text::new(path, "")), None, sentence));
+        return Err(Problem::new(Some(&Text::new(path, "")), Some((0..0).into()), sentence));
     }
     let is_binary = bytes.contains(&0);
     String::from_utf8(bytes).map(|text| Text::new(path, &text)).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let byte = error.as_bytes().get(at).copied().unwrap_or_default();
-        if is_binary {
-            let sentence = "the file is binary and no TOML; give the path of a text file";
-            return Problem::new(Some(&Text::new(path, "")), None, sentence);
-        }
         // Each wrong byte is shown as a replacement character of three bytes, the first at its own place.
         let text = Text::new(path, &String::from_utf8_lossy(error.as_bytes()));
-        let sentence = format!("the byte {byte:#04x} is no UTF-8, the only encoding of TOML; save the file as UTF-8");
+        let sentence = if is_binary {
+            format!("the byte {byte:#04x} is no text: the file is binary; give the path of a text file")
+        } else {
+            format!("the byte {byte:#04x} is no UTF-8, the only encoding of TOML; save the file as UTF-8")
+        };
         let width = char::REPLACEMENT_CHARACTER.len_utf8();
         Problem::new(Some(&text), Some((at..at.saturating_add(width)).into()), sentence)
     })
