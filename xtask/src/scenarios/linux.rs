@@ -25,7 +25,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         damage: Damage::None,
         limit_seconds: 150,
         icount: None,
-        verdict: verdict::whole_run,
+        verdict: started_by_every_core,
     });
     let hotplug = Scenario {
         name: "Linux takes a CPU away and back fifty times".to_owned(),
@@ -287,6 +287,19 @@ fn check_file_system(image: &Path, offset: u64) -> Result<(), String> {
 
 fn reread(source: &Source, outcome: &Outcome) -> Result<(), String> {
     verdict::same_bytes(source, outcome, "reread", verdict::WRITTEN_BYTES)
+}
+
+/// Before the first guest runs, each core of the board clears a part of the guests' RAM.
+fn started_by_every_core(source: &Source, outcome: &Outcome) -> Result<(), String> {
+    verdict::whole_run(source, outcome)?;
+    let prefix = "[bulkhead] RAM cleared before the first guest, in KiB by each core: ";
+    let shares = outcome.own_lines().find_map(|line| line.strip_prefix(prefix));
+    let shares = shares.ok_or("Bulkhead has not said which core has cleared how much RAM")?;
+    let cleared: Vec<u64> = shares.split(", ").filter_map(|share| share.parse().ok()).collect();
+    if cleared.len() != usize::from(source.cores()) || cleared.contains(&0) {
+        return Err(format!("not each of {} cores has cleared RAM: {shares}", source.cores()));
+    }
+    Ok(())
 }
 
 fn fifty_rounds(source: &Source, outcome: &Outcome) -> Result<(), String> {
