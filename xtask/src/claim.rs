@@ -10,10 +10,15 @@ use std::{
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// So many runs of images from the command line may go on at once.
 const NUMBERED_MAX: u32 = 64;
+/// A lock that this process has given up is free after this long at most, and is tried again this often.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(5);
 
 /// A system that no other process runs, for as long as this is kept.
 #[derive(Debug)]
@@ -62,20 +67,31 @@ fn take(path: &Path) -> anyhow::Result<Result<Arc<Claim>, String>> {
     let unusable = || format!("{} cannot be used", path.display());
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(path).with_context(unusable)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            file.read_to_string(&mut owner).with_context(unusable)?;
-            return Ok(Err(if owner.is_empty() { "another process".to_owned() } else { owner }));
+    let own_name = format!("process {} ", std::process::id());
+    let give_up = Instant::now() + ENDS_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                file.rewind()?;
+                file.read_to_string(&mut owner).with_context(unusable)?;
+                // This process has given it up, and a child that it starts elsewhere has the file open until its own
+                // program begins.
+                if owner.starts_with(&own_name) && Instant::now() < give_up {
+                    thread::sleep(RETRY);
+                    continue;
+                }
+                return Ok(Err(if owner.is_empty() { "another process".to_owned() } else { owner }));
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
         }
-        Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
     }
     // Those who find the lock taken are told by whom.
     file.set_len(0)?;
     file.rewind()?;
     let words: Vec<String> = std::env::args().skip(1).take(2).collect();
-    write!(file, "process {} (`cargo xtask {}`)", std::process::id(), words.join(" ")).with_context(unusable)?;
+    write!(file, "{own_name}(`cargo xtask {}`)", words.join(" ")).with_context(unusable)?;
     let claim = Arc::new(Claim { _file: file });
     held.insert(path.to_owned(), Arc::downgrade(&claim));
     Ok(Ok(claim))
@@ -125,6 +141,22 @@ mod tests {
         let claim = take(&path).expect("a file").expect("a free lock");
         let again = take(&path).expect("a file").expect("its own lock");
         assert!(Arc::ptr_eq(&claim, &again));
+        let _ = fs::remove_file(path);
+    }
+
+    #[test]
+    fn a_lock_that_this_process_gives_up_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("bulkhead-claim-given-up-{}.lock", std::process::id()));
+        let claim = take(&path).expect("a file").expect("a free lock");
+        // As a child has the file that is about to begin its own program.
+        let inherited = claim._file.try_clone().expect("a second handle");
+        drop(claim);
+        let child = thread::spawn(move || {
+            thread::sleep(20 * RETRY);
+            drop(inherited);
+        });
+        take(&path).expect("a file").expect("the lock, as soon as it is free");
+        child.join().expect("ended");
         let _ = fs::remove_file(path);
     }
 }
