@@ -122,23 +122,18 @@ registers! {
     MVFR1_EL1 = 3 0 0 3 1;
     MVFR2_EL1 = 3 0 0 3 2;
     ID_PFR2_EL1 = 3 0 0 3 4;
-    ID_DFR1_EL1 = 3 0 0 3 5;
     ID_MMFR5_EL1 = 3 0 0 3 6;
     ID_AA64PFR0_EL1 = 3 0 0 4 0;
     ID_AA64PFR1_EL1 = 3 0 0 4 1;
     ID_AA64PFR2_EL1 = 3 0 0 4 2;
     ID_AA64ZFR0_EL1 = 3 0 0 4 4;
     ID_AA64SMFR0_EL1 = 3 0 0 4 5;
-    ID_AA64FPFR0_EL1 = 3 0 0 4 7;
     ID_AA64DFR0_EL1 = 3 0 0 5 0;
     ID_AA64DFR1_EL1 = 3 0 0 5 1;
-    ID_AA64DFR2_EL1 = 3 0 0 5 2;
     ID_AA64AFR0_EL1 = 3 0 0 5 4;
-    ID_AA64AFR1_EL1 = 3 0 0 5 5;
     ID_AA64ISAR0_EL1 = 3 0 0 6 0;
     ID_AA64ISAR1_EL1 = 3 0 0 6 1;
     ID_AA64ISAR2_EL1 = 3 0 0 6 2;
-    ID_AA64ISAR3_EL1 = 3 0 0 6 3;
     ID_AA64MMFR0_EL1 = 3 0 0 7 0;
     ID_AA64MMFR1_EL1 = 3 0 0 7 1;
     ID_AA64MMFR2_EL1 = 3 0 0 7 2;
@@ -147,115 +142,25 @@ registers! {
 
     // Implementation control and system state.
     ACTLR_EL1 = 3 0 1 0 1;
-    CPACR_EL1 = 3 0 1 0 2;
-    RGSR_EL1 = 3 0 1 0 5;
-    GCR_EL1 = 3 0 1 0 6;
-    SCTLR_EL1 = 3 0 1 0 0;
-    TTBR0_EL1 = 3 0 2 0 0;
-    TTBR1_EL1 = 3 0 2 0 1;
-    TCR_EL1 = 3 0 2 0 2;
-    AFSR0_EL1 = 3 0 5 1 0;
-    AFSR1_EL1 = 3 0 5 1 1;
-    ESR_EL1 = 3 0 5 2 0;
-    FAR_EL1 = 3 0 6 0 0;
-    MAIR_EL1 = 3 0 10 2 0;
-    AMAIR_EL1 = 3 0 10 3 0;
-    CONTEXTIDR_EL1 = 3 0 13 0 1;
     SCXTNUM_EL1 = 3 0 13 0 7;
     SCXTNUM_EL0 = 3 3 13 0 7;
-
-    // Error records (RAS).
-    ERRIDR_EL1 = 3 0 5 3 0;
-    ERRSELR_EL1 = 3 0 5 3 1;
-    DISR_EL1 = 3 0 12 1 1;
-
-    // Limited ordering regions.
-    LORSA_EL1 = 3 0 10 4 0;
-    LOREA_EL1 = 3 0 10 4 1;
-    LORN_EL1 = 3 0 10 4 2;
-    LORC_EL1 = 3 0 10 4 3;
-    LORID_EL1 = 3 0 10 4 7;
-
-    // Cache identification and set/way maintenance.
-    CCSIDR_EL1 = 3 1 0 0 0;
-    CLIDR_EL1 = 3 1 0 0 1;
-    CCSIDR2_EL1 = 3 1 0 0 2;
-    AIDR_EL1 = 3 1 0 0 7;
-    CSSELR_EL1 = 3 2 0 0 0;
-    CTR_EL0 = 3 3 0 0 1;
     REVIDR_EL1 = 3 0 0 0 6;
-    DC_ISW = 1 0 7 6 2;
-    DC_CSW = 1 0 7 10 2;
-    DC_CISW = 1 0 7 14 2;
 
     // The GIC's CPU interface.
-    ICC_PMR_EL1 = 3 0 4 6 0;
-    ICC_IAR0_EL1 = 3 0 12 8 0;
-    ICC_EOIR0_EL1 = 3 0 12 8 1;
-    ICC_HPPIR0_EL1 = 3 0 12 8 2;
-    ICC_BPR0_EL1 = 3 0 12 8 3;
     ICC_DIR_EL1 = 3 0 12 11 1;
-    ICC_RPR_EL1 = 3 0 12 11 3;
     ICC_SGI1R_EL1 = 3 0 12 11 5;
     ICC_ASGI1R_EL1 = 3 0 12 11 6;
     ICC_SGI0R_EL1 = 3 0 12 11 7;
-    ICC_IAR1_EL1 = 3 0 12 12 0;
-    ICC_EOIR1_EL1 = 3 0 12 12 1;
-    ICC_HPPIR1_EL1 = 3 0 12 12 2;
-    ICC_BPR1_EL1 = 3 0 12 12 3;
-    ICC_CTLR_EL1 = 3 0 12 12 4;
     ICC_SRE_EL1 = 3 0 12 12 5;
-    ICC_IGRPEN0_EL1 = 3 0 12 12 6;
-    ICC_IGRPEN1_EL1 = 3 0 12 12 7;
 
-    // Timers.
-    CNTKCTL_EL1 = 3 0 14 1 0;
-    CNTFRQ_EL0 = 3 3 14 0 0;
-    CNTPCT_EL0 = 3 3 14 0 1;
-    CNTVCT_EL0 = 3 3 14 0 2;
-    CNTP_TVAL_EL0 = 3 3 14 2 0;
-    CNTP_CTL_EL0 = 3 3 14 2 1;
-    CNTP_CVAL_EL0 = 3 3 14 2 2;
-    CNTV_TVAL_EL0 = 3 3 14 3 0;
-    CNTV_CTL_EL0 = 3 3 14 3 1;
-    CNTV_CVAL_EL0 = 3 3 14 3 2;
-
-    // Debug (op0 2). The numbered ones are value and control of breakpoint or watchpoint CRm.
-    OSDTRRX_EL1 = 2 0 0 0 2;
+    // Debug (op0 2).
     MDCCINT_EL1 = 2 0 0 2 0;
     MDSCR_EL1 = 2 0 0 2 2;
-    OSDTRTX_EL1 = 2 0 0 3 2;
-    OSECCR_EL1 = 2 0 0 6 2;
-    MDRAR_EL1 = 2 0 1 0 0;
     OSLAR_EL1 = 2 0 1 0 4;
     OSLSR_EL1 = 2 0 1 1 4;
     OSDLR_EL1 = 2 0 1 3 4;
-    DBGPRCR_EL1 = 2 0 1 4 4;
     DBGCLAIMSET_EL1 = 2 0 7 8 6;
-    DBGCLAIMCLR_EL1 = 2 0 7 9 6;
-    DBGAUTHSTATUS_EL1 = 2 0 7 14 6;
     MDCCSR_EL0 = 2 3 0 1 0;
-    DBGDTR_EL0 = 2 3 0 4 0;
-    DBGDTRRX_EL0 = 2 3 0 5 0;
-
-    // Performance monitors.
-    PMINTENSET_EL1 = 3 0 9 14 1;
-    PMINTENCLR_EL1 = 3 0 9 14 2;
-    PMMIR_EL1 = 3 0 9 14 6;
-    PMCR_EL0 = 3 3 9 12 0;
-    PMCNTENSET_EL0 = 3 3 9 12 1;
-    PMCNTENCLR_EL0 = 3 3 9 12 2;
-    PMOVSCLR_EL0 = 3 3 9 12 3;
-    PMSWINC_EL0 = 3 3 9 12 4;
-    PMSELR_EL0 = 3 3 9 12 5;
-    PMCEID0_EL0 = 3 3 9 12 6;
-    PMCEID1_EL0 = 3 3 9 12 7;
-    PMCCNTR_EL0 = 3 3 9 13 0;
-    PMXEVTYPER_EL0 = 3 3 9 13 1;
-    PMXEVCNTR_EL0 = 3 3 9 13 2;
-    PMUSERENR_EL0 = 3 3 9 14 0;
-    PMOVSSET_EL0 = 3 3 9 14 3;
-    PMCCFILTR_EL0 = 3 3 14 15 7;
 }
 
 #[cfg(test)]
@@ -284,7 +189,7 @@ mod tests {
         assert!(SystemRegister::new(3, 0, 0, 7, 7).is_identification());
         // MIDR_EL1, MPIDR_EL1 and REVIDR_EL1 have CRm 0; CCSIDR_EL1 has op1 1.
         assert!(!SystemRegister::REVIDR_EL1.is_identification());
-        assert!(!SystemRegister::CCSIDR_EL1.is_identification());
+        assert!(!SystemRegister::new(3, 1, 0, 0, 0).is_identification());
         assert!(!SystemRegister::new(3, 0, 0, 8, 0).is_identification());
     }
 
