@@ -76,7 +76,7 @@ pub fn resume(vcpu: &mut Vcpu<GuestCpu>) {
     }
 }
 
-#[inline]
+#[inline(never)]
 fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, reaction: Reaction) -> Verdict {
     let guest = &mut vcpu.guest;
     let mut is_core_concerned = !reaction.client.is_empty() && guest.deliver(reaction.client);
@@ -98,19 +98,30 @@ fn after_store(vcpu: &mut Vcpu<GuestCpu>, index: usize, provider: &'static Vm, r
 
 /// What the guest asks for as a driver domain, by whichever way: `call`, for channel `number`. Gives what it returns;
 /// `None` if the guest is none, and has no right to calls.
-#[inline(always)]
+#[inline(never)]
 pub fn call(vcpu: &mut Vcpu<GuestCpu>, call: Call, number: u64) -> Option<(u64, Verdict)> {
-    if !vcpu.guest.vm.is_driver_domain() {
+    let guest = &vcpu.guest;
+    let provider = guest.vm;
+    if !provider.is_driver_domain() {
         return None;
     }
-    Some(match call {
-        Call::Complete => complete(vcpu, number),
-        Call::Attach => attach(vcpu, number),
-        Call::Ready => ready(vcpu),
-    })
+    // It may serve its clients for ever without another reason to leave the fast tier.
+    provider.note_exits(guest.index, guest.exits);
+    let channel = usize::try_from(number).ok().and_then(|number| guest.machine.channel(provider, number));
+    let reaction = match (call, &channel) {
+        (Call::Ready, _) => return Some(ready(vcpu)),
+        (Call::Complete, Some(channel)) => Some(channel.device.complete(channel.client, provider)),
+        (Call::Attach, Some(channel)) => attach(channel, provider),
+        (Call::Complete | Call::Attach, None) => None,
+    };
+    let (Some(channel), Some(reaction)) = (channel, reaction) else {
+        return Some((io::INVALID_PARAMETER, Verdict::Resume));
+    };
+    Some(after_call(vcpu, &channel, reaction))
 }
 
 /// "Ready" (`abi::io::FUNCTION_READY`), of the driver domain whose virtual CPU this is. Gives what it returns.
+#[cold]
 fn ready(vcpu: &mut Vcpu<GuestCpu>) -> (u64, Verdict) {
     let guest = &vcpu.guest;
     let (provider, machine) = (guest.vm, guest.machine);
@@ -124,35 +135,16 @@ fn ready(vcpu: &mut Vcpu<GuestCpu>) -> (u64, Verdict) {
     (SUCCESS, leave(vcpu, Left::Reschedule))
 }
 
-/// "Attach" (`abi::io::FUNCTION_ATTACH`) of channel `number` of the driver domain whose virtual CPU this is. Gives
-/// what it returns.
+/// Has the device of `channel` become what its driver domain, `provider`, describes. `None` if that cannot be.
+#[cold]
 #[inline(never)]
-fn attach(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
-    let provider = vcpu.guest.vm;
-    let Some(channel) = channel(&vcpu.guest, number) else { return (io::INVALID_PARAMETER, Verdict::Resume) };
-    match channel.device.attach(channel.client, provider) {
-        Ok(reaction) => after_call(vcpu, &channel, reaction),
-        Err(why) => {
-            log_refused(channel.client, channel.index, provider, why);
-            (io::INVALID_PARAMETER, Verdict::Resume)
-        }
+fn attach(channel: &Channel, provider: &Vm) -> Option<Reaction> {
+    let &Channel { client, index, device } = channel;
+    let attached = device.attach(client, provider);
+    if let Err(why) = attached {
+        log_refused(client, index, provider, why);
     }
-}
-
-/// "Complete" (`abi::io::FUNCTION_COMPLETE`) of channel `number` of the driver domain whose virtual CPU this is.
-/// Gives what it returns.
-fn complete(vcpu: &mut Vcpu<GuestCpu>, number: u64) -> (u64, Verdict) {
-    let guest = &vcpu.guest;
-    // It may serve its clients for ever without another reason to leave the fast tier.
-    guest.vm.note_exits(guest.index, guest.exits);
-    let Some(channel) = channel(guest, number) else { return (io::INVALID_PARAMETER, Verdict::Resume) };
-    let reaction = channel.device.complete(channel.client, guest.vm);
-    after_call(vcpu, &channel, reaction)
-}
-
-#[inline(always)]
-fn channel(guest: &GuestCpu, number: u64) -> Option<Channel> {
-    guest.machine.channel(guest.vm, usize::try_from(number).ok()?)
+    attached.ok()
 }
 
 /// Carries out what the device of `channel` asks of others after a call.
