@@ -48,25 +48,10 @@ pub enum Exit {
     WaitForInterrupt,
     /// WFE, or WFET, trapped by HCR_EL2.TWE.
     WaitForEvent,
-    /// A floating-point or Advanced SIMD instruction, trapped by CPTR_EL2.TFP.
-    FloatingPoint,
-    /// An SVE instruction or register, trapped by CPTR_EL2.TZ.
-    Sve,
-    /// An SME instruction or register, trapped by CPTR_EL2.TSM.
-    Sme,
-    /// A pointer authentication instruction, trapped by HCR_EL2.API.
-    PointerAuthentication,
-    /// A coprocessor access, HVC, SMC or breakpoint of AArch32 code.
-    Aarch32 {
-        /// ESR_EL2.EC, 6 bits.
-        class: u8,
-    },
-    /// Anything else.
-    Other {
-        /// ESR_EL2.EC, 6 bits.
-        class: u8,
-        /// ESR_EL2.ISS, 25 bits.
-        iss: u32,
+    /// Anything else: an instruction that is undefined to a guest, which [`undefined_instruction`] has a name for.
+    Undefined {
+        /// ESR_EL2.
+        esr: u64,
     },
 }
 
@@ -100,13 +85,12 @@ mod class {
 #[must_use]
 pub fn decode(syndrome: &Syndrome) -> Exit {
     let iss = (syndrome.esr & 0x01ff_ffff) as u32;
-    let class = ((syndrome.esr >> 26) & 0x3f) as u8;
-    match class {
+    match class_of(syndrome.esr) {
         // The immediate is ISS bits 15:0, for SMC too.
         class::HVC => Exit::Hvc { immediate: (iss & 0xffff) as u16 },
         class::DATA_ABORT => Exit::DataAbort(DataAbort::decode(iss, syndrome)),
         class::SYSTEM_REGISTER => Exit::SystemRegister(SystemRegisterAccess::decode(iss)),
-        _ => decode_others(class, iss, syndrome),
+        _ => decode_others(iss, syndrome),
     }
 }
 
@@ -128,17 +112,25 @@ pub const fn waits_for_interrupt(esr: u64) -> bool {
 }
 
 #[inline(never)]
-fn decode_others(class: u8, iss: u32, syndrome: &Syndrome) -> Exit {
-    match class {
+fn decode_others(iss: u32, syndrome: &Syndrome) -> Exit {
+    match class_of(syndrome.esr) {
         class::SMC => Exit::Smc { immediate: (iss & 0xffff) as u16 },
         // TI, ISS bits 1:0: WFI, WFE, WFIT, WFET.
         class::WAIT if iss & 1 == 0 => Exit::WaitForInterrupt,
         class::WAIT => Exit::WaitForEvent,
         class::INSTRUCTION_ABORT => Exit::InstructionAbort(InstructionAbort::decode(iss, syndrome)),
-        class::FLOATING_POINT => Exit::FloatingPoint,
-        class::SVE => Exit::Sve,
-        class::SME => Exit::Sme,
-        class::POINTER_AUTHENTICATION => Exit::PointerAuthentication,
+        _ => Exit::Undefined { esr: syndrome.esr },
+    }
+}
+
+/// What kind of instruction [`Exit::Undefined`] of `esr` is, for people.
+#[must_use]
+pub const fn undefined_instruction(esr: u64) -> &'static str {
+    match class_of(esr) {
+        class::FLOATING_POINT => "floating-point instruction",
+        class::SVE => "SVE instruction",
+        class::SME => "SME instruction",
+        class::POINTER_AUTHENTICATION => "pointer authentication instruction",
         class::CP15_32
         | class::CP15_64
         | class::CP14_32
@@ -148,14 +140,20 @@ fn decode_others(class: u8, iss: u32, syndrome: &Syndrome) -> Exit {
         | class::HVC_AARCH32
         | class::SMC_AARCH32
         | class::BREAKPOINT_AARCH32
-        | class::VECTOR_CATCH_AARCH32 => Exit::Aarch32 { class },
-        _ => Exit::Other { class, iss },
+        | class::VECTOR_CATCH_AARCH32 => "trap of AArch32 code",
+        _ => "exception",
     }
+}
+
+/// ESR_EL2.EC.
+#[inline(always)]
+const fn class_of(esr: u64) -> u8 {
+    (esr >> 26 & 0x3f) as u8
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, Syndrome, SystemRegister, decode, is_data_abort, waits_for_interrupt};
+    use super::{Exit, Syndrome, SystemRegister, decode, is_data_abort, undefined_instruction, waits_for_interrupt};
     use vdev::Access;
 
     fn reason(esr: u64) -> Exit {
@@ -192,11 +190,16 @@ mod tests {
 
     #[test]
     fn extensions_that_guests_do_not_have_are_named() {
-        assert_eq!(reason(0x07 << 26), Exit::FloatingPoint);
-        assert_eq!(reason(0x09 << 26), Exit::PointerAuthentication);
-        assert_eq!(reason(0x19 << 26), Exit::Sve);
-        assert_eq!(reason(0x1d << 26), Exit::Sme);
-        assert_eq!(reason(0x13 << 26), Exit::Aarch32 { class: 0x13 });
+        for (class, name) in [
+            (0x07, "floating-point instruction"),
+            (0x09, "pointer authentication instruction"),
+            (0x19, "SVE instruction"),
+            (0x1d, "SME instruction"),
+            (0x13, "trap of AArch32 code"),
+        ] {
+            assert_eq!(reason(class << 26), Exit::Undefined { esr: class << 26 });
+            assert_eq!(undefined_instruction(class << 26), name);
+        }
     }
 
     #[test]
@@ -205,7 +208,8 @@ mod tests {
             let exit = reason(class << 26 | 0x1ff_ffff);
             assert_eq!(is_data_abort(class << 26), matches!(exit, Exit::DataAbort(_)));
         }
-        assert_eq!(reason(0x2f << 26 | 1 << 25 | 0x123), Exit::Other { class: 0x2f, iss: 0x123 });
+        let esr = 0x2f << 26 | 1 << 25 | 0x123;
+        assert_eq!(reason(esr), Exit::Undefined { esr });
     }
 
     #[test]

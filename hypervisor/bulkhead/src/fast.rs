@@ -137,7 +137,7 @@ fn other_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
                 return verdict;
             }
             cpu::inject(|target| inject::data_abort(target, abort.virtual_address, abort.access == Access::Write));
-            refused(vcpu, Left::Stray(abort))
+            refused(vcpu, exit)
         }
         Exit::SystemRegister(access) => system_register::answer(vcpu, access, exit),
         Exit::Smc { .. } => {
@@ -155,13 +155,8 @@ fn other_trap(vcpu: &mut Vcpu<GuestCpu>, esr: u64) -> Verdict {
         }
         Exit::InstructionAbort(abort) => {
             cpu::inject(|target| inject::instruction_abort(target, abort.virtual_address));
-            refused(vcpu, Left::Refused(exit))
+            refused(vcpu, exit)
         }
-        Exit::FloatingPoint
-        | Exit::Sve
-        | Exit::Sme
-        | Exit::PointerAuthentication
-        | Exit::Aarch32 { .. }
-        | Exit::Other { .. } => undefined(vcpu, exit),
+        Exit::Undefined { .. } => undefined(vcpu, exit),
     }
 }

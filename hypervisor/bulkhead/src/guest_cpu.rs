@@ -2,7 +2,7 @@
 
 use crate::machine::Machine;
 use crate::vm::Vm;
-use aarch64::exit::{DataAbort, Exit, MmioAccess};
+use aarch64::exit::{Exit, MmioAccess};
 use arch::list_registers::{CoreListRegisters, VirtualInterface};
 use vdev::Ticks;
 use vdev::bus::Recent;
@@ -10,7 +10,9 @@ use vgic::{CpuInterface, Kicks};
 use vm_lifecycle::watch::CoreTime;
 
 /// Why the fast tier handed over to the run loop.
+// Its tag stands apart from that of `Exit`: each switch between virtual CPUs compares it.
 #[derive(Clone, Debug)]
+#[repr(u8)]
 pub enum Left {
     /// Nothing of the guest's: something else on this core may need to run, or the VM is stopping.
     Reschedule,
@@ -24,9 +26,7 @@ pub enum Left {
     SystemOff,
     /// PSCI SYSTEM_RESET.
     SystemReset,
-    /// The guest touched what it does not own. It has its abort already; this is for the log.
-    Stray(DataAbort),
-    /// The guest did something else that it was refused. It has its exception already; this is for the log.
+    /// The guest did something that it was refused. It has its exception already; this is for the log.
     Refused(Exit),
     /// Para-virtual devices have more to do than was done at once.
     Serve,
@@ -124,15 +124,7 @@ impl GuestCpu {
     /// them.
     #[inline(never)]
     pub fn tell(&self, kicks: Kicks) -> bool {
-        let mut is_own_core_concerned = false;
-        for vcpu in kicks.iter() {
-            match self.vm.core_of(vcpu) {
-                Some(core) if core == self.core => is_own_core_concerned = true,
-                Some(core) if self.vm.needs_kick(vcpu) => self.machine.kick_core(core, self.core),
-                Some(_) | None => {}
-            }
-        }
-        is_own_core_concerned
+        self.machine.tell(self.vm, kicks, self.core)
     }
 
     /// Refills this virtual CPU's list registers, which must be loaded; returns what [`GuestCpu::deliver`] does. In

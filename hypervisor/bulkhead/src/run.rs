@@ -10,9 +10,10 @@ use crate::machine::Machine;
 use crate::preparation::{self, Progress};
 use crate::scheduler::{Core, Work};
 use crate::virtio;
-use aarch64::exit::{DataAbort, Exit, SystemRegister};
+use aarch64::exit::{DataAbort, Exit, SystemRegisterAccess, undefined_instruction};
 use arch::context::Vcpu;
 use arch::{cpu, gic, wait};
+use core::fmt;
 use core::sync::atomic::AtomicU32;
 use terminal::repeated::Repeated;
 use vdev::Access;
@@ -73,7 +74,6 @@ fn after_exit(machine: &'static Machine, vcpu: &mut Vcpu<GuestCpu>) {
         }
         Left::SystemOff => request_own(machine, &vcpu.guest, VmCommand::Stop),
         Left::SystemReset => request_own(machine, &vcpu.guest, VmCommand::Reset),
-        Left::Stray(abort) => log_stray(vcpu, abort),
         Left::Refused(exit) => log_refusal(vcpu, exit),
         Left::Serve => virtio::resume(vcpu),
         Left::SystemError(esr) => command::fail_for_system_error(machine, &vcpu.guest, esr),
@@ -87,55 +87,31 @@ fn request_own(machine: &'static Machine, guest: &GuestCpu, command: VmCommand) 
 
 #[cold]
 #[inline(never)]
-fn log_stray(vcpu: &Vcpu<GuestCpu>, abort: DataAbort) {
-    let why = if abort.mmio.is_none() && !abort.on_table_walk { " by an instruction with no syndrome" } else { "" };
-    log::warn!(
-        "vm {}, vcpu {}: {} of {:#x}{why} refused with an external abort (PC {:#x}, virtual address {:#x})",
-        vcpu.guest.vm.config.name,
-        vcpu.guest.index,
-        direction(abort.access),
-        abort.address,
-        cpu::interrupted_at(),
-        abort.virtual_address
-    );
-}
-
-#[cold]
-#[inline(never)]
 fn log_refusal(vcpu: &Vcpu<GuestCpu>, exit: Exit) {
-    let (name, index, pc) = (&vcpu.guest.vm.config.name, vcpu.guest.index, cpu::interrupted_at());
-    let what = match exit {
-        Exit::InstructionAbort(abort) => {
-            return log::warn!(
-                "vm {name}, vcpu {index}: instruction fetch from {:#x} refused with an external abort (PC {pc:#x})",
-                abort.address
-            );
-        }
-        Exit::SystemRegister(access) => {
-            let SystemRegister { op0, op1, crn, crm, op2 } = access.register;
-            return log::warn!(
-                "vm {name}, vcpu {index}: {} of system register S{op0}_{op1}_C{crn}_C{crm}_{op2} refused as undefined \
-                 (PC {pc:#x})",
-                direction(access.access)
-            );
-        }
-        Exit::Other { class, iss } => {
-            return log::warn!(
-                "vm {name}, vcpu {index}: exception of class {class:#x}, ISS {iss:#x}, refused as undefined (PC {pc:#x})"
-            );
-        }
-        Exit::Hvc { .. } => "HVC",
-        Exit::Smc { .. } => "SMC",
-        Exit::DataAbort(_) => "data access",
-        Exit::WaitForInterrupt => "WFI",
-        Exit::WaitForEvent => "WFE",
-        Exit::FloatingPoint => "floating-point instruction",
-        Exit::Sve => "SVE instruction",
-        Exit::Sme => "SME instruction",
-        Exit::PointerAuthentication => "pointer authentication instruction",
-        Exit::Aarch32 { .. } => "trap of AArch32 code",
+    let log = |what: fmt::Arguments<'_>| {
+        let GuestCpu { vm, index, .. } = &vcpu.guest;
+        log::warn!("vm {}, vcpu {index}: {what} (PC {:#x})", vm.config.name, cpu::interrupted_at());
     };
-    log::warn!("vm {name}, vcpu {index}: {what} refused as undefined (PC {pc:#x})");
+    match exit {
+        Exit::DataAbort(DataAbort { mmio, on_table_walk, access, address, virtual_address, .. }) => {
+            let why = if mmio.is_none() && !on_table_walk { " by an instruction with no syndrome" } else { "" };
+            log(format_args!(
+                "{} of {address:#x} (virtual address {virtual_address:#x}){why} refused with an external abort",
+                direction(access)
+            ));
+        }
+        Exit::InstructionAbort(abort) => {
+            log(format_args!("instruction fetch from {:#x} refused with an external abort", abort.address));
+        }
+        Exit::SystemRegister(SystemRegisterAccess { register, access, .. }) => {
+            log(format_args!("{} of system register {register} refused as undefined", direction(access)));
+        }
+        Exit::Undefined { esr } => {
+            log(format_args!("{} refused as undefined (ESR {esr:#x})", undefined_instruction(esr)));
+        }
+        // These are answered.
+        Exit::Hvc { .. } | Exit::Smc { .. } | Exit::WaitForInterrupt | Exit::WaitForEvent => {}
+    }
 }
 
 fn direction(access: Access) -> &'static str {

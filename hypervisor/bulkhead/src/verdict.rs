@@ -13,13 +13,17 @@ pub fn leave(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
     Verdict::Leave
 }
 
-/// Resumes the guest, which has been given an exception, or leaves so that the refusal is logged.
-pub fn refused(vcpu: &mut Vcpu<GuestCpu>, reason: Left) -> Verdict {
-    if Repeated::Refusal.count(&vcpu.guest.vm.counters.faults) { leave(vcpu, reason) } else { Verdict::Resume }
+/// Resumes the guest, which has been given an exception for `exit`, or leaves so that the refusal is logged.
+pub fn refused(vcpu: &mut Vcpu<GuestCpu>, exit: Exit) -> Verdict {
+    if Repeated::Refusal.count(&vcpu.guest.vm.counters.faults) {
+        leave(vcpu, Left::Refused(exit))
+    } else {
+        Verdict::Resume
+    }
 }
 
 /// Refuses an instruction as undefined.
 pub fn undefined(vcpu: &mut Vcpu<GuestCpu>, exit: Exit) -> Verdict {
     cpu::inject(inject::undefined);
-    refused(vcpu, Left::Refused(exit))
+    refused(vcpu, exit)
 }
