@@ -1,6 +1,7 @@
 //! The hardware behind the vGIC: `ICH_LR<n>_EL2` and their control register (IHI 0069 12.4).
 
 use crate::gic;
+use crate::pending::has_pending_interrupt;
 use crate::registers::{
     ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_EISR_EL2, ICH_ELRSR_EL2, ICH_HCR_EL2, ICH_VMCR_EL2, ICH_VTR_EL2,
 };
@@ -97,6 +98,11 @@ impl ListRegisters for CoreListRegisters {
         }
         // With EOImode = 1 an EOI ends nothing, be it counted or not (QEMU does), and what does end an interrupt traps.
         if control & TDIR != 0 && ICH_VMCR_EL2.get() & VMCR_VEOIM != 0 { 0 } else { count as u32 }
+    }
+
+    #[inline(always)]
+    fn has_pending_interrupt(&self) -> bool {
+        has_pending_interrupt()
     }
 
     fn deactivate_physical(&mut self, physical: u32) {

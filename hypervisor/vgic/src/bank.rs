@@ -194,10 +194,11 @@ impl Bank {
         self.group.load(Relaxed).wrapping_shr(bit) & 1
     }
 
-    /// Publishes what a list register holds for the in-flight interrupt `bit`, for other cores' register reads.
-    pub(super) fn publish(&self, bit: u32, pending: bool, active: bool) {
-        assign(&self.listed_taken, mask(bit), !pending);
-        assign(&self.listed_active, mask(bit), active);
+    /// Publishes which of the in-flight interrupts `bits` are pending and which are active in their list registers, for
+    /// other cores' register reads.
+    pub(super) fn publish(&self, bits: u32, pending: u32, active: u32) {
+        replace(&self.listed_taken, bits, !pending);
+        replace(&self.listed_active, bits, active);
     }
 
     /// Forgets what was published about the interrupts `bits`, which leave their list registers. Returns whether
@@ -214,17 +215,6 @@ impl Bank {
             return 0;
         }
         requests.fetch_and(!bits, SeqCst) & bits
-    }
-}
-
-/// Sets or clears `bits`, with no write where nothing changes.
-fn assign(bitmap: &AtomicU32, bits: u32, value: bool) {
-    if value {
-        if bitmap.load(Relaxed) & bits != bits {
-            bitmap.fetch_or(bits, SeqCst);
-        }
-    } else {
-        clear(bitmap, bits);
     }
 }
 

@@ -122,7 +122,7 @@ impl CpuInterface {
                 // Or the notice would stay, and the maintenance interrupt with it.
                 lrs.write(index as usize, ListRegister::EMPTY);
             }
-            self.vacate(vgic, vcpu, index);
+            self.vacate(vgic, vcpu, index, false);
         }
     }
 
@@ -288,7 +288,7 @@ impl CpuInterface {
             {
                 self.deactivate(lrs, word, bit, physical);
             }
-            self.vacate(vgic, vcpu, index);
+            self.vacate(vgic, vcpu, index, false);
             return;
         }
         let mut wanted = current.with_state(ListState::of(pending, active));
@@ -311,22 +311,23 @@ impl CpuInterface {
         if wanted != current {
             lrs.write(index as usize, wanted);
         }
-        self.publish(word, bit, ListState::of(pending, active));
+        self.publish(word, bits, wanted.pending_mask(), wanted.active_mask());
     }
 
-    /// Publishes the state of the in-flight interrupt `bit` of `word`.
-    pub(super) fn publish(&mut self, word: Word<'_>, bit: u32, state: ListState) {
-        word.bank.publish(bit, state.is_pending(), state.is_active());
-        if word.number == 0 && state != ListState::Pending {
+    /// Publishes the states of the in-flight interrupts `bits` of `word`.
+    pub(super) fn publish(&mut self, word: Word<'_>, bits: u32, pending: u32, active: u32) {
+        word.bank.publish(bits, pending, active);
+        if word.number == 0 && bits & (active | !pending) != 0 {
             self.detours.set(Detours::PUBLISHED, true);
         }
     }
 
     /// Forgets the interrupt of list register `index`, which holds it no more, and sees to it that it is looked at
-    /// again if it is still pending.
+    /// again if it is still pending. If `was_pending`, it goes back to its latch, if it came from there.
     #[inline(never)]
-    pub(super) fn vacate(&mut self, vgic: &Vgic, vcpu: usize, index: u32) {
+    pub(super) fn vacate(&mut self, vgic: &Vgic, vcpu: usize, index: u32, was_pending: bool) {
         let slot = mask(index);
+        let goes_back = was_pending && self.latched & slot != 0;
         self.used &= !slot;
         self.watched &= !slot;
         self.latched &= !slot;
@@ -334,6 +335,9 @@ impl CpuInterface {
         let Some(intid) = self.listed.get(index as usize).copied() else { return };
         let Some(word) = vgic.word(vcpu, intid.word()) else { return };
         let bits = intid.mask();
+        if goes_back {
+            word.bank.pending.fetch_or(bits, SeqCst);
+        }
         let is_any_published = word.bank.unpublish(bits);
         if word.number == 0 {
             self.detours.set(Detours::PUBLISHED, is_any_published);
@@ -345,25 +349,20 @@ impl CpuInterface {
             self.held &= !bits;
         }
         if is_raised {
-            self.reconsider(vgic, vcpu, intid);
+            self.reconsider(vgic, vcpu, word, intid.bit());
         }
     }
 
-    /// Sees to it that the raised interrupt `intid`, which is in no list register, is looked at by whom it shall go to.
-    /// Whoever changed it while it was in flight has told nobody but its holder.
+    /// Sees to it that the raised interrupt `bit` of `word`, which is in no list register, is looked at by the virtual
+    /// CPU that it shall go to. Whoever changed it while it was in flight has told nobody but its holder.
     #[inline(never)]
-    pub(super) fn reconsider(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId) {
-        let Some(word) = vgic.word(vcpu, intid.word()) else { return };
-        let target = word.target(intid.bit());
+    pub(super) fn reconsider(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, bit: u32) {
+        let target = word.target(bit);
         if target == vcpu {
-            // How good it is shows when the word is looked at.
-            self.detours.leave(mask(word.number as u32));
-            if let Some(bound) = self.bounds.get_mut(word.number) {
-                *bound = 0;
-            }
-            return;
+            self.wait(word.number, word.bank.priority(bit));
+        } else {
+            self.owe(vgic.mark(target, word.number, News::Deliver));
         }
-        self.owe(vgic.mark(target, word.number, News::Deliver));
     }
 
     /// Remembers that the virtual CPUs `kicks` have to flush.

@@ -108,6 +108,18 @@ impl ListRegister {
         ListState::of(self.0 & (1 << 62) != 0, self.0 & (1 << 63) != 0)
     }
 
+    /// The interrupt's bit in its word, if it is pending.
+    #[inline]
+    pub(super) const fn pending_mask(self) -> u32 {
+        if self.state().is_pending() { self.intid().mask() } else { 0 }
+    }
+
+    /// The interrupt's bit in its word, if it is active.
+    #[inline]
+    pub(super) const fn active_mask(self) -> u32 {
+        if self.state().is_active() { self.intid().mask() } else { 0 }
+    }
+
     /// The interrupt's priority; 0 is the highest.
     #[must_use]
     #[inline]
@@ -204,6 +216,9 @@ pub trait ListRegisters {
     /// Reads ICH_HCR_EL2.EOIcount, the number of interrupts that the guest ended and no register held, and zeroes it.
     /// Zero if the guest's EOIs only drop the priority (EOImode = 1) and its writes to ICC_DIR_EL1 trap.
     fn take_unlisted_eois(&mut self) -> u32;
+
+    /// ISR_EL1: whether a physical interrupt is pending for this core. A flush then ends as early as it can.
+    fn has_pending_interrupt(&self) -> bool;
 
     /// ICC_DIR_EL1: deactivates the physical interrupt `physical`. No effect on one that is not active.
     fn deactivate_physical(&mut self, physical: u32);

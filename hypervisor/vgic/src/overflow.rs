@@ -35,113 +35,132 @@ impl Place {
             Self::Pending(worst, _) => priority < worst,
         }
     }
+}
 
-    /// Which list register it is.
-    #[inline]
-    const fn index(self) -> u32 {
-        match self {
-            Self::Free(index) | Self::Pending(_, index) | Self::Active(index) => index,
-        }
-    }
+/// The word left over whose interrupts may be the best that wait.
+struct Promise {
+    number: usize,
+    /// None of its interrupts has a better priority than this,
+    bound: u8,
+    /// and none of the other words' has a better one than this.
+    next: u8,
 }
 
 impl CpuInterface {
     /// Puts the interrupts that wait in the words left over into list registers, the best first, until nobody waits or
     /// every list register holds something better. Then one of them is pending, and it is as good as any that waits:
     /// so the guest sees next what it would see with a register for each.
+    ///
+    /// If a physical interrupt is pending, that comes first: the rest waits as if there were no room, for as long as
+    /// none of it is better than anything pending in a list register.
     pub(super) fn fill(&mut self, vgic: &Vgic, vcpu: usize, groups: Groups, lrs: &mut impl ListRegisters) {
-        let mut place = self.place(lrs);
+        // No list register holds a pending interrupt that is worse than this.
+        let mut limit = u8::MAX;
+        let mut place = None;
         'rounds: for _ in 0..ROUNDS_MAX {
-            let Some((number, bound)) = self.most_promising() else { return };
-            if !place.is_for(bound) {
+            let Some(promise) = self.most_promising() else { return };
+            if promise.bound >= limit {
                 return;
             }
-            let Some(word) = vgic.word(vcpu, number) else { return };
+            if !place.get_or_insert_with(|| self.place(lrs)).is_for(promise.bound) {
+                return;
+            }
+            let Some(word) = vgic.word(vcpu, promise.number) else { return };
             let waiting = word.waiting_for(vcpu, groups);
-            let best = self.note(word, waiting);
-            // If it is not as good as promised, others may be better.
-            let Some(best) = best.filter(|best| best.priority == bound) else { continue };
-            let mut was_free = true;
+            let Some(best) = self.note(word, waiting) else { continue };
+            if best.priority > promise.next {
+                // It is not as good as promised, and others may be better.
+                continue;
+            }
+            self.note(word, waiting & !best.bits);
             for bit in Bits(best.bits) {
-                if !place.is_for(bound) {
-                    return;
-                }
-                match place {
-                    Place::Free(_) => {}
-                    Place::Pending(_, index) => self.give_back(vgic, vcpu, index, lrs),
-                    Place::Active(index) => self.spill(vgic, vcpu, index, lrs),
-                }
-                was_free &= matches!(place, Place::Free(_));
-                let is_listed = self.deliver(vcpu, word, bit, place.index(), groups, lrs);
-                place = self.place(lrs);
-                if !is_listed {
+                let index = match place.take().unwrap_or_else(|| self.place(lrs)) {
+                    Place::Free(index) => index,
+                    Place::Pending(worst, _) if best.priority >= worst => {
+                        return self.wait(word.number, best.priority);
+                    }
+                    Place::Pending(worst, index) => {
+                        limit = worst;
+                        // It goes back into its bank, to wait there.
+                        lrs.write(index as usize, ListRegister::EMPTY);
+                        self.vacate(vgic, vcpu, index, true);
+                        index
+                    }
+                    Place::Active(index) => {
+                        self.spill(vgic, vcpu, index, lrs);
+                        index
+                    }
+                };
+                if !self.deliver(vcpu, word, bit, index, groups, lrs) {
                     // It has been changed meanwhile, and may wait elsewhere, or here again.
-                    self.reconsider(vgic, vcpu, word.intid(bit));
+                    self.reconsider(vgic, vcpu, word, bit);
+                    self.wait(word.number, best.priority);
                     continue 'rounds;
                 }
-            }
-            // One that had to give way may wait in the same word.
-            if was_free {
-                self.note(word, waiting & !best.bits);
+                if lrs.has_pending_interrupt() && !self.lowest(lrs).is_for(best.priority) {
+                    return self.wait(word.number, best.priority);
+                }
             }
         }
     }
 
     /// Notes how good the best of the interrupts `waiting` of `word` is, for which [`CpuInterface::fill`] is to find a
     /// list register.
-    #[inline(never)]
+    #[inline]
     pub(super) fn note<'a>(&mut self, word: Word<'a>, waiting: u32) -> Option<Best<'a>> {
-        let best = Best::of(word, waiting);
-        let words = mask(word.number as u32);
-        match &best {
-            None => self.detours.take_up(words),
-            Some(best) => {
-                self.detours.leave(words);
-                if let Some(bound) = self.bounds.get_mut(word.number) {
-                    *bound = best.priority;
-                }
-            }
-        }
-        best
+        self.detours.take_up(mask(word.number as u32));
+        let best = Best::of(word, waiting)?;
+        self.wait(word.number, best.priority);
+        Some(best)
     }
 
-    /// The word left over whose interrupts may be the best that wait, and the bound of their priorities.
+    /// An interrupt of word `number` waits for a list register, with `priority` or a worse one.
+    #[inline]
+    pub(super) fn wait(&mut self, number: usize, priority: u8) {
+        let words = mask(number as u32);
+        let Some(bound) = self.bounds.get_mut(number) else { return };
+        let is_first = self.detours.leftover() & words == 0;
+        *bound = if is_first { priority } else { priority.min(*bound) };
+        self.detours.leave(words);
+    }
+
+    /// The word left over that is to be looked at first.
     #[inline(always)]
-    fn most_promising(&self) -> Option<(usize, u8)> {
+    fn most_promising(&self) -> Option<Promise> {
         let mut most = None;
-        let mut lowest = u32::MAX;
+        let (mut bound, mut next) = (u8::MAX, u8::MAX);
         for number in Bits(self.detours.leftover()) {
-            let Some(&bound) = self.bounds.get(number as usize) else { break };
-            if u32::from(bound) < lowest {
-                lowest = u32::from(bound);
-                most = Some((number as usize, bound));
+            let of_word = self.bounds.get(number as usize).copied()?;
+            if of_word < bound {
+                (most, next, bound) = (Some(number as usize), bound, of_word);
+            } else {
+                next = next.min(of_word);
             }
         }
-        most
+        Some(Promise { number: most?, bound, next })
     }
 
-    /// The list register that the next interrupt gets: a free one; or else that of the pending interrupt of the lowest
-    /// priority, if that is worse; or, if all are active, that of the lowest of them, though the newcomer may have to
-    /// wait for the end of others: it is the guest's end of those that makes room for it, and nobody but the hardware
-    /// sees that.
+    /// The list register that the next interrupt gets: a free one, or else [`CpuInterface::lowest`].
     fn place(&self, lrs: &impl ListRegisters) -> Place {
-        if let Some(index) = self.free_register(lrs) {
-            return Place::Free(index);
-        }
-        let mut worst = Place::Active(0);
-        let mut priority = 0;
+        self.free_register(lrs).map_or_else(|| self.lowest(lrs), Place::Free)
+    }
+
+    /// The list register in use of the pending interrupt of the lowest priority; or, if all are active, that of the
+    /// lowest of them, though the newcomer may have to wait for the end of others: it is the guest's end of those that
+    /// makes room for it, and nobody but the hardware sees that.
+    fn lowest(&self, lrs: &impl ListRegisters) -> Place {
+        /// Any pending interrupt comes before all that are active.
+        const PENDING: u32 = 0x100;
+        let (mut lowest, mut found) = (0, 0);
         for index in Bits(self.used) {
             let value = lrs.read(index as usize);
-            let is_worst = value.priority() >= priority;
-            match (worst, value.state().is_active()) {
-                (Place::Pending(..), true) => continue,
-                (Place::Pending(..), false) | (Place::Free(_) | Place::Active(_), true) if !is_worst => continue,
-                (_, true) => worst = Place::Active(index),
-                (_, false) => worst = Place::Pending(value.priority(), index),
+            let pending = if value.state().is_active() { 0 } else { PENDING };
+            let rank = pending | u32::from(value.priority());
+            if rank >= lowest {
+                (lowest, found) = (rank, index);
             }
-            priority = value.priority();
         }
-        worst
+        if lowest < PENDING { Place::Active(found) } else { Place::Pending(lowest as u8, found) }
     }
 
     /// Takes the pending state of the interrupts that are active too back into their banks, to wait there for the end.
@@ -166,18 +185,6 @@ impl CpuInterface {
         }
     }
 
-    /// Takes the pending interrupt in list register `index` back into its bank, to wait there.
-    fn give_back(&mut self, vgic: &Vgic, vcpu: usize, index: u32, lrs: &mut impl ListRegisters) {
-        let value = lrs.read(index as usize);
-        if let Some(word) = vgic.word(vcpu, value.intid().word())
-            && self.latched & mask(index) != 0
-        {
-            word.bank.pending.fetch_or(value.intid().mask(), SeqCst);
-        }
-        lrs.write(index as usize, ListRegister::EMPTY);
-        self.vacate(vgic, vcpu, index);
-    }
-
     /// Takes the active interrupt in list register `index` back into its bank, where it stays active.
     fn spill(&mut self, vgic: &Vgic, vcpu: usize, index: u32, lrs: &mut impl ListRegisters) {
         let value = lrs.read(index as usize);
@@ -191,12 +198,9 @@ impl CpuInterface {
             lrs.set_unlisted_eoi_interrupt(true);
         }
         word.bank.active.fetch_or(intid.mask(), SeqCst);
-        if value.state().is_pending() && self.latched & mask(index) != 0 {
-            word.bank.pending.fetch_or(intid.mask(), SeqCst);
-        }
         let held = self.held;
         lrs.write(index as usize, ListRegister::EMPTY);
-        self.vacate(vgic, vcpu, index);
+        self.vacate(vgic, vcpu, index, value.state().is_pending());
         self.held = held;
     }
 
@@ -223,7 +227,7 @@ impl CpuInterface {
             self.deactivate(lrs, word, bit, word.physical(bit));
         }
         if word.bank.raised() & bits != 0 {
-            self.reconsider(vgic, vcpu, intid);
+            self.reconsider(vgic, vcpu, word, bit);
         }
     }
 
@@ -255,7 +259,7 @@ impl CpuInterface {
                 lrs.write(index as usize, value.with_state(ListState::Pending));
             } else {
                 lrs.write(index as usize, ListRegister::EMPTY);
-                self.vacate(vgic, vcpu, index);
+                self.vacate(vgic, vcpu, index, false);
             }
             return;
         }

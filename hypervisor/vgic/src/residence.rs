@@ -5,30 +5,42 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
-use super::interrupt::{Bits, mask};
-use super::{Frame, Kicks, ListRegister, ListRegisters, ListState, Vgic, WORDS};
+use super::interrupt::Bits;
+use super::{Frame, Kicks, ListRegister, ListRegisters, Vgic, WORDS};
 
 impl CpuInterface {
     /// Copies the states of this virtual CPU's list registers to where an access at `offset` of `frame` looks for them.
     /// To be called before an access for which [`needs_sync`](super::needs_sync) holds; what the access writes is
-    /// applied by the flush that follows.
+    /// applied by the flush that follows. Those of a virtual CPU that is not loaded are there already.
     #[cold]
     pub fn sync(&mut self, vgic: &Vgic, vcpu: usize, frame: Frame, offset: u64, lrs: &impl ListRegisters) {
         let number = frame.word_at(offset);
-        for index in Bits(self.used) {
-            if self.listed.get(index as usize).is_some_and(|intid| intid.word() == number) {
-                let state = self.listed_register(index, lrs).state();
-                self.publish_listed(vgic, vcpu, index, state);
-            }
+        let is_loaded = !self.detours.has(Detours::UNLOADED);
+        if is_loaded && Bits(self.used).any(|index| self.lists(index, number)) {
+            self.publish_listed(vgic, vcpu, number, lrs);
         }
     }
 
-    /// Publishes `state` as that of the interrupt in list register `index`.
-    fn publish_listed(&mut self, vgic: &Vgic, vcpu: usize, index: u32, state: ListState) {
-        let Some(intid) = self.listed.get(index as usize).copied() else { return };
-        if let Some(word) = vgic.word(vcpu, intid.word()) {
-            self.publish(word, intid.bit(), state);
+    /// Whether list register `index`, which is in use, holds an interrupt of the word `number`.
+    #[inline(always)]
+    fn lists(&self, index: u32, number: usize) -> bool {
+        self.listed.get(index as usize).is_some_and(|intid| intid.word() == number)
+    }
+
+    /// Publishes the states of all interrupts of the word `number` in list registers.
+    #[inline(never)]
+    fn publish_listed(&mut self, vgic: &Vgic, vcpu: usize, number: usize, lrs: &impl ListRegisters) {
+        let Some(word) = vgic.word(vcpu, number) else { return };
+        let (mut bits, mut pending, mut active) = (0, 0, 0);
+        for index in Bits(self.used) {
+            if self.lists(index, number) {
+                let value = lrs.read(index as usize);
+                bits |= value.intid().mask();
+                pending |= value.pending_mask();
+                active |= value.active_mask();
+            }
         }
+        self.publish(word, bits, pending, active);
     }
 
     /// Whether a list register holds a pending interrupt, be it loaded or not, or one waits for a list register. With
@@ -118,8 +130,10 @@ impl CpuInterface {
             if let Some(saved) = self.saved.get_mut(index as usize) {
                 *saved = value;
             }
+            if let Some(word) = vgic.word(vcpu, value.intid().word()) {
+                self.publish(word, value.intid().mask(), value.pending_mask(), value.active_mask());
+            }
             lrs.write(index as usize, ListRegister::EMPTY);
-            self.publish_listed(vgic, vcpu, index, value.state());
         }
         self.silence(lrs);
         for physical in Bits(self.held) {
@@ -183,23 +197,16 @@ impl CpuInterface {
         let held = self.held;
         for index in Bits(self.used) {
             let value = self.listed_register(index, lrs);
-            let (intid, bits) = (value.intid(), value.intid().mask());
+            let intid = value.intid();
             if let Some(physical) = value.physical()
                 && !intid.is_private()
             {
                 lrs.deactivate_physical(physical);
             }
-            if let Some(word) = vgic.word(vcpu, intid.word())
-                && value.state().is_pending()
-                && value.physical().is_none()
-                && self.latched & mask(index) != 0
-            {
-                word.bank.pending.fetch_or(bits, SeqCst);
-            }
             if is_loaded {
                 lrs.write(index as usize, ListRegister::EMPTY);
             }
-            self.vacate(vgic, vcpu, index);
+            self.vacate(vgic, vcpu, index, value.state().is_pending() && value.physical().is_none());
         }
         if is_loaded {
             self.silence(lrs);

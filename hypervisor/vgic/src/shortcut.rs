@@ -63,16 +63,16 @@ impl CpuInterface {
     #[inline(never)]
     #[must_use]
     pub fn flush_shared_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
+        let is_held = self.detours == Detours::FIRST_SPECIAL && self.used == mask(0) && self.watched == 0;
+        if !(is_held || self.detours.is_none()) || !self.have_all_ended(lrs) {
+            return false;
+        }
         let Some(private) = vgic.own(vcpu) else { return false };
         let bank = &private.bank;
         let ready = private.ready.load(Relaxed);
         let private_waiting = bank.pending.load(Relaxed) & bank.enabled.load(Relaxed) & !bank.active.load(Relaxed);
         // One word has something new, and nothing has changed about what is in flight.
         if !ready.is_power_of_two() || ready >> 16 != 0 || private_waiting | bank.line.load(Relaxed) != 0 {
-            return false;
-        }
-        let is_held = self.detours == Detours::FIRST_SPECIAL && self.used == mask(0) && self.watched == 0;
-        if !(is_held || self.detours.is_none()) || !self.have_all_ended(lrs) {
             return false;
         }
         let Some(word) = vgic.word(vcpu, ready.trailing_zeros() as usize) else { return false };
@@ -142,7 +142,7 @@ impl CpuInterface {
                 // It has become level-sensitive meanwhile, and its line is high.
                 bank.inflight.fetch_and(!bits, SeqCst);
             }
-            self.reconsider(vgic, vcpu, word.intid(bit));
+            self.reconsider(vgic, vcpu, word, bit);
             return false;
         }
         if let Some(private) = vgic.own(vcpu).filter(|_| self.used != 0) {
@@ -247,7 +247,7 @@ impl CpuInterface {
         }
         if self.used == mask(0) && self.watched == 0 && !self.detours.has(Detours::UNLOADED) && self.have_all_ended(lrs)
         {
-            self.vacate(vgic, vcpu, 0);
+            self.vacate(vgic, vcpu, 0, false);
         }
         self.detours.is_none()
     }
@@ -296,7 +296,7 @@ impl CpuInterface {
         if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(bit) != vcpu {
             if !is_held {
                 bank.inflight.fetch_and(!bits, SeqCst);
-                self.reconsider(vgic, vcpu, intid);
+                self.reconsider(vgic, vcpu, word, bit);
             }
             return false;
         }

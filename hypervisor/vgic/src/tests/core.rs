@@ -23,6 +23,8 @@ pub struct Core {
     /// The physical PPIs that are active on this core.
     pub active_ppis: BTreeSet<u32>,
     pub writes: usize,
+    /// A physical interrupt is pending for the core.
+    pub is_interrupt_pending: bool,
 }
 
 impl Core {
@@ -37,6 +39,7 @@ impl Core {
             deactivated: Vec::new(),
             active_ppis: BTreeSet::new(),
             writes: 0,
+            is_interrupt_pending: false,
         }
     }
 
@@ -165,6 +168,10 @@ impl ListRegisters for Core {
     fn take_unlisted_eois(&mut self) -> u32 {
         let count = std::mem::take(&mut self.eoi_count);
         if self.drops_only && self.unlisted { 0 } else { count }
+    }
+
+    fn has_pending_interrupt(&self) -> bool {
+        self.is_interrupt_pending
     }
 
     fn deactivate_physical(&mut self, physical: u32) {

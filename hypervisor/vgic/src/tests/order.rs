@@ -138,6 +138,8 @@ impl Pair {
 
     fn step(&mut self) {
         let index = self.any();
+        // A flush may be in a hurry.
+        self.machine.cpus[0].1.is_interrupt_pending = self.random.below(2) == 0;
         match self.random.below(16) {
             0..=3 => self.raise(index),
             4 => {

@@ -31,6 +31,28 @@ fn the_best_of_many_interrupts_are_in_the_list_registers() {
 }
 
 #[test]
+fn a_flush_that_a_physical_interrupt_waits_for_lists_the_best_and_leaves_the_rest() {
+    let mut machine = Machine::ready(1, 4);
+    for intid in 40..52 {
+        machine.set_priority(intid, (0xf8 - 8 * (intid - 40)) as u8);
+    }
+    machine.cpus[0].1.is_interrupt_pending = true;
+    machine.gicd_write(0, ISPENDR + 4, 0xfff << 8);
+    assert_eq!(machine.core(0).listed(), [51]);
+    assert!(machine.core(0).asks_when_none_pends);
+    // What is in list registers already, and worse than what waits, is no reason to stop.
+    machine.cpus[0].1.is_interrupt_pending = false;
+    machine.set_priority(64, 0xf0);
+    machine.edge(64);
+    assert_eq!(machine.core(0).listed(), [51, 50, 49, 48]);
+    machine.gicd_write(0, ICPENDR + 4, 0x3ff << 8);
+    assert_eq!(machine.core(0).listed(), [51, 50, 64]);
+    machine.cpus[0].1.is_interrupt_pending = true;
+    machine.gicd_write(0, ISPENDR + 4, 0x3fc << 8);
+    assert_eq!(machine.drain(0), [51, 50, 49, 48, 47, 46, 45, 44, 43, 42, 64]);
+}
+
+#[test]
 fn level_interrupts_overflow_without_being_lost() {
     let mut machine = Machine::ready(1, 2);
     for intid in 40..48 {
