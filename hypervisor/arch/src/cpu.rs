@@ -136,6 +136,12 @@ pub fn skip_instruction() {
     }
 }
 
+/// In the fast tier: has the instruction that was skipped executed again, which must be one that goes on where it left
+/// off.
+pub fn repeat_instruction() {
+    ELR_EL2.set(ELR_EL2.get().wrapping_sub(instruction_size(SPSR_EL2.get())));
+}
+
 /// The rest of [`skip_instruction`], where PSTATE changes or the instruction may have had two bytes.
 #[cold]
 #[inline(never)]

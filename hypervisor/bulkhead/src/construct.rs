@@ -432,6 +432,7 @@ fn place_vcpus(machine: &'static Machine, per_core: [usize; CORES_MAX]) {
                 lag_ticks: 0,
                 polled: Ticks(0),
                 looked_ticks: 0,
+                announced: 0,
                 is_leaving: false,
                 unfinished: 0,
                 recent: Recent::none(),

@@ -68,6 +68,8 @@ pub struct GuestCpu {
     /// When its core last polled the devices of its VM for their deadlines. Of several of one VM on a core, the first
     /// has it.
     pub polled: Ticks,
+    /// How many steps of its call "ready" are done.
+    pub announced: usize,
     /// It has asked to be turned off, and is off once the core has taken its interrupts back.
     pub is_leaving: bool,
     /// Para-virtual devices that have more to do than was done at once, a bit each.

@@ -1,22 +1,21 @@
 //! A virtual machine's life: prepared, running, stopping, off. A first start and a restart are one path.
 //!
 //! Nothing waits: whoever stops a machine marks it and kicks its cores; each core parks its virtual CPUs when it sees
-//! the mark; with the last to park the VM has stopped, and `supervision` takes it to its next phase; preparation
-//! (`preparation`) goes on until an interrupt is pending.
+//! the mark; when all are parked the core of virtual CPU 0 takes it to its next phase (`ending`); that, and preparation
+//! (`preparation`), go on until an interrupt is pending.
 
-use crate::console;
 use crate::guest_cpu::{GuestCpu, Left};
-use crate::machine::Machine;
-use crate::vm::{Parked, Vm};
+use crate::machine::{Channel, Machine};
+use crate::vm::Vm;
 use arch::context::Vcpu;
 use arch::list_registers::VirtualInterface;
-use arch::{bulk, firmware, pending, timer};
+use arch::{bulk, pending, timer};
 use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::Ordering;
 use terminal::repeated::Repeated;
 use vdev::ResetKind;
-use virtio_transport::Holdings;
-use vm_lifecycle::{Phase, RestartDecision, Step};
+use virtio_transport::TAKE_BACK_STEPS;
+use vm_lifecycle::Step;
 
 /// Bytes of one seed that are drawn at once.
 const SEED_CHUNK: usize = 8;
@@ -31,91 +30,6 @@ pub fn stop(machine: &'static Machine, vm: &'static Vm, step: Step, this_core: u
         if let Some(core) = vm.core_of(vcpu) {
             machine.summon(core, this_core);
         }
-    }
-}
-
-/// Notes that virtual CPU `vcpu` of the stopping `vm` runs no more; with the last one the VM has stopped.
-/// Returns what for, if this was the last: [`crate::supervision`] takes the VM to its next phase.
-pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize) -> Option<Phase> {
-    let Parked::Last(phase) = vm.park(vcpu) else { return None };
-    console::flush(vm.config.console);
-    vm.state.is_ready.store(false, Ordering::Release);
-    for slot in &vm.io.slots {
-        slot.stop();
-    }
-    // What its driver domain completes from now on must not land in memory that is being cleared.
-    for device in &vm.io.virtio {
-        if let Some(provider) = machine.backend_of(device) {
-            device.reset(provider);
-        }
-    }
-    for channel in machine.channels(vm) {
-        channel.device.suspend();
-    }
-    vm.io.assigned.stop(&machine.gic);
-    // Only now: a real device may have been writing to memory that was granted.
-    for channel in machine.channels(vm) {
-        channel.device.end_grants();
-    }
-    // One that parked early may have been turned on by one that parked late.
-    for power in &vm.state.power {
-        power.turn_off();
-    }
-    Some(phase)
-}
-
-/// `vm`, whose virtual CPUs are parked, is off for good from now on.
-pub fn finish(machine: &'static Machine, vm: &'static Vm) {
-    vm.advance(Step::Parked(RestartDecision::GiveUp));
-    log::info!("vm {} is off", vm.config.name);
-    report(vm);
-    if machine.retire(vm) {
-        for provider in machine.vms.iter().filter(|vm| vm.is_driver_domain()) {
-            report(provider);
-        }
-        log::info!("every vm is off: power off");
-        firmware::power_off();
-    }
-}
-
-/// What the machine's devices did.
-fn report(vm: &Vm) {
-    if !vm.io.virtio.is_empty() || !vm.io.assigned.is_empty() || vm.is_driver_domain() {
-        log::info!("vm {}: exits={}", vm.config.name, vm.exits());
-    }
-    for (index, device) in vm.io.virtio.iter().enumerate() {
-        device.report(&vm.config.name, index);
-    }
-    report_left(vm);
-}
-
-/// What EL2 still keeps for the machine, which is off: a request may be with its driver domain; all else is nothing.
-fn report_left(vm: &Vm) {
-    let mut left = Holdings::default();
-    for device in &vm.io.virtio {
-        left.add(&device.holdings());
-    }
-    let deadlines = vm.io.slots.iter().filter(|slot| slot.has_deadline()).count();
-    let (waiting, late) = {
-        let accesses = vm.state.accesses.lock();
-        (accesses.waiting(), accesses.late())
-    };
-    log::info!(
-        "vm {}: left requests={} chains={} window_pages={} grants={} deadlines={deadlines} held_interrupts={} waiting_accesses={waiting} late_answers={late}",
-        vm.config.name,
-        left.requests,
-        left.chains,
-        left.window_pages,
-        left.grants,
-        vm.vgic.held_interrupts(),
-    );
-}
-
-/// A guest that restarts again and again is not to fill the log.
-pub fn log_restart(vm: &Vm) {
-    let starts = vm.counters.starts.load(Ordering::Relaxed);
-    if Repeated::Start.is_logged(starts) {
-        log::info!("vm {} restarts (start {})", vm.config.name, starts + 1);
     }
 }
 
@@ -165,13 +79,12 @@ fn renew(machine: &'static Machine, vm: &'static Vm, this_core: usize, step: usi
         vm.vgic.reset_step(step);
         return true;
     };
-    let channels = vm.config.channels.len();
-    let Some(step) = step.checked_sub(channels) else {
-        if let Some(channel) = machine.channel(vm, step) {
+    let Some(step) = step.checked_sub(channel_steps(vm)) else {
+        if let Some(channel) = take_back(machine, vm, step, false) {
             channel.device.restart_channel(&vm.ram);
-        }
-        if let Some(result) = vm.io.results.get(step) {
-            result.store(0, Ordering::Relaxed);
+            if let Some(result) = vm.io.results.get(step / (TAKE_BACK_STEPS + 1)) {
+                result.store(0, Ordering::Relaxed);
+            }
         }
         return true;
     };
@@ -192,6 +105,24 @@ fn renew(machine: &'static Machine, vm: &'static Vm, this_core: usize, step: usi
         step -= size.div_ceil(SEED_CHUNK);
     }
     false
+}
+
+/// How many steps [`take_back`] has for the channels of `vm`.
+pub fn channel_steps(vm: &Vm) -> usize {
+    vm.config.channels.len() * (TAKE_BACK_STEPS + 1)
+}
+
+/// Takes back what is out to the driver domain `vm`, a little of one channel in each step from 0; `is_lost` is as for
+/// [`VirtioDevice::take_back`]. Where the step is the one after those of a channel, gives that.
+#[inline(never)]
+pub fn take_back(machine: &'static Machine, vm: &Vm, step: usize, is_lost: bool) -> Option<Channel> {
+    let (number, part) = (step / (TAKE_BACK_STEPS + 1), step % (TAKE_BACK_STEPS + 1));
+    let channel = machine.channel_in_turn(vm, number)?;
+    if part == TAKE_BACK_STEPS {
+        return Some(channel);
+    }
+    channel.device.take_back(part, is_lost);
+    None
 }
 
 /// The driver domain that `vm` cannot start without and that is not ready.
@@ -238,15 +169,17 @@ impl Display for Shares<'_> {
     }
 }
 
-/// The driver domain `provider` serves its channels from now on, or never will: whoever waits for it starts.
-pub fn release_clients(machine: &'static Machine, provider: &Vm, this_core: usize) {
+/// The driver domain `provider` serves its channels from now on, or never will: whoever waits for it starts, a virtual
+/// machine in each step from 0. Returns whether there was one.
+#[inline(never)]
+pub fn release_client(machine: &'static Machine, provider: &Vm, this_core: usize, step: usize) -> bool {
+    let Some(vm) = machine.vms.get(step) else { return false };
     provider.state.is_ready.store(true, Ordering::SeqCst);
-    for vm in machine.vms {
-        let is_client = vm.io.virtio.iter().any(|device| device.backend() == provider.config.number);
-        if is_client && waits_for(machine, vm).is_none() {
-            release(machine, vm, this_core);
-        }
+    let is_client = vm.io.virtio.iter().any(|device| device.backend() == provider.config.number);
+    if is_client && waits_for(machine, vm).is_none() {
+        release(machine, vm, this_core);
     }
+    true
 }
 
 /// Gives the virtual CPU, which is not loaded and has forgotten its interrupts, the registers of a core that was just
@@ -259,6 +192,7 @@ pub fn start(vcpu: &mut Vcpu<GuestCpu>, entry: u64, argument: u64) {
     vcpu.guest.virtual_interface = VirtualInterface::reset();
     vcpu.guest.waiting = false;
     vcpu.guest.is_leaving = false;
+    vcpu.guest.announced = 0;
     vcpu.guest.unfinished = 0;
     vcpu.guest.left = Left::Reschedule;
 }

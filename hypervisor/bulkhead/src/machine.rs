@@ -196,9 +196,9 @@ impl Machine {
         (0..provider.config.channels.len()).filter_map(|number| self.channel_in_turn(provider, number))
     }
 
-    // Out of line: these loops are many, and none is on an exit's way.
+    /// As [`Machine::channel`], for what is on no exit's way.
     #[inline(never)]
-    fn channel_in_turn(&self, provider: &Vm, number: usize) -> Option<Channel> {
+    pub fn channel_in_turn(&self, provider: &Vm, number: usize) -> Option<Channel> {
         self.channel(provider, number)
     }
 

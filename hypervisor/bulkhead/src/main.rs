@@ -15,6 +15,7 @@ mod console;
 mod construct;
 mod debug_registers;
 mod device_time;
+mod ending;
 mod entropy;
 mod fast;
 mod guest_cpu;

@@ -1,10 +1,11 @@
 //! Preparing a VM's memory: its RAM is cleared, its images are copied, then it begins. A first start and a restart are
-//! one path.
+//! one path; before a restart, its last life is ended (`ending`).
 //!
 //! The core of virtual CPU 0 leads. Others take pieces of the RAM and clear them beside it: every core before the
 //! first guest runs, and the cores of the VM's own virtual CPUs later. Between two pieces each looks whether an
 //! interrupt is pending for it, and sees to that first.
 
+use crate::ending;
 use crate::machine::Machine;
 use crate::vm::{PIECE_SIZE, VirtioDevice, Vm};
 use arch::pending;
@@ -38,6 +39,9 @@ pub fn has_granted(vm: &Vm) -> bool {
 #[inline(never)]
 pub fn advance(machine: &'static Machine, vm: &'static Vm, core: usize) -> Progress {
     let leader = vm.core_of(0).unwrap_or(core);
+    if core == leader && vm.has_stopped() {
+        return if ending::end(machine, vm, core) { Progress::Done } else { Progress::Going };
+    }
     let preparation = &vm.state.preparation;
     if core == leader && !preparation.is_open() {
         if has_granted(vm) {
@@ -45,6 +49,8 @@ pub fn advance(machine: &'static Machine, vm: &'static Vm, core: usize) -> Progr
         }
         preparation.open();
         request_helpers(machine, vm, core);
+        // To ask all devices may have taken long.
+        return Progress::Going;
     }
     let size = vm.ram.size();
     while let Some(start) = preparation.take_piece(size) {

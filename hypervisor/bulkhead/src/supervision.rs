@@ -8,14 +8,14 @@
 
 use crate::command::{self, is_logged, is_needed};
 use crate::guest_cpu::GuestCpu;
-use crate::lifecycle;
-use crate::machine::{Channel, Machine};
+use crate::machine::Machine;
 use crate::vm::Vm;
 use arch::timer;
 use core::sync::atomic::Ordering;
+use terminal::repeated::Repeated;
 use vdev::Ticks;
 use vm_lifecycle::watch::{CoreTime, Limits, Sight};
-use vm_lifecycle::{CommandSource, Phase, RestartDecision, RestartLimits, Step, VmCommand};
+use vm_lifecycle::{CommandSource, RestartDecision, RestartLimits, VmCommand};
 
 /// What `watch` says, in ticks of this board's counter.
 pub fn limits(watch: &manifest::Watch) -> Limits {
@@ -62,28 +62,8 @@ fn look_at(machine: &'static Machine, vm: &'static Vm, now: Ticks, core_time: Co
     }
 }
 
-/// Parks virtual CPU `vcpu` of the stopping `vm`; with the last one the VM goes to its next phase. Returns whether it
-/// was the last.
-pub fn park(machine: &'static Machine, vm: &'static Vm, vcpu: usize, this_core: usize) -> bool {
-    let Some(phase) = lifecycle::park(machine, vm, vcpu) else { return false };
-    match phase {
-        Phase::StoppingForReset => match judge(machine, vm) {
-            RestartDecision::Restart => {
-                vm.advance(Step::Parked(RestartDecision::Restart));
-                if let Some(core) = vm.core_of(0) {
-                    machine.summon(core, this_core);
-                }
-            }
-            RestartDecision::GiveUp => abandon(machine, vm, this_core),
-        },
-        Phase::StoppingForOff => lifecycle::finish(machine, vm),
-        Phase::Preparing | Phase::Running | Phase::Off => {}
-    }
-    true
-}
-
 /// Says what follows now that `vm`, which was to start again, has stopped.
-fn judge(machine: &Machine, vm: &Vm) -> RestartDecision {
+pub fn judge(machine: &Machine, vm: &Vm) -> RestartDecision {
     let is_needed = is_needed(machine, vm);
     let mut watch = vm.watch();
     let (decision, limits) = (watch.end(timer::now(), is_needed), watch.limits().restart);
@@ -98,11 +78,19 @@ fn judge(machine: &Machine, vm: &Vm) -> RestartDecision {
             limits.window_ticks / timer::frequency()
         );
     } else if !vm.is_driver_domain() {
-        lifecycle::log_restart(vm);
+        log_restart(vm);
     } else if is_needed && is_logged(vm) {
         log::info!("vm {} restarts (start {})", vm.config.name, vm.counters.starts.load(Ordering::Relaxed) + 1);
     }
     decision
+}
+
+/// A guest that restarts again and again is not to fill the log.
+fn log_restart(vm: &Vm) {
+    let starts = vm.counters.starts.load(Ordering::Relaxed);
+    if Repeated::Start.is_logged(starts) {
+        log::info!("vm {} restarts (start {})", vm.config.name, starts + 1);
+    }
 }
 
 /// The driver domain `vm` serves its channels from now on.
@@ -113,16 +101,4 @@ pub fn note_ready(vm: &Vm) {
         let microseconds = pause.saturating_mul(1_000_000) / timer::frequency();
         log::info!("vm {} serves again after {microseconds} us", vm.config.name);
     }
-}
-
-/// The driver domain `vm` does not come back. What its clients wait for fails, in their own time.
-#[cold]
-fn abandon(machine: &'static Machine, vm: &'static Vm, this_core: usize) {
-    for Channel { client, index, device } in machine.channels(vm) {
-        if device.abandon() {
-            machine.hand_over(client, 1 << index, this_core);
-        }
-    }
-    lifecycle::release_clients(machine, vm, this_core);
-    lifecycle::finish(machine, vm);
 }

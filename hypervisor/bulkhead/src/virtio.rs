@@ -120,19 +120,39 @@ pub fn call(vcpu: &mut Vcpu<GuestCpu>, call: Call, number: u64) -> Option<(u64, 
     Some(after_call(vcpu, &channel, reaction))
 }
 
-/// "Ready" (`abi::io::FUNCTION_READY`), of the driver domain whose virtual CPU this is. Gives what it returns.
+/// "Ready" (`abi::io::FUNCTION_READY`), of the driver domain whose virtual CPU this is. Gives what it returns. Where an
+/// interrupt is pending, the guest makes the call once more after that.
 #[cold]
 fn ready(vcpu: &mut Vcpu<GuestCpu>) -> (u64, Verdict) {
-    let guest = &vcpu.guest;
+    let guest = &mut vcpu.guest;
     let (provider, machine) = (guest.vm, guest.machine);
-    for Channel { client, index, device } in machine.channels(provider) {
-        if device.serve_again() {
-            machine.hand_over(client, 1 << index, guest.core);
+    while announce(machine, provider, guest.core, guest.announced) {
+        guest.announced += 1;
+        if pending::has_pending_interrupt() {
+            cpu::repeat_instruction();
+            return (vcpu.context.x[0], Verdict::Resume);
         }
     }
-    supervision::note_ready(provider);
-    lifecycle::release_clients(machine, provider, guest.core);
+    guest.announced = 0;
     (SUCCESS, leave(vcpu, Left::Reschedule))
+}
+
+/// Has `provider` serve its channels, and starts those who have waited for that, one in each step from 0. Returns
+/// whether there are more steps.
+fn announce(machine: &'static Machine, provider: &'static Vm, this_core: usize, step: usize) -> bool {
+    let Some(step) = step.checked_sub(provider.config.channels.len()) else {
+        if let Some(Channel { client, index, device }) = machine.channel_in_turn(provider, step)
+            && device.serve_again()
+        {
+            machine.hand_over(client, 1 << index, this_core);
+        }
+        return true;
+    };
+    let Some(step) = step.checked_sub(1) else {
+        supervision::note_ready(provider);
+        return true;
+    };
+    lifecycle::release_client(machine, provider, this_core, step)
 }
 
 /// Has the device of `channel` become what its driver domain, `provider`, describes. `None` if that cannot be.

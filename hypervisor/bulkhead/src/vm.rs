@@ -25,7 +25,7 @@ use vm_lifecycle::{Phase, Step};
 pub use config::{Config, Image};
 pub use preparation::{PIECE_SIZE, Preparation};
 pub use slot::{Done, Slot};
-pub use state::{Parked, State};
+pub use state::State;
 pub use virtio_device::{Reaction, VirtioDevice};
 
 /// The most devices of one virtual machine.
@@ -238,14 +238,16 @@ impl Vm {
         !phase_of(life).is_stopping() || life & 1 << vcpu != 0
     }
 
-    /// Parks virtual CPU `vcpu`, if the machine is stopping and it is not parked yet. Says which stop it is, once all
-    /// are parked by this.
-    pub fn park(&self, vcpu: usize) -> Parked {
-        let step = |life: u32| (phase_of(life).is_stopping() && life & 1 << vcpu == 0).then_some(life | 1 << vcpu);
-        let Ok(before) = self.state.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step) else {
-            return Parked::Not;
-        };
-        let parked = (before | 1 << vcpu) & PARKED_MASK;
-        if parked == (1 << self.vcpu_count()) - 1 { Parked::Last(phase_of(before)) } else { Parked::Yes }
+    /// Parks virtual CPU `vcpu`, if the machine is stopping.
+    pub fn park(&self, vcpu: usize) {
+        let step = |life: u32| phase_of(life).is_stopping().then_some(life | 1 << vcpu);
+        // Otherwise there is nothing to park.
+        let _ = self.state.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
+    }
+
+    /// Whether it is stopping, and all its virtual CPUs are parked.
+    pub fn has_stopped(&self) -> bool {
+        let life = self.state.life.load(Ordering::Acquire);
+        phase_of(life).is_stopping() && life & PARKED_MASK == (1 << self.vcpu_count()) - 1
     }
 }

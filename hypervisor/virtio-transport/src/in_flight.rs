@@ -99,6 +99,11 @@ pub struct InFlightRequests {
     waiting: u32,
 }
 
+/// So many requests are interrupted at once: some 800 instructions.
+const INTERRUPTED_AT_ONCE: usize = 16;
+/// How many steps it takes to interrupt all.
+pub const INTERRUPT_STEPS: usize = REQUESTS_MAX.div_ceil(INTERRUPTED_AT_ONCE);
+
 const PLACE_BITS: u32 = 7;
 /// The most chains that are kept for a device.
 pub const CHAINS_MAX: usize = u32::BITS as usize;
@@ -275,10 +280,11 @@ impl InFlightRequests {
             .min()
     }
 
-    /// Takes all requests off the list, and has their chains wait for what `next` says, in the order in which the
-    /// requests went out.
-    pub fn interrupt(&mut self, mut next: impl FnMut(&InFlightRequest) -> Next) {
-        for (place, entry) in (0..).zip(&mut *self.requests) {
+    /// Takes requests off the list, and has their chains wait for what `next` says, in the order in which the requests
+    /// went out: all of them in [`INTERRUPT_STEPS`] steps from 0.
+    pub fn interrupt(&mut self, step: usize, mut next: impl FnMut(&InFlightRequest) -> Next) {
+        let places = (0..).zip(&mut *self.requests);
+        for (place, entry) in places.skip(step.wrapping_mul(INTERRUPTED_AT_ONCE)).take(INTERRUPTED_AT_ONCE) {
             let Some(request) = entry.request.take() else { continue };
             let next = next(&request);
             let _ = self.free.try_push(place);
@@ -459,10 +465,12 @@ mod tests {
         requests.forget_chains(Some(1));
         assert_eq!(requests.complete(first).unwrap().chain, None);
         let mut ended = Vec::new();
-        requests.interrupt(|request| {
-            ended.push(request.queue);
-            Next::Replay
-        });
+        for step in 0..INTERRUPT_STEPS {
+            requests.interrupt(step, |request| {
+                ended.push(request.queue);
+                Next::Replay
+            });
+        }
         assert_eq!((ended, requests.first_waiting()), ([0, 1].into(), Some((new, Next::Replay))));
         assert_eq!((requests.complete(second), requests.complete(third)), (None, None));
     }

@@ -49,7 +49,7 @@ mod window;
 
 pub use channel::{Channel, RingCorrupt};
 pub use policy::Allocation;
-pub use service::{Holdings, MemoryPair, Outcome, ProtocolError, Service};
+pub use service::{Holdings, MemoryPair, Outcome, ProtocolError, Service, TAKE_BACK_STEPS};
 
 /// The most queues of a device.
 pub const QUEUES_MAX: usize = abi::io::QUEUES_MAX;

@@ -20,6 +20,7 @@ mod session;
 use super::QUEUES_MAX;
 use super::channel::{Channel, RingCorrupt, State};
 use super::counters::{Counters, add};
+pub use super::in_flight::INTERRUPT_STEPS as TAKE_BACK_STEPS;
 use super::in_flight::InFlightRequests;
 use super::policy::Allocation;
 use super::window::{Run, Window};

@@ -12,7 +12,7 @@ mod pieces;
 
 use super::QUEUES_MAX;
 use super::policy::{Allocation, Refused};
-use super::service::{MemoryPair, Outcome, ProtocolError, Service};
+use super::service::{MemoryPair, Outcome, ProtocolError, Service, TAKE_BACK_STEPS};
 use crate::virtqueue::Features;
 use abi::io::{
     self, CONFIGURATION_SIZE, Completion, Description, Layout, LongChains, QueueDescription, Receive, Request, Restart,
@@ -146,7 +146,15 @@ impl Stage {
         self.service.end_grants();
         self.backend = FakeMemory::new(MEMORY_SIZE);
         (self.requests, self.completions, self.receptions) = (0, 0, [0; 2]);
+        (0..TAKE_BACK_STEPS).for_each(|step| self.service.take_back(step, false));
         self.service.restart_channel(&self.backend).unwrap();
+    }
+
+    /// The backend does not come back.
+    fn abandon(&mut self) -> bool {
+        self.service.suspend();
+        (0..TAKE_BACK_STEPS).for_each(|step| self.service.take_back(step, true));
+        self.service.abandon()
     }
 
     /// The backend describes its device.

@@ -18,6 +18,9 @@ use vm_lifecycle::deadline::Duty;
 use vm_lifecycle::preparation::Part;
 use vm_lifecycle::{CommandSource, Phase, VmCommand};
 
+/// The part of the leader in the end of a life: as in preparing for the next, and nobody else's.
+const ENDS: Part = Part::Leads { waits: false };
+
 /// How often a core looks whether a preparation that was put off can go on, in parts of a second.
 const RETRIES_PER_SECOND: u64 = 1000;
 
@@ -111,8 +114,8 @@ impl Core {
         }
     }
 
-    /// Returns whether a machine went to its next phase by this, so that the virtual CPUs have to be looked at again.
-    /// Terminates: a stopping VM moves to Preparing or Off, and this function advances neither.
+    /// Returns whether a machine was stopped or has stopped by this, so that the virtual CPUs have to be looked at
+    /// again. Terminates: each does so once, and what follows is not done here.
     fn advance_lives_once(&mut self, to_prepare: &mut Option<(Part, &'static Vm)>) -> bool {
         let mut changed = false;
         for index in 0..self.vcpus.len() {
@@ -155,7 +158,14 @@ impl Core {
                     if !vm.is_parked(number) {
                         power.turn_off();
                         self.discard(index);
-                        changed |= supervision::park(self.machine, vm, number, self.number);
+                        vm.park(number);
+                        if let Some(leader) = vm.core_of(0).filter(|_| vm.has_stopped()) {
+                            self.machine.summon(leader, self.number);
+                            changed = true;
+                        }
+                    }
+                    if number == 0 && vm.has_stopped() && to_prepare.is_none_or(|(other, _)| ENDS.comes_before(other)) {
+                        *to_prepare = Some((ENDS, vm));
                     }
                 }
                 Phase::Preparing | Phase::Off => {}

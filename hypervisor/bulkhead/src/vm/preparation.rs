@@ -13,7 +13,7 @@ pub struct Preparation {
     pub cleared: AtomicU64,
     /// Bytes of images that have been copied. Only the leader copies.
     pub copied: AtomicU64,
-    /// The next step of what follows when everything is copied. Only the leader takes them.
+    /// The next step of what follows when everything is copied, and of what ends a life. Only the leader takes them.
     step: AtomicUsize,
 }
 
@@ -44,7 +44,7 @@ impl Preparation {
         self.next.store(0, Ordering::Release);
     }
 
-    /// Takes the next step of what follows when everything is copied.
+    /// Takes the next step of what follows when everything is copied, or of what ends a life.
     pub fn take_step(&self) -> usize {
         let step = self.step.load(Ordering::Relaxed);
         self.step.store(step.saturating_add(1), Ordering::Relaxed);
@@ -53,6 +53,7 @@ impl Preparation {
 
     /// The VM begins.
     pub fn close(&self) {
+        self.step.store(0, Ordering::Relaxed);
         self.next.store(CLOSED, Ordering::Release);
     }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use spin::Mutex;
 use vgic::VCPUS_MAX;
+use virtio_transport::Holdings;
 use vm_lifecycle::Phase;
 use vm_lifecycle::access::Accesses;
 use vm_lifecycle::watch::Watch;
@@ -14,17 +15,6 @@ use vm_lifecycle::watch::Watch;
 pub(super) const PARKED_MASK: u32 = (1 << PHASE_SHIFT) - 1;
 /// Where the phase begins, above them.
 const PHASE_SHIFT: u32 = 16;
-
-/// What came of an attempt to park.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parked {
-    /// There was nothing to park.
-    Not,
-    /// Others are still to come.
-    Yes,
-    /// All are parked now; the phase that this ends.
-    Last(Phase),
-}
 
 /// The bits of a machine's life in which it is in `phase` and nobody is parked.
 pub(super) const fn life_in(phase: Phase) -> u32 {
@@ -70,6 +60,8 @@ pub struct State {
     pub left_over: AtomicU64,
     /// The clients of this driver domain may start: it has said that it is ready, or it never will be.
     pub is_ready: AtomicBool,
+    /// What its devices were found to hold when it was off.
+    pub left: Mutex<Holdings>,
     pub(super) watch: Mutex<Watch>,
 }
 
@@ -86,6 +78,7 @@ impl State {
             is_held: AtomicBool::new(false),
             left_over: AtomicU64::new(0),
             is_ready: AtomicBool::new(false),
+            left: Mutex::default(),
             watch: Mutex::new(watch),
         }
     }

@@ -117,14 +117,11 @@ impl VirtioDevice {
         *line = false;
     }
 
-    /// The driver domain is gone.
+    /// The driver domain is gone, and its devices have been reset.
     pub fn suspend(&self) {
-        self.state().service.suspend();
-    }
-
-    /// The driver domain's devices have been reset.
-    pub fn end_grants(&self) {
-        self.state().service.end_grants();
+        let mut state = self.state();
+        state.service.suspend();
+        state.service.end_grants();
     }
 
     /// Whether devices of the driver domain may still reach into the client's memory.
@@ -135,6 +132,11 @@ impl VirtioDevice {
     /// What the device holds of its frontend's and its backend's.
     pub fn holdings(&self) -> Holdings {
         self.state().service.holdings()
+    }
+
+    /// The driver domain is gone: see [`Service::take_back`].
+    pub fn take_back(&self, step: usize, is_lost: bool) {
+        self.state().service.take_back(step, is_lost);
     }
 
     /// The driver domain starts, with `memory` cleared.

@@ -5,9 +5,11 @@
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
 use super::super::in_flight::{InFlightRequest, Next};
+#[cfg(doc)]
+use super::TAKE_BACK_STEPS;
 use super::partial::{Partial, Taken, Waiting};
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit};
-use abi::io::Restart;
+use abi::io::{QueueDescription, Restart};
 use vdev::GuestMemory;
 use vm_lifecycle::watch::Sight;
 
@@ -35,31 +37,35 @@ impl Service {
         }
     }
 
+    /// Takes back what is out, after [`Service::suspend`]: all of it in [`TAKE_BACK_STEPS`] steps from 0, each of them
+    /// short. What was interrupted is forgotten. What becomes of either is as the queues say or, if the backend
+    /// `is_lost`, an error.
+    pub fn take_back(&mut self, step: usize, is_lost: bool) {
+        let completed = self.forget_interrupted();
+        let Self { in_flight, window, policies, .. } = self;
+        let next = |request: &InFlightRequest| match policies.get(usize::from(request.queue)) {
+            _ if is_lost => Next::Fail,
+            Some(QueueDescription { restart: Restart::Replay, .. }) => Next::Replay,
+            Some(QueueDescription { restart: Restart::Fail, .. }) => Next::Fail,
+            Some(QueueDescription { restart: Restart::Drop, .. }) | None => Next::Drop,
+        };
+        if let Some((place, request)) = completed {
+            in_flight.wait_first(place, next(&request));
+        }
+        in_flight.interrupt(step, |request| {
+            window.give_back(request.run);
+            next(request)
+        });
+    }
+
     /// The backend starts, with devices that were reset and zeroed rings: nothing that it completes is taken for the
-    /// work of its predecessor. What was out waits for it.
+    /// work of its predecessor, from which all was taken back. What was out waits for it.
     ///
     /// # Errors
     /// The channel is not in its memory.
     pub fn restart_channel(&mut self, memory: &impl GuestMemory) -> Result<(), RingCorrupt> {
-        self.suspend();
-        self.end_grants();
         self.is_attached = false;
         self.described.forget();
-        let completed = self.forget_interrupted();
-        let Self { in_flight, window, policies, .. } = self;
-        let next =
-            |request: &InFlightRequest| match policies.get(usize::from(request.queue)).map(|policy| policy.restart) {
-                Some(Restart::Replay) => Next::Replay,
-                Some(Restart::Drop) | None => Next::Drop,
-                Some(Restart::Fail) => Next::Fail,
-            };
-        if let Some((place, request)) = completed {
-            in_flight.wait_first(place, next(&request));
-        }
-        in_flight.interrupt(|request| {
-            window.give_back(request.run);
-            next(request)
-        });
         self.is_state_new = false;
         self.channel.restart(memory, self.state)
     }
@@ -86,19 +92,11 @@ impl Service {
         self.is_owing()
     }
 
-    /// The backend does not come back. What is out, and what comes, fails from now on. Returns whether something is to
-    /// fail, for which the frontend's vCPU has to [`resume`](Service::resume).
+    /// The backend does not come back: all that was out was taken back. That, and what comes, fails from now on.
+    /// Returns whether something is to fail, for which the frontend's vCPU has to [`resume`](Service::resume).
     #[must_use]
     pub fn abandon(&mut self) -> bool {
         self.backend = BackendState::Gone;
-        if let Some((place, _)) = self.forget_interrupted() {
-            self.in_flight.wait_first(place, Next::Fail);
-        }
-        let Self { in_flight, window, .. } = self;
-        in_flight.interrupt(|request| {
-            window.give_back(request.run);
-            Next::Fail
-        });
         self.is_owing()
     }
 

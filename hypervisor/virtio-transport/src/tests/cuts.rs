@@ -230,7 +230,7 @@ fn a_backend_that_starts_again_gets_a_chain_that_was_walked_in_part_once() {
 #[test]
 fn without_a_backend_a_chain_that_was_walked_in_part_fails() {
     let (mut stage, _) = begun();
-    assert!(stage.service.abandon());
+    assert!(stage.abandon());
     // And once more in part.
     stage.backend.has_pending_interrupt.set(true);
     let mut goes = 0;

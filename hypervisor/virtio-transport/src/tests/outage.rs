@@ -2,6 +2,7 @@
 
 use super::block::{DATA, FLUSH, HEADER, IN, OUT, STATUS, sector};
 use super::*;
+use crate::Holdings;
 
 /// The watchdog checks once more, 100 ticks later: gives for how long the oldest request has been that.
 fn age(stage: &mut Stage) -> u64 {
@@ -94,7 +95,7 @@ fn without_a_backend_what_is_out_fails_and_so_does_what_comes() {
     stage.ask(3, IN, 0, 512);
     assert_eq!(stage.notify(0), Ok(Outcome::default()));
     assert_eq!(stage.used(0), None);
-    assert!(stage.service.abandon(), "the client has to go on");
+    assert!(stage.abandon(), "the client has to go on");
     assert_eq!(stage.resume(), Ok(Outcome { interrupt: true, ..Outcome::default() }));
     assert_eq!([stage.used(0), stage.used(0), stage.used(0)], [Some((0, 1)), Some((3, 1)), None]);
     assert_eq!((stage.status(), stage.service.out()), (1, 0));
@@ -119,7 +120,7 @@ fn errors_without_a_backend_come_in_rounds() {
         stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
     }
     stage.notify(0).unwrap();
-    assert!(stage.service.abandon());
+    assert!(stage.abandon());
     let outcome = stage.resume().unwrap();
     assert!(outcome.again && outcome.interrupt);
     let mut rounds = 1;
@@ -137,7 +138,7 @@ fn a_frontend_that_asks_a_backend_that_is_gone_for_ever_more_pays_for_it_itself(
         stage.offer(0, head, &[(HEADER, 16, false), (STATUS, 1, true)]);
     }
     stage.notify(0).unwrap();
-    assert!(stage.service.abandon());
+    assert!(stage.abandon());
     assert_eq!(stage.used(0), None, "whoever says that it is gone does nothing for the client");
     for _ in 0..20 {
         assert!(stage.resume().unwrap().again);
@@ -154,7 +155,7 @@ fn a_frontend_that_asks_a_backend_that_is_gone_for_ever_more_pays_for_it_itself(
 fn a_frontend_that_waits_for_nothing_is_not_bothered_when_the_backend_is_gone() {
     let mut stage = Stage::disk();
     stage.service.suspend();
-    assert!(!stage.service.abandon());
+    assert!(!stage.abandon());
 }
 
 #[test]
@@ -252,7 +253,7 @@ fn chains_that_were_used_when_the_backend_broke_down_are_told_of() {
         assert_eq!(stage.used(0), Some((0, 513)));
         stage.service.suspend();
         let has_to_go_on = if is_gone {
-            stage.service.abandon()
+            stage.abandon()
         } else {
             stage.restart_without_channel();
             stage.service.serve_again()
@@ -272,4 +273,30 @@ fn a_granted_request_counts_whatever_its_queue_says_later() {
     stage.attach().unwrap();
     stage.service.reset();
     assert_eq!([age(&mut stage), age(&mut stage), age(&mut stage)], [0, 100, 200]);
+}
+
+#[test]
+fn what_is_taken_back_step_by_step_is_the_frontends_again_and_nobodys_if_it_resets_meanwhile() {
+    let heads: Vec<u16> = (0..20).map(|index| 2 * index).collect();
+    for reset_before in 0..=TAKE_BACK_STEPS {
+        let mut stage = Stage::disk();
+        for head in &heads {
+            stage.offer(0, *head, &[(HEADER, 16, false), (STATUS, 1, true)]);
+        }
+        stage.notify(0).unwrap();
+        assert_eq!(stage.service.holdings().requests, heads.len());
+        stage.service.suspend();
+        for step in 0..TAKE_BACK_STEPS {
+            if step == reset_before {
+                stage.reset();
+            }
+            stage.service.take_back(step, true);
+            assert_eq!(stage.notify(0).map(|outcome| outcome.interrupt), Ok(false), "it is away, and not yet gone");
+        }
+        let _ = stage.service.abandon();
+        while stage.resume().unwrap().again {}
+        let used: Vec<u16> = core::iter::from_fn(|| stage.used(0)).map(|(head, _)| head as u16).collect();
+        assert_eq!(used, if reset_before == TAKE_BACK_STEPS { heads.clone() } else { Vec::new() }, "{reset_before}");
+        assert_eq!(stage.service.holdings(), Holdings::default());
+    }
 }

@@ -144,7 +144,7 @@ fn without_a_backend_a_chain_that_waits_for_its_next_piece_fails() {
     stage.finish(&first, &[1; 512]);
     stage.service.suspend();
     stage.complete().unwrap();
-    assert!(stage.service.abandon());
+    assert!(stage.abandon());
     stage.resume().unwrap();
     assert_eq!((stage.used(0), stage.status(), stage.service.out()), (Some((0, 1)), 1, 0));
 }
