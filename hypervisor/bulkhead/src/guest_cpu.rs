@@ -134,8 +134,7 @@ impl GuestCpu {
     #[inline(always)]
     pub fn refill(&mut self) -> bool {
         let lrs = &mut CoreListRegisters::of_this_core();
-        let is_done = self.interface.flush_quick(self.vm.vgic, self.index, lrs)
-            || self.interface.flush_shared_quick(self.vm.vgic, self.index, lrs);
-        !is_done && self.deliver(Kicks::one(self.index))
+        let kicks = self.interface.flush(self.vm.vgic, self.index, lrs);
+        !kicks.is_empty() && self.tell(kicks)
     }
 }

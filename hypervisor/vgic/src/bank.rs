@@ -2,8 +2,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
-use super::VCPUS_MAX;
 use super::interrupt::{IntId, mask};
+use super::{ListRegister, VCPUS_MAX};
 
 /// The number that stands for "no virtual CPU" in a route.
 pub(super) const NOBODY: u8 = 0xff;
@@ -380,6 +380,17 @@ impl Word<'_> {
             Some(routes) => {
                 routes.physical.get((bit & 31) as usize).map_or(0, |physical| u32::from(physical.load(Relaxed)))
             }
+        }
+    }
+
+    /// What a list register that holds the pending interrupt `bit` has in it.
+    #[inline]
+    pub(super) fn register(&self, bit: u32) -> ListRegister {
+        let (intid, priority, group) = (self.intid(bit), self.bank.priority(bit), self.bank.group_of(bit));
+        if self.bank.linked.load(Relaxed) & mask(bit) != 0 {
+            ListRegister::linked(intid, self.physical(bit), priority, group)
+        } else {
+            ListRegister::software(intid, priority, group)
         }
     }
 

@@ -65,27 +65,21 @@ impl CpuInterface {
         }
     }
 
-    /// Makes the linked interrupt `intid` pending because its physical interrupt has been acknowledged on this core,
-    /// which leaves that one active. See [`Vgic::link`]. A flush must follow.
-    pub fn inject_linked(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId) -> Kicks {
-        if intid.is_private() {
-            self.held |= intid.mask();
-        }
-        vgic.inject(intid, vcpu)
-    }
-
     /// Brings the list registers up to date: takes out interrupts that ended or may no longer be delivered, puts in the
     /// best of those that wait. To be run on the virtual CPU's core when it is kicked, on a maintenance interrupt,
     /// after [`CpuInterface::load`], and after whatever the virtual CPU did itself that returned its own [`Kicks`].
     ///
     /// Gives the other virtual CPUs that are to flush. Takes a bounded time, however many interrupts wait: for each
     /// list register, a look at each word of 32.
-    #[inline]
+    #[inline(always)]
     pub fn flush(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
-        if self.flush_quick(vgic, vcpu, lrs) || self.flush_shared_quick(vgic, vcpu, lrs) {
-            return Kicks::NONE;
-        }
-        self.flush_all(vgic, vcpu, lrs)
+        if self.flush_quick(vgic, vcpu, lrs) { Kicks::NONE } else { self.flush_at_length(vgic, vcpu, lrs) }
+    }
+
+    /// A flush for what is not done quickly.
+    #[inline(never)]
+    pub(super) fn flush_at_length(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> Kicks {
+        if self.flush_shared_quick(vgic, vcpu, lrs) { Kicks::NONE } else { self.flush_all(vgic, vcpu, lrs) }
     }
 
     /// The whole of a flush.
@@ -163,19 +157,12 @@ impl CpuInterface {
         groups: Groups,
         lrs: &mut impl ListRegisters,
     ) -> bool {
-        let bank = word.bank;
         let Some(was_latched) = word.claim(bit, vcpu, groups) else { return false };
-        let intid = word.intid(bit);
-        let (priority, group) = (bank.priority(bit), bank.group_of(bit));
         let slot = mask(index);
-        let mut value = if bank.linked.load(Relaxed) & mask(bit) != 0 {
-            ListRegister::linked(intid, word.physical(bit), priority, group)
-        } else {
-            ListRegister::software(intid, priority, group)
-        };
+        let mut value = word.register(bit);
         // The line is high, and may still be when the guest ends the interrupt. Should it rise later, its holder hears
         // of that.
-        if bank.raised() & mask(bit) != 0 {
+        if word.bank.raised() & mask(bit) != 0 {
             value = value.with_eoi_notice();
         }
         if value.notifies_eoi() {
@@ -188,7 +175,7 @@ impl CpuInterface {
         }
         self.detours.set_special(index, word.number != 0 || value.notifies_eoi());
         if let Some(listed) = self.listed.get_mut(index as usize) {
-            *listed = intid;
+            *listed = word.intid(bit);
         }
         true
     }
@@ -222,11 +209,15 @@ impl CpuInterface {
         let requested = bank.clear_pending.load(SeqCst) | bank.clear_active.load(SeqCst) | bank.set_active.load(SeqCst);
         if requested & !mine != 0 {
             let gone = requested & !bank.inflight.load(SeqCst);
-            Bank::take(&bank.clear_pending, gone);
+            let dropped = Bank::take(&bank.clear_pending, gone) & bank.linked.load(Relaxed);
             Bank::take(&bank.set_active, gone);
             let inactive = Bank::take(&bank.clear_active, gone);
             bank.active.fetch_and(!inactive, SeqCst);
-            self.owe(vgic.notify_seldom(word, requested & !gone & !mine));
+            // The latch may have been cleared for good, with the physical interrupt active.
+            for bit in Bits(dropped & !bank.pending.load(SeqCst)) {
+                self.deactivate(lrs, word, bit, word.physical(bit));
+            }
+            self.owe(vgic.notify(word, requested & !gone & !mine));
         }
     }
 

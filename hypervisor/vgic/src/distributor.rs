@@ -184,7 +184,7 @@ impl Vgic {
         }
         routes.set_target(bit, self.vcpu_of_affinity(router));
         let affected = word.bank.raised() | word.bank.inflight.load(SeqCst);
-        Some(self.notify_seldom(word, affected & mask(bit)))
+        Some(self.notify(word, affected & mask(bit)))
     }
 
     /// A store to a register that the distributor and the redistributors have in common.
@@ -196,11 +196,11 @@ impl Vgic {
                 let (first, count) = (intid & 31, width.bytes() as u32);
                 word.bank.set_priorities(first, count, value);
                 let written = mask(count).wrapping_sub(1).wrapping_shl(first);
-                self.notify_seldom(word, written & (word.bank.raised() | word.bank.inflight.load(SeqCst)))
+                self.notify(word, written & (word.bank.raised() | word.bank.inflight.load(SeqCst)))
             }
             Banked::Configuration(half) => {
                 word.write_configuration(half, value);
-                self.notify_seldom(word, word.bank.raised() | word.bank.inflight.load(SeqCst))
+                self.notify(word, word.bank.raised() | word.bank.inflight.load(SeqCst))
             }
         }
     }
@@ -216,7 +216,7 @@ impl Vgic {
             }
             Bitmap::SetEnable => {
                 let fresh = value & !bank.enabled.fetch_or(value, SeqCst);
-                return self.notify_seldom(word, fresh & (bank.raised() | bank.inflight.load(SeqCst)));
+                return self.notify(word, fresh & (bank.raised() | bank.inflight.load(SeqCst)));
             }
             Bitmap::ClearEnable => {
                 let stopped = value & bank.enabled.fetch_and(!value, SeqCst);
@@ -240,14 +240,14 @@ impl Vgic {
                 (kicks, dropped & bank.raised())
             }
         };
-        kicks | self.notify_seldom(word, bits)
+        kicks | self.notify(word, bits)
     }
 
     /// Tells whoever holds interrupts of `bits` in flight, or is just about to, that they may have lost their reason.
     fn withdraw(&self, word: Word<'_>, bits: u32) -> Kicks {
         let bank = word.bank;
         match word.routes {
-            Some(_) => self.notify_seldom(word, bits & bank.inflight.load(SeqCst)),
+            Some(_) => self.notify(word, bits & bank.inflight.load(SeqCst)),
             // The owner of a private bank does not look twice when it takes a latched interrupt: it first marks it
             // as in flight, then clears the latch. So one of the two is still to be seen here.
             None if bits & (bank.pending.load(SeqCst) | bank.inflight.load(SeqCst)) != 0 => {
@@ -263,7 +263,7 @@ impl Vgic {
             return Kicks::NONE;
         }
         requests.fetch_or(bits, SeqCst);
-        self.notify_seldom(word, bits)
+        self.notify(word, bits)
     }
 
     /// Lets go of the physical interrupts that those of `bits` that are linked stand for.

@@ -96,18 +96,9 @@ impl CpuInterface {
         if !self.detours.is_none() || !self.have_all_ended(lrs) || bank.line.load(Relaxed) != 0 {
             return false;
         }
-        if self.used != 0 {
-            self.used = 0;
-            self.latched = 0;
-            // Nobody but the owner writes the `inflight` bitmap of a private bank.
-            bank.inflight.store(0, SeqCst);
-        }
+        self.forget_private(bank);
         if self.held != 0 {
-            // The ends of interrupts deactivated the physical ones, unless those have come again since.
-            self.held &= bank.pending.load(SeqCst);
-            if self.held != 0 {
-                return false;
-            }
+            return false;
         }
         debug_assert!(!self.short && self.spilled.is_empty(), "those are detours too");
         self.detours = Detours::UNLOADED;

@@ -1,13 +1,13 @@
 //! The flushes that matter most: one private interrupt, such as an IPI or the timer, for a virtual CPU that has ended
 //! all others. Instructions are counted here (`xtask bench`).
 //!
-//! What these functions do is what [`CpuInterface::flush`] and [`CpuInterface::inject_linked`] do at length; where they
-//! find more than they can do, they change nothing.
+//! What these functions do is what [`CpuInterface::flush_all`] does at length; where they find more than they can do,
+//! they leave it to that.
 
 use core::num::NonZeroU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use super::bank::{Groups, Word};
+use super::bank::{Bank, Word};
 use super::cpu_interface::CpuInterface;
 use super::detours::Detours;
 use super::interrupt::mask;
@@ -20,14 +20,13 @@ const SGIS: u32 = 0xffff;
 
 impl CpuInterface {
     /// Flushes, if it takes no more than to deliver one SGI or nothing at all. Returns whether it did; if it did not,
-    /// [`CpuInterface::flush`] does. No other virtual CPU is to be told of this.
+    /// [`CpuInterface::flush_at_length`] does. No other virtual CPU is to be told of this.
     ///
     /// The order of its loads is of no concern: what others changed before their kick, it sees. Whoever takes the
     /// reason away from an interrupt meanwhile looks at the latch first and at `inflight` second; as this does the
     /// reverse, the interrupt is seen in one of them.
     #[inline(always)]
-    #[must_use]
-    pub fn flush_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
+    pub(super) fn flush_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
         let Some(private) = vgic.own(vcpu) else { return false };
         let bank = &private.bank;
         if !self.detours.is_none() || private.ready.load(Relaxed) != 0 || bank.line.load(Relaxed) != 0 {
@@ -57,13 +56,11 @@ impl CpuInterface {
         true
     }
 
-    /// Flushes, if it takes no more than to deliver one edge-triggered SPI, as devices that EL2 presents raise, to a
-    /// virtual CPU that has ended all others. Returns whether it did; if it did not, [`CpuInterface::flush`] does. No
-    /// other virtual CPU is to be told of this.
-    #[inline(never)]
-    #[must_use]
-    pub fn flush_shared_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
-        let is_held = self.detours == Detours::FIRST_SPECIAL && self.used == mask(0) && self.watched == 0;
+    /// Flushes, if it takes no more than to deliver one SPI to a virtual CPU that has ended all others. Returns whether
+    /// it did; if it did not, [`CpuInterface::flush_all`] does. No other virtual CPU is to be told of this.
+    #[inline(always)]
+    pub(super) fn flush_shared_quick(&mut self, vgic: &Vgic, vcpu: usize, lrs: &mut impl ListRegisters) -> bool {
+        let is_held = self.holds_one_shared();
         if !(is_held || self.detours.is_none()) || !self.have_all_ended(lrs) {
             return false;
         }
@@ -80,14 +77,11 @@ impl CpuInterface {
         if private.ready.compare_exchange(ready, 0, Acquire, Relaxed).is_err() {
             return false;
         }
-        let groups = vgic.groups();
-        let candidates = word.bank.candidates(groups);
+        let candidates = word.bank.candidates(vgic.groups());
         let is_done = if candidates == 0 {
-            is_held && self.deliver_held_again(vgic, vcpu, word, lrs)
+            is_held && self.deliver_again(vgic, vcpu, word, true, lrs)
         } else {
-            candidates.is_power_of_two()
-                && self.forget_ended(vgic, vcpu, lrs)
-                && self.deliver_alone(vgic, vcpu, word, candidates, groups, lrs)
+            candidates.is_power_of_two() && self.deliver_alone(vgic, vcpu, word, candidates.trailing_zeros(), lrs)
         };
         if !is_done {
             private.ready.fetch_or(ready, Release);
@@ -95,9 +89,24 @@ impl CpuInterface {
         is_done
     }
 
-    /// Delivers the SPI in the first list register once more: it has ended there, and is still in flight.
+    /// Whether an SPI in the first list register is all that there is to look after. Once it has ended, it is still in
+    /// flight, until another interrupt needs the register.
     #[inline(always)]
-    fn deliver_held_again(&mut self, vgic: &Vgic, vcpu: usize, word: Word<'_>, lrs: &mut impl ListRegisters) -> bool {
+    fn holds_one_shared(&self) -> bool {
+        self.detours == Detours::FIRST_SPECIAL && self.used == mask(0) && self.watched == 0
+    }
+
+    /// Delivers the SPI of `word` that has ended in the first list register, and is still in flight, once more. What
+    /// makes it pending is its latch, if it `is_latched`, or else a physical interrupt that has just arrived.
+    #[inline(always)]
+    fn deliver_again(
+        &mut self,
+        vgic: &Vgic,
+        vcpu: usize,
+        word: Word<'_>,
+        is_latched: bool,
+        lrs: &mut impl ListRegisters,
+    ) -> bool {
         let Some(intid) = self.listed.first().copied().filter(|intid| intid.word() == word.number) else {
             return false;
         };
@@ -105,61 +114,59 @@ impl CpuInterface {
         // What others have read of it, or asked of it, is not for this quick a look.
         let published = bank.listed_taken.load(Relaxed) | bank.listed_active.load(Relaxed);
         let requested = bank.clear_pending.load(SeqCst) | bank.clear_active.load(SeqCst) | bank.set_active.load(SeqCst);
-        let is_plain = bank.edge.load(Relaxed) & !bank.linked.load(Relaxed) & bits != 0;
-        if (published | requested) & bits != 0 || !is_plain || bank.pending.fetch_and(!bits, SeqCst) & bits == 0 {
+        if (published | requested) & bits != 0 {
             return false;
+        }
+        if is_latched {
+            // Nor is a line.
+            let is_plain = (bank.edge.load(Relaxed) | bank.linked.load(Relaxed)) & bits != 0;
+            if !is_plain || bank.pending.fetch_and(!bits, SeqCst) & bits == 0 {
+                return false;
+            }
         }
         // Whoever changes this one sees that we hold it. What changed before, we look at now.
         let deliverable = bank.enabled.load(SeqCst) & bank.group.load(SeqCst) & !bank.active.load(SeqCst) & bits;
         if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(intid.bit()) != vcpu {
-            bank.pending.fetch_or(bits, SeqCst);
+            if is_latched {
+                bank.pending.fetch_or(bits, SeqCst);
+            }
             return false;
         }
-        self.list_first(intid, ListRegister::software(intid, bank.priority(intid.bit()), 1), lrs);
+        self.list_first(intid, word.register(intid.bit()), lrs);
         true
     }
 
-    /// Delivers the SPI `bits` of `word` to a virtual CPU without anything in flight but private interrupts that have
-    /// ended.
+    /// Delivers the SPI `bit` of `word` to a virtual CPU that has ended everything in its list registers.
     #[inline(always)]
     fn deliver_alone(
         &mut self,
         vgic: &Vgic,
         vcpu: usize,
         word: Word<'_>,
-        bits: u32,
-        groups: Groups,
+        bit: u32,
         lrs: &mut impl ListRegisters,
     ) -> bool {
-        let (bank, bit) = (word.bank, bits.trailing_zeros());
-        let is_plain = bank.edge.load(Relaxed) & bank.group.load(Relaxed) & !bank.linked.load(Relaxed) & bits != 0;
-        if !is_plain || word.target(bit) != vcpu {
+        if word.target(bit) != vcpu {
             return false;
         }
-        let claimed = word.claim(bit, vcpu, groups);
-        if claimed != Some(true) {
-            if claimed.is_some() {
-                // It has become level-sensitive meanwhile, and its line is high.
-                bank.inflight.fetch_and(!bits, SeqCst);
+        if self.detours.is_none() {
+            let Some(private) = vgic.own(vcpu) else { return false };
+            self.forget_private(&private.bank);
+        } else {
+            self.vacate(vgic, vcpu, 0, false);
+            if !self.detours.is_none() {
+                return false;
             }
+        }
+        let is_listed = self.deliver(vcpu, word, bit, 0, vgic.groups(), lrs);
+        if !is_listed {
             self.reconsider(vgic, vcpu, word, bit);
-            return false;
         }
-        if let Some(private) = vgic.own(vcpu).filter(|_| self.used != 0) {
-            // Nobody but the owner writes the `inflight` bitmap of a private bank.
-            private.bank.inflight.store(0, SeqCst);
-            // The ends of interrupts deactivated the physical ones, unless those have come again since.
-            self.held &= private.bank.pending.load(Relaxed);
-        }
-        let intid = word.intid(bit);
-        self.list_first(intid, ListRegister::software(intid, bank.priority(bit), 1), lrs);
-        self.detours.set_special(0, true);
-        true
+        is_listed
     }
 
     /// Makes the linked interrupt `intid` pending because its physical interrupt has been acknowledged on this core,
-    /// which leaves that one active, and brings the list registers up to date: [`CpuInterface::inject_linked`] with the
-    /// flush that belongs to it. See [`Vgic::link`].
+    /// which leaves that one active, and brings the list registers up to date. See [`Vgic::link`].
     ///
     /// Gives the other virtual CPUs that are to flush.
     #[inline(always)]
@@ -197,30 +204,6 @@ impl CpuInterface {
         true
     }
 
-    #[cold]
-    #[inline(never)]
-    fn deliver_linked_at_length(
-        &mut self,
-        vgic: &Vgic,
-        vcpu: usize,
-        intid: IntId,
-        lrs: &mut impl ListRegisters,
-    ) -> Kicks {
-        // An SPI that was the last one is in the way of the next, whatever that is, until somebody has seen its end.
-        if self.forget_ended(vgic, vcpu, lrs) && self.deliver_linked_quick(vgic, vcpu, intid, lrs) {
-            return Kicks::NONE;
-        }
-        self.inject_and_flush(vgic, vcpu, intid, lrs)
-    }
-
-    /// The linked interrupt `intid` goes the long way: through its latch, and a flush.
-    #[cold]
-    #[inline(never)]
-    fn inject_and_flush(&mut self, vgic: &Vgic, vcpu: usize, intid: IntId, lrs: &mut impl ListRegisters) -> Kicks {
-        let kicks = self.inject_linked(vgic, vcpu, intid);
-        kicks.without(vcpu) | if kicks.contains(vcpu) { self.flush_all(vgic, vcpu, lrs) } else { self.take_kicks() }
-    }
-
     /// As [`CpuInterface::deliver_linked`], for the SPI `intid` of an assigned device.
     #[inline]
     pub fn deliver_linked_shared(
@@ -230,85 +213,47 @@ impl CpuInterface {
         intid: IntId,
         lrs: &mut impl ListRegisters,
     ) -> Kicks {
-        let is_held = self.holds_ended(intid, lrs);
-        if (is_held || self.forget_ended(vgic, vcpu, lrs)) && self.deliver_shared_quick(vgic, vcpu, intid, is_held, lrs)
+        if self.holds_one_shared()
+            && self.listed.first() == Some(&intid)
+            && self.have_all_ended(lrs)
+            && let Some(word) = vgic.word(vcpu, intid.word())
+            && self.deliver_again(vgic, vcpu, word, false, lrs)
         {
             return Kicks::NONE;
         }
-        self.inject_and_flush(vgic, vcpu, intid, lrs)
+        self.deliver_linked_at_length(vgic, vcpu, intid, lrs)
     }
 
-    /// Lets go of the one interrupt in the list registers, if it has ended. Returns whether there is nothing but
-    /// private interrupts to look after.
-    #[inline(always)]
-    fn forget_ended(&mut self, vgic: &Vgic, vcpu: usize, lrs: &impl ListRegisters) -> bool {
-        if self.detours.is_none() {
-            return true;
-        }
-        if self.used == mask(0) && self.watched == 0 && !self.detours.has(Detours::UNLOADED) && self.have_all_ended(lrs)
-        {
-            self.vacate(vgic, vcpu, 0, false);
-        }
-        self.detours.is_none()
-    }
-
-    /// Whether the SPI `intid` was the last interrupt and the only one, and has ended: it is still in flight, and ours.
-    #[inline(always)]
-    fn holds_ended(&self, intid: IntId, lrs: &impl ListRegisters) -> bool {
-        self.detours == Detours::FIRST_SPECIAL
-            && self.used == mask(0)
-            && self.watched == 0
-            && self.listed.first() == Some(&intid)
-            && self.have_all_ended(lrs)
-    }
-
-    /// A linked SPI that this virtual CPU is to have goes past the latch, if nothing is in its list registers;
-    /// `is_held` says that it was there itself, and is still in flight.
-    #[inline(always)]
-    fn deliver_shared_quick(
+    /// The linked interrupt `intid` goes the long way: through its latch, and a flush.
+    #[inline(never)]
+    fn deliver_linked_at_length(
         &mut self,
         vgic: &Vgic,
         vcpu: usize,
         intid: IntId,
-        is_held: bool,
         lrs: &mut impl ListRegisters,
-    ) -> bool {
-        let (Some(private), Some(word)) = (vgic.own(vcpu), vgic.word(vcpu, intid.word())) else { return false };
-        let (bank, bit, bits) = (word.bank, intid.bit(), intid.mask());
-        if is_held {
-            // What others have read of it, or asked of it, is not for this quick a look.
-            let published = bank.listed_taken.load(Relaxed) | bank.listed_active.load(Relaxed);
-            let requested = bank.clear_pending.load(SeqCst) | bank.clear_active.load(SeqCst);
-            if (published | requested | bank.set_active.load(SeqCst)) & bits != 0 {
-                return false;
-            }
-        } else {
-            if word.routes.is_none() || bank.linked.load(Relaxed) & bits == 0 || !self.have_all_ended(lrs) {
-                return false;
-            }
-            // If it is so already, its holder has yet to see that it has ended.
-            if !word.take_in_flight(bit, vcpu) {
-                return false;
-            }
+    ) -> Kicks {
+        if intid.is_private() {
+            self.held |= intid.mask();
         }
-        // First in flight, then the look at what others may take away: so one of the two sees the other.
-        let deliverable = bank.enabled.load(SeqCst) & bank.group.load(SeqCst) & !bank.active.load(SeqCst) & bits;
-        if deliverable == 0 || vgic.control.load(Relaxed) & ENABLE_GROUP_1 == 0 || word.target(bit) != vcpu {
-            if !is_held {
-                bank.inflight.fetch_and(!bits, SeqCst);
-                self.reconsider(vgic, vcpu, word, bit);
-            }
-            return false;
-        }
-        if !is_held && self.used != 0 {
+        let kicks = vgic.inject(intid, vcpu);
+        let own = if kicks.contains(vcpu) { self.flush_at_length(vgic, vcpu, lrs) } else { self.take_kicks() };
+        kicks.without(vcpu) | own
+    }
+
+    /// Lets go of the private interrupts in the list registers, all of which have ended.
+    #[inline(always)]
+    pub(super) fn forget_private(&mut self, bank: &Bank) {
+        if self.used != 0 {
+            self.used = 0;
+            self.latched = 0;
             // Nobody but the owner writes the `inflight` bitmap of a private bank.
-            private.bank.inflight.store(0, SeqCst);
-            // The ends of interrupts deactivated the physical ones, unless those have come again since.
-            self.held &= private.bank.pending.load(Relaxed);
+            bank.inflight.store(0, SeqCst);
         }
-        self.list_first(intid, ListRegister::linked(intid, word.physical(bit), bank.priority(bit), 1), lrs);
-        self.detours.set_special(0, true);
-        true
+        if self.held != 0 {
+            // The ends of interrupts deactivated the physical ones, unless those have come again since.
+            self.held &= bank.pending.load(SeqCst);
+        }
     }
 
     /// Whether the guest has ended every interrupt in the list registers. If so, and without detours, nothing is in

@@ -133,8 +133,9 @@ impl Vgic {
     }
 
     /// Links the interrupt `intid` to the physical interrupt `physical` (of no meaning for a PPI, whose physical number
-    /// is its own): whoever takes the physical one calls [`CpuInterface::inject_linked`](super::CpuInterface) and
-    /// leaves it active; the guest's end of the virtual one deactivates it. To be called while the virtual machine is
+    /// is its own): the core that takes the physical one leaves it active and calls
+    /// [`CpuInterface::deliver_linked`](super::CpuInterface::deliver_linked); the guest's end of the virtual one
+    /// deactivates it. To be called while the virtual machine is
     /// built, for interrupts 16 and up. Outlasts [`Vgic::reset_step`].
     pub fn link(&self, intid: IntId, physical: u32) {
         if intid.raw() < 16 {
@@ -180,7 +181,7 @@ impl Vgic {
             raised &= !word.bank.pending.fetch_or(bits, SeqCst);
         } else if bits & word.bank.inflight.load(SeqCst) != 0 {
             // Its holder may expect no more of it after its end, enabled or not.
-            return self.notify_seldom(word, bits);
+            return self.notify(word, bits);
         }
         self.announce(word, raised & word.bank.enabled.load(SeqCst))
     }
@@ -395,23 +396,14 @@ impl Vgic {
         kicks
     }
 
-    /// As [`Vgic::notify`], for what a guest does seldom.
+    /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` to look at it.
     #[inline]
-    pub(super) fn notify_seldom(&self, word: Word<'_>, bits: u32) -> Kicks {
+    pub(super) fn notify(&self, word: Word<'_>, bits: u32) -> Kicks {
         if bits == 0 { Kicks::NONE } else { self.notify_apart(&word, bits) }
     }
 
     #[inline(never)]
     fn notify_apart(&self, word: &Word<'_>, bits: u32) -> Kicks {
-        self.notify(*word, bits)
-    }
-
-    /// Tells the virtual CPU that holds, or else shall get, each interrupt of `bits` to look at it.
-    #[inline]
-    fn notify(&self, word: Word<'_>, bits: u32) -> Kicks {
-        if bits == 0 {
-            return Kicks::NONE;
-        }
         let inflight = word.bank.inflight.load(SeqCst);
         if word.routes.is_none() {
             let news = if inflight & bits != 0 { News::Revise } else { News::Deliver };

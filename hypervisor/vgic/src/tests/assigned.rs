@@ -133,3 +133,18 @@ fn only_a_store_to_a_route_names_an_interrupt() {
     assert_eq!(Vgic::routed_at(ICFGR), None);
     assert_eq!(Vgic::routed_at(0x8000), None);
 }
+
+#[test]
+fn another_virtual_cpu_that_clears_it_before_its_flush_lets_go_of_the_physical_one() {
+    let mut machine = owner(2);
+    let _nobody_else = fire(&mut machine, 0);
+    take(&mut machine, 0, DEVICE);
+    // It has come again, and its core has yet to flush: it is in flight still, and latched.
+    let flushes = machine.vgic.inject(IntId::new(DEVICE), 0);
+    let kicks = machine.vgic.distributor_write(1, ICPENDR + 4, vdev::Width::Word, 1 << (DEVICE - 32));
+    machine.kick(flushes | kicks.expect("the store is taken"));
+    assert_eq!(machine.core(0).deactivated, [PHYSICAL, PHYSICAL]);
+    assert_eq!(machine.acknowledge(0), SPURIOUS);
+    let _nobody_else = fire(&mut machine, 0);
+    take(&mut machine, 0, DEVICE);
+}
