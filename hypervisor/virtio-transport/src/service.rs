@@ -236,7 +236,11 @@ impl Service {
     pub fn complete<M: GuestMemory>(&mut self, memories: &MemoryPair<'_, M>) -> Result<Outcome, ProtocolError> {
         add(&mut self.counters.calls, 1);
         let mut outcome = Outcome::default();
-        let result = self.complete_all(memories, &mut outcome).and_then(|()| self.go_on(outcome, 1, memories));
+        let result = match self.complete_all(memories, &mut outcome) {
+            Ok(true) => self.go_on(outcome, 1, memories),
+            Ok(false) => Ok(outcome),
+            Err(error) => Err(error),
+        };
         // Whatever went wrong: what was taken is taken.
         self.channel.publish_consumed(memories.backend)?;
         result
@@ -274,10 +278,7 @@ impl Service {
     ) -> Result<Outcome, ProtocolError> {
         let mut outcome = outcome;
         if self.blocked != 0 || self.in_flight.is_any_waiting() {
-            // What was interrupted in this very go is for the next one.
-            if !(outcome.again && self.partial.is_some()) {
-                self.serve_blocked(steps, memories)?;
-            }
+            self.serve_blocked(steps, memories)?;
         }
         let mut filled = self.allocation.filled;
         let mut place = 0;

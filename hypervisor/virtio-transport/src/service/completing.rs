@@ -9,29 +9,26 @@ use abi::io::{Completion, Request, TAIL_SIZE_MAX};
 use vdev::GuestMemory;
 
 impl Service {
-    /// Takes what the backend has completed.
+    /// Takes what the backend has completed. Returns whether there is time for more: where an interrupt is pending, the
+    /// frontend is told by the next call.
     pub(super) fn complete_all<M: GuestMemory>(
         &mut self,
         memories: &MemoryPair<'_, M>,
         outcome: &mut Outcome,
-    ) -> Result<(), ProtocolError> {
-        if self.end_partial(memories)? {
-            let copied = self.counters.copied;
-            for step in 0..COMPLETIONS_MAX {
-                if step != 0 && memories.backend.has_pending_interrupt() {
-                    outcome.again = self.channel.has_completion(memories.backend)?;
-                    return Ok(());
-                }
-                let Some(completion) = self.channel.next_completion(memories.backend)? else { return Ok(()) };
-                let Some((place, request)) = self.take_request(&completion) else { continue };
+    ) -> Result<bool, ProtocolError> {
+        let mut has_time = self.end_partial(memories)?;
+        let copied = self.counters.copied;
+        let mut step = 0;
+        while has_time && step != COMPLETIONS_MAX && self.counters.copied.wrapping_sub(copied) < BYTES_MAX {
+            let Some(completion) = self.channel.next_completion(memories.backend)? else { return Ok(true) };
+            step = step.wrapping_add(1);
+            if let Some((place, request)) = self.take_request(&completion) {
                 self.end_piece(place, &request, &completion, None, memories)?;
-                if self.partial.is_some() || self.counters.copied.wrapping_sub(copied) >= BYTES_MAX {
-                    break;
-                }
             }
+            has_time = self.partial.is_none() && !memories.backend.has_pending_interrupt();
         }
         outcome.again = true;
-        Ok(())
+        Ok(has_time)
     }
 
     /// As [`Service::complete`], and ends before the frontend is told: as when the backend breaks down then.

@@ -5,8 +5,6 @@
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
 use super::super::in_flight::{InFlightRequest, Next};
-#[cfg(doc)]
-use super::TAKE_BACK_STEPS;
 use super::partial::{Partial, Taken, Waiting};
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit};
 use abi::io::{QueueDescription, Restart};
@@ -37,7 +35,7 @@ impl Service {
         }
     }
 
-    /// Takes back what is out, after [`Service::suspend`]: all of it in [`TAKE_BACK_STEPS`] steps from 0, each of them
+    /// Takes back what is out, after [`Service::suspend`]: all of it in `TAKE_BACK_STEPS` steps from 0, each of them
     /// short. What was interrupted is forgotten. What becomes of either is as the queues say or, if the backend
     /// `is_lost`, an error.
     pub fn take_back(&mut self, step: usize, is_lost: bool) {
