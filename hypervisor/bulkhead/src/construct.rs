@@ -34,8 +34,8 @@ use vdev::guest_map::{
 use vdev::{GuestAddr, Ticks};
 use vgic::{CpuInterface, IntId, VCPUS_MAX, Vgic};
 use virtio_transport::in_flight::{KeptChain, Place};
-use virtio_transport::policy::CHAIN_ROOM;
-use virtio_transport::virtqueue::Segment;
+use virtio_transport::room::OWN_SEGMENTS;
+use virtio_transport::virtqueue::{SEGMENTS_MAX, Segment};
 use vm_lifecycle::watch::Watch;
 
 const TABLE_SIZE: u64 = arch::mmu::TABLE_SIZE;
@@ -58,8 +58,8 @@ const _: () = {
     assert!(size_of::<Image>() as u64 <= size::IMAGE);
     assert!(size_of::<Power>() as u64 <= size::POWER);
     assert!(size_of::<KeptChain>() as u64 <= size::KEPT_CHAIN && size_of::<Place>() as u64 <= size::REQUEST);
-    let ([short, middle, long], [few, some, all]) = (CHAIN_ROOM, takes::CHAIN_SEGMENTS);
-    assert!(segment_bytes(short) <= few && segment_bytes(middle) <= some && segment_bytes(long) <= all);
+    assert!(segment_bytes(OWN_SEGMENTS) <= takes::OWN_SEGMENTS);
+    assert!(segment_bytes(SEGMENTS_MAX) <= takes::SHARED_SEGMENTS);
     assert!(manifest::CHAINS_MAX as usize <= virtio_transport::in_flight::CHAINS_MAX);
     assert!(CORES_MAX <= 16 && manifest::VMS_MAX <= terminal::console::GUESTS_MAX);
 };

@@ -29,7 +29,7 @@ pub const QUEUES_MAX: u16 = abi::io::QUEUES_MAX as u16;
 /// The most requests of one virtio device that are out at a time.
 pub const REQUESTS_MAX: u16 = abi::io::RING_ENTRIES as u16;
 /// The most chains that are kept for them.
-pub const CHAINS_MAX: u16 = 32;
+pub const CHAINS_MAX: u8 = 32;
 /// The most files to load into one virtual machine.
 pub const LOADS_MAX: usize = 32;
 /// The most ranges of random bytes of one virtual machine.

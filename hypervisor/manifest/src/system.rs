@@ -169,8 +169,8 @@ pub struct Service {
     pub filled: u32,
     /// How many requests are out at a time.
     pub requests: u16,
-    /// How many chains EL2 keeps for them: with few, some and as many segments as there can be.
-    pub chains: [u8; 3],
+    /// How many chains EL2 keeps for them.
+    pub chains: u8,
 }
 
 impl Service {

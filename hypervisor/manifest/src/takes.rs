@@ -3,8 +3,6 @@
 //!
 //! Leaves out Bulkhead's image, which is there before any system, and translation tables of its own.
 
-#[cfg(doc)]
-use crate::Service;
 use crate::{Device, PAGE_SIZE, Span, System, Vm};
 use abi::io::CALLS_KIND;
 
@@ -28,8 +26,10 @@ pub mod size {
     pub const RESULT: u64 = 4;
 }
 
-/// The bytes of the segments of a kept chain of each length ([`Service::chains`]).
-pub const CHAIN_SEGMENTS: [u64; 3] = [256, 1024, 4096];
+/// The bytes of the segments that a kept chain has for itself.
+pub const OWN_SEGMENTS: u64 = 64;
+/// The bytes of the segments that the long chains of a device share.
+pub const SHARED_SEGMENTS: u64 = 4096;
 
 /// What is allocated for a moment while virtual machines are built.
 const PASSING: u64 = 8 << 10;
@@ -73,6 +73,16 @@ pub const fn block(bytes: u64) -> u64 {
 
 const fn array(count: usize, size: u64) -> u64 {
     block(size.saturating_mul(count as u64))
+}
+
+/// The bytes of EL2's heap that a virtio device takes which keeps so many chains and has so many requests out.
+#[must_use]
+pub const fn virtio_device(chains: u8, requests: u16) -> u64 {
+    size::VIRTIO_DEVICE
+        .saturating_add(array(chains as usize, size::KEPT_CHAIN))
+        .saturating_add(OWN_SEGMENTS.saturating_mul(chains as u64))
+        .saturating_add(SHARED_SEGMENTS)
+        .saturating_add(array(requests as usize, size::REQUEST))
 }
 
 /// What a part of a system takes.
@@ -227,19 +237,14 @@ impl Vm {
 
 impl Device {
     /// The bytes of EL2's heap that the device takes.
+    #[must_use]
     #[inline(never)]
-    fn heap_bytes(&self) -> u64 {
+    pub fn heap_bytes(&self) -> u64 {
         let Some(service) = &self.service else {
             let results = if self.kind == CALLS_KIND { array(crate::CHANNELS_MAX, size::RESULT) } else { 0 };
             return size::SLOT.saturating_add(block(self.configuration.len() as u64)).saturating_add(results);
         };
-        let [short, middle, long] = service.chains;
-        let [few, some, all] = CHAIN_SEGMENTS;
-        let count = usize::from(short).saturating_add(usize::from(middle)).saturating_add(usize::from(long));
-        [size::VIRTIO_DEVICE, array(count, size::KEPT_CHAIN), array(usize::from(service.requests), size::REQUEST)]
-            .into_iter()
-            .chain([(short, few), (middle, some), (long, all)].map(|(count, bytes)| bytes.saturating_mul(count.into())))
-            .fold(0, u64::saturating_add)
+        virtio_device(service.chains, service.requests)
     }
 
     /// The bytes of the page that its registers are read from.

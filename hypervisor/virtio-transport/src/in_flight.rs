@@ -1,13 +1,12 @@
 //! The requests that are out, and the chains that wait for them: what EL2 wrote down about each when it posted it.
 
 use super::QUEUES_MAX;
-use super::policy::CHAIN_ROOM;
+use super::room::{Room, SharedRoom, UNITS, Units};
 use super::window::Run;
-use crate::virtqueue::{Chain, Cursor};
+use crate::virtqueue::{Buffers, Chain, Cursor, SEGMENTS_MAX, Segment};
 use abi::io::{HEADER_SIZE_MAX, RING_ENTRIES};
 use alloc::boxed::Box;
 use alloc::vec;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 
 /// The most requests that are out at a time: as many as the request ring has entries.
@@ -36,8 +35,10 @@ pub struct InFlightRequest {
 
 /// A chain that was taken from its queue and has not been given back.
 pub struct KeptChain {
-    /// Its buffers.
+    /// What is known of it.
     pub chain: Chain,
+    /// Where its buffers are.
+    pub room: Room,
     /// What travels in its requests.
     pub header: [u8; HEADER_SIZE_MAX],
     /// Its queue.
@@ -71,9 +72,36 @@ pub enum Next {
     Fail,
 }
 
-/// No place is long enough.
+impl KeptChain {
+    /// A place for a chain.
+    fn new() -> Self {
+        Self {
+            chain: Chain::NONE,
+            room: Room::new(),
+            header: [0; HEADER_SIZE_MAX],
+            queue: 0,
+            position: 0,
+            start: Cursor::default(),
+            written: 0,
+            next: Next::Post,
+            order: 0,
+        }
+    }
+}
+
+/// Other chains have the room for a chain's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
+pub struct NoRoom;
+
+/// The queue whose chain has found no room for its buffers. As long as others have some, no further one gets any: else
+/// they could take what it waits for, each time.
+#[derive(Clone, Copy, Default)]
+struct Starved {
+    /// Its bit; 0 where there is none.
+    queue: u8,
+    /// So many units of room were too few: it is not walked again for no more.
+    units: u8,
+}
 
 /// A place for a request.
 #[derive(Clone, Copy)]
@@ -91,8 +119,10 @@ pub struct InFlightRequests {
     round: u64,
     /// For each queue, the round in which its chains were forgotten last: no chain waits for a request before that.
     forgotten: [u64; QUEUES_MAX],
-    /// In order of the room that they have.
     chains: Box<[KeptChain]>,
+    /// The room for those of them that are long.
+    shared: SharedRoom,
+    starved: Starved,
     /// Places of `chains` in use, a bit each.
     chains_used: u32,
     /// Those of them that wait for something to be done with them.
@@ -111,27 +141,22 @@ const _: () = assert!(REQUESTS_MAX == 1 << PLACE_BITS, "a sequence number carrie
 
 impl InFlightRequests {
     /// Nothing out; at most `depth` requests at a time, whether their chains still wait for them or not. `chains` says
-    /// how many chains can be kept of each length in [`CHAIN_ROOM`]: [`CHAINS_MAX`] in all.
-    pub fn new(depth: u16, chains: [u8; CHAIN_ROOM.len()]) -> Self {
-        let mut kept = Vec::with_capacity(chains.iter().map(|count| usize::from(*count)).sum());
-        for (count, segments) in chains.into_iter().zip(CHAIN_ROOM) {
-            kept.extend((0..count).map(|_| KeptChain {
-                chain: Chain::with_room(segments),
-                header: [0; HEADER_SIZE_MAX],
-                queue: 0,
-                position: 0,
-                start: Cursor::default(),
-                written: 0,
-                next: Next::Post,
-                order: 0,
-            }));
-        }
-        kept.truncate(CHAINS_MAX);
+    /// how many chains can be kept, [`CHAINS_MAX`] at most.
+    pub fn new(depth: u16, chains: u8) -> Self {
         let depth = usize::from(depth).min(REQUESTS_MAX);
         let requests = vec![Place { sequence: 0, request: None }; depth].into_boxed_slice();
-        let chains = kept.into_boxed_slice();
-        let free = (0..depth as u8).rev().collect();
-        Self { requests, free, round: 0, forgotten: [0; QUEUES_MAX], chains, chains_used: 0, waiting: 0 }
+        let chains = (0..usize::from(chains).min(CHAINS_MAX)).map(|_| KeptChain::new()).collect();
+        Self {
+            requests,
+            free: (0..depth as u8).rev().collect(),
+            round: 0,
+            forgotten: [0; QUEUES_MAX],
+            chains,
+            shared: Box::new([Segment::EMPTY; SEGMENTS_MAX]),
+            starved: Starved::default(),
+            chains_used: 0,
+            waiting: 0,
+        }
     }
 
     /// Whether another request can go out.
@@ -146,43 +171,63 @@ impl InFlightRequests {
         self.count_out() != 0
     }
 
-    /// Takes a place for a chain.
+    /// Takes a place for a chain of `queue`.
     #[inline]
-    pub fn take_chain(&mut self) -> Option<u8> {
-        self.take_chain_from(0)
+    pub fn take_chain(&mut self, queue: u16) -> Option<(u8, &mut KeptChain)> {
+        let place = (!self.chains_used).trailing_zeros();
+        let kept = self.chains.get_mut(place as usize)?;
+        kept.queue = queue as u8;
+        kept.room.own();
+        self.chains_used |= 1u32.wrapping_shl(place);
+        Some((place as u8, kept))
     }
 
-    /// Moves the chain in `place` to one with more room, and frees `place`. `None` where all of them are taken.
+    /// Whether the chain in `place` has room for no further buffer.
+    pub fn is_full(&self, place: u8) -> bool {
+        self.chain(place).is_some_and(|kept| kept.chain.segments() as usize == kept.room.segments(&self.shared).len())
+    }
+
+    /// Gives the chain in `place`, which has none left, room for more buffers, if there can be more.
     ///
     /// # Errors
-    /// [`TooLong`] if there is no such place; the chain stays where it is.
+    /// [`NoRoom`] if others have it; the place is free then.
     #[cold]
     #[inline(never)]
-    pub fn lengthen(&mut self, place: u8) -> Result<Option<u8>, TooLong> {
-        let room = |kept: &KeptChain| kept.chain.room();
-        let too_short = self.chain(place).map_or(0, room);
-        let first = self.chains.iter().position(|kept| room(kept) > too_short).ok_or(TooLong)?;
-        let longer = self.take_chain_from(first as u32);
-        // It lies behind.
-        if let Some((shorter, longer)) = longer.and_then(|place| self.chains.split_at_mut_checked(usize::from(place)))
-            && let (Some(from), Some(to)) = (shorter.get(usize::from(place)), longer.first_mut())
-        {
-            to.queue = from.queue;
-            to.chain.copy_from(&from.chain);
-        }
+    pub fn lengthen(&mut self, place: u8) -> Result<(), NoRoom> {
         self.free_chain(place);
-        Ok(longer)
+        let free = self.free_units();
+        let kept = self.chains.get_mut(usize::from(place)).ok_or(NoRoom)?;
+        let (queue, had) = (bit(kept.queue), kept.room.units());
+        let least = match self.starved.queue {
+            0 => 0,
+            starved if starved == queue => self.starved.units,
+            // All of the room has to be free.
+            _ => const { UNITS - 1 },
+        };
+        if !kept.room.lengthen(&mut self.shared, free, least) {
+            if self.starved.queue & !queue == 0 {
+                self.starved = Starved { queue, units: had.max(least) };
+            }
+            return Err(NoRoom);
+        }
+        self.chains_used |= 1u32.wrapping_shl(place.into());
+        Ok(())
     }
 
-    #[inline]
-    fn take_chain_from(&mut self, first: u32) -> Option<u8> {
-        let free = !self.chains_used & u32::MAX.checked_shl(first)?;
-        let place = free.trailing_zeros();
-        if place as usize >= self.chains.len() {
-            return None;
+    /// The shared room that no chain has.
+    fn free_units(&self) -> Units {
+        let (mut free, mut rest) = (Units::ALL, self.chains_used);
+        while let Some(kept) = self.chains.get(rest.trailing_zeros() as usize) {
+            free = free.without(&kept.room);
+            rest &= rest.wrapping_sub(1);
         }
-        self.chains_used |= 1u32.wrapping_shl(place);
-        Some(place as u8)
+        free
+    }
+
+    /// The queue that is to be looked at before others, since its chain found too little room: a bit.
+    #[inline]
+    pub const fn starved(&self) -> u8 {
+        self.starved.queue
     }
 
     /// The chain in `place`.
@@ -191,10 +236,16 @@ impl InFlightRequests {
         self.chains.get(usize::from(place))
     }
 
-    /// The chain in `place`, to be filled.
+    /// The buffers of `kept`.
     #[inline]
-    pub fn chain_mut(&mut self, place: u8) -> Option<&mut KeptChain> {
-        self.chains.get_mut(usize::from(place))
+    pub fn buffers<'a>(&'a self, kept: &'a KeptChain) -> Buffers<'a> {
+        kept.chain.buffers(kept.room.segments(&self.shared))
+    }
+
+    /// The chain in `place`, to be filled, and the room that is shared.
+    #[inline]
+    pub fn chain_mut(&mut self, place: u8) -> Option<(&mut KeptChain, &mut SharedRoom)> {
+        Some((self.chains.get_mut(usize::from(place))?, &mut self.shared))
     }
 
     /// Frees `place`.
@@ -207,7 +258,7 @@ impl InFlightRequests {
     pub fn wait(&mut self, place: u8, next: Next) {
         self.round = self.round.wrapping_add(1);
         let order = self.round;
-        if let Some(kept) = self.chain_mut(place) {
+        if let Some(kept) = self.chains.get_mut(usize::from(place)) {
             kept.next = next;
             kept.order = order;
             self.waiting |= 1u32.wrapping_shl(u32::from(place));
@@ -217,7 +268,7 @@ impl InFlightRequests {
     /// Has the chain in `place` wait for `next` to be done with it, before those that wait already.
     pub fn wait_first(&mut self, place: u8, next: Next) {
         self.wait(place, next);
-        if let Some(kept) = self.chain_mut(place) {
+        if let Some((kept, _)) = self.chain_mut(place) {
             kept.order = 0;
         }
     }
@@ -306,9 +357,11 @@ impl InFlightRequests {
         let Some(queue) = queue else {
             self.chains_used = 0;
             self.waiting = 0;
+            self.starved.queue = 0;
             self.forgotten = [self.round; QUEUES_MAX];
             return;
         };
+        self.starved.queue &= !bit(queue as u8);
         let mut rest = self.chains_used;
         while rest != 0 {
             let place = rest.trailing_zeros();
@@ -340,6 +393,12 @@ impl InFlightRequests {
     }
 }
 
+/// The bit of `queue`.
+#[inline]
+const fn bit(queue: u8) -> u8 {
+    1u8.wrapping_shl(queue as u32)
+}
+
 /// Whether the queue of `request`, whose number is `sequence`, has forgotten its chains since that went out.
 #[inline]
 fn is_forgotten(forgotten: &[u64; QUEUES_MAX], sequence: u64, request: &InFlightRequest) -> bool {
@@ -347,148 +406,4 @@ fn is_forgotten(forgotten: &[u64; QUEUES_MAX], sequence: u64, request: &InFlight
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RUN: Run = Run { first: 3, count: 2 };
-    const CHAINS: [u8; 3] = [4, 0, 0];
-
-    fn request(chain: Option<u8>) -> InFlightRequest {
-        InFlightRequest { queue: 0, chain, readable: 0, writable: 512, run: RUN, is_granted: false, is_last: true }
-    }
-
-    fn room(requests: &InFlightRequests, place: u8) -> usize {
-        requests.chain(place).unwrap().chain.room()
-    }
-
-    #[test]
-    fn a_request_completes_once() {
-        let mut requests = InFlightRequests::new(128, CHAINS);
-        let sequence = requests.insert(request(None)).unwrap();
-        assert_eq!(requests.complete(sequence), Some(request(None)));
-        assert_eq!(requests.complete(sequence), None);
-    }
-
-    #[test]
-    fn the_number_of_an_earlier_request_in_the_same_place_is_stale() {
-        let mut requests = InFlightRequests::new(128, CHAINS);
-        let first = requests.insert(request(None)).unwrap();
-        requests.complete(first);
-        let second = requests.insert(request(None)).unwrap();
-        assert_eq!(first % 128, second % 128);
-        assert_eq!(requests.complete(first), None);
-        assert!(requests.complete(second).is_some());
-    }
-
-    #[test]
-    fn no_more_go_out_than_the_ring_holds() {
-        let mut requests = InFlightRequests::new(u16::MAX, [0; 3]);
-        let all: Vec<_> = core::iter::from_fn(|| requests.insert(request(None))).collect();
-        assert_eq!(all.len(), REQUESTS_MAX);
-        assert!(!requests.has_room());
-        requests.complete(all[77]).unwrap();
-        assert!(requests.has_room());
-        assert_eq!(requests.count(), 127);
-    }
-
-    #[test]
-    fn no_more_go_out_than_the_device_is_deep_whether_their_chains_wait_or_not() {
-        let mut requests = InFlightRequests::new(2, [2, 0, 0]);
-        let mut insert = || {
-            let place = requests.take_chain().unwrap();
-            let sequence = requests.insert(request(Some(place)));
-            requests.forget_chains(None);
-            sequence
-        };
-        let first = insert().unwrap();
-        assert!(insert().is_some());
-        assert_eq!(insert(), None);
-        assert_eq!((requests.has_room(), requests.count()), (false, 2));
-        requests.complete(first).unwrap();
-        assert!(requests.has_room());
-    }
-
-    #[test]
-    fn the_oldest_request_of_the_queues_in_question_is_found() {
-        let mut requests = InFlightRequests::new(128, CHAINS);
-        let numbers: Vec<_> =
-            (0..3).filter_map(|queue| requests.insert(InFlightRequest { queue, ..request(None) })).collect();
-        requests.complete(numbers[0]);
-        // Takes the place of the first, and is the youngest all the same.
-        let last = requests.insert(request(None)).unwrap();
-        assert_eq!(
-            [0b111, 0b001, 0b100, 0].map(|set| requests.oldest(set)),
-            [Some(numbers[1]), Some(last), Some(numbers[2]), None]
-        );
-    }
-
-    #[test]
-    fn chains_wait_in_order_and_are_forgotten_with_their_queue() {
-        let mut requests = InFlightRequests::new(128, CHAINS);
-        let places = [(); 3].map(|()| requests.take_chain().unwrap());
-        requests.chain_mut(places[1]).unwrap().queue = 1;
-        for (place, next) in [(places[2], Next::Post), (places[1], Next::Fail), (places[0], Next::Replay)] {
-            requests.wait(place, next);
-        }
-        assert_eq!((requests.first_waiting(), requests.count()), (Some((places[2], Next::Post)), 3));
-        requests.stop_waiting(places[2]);
-        requests.forget_chains(Some(1));
-        assert_eq!(requests.first_waiting(), Some((places[0], Next::Replay)));
-        assert_eq!(requests.take_chain(), Some(places[1]));
-    }
-
-    #[test]
-    fn chains_of_a_queue_that_is_gone_are_free_again_and_its_requests_still_complete() {
-        let mut requests = InFlightRequests::new(128, [2, 0, 0]);
-        let places = [requests.take_chain().unwrap(), requests.take_chain().unwrap()];
-        assert_eq!(requests.take_chain(), None);
-        requests.chain_mut(places[1]).unwrap().queue = 1;
-        let first = requests.insert(request(Some(places[0]))).unwrap();
-        let second = requests.insert(InFlightRequest { queue: 1, ..request(Some(places[1])) }).unwrap();
-        requests.forget_chains(Some(1));
-        assert_eq!(requests.take_chain(), Some(places[1]));
-        assert_eq!(requests.complete(second).unwrap().chain, None);
-        assert_eq!(requests.complete(first).unwrap().chain, Some(places[0]));
-    }
-
-    #[test]
-    fn what_goes_out_after_its_queue_was_forgotten_has_its_chain() {
-        let mut requests = InFlightRequests::new(128, [2, 0, 0]);
-        let old = requests.take_chain().unwrap();
-        let first = requests.insert(request(Some(old))).unwrap();
-        requests.forget_chains(None);
-        // The same place serves again, and only who took it last has it.
-        let new = requests.take_chain().unwrap();
-        assert_eq!(new, old);
-        let second = requests.insert(request(Some(new))).unwrap();
-        let third = requests.insert(InFlightRequest { queue: 1, ..request(Some(old)) }).unwrap();
-        requests.forget_chains(Some(1));
-        assert_eq!(requests.complete(first).unwrap().chain, None);
-        let mut ended = Vec::new();
-        for step in 0..INTERRUPT_STEPS {
-            requests.interrupt(step, |request| {
-                ended.push(request.queue);
-                Next::Replay
-            });
-        }
-        assert_eq!((ended, requests.first_waiting()), ([0, 1].into(), Some((new, Next::Replay))));
-        assert_eq!((requests.complete(second), requests.complete(third)), (None, None));
-    }
-
-    #[test]
-    fn a_chain_that_is_too_long_finds_a_longer_place_and_short_ones_take_what_is_free() {
-        let mut requests = InFlightRequests::new(128, [2, 1, 1]);
-        let short = requests.take_chain().unwrap();
-        requests.chain_mut(short).unwrap().queue = 7;
-        let longer = requests.lengthen(short).unwrap().unwrap();
-        let longest = requests.lengthen(longer).unwrap().unwrap();
-        assert_eq!([short, longer, longest].map(|place| room(&requests, place)), CHAIN_ROOM);
-        assert_eq!(requests.chain(longest).unwrap().queue, 7);
-        assert_eq!(requests.lengthen(longest), Err(TooLong));
-        // What was left is free, and what finds no room leaves its place, too.
-        let rest: Vec<_> = core::iter::from_fn(|| requests.take_chain()).collect();
-        assert_eq!(rest, [short, 1, longer]);
-        assert_eq!(requests.lengthen(longer), Ok(None));
-        assert_eq!(requests.take_chain(), Some(longer));
-    }
-}
+mod tests;

@@ -41,6 +41,7 @@ pub mod channel;
 pub mod counters;
 pub mod in_flight;
 pub mod policy;
+pub mod room;
 pub mod service;
 #[cfg(test)]
 mod tests;

@@ -19,12 +19,9 @@ pub struct Allocation {
     /// How many requests are out at a time. Those that the frontend has forgotten count: however often it resets its
     /// device, it keeps no more of the backend busy, or of its memory granted.
     pub requests: u16,
-    /// How many chains are kept for them: of [`CHAIN_ROOM`] segments each.
-    pub chains: [u8; CHAIN_ROOM.len()],
+    /// How many chains are kept for them.
+    pub chains: u8,
 }
-
-/// The segments of a kept chain, the shortest first.
-pub const CHAIN_ROOM: [usize; 3] = [10, 64, crate::virtqueue::SEGMENTS_MAX];
 
 /// The smallest request that may be granted, in bytes: a grant of less costs more than the copy.
 const GRANT_MIN: u32 = WINDOW_PAGE_SIZE as u32;
@@ -119,7 +116,7 @@ mod tests {
     use abi::io::{DESCRIPTION, Description};
 
     const WINDOW: u64 = 0x4_0000;
-    const DISK: Allocation = Allocation { queues: 2, filled: 0, requests: 30, chains: [16, 8, 6] };
+    const DISK: Allocation = Allocation { queues: 2, filled: 0, requests: 30, chains: 30 };
 
     fn queue() -> QueueDescription {
         QueueDescription {

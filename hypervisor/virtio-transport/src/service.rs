@@ -301,7 +301,9 @@ impl Service {
             self.has_deferred |= waiting == Waiting::Over;
             return Ok(());
         }
-        for index in bits(core::mem::take(&mut self.blocked)) {
+        let blocked = core::mem::take(&mut self.blocked);
+        let first = blocked & self.in_flight.starved();
+        for index in bits(first).chain(bits(blocked & !first)) {
             if self.is_over(&budget, memories) {
                 self.deferred |= bit(index);
                 self.has_deferred = true;

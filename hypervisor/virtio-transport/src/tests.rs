@@ -9,6 +9,7 @@ mod interrupted;
 mod network;
 mod outage;
 mod pieces;
+mod room;
 
 use super::QUEUES_MAX;
 use super::policy::{Allocation, Refused};
@@ -34,10 +35,10 @@ const WINDOW: u32 = 0x4_0000;
 /// In receive windows, data is put into slots of so many bytes.
 const SLOT: u64 = 2048;
 
-const DISK: Allocation = Allocation { queues: 2, filled: 0, requests: 30, chains: [16, 8, 6] };
+const DISK: Allocation = Allocation { queues: 2, filled: 0, requests: 30, chains: 30 };
 /// A card or a console: queue 0 is filled.
-const CARD: Allocation = Allocation { queues: 2, filled: 1, requests: 128, chains: [0, 4, 0] };
-const ENTROPY: Allocation = Allocation { queues: 1, filled: 0, requests: 4, chains: [0, 4, 0] };
+const CARD: Allocation = Allocation { queues: 2, filled: 1, requests: 128, chains: 4 };
+const ENTROPY: Allocation = Allocation { queues: 1, filled: 0, requests: 4, chains: 4 };
 
 /// The queue of a disk.
 const BLOCK: QueueDescription = QueueDescription {

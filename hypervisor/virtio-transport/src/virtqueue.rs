@@ -22,7 +22,7 @@ mod error;
 mod tests;
 
 pub(crate) use chain::within_first;
-pub use chain::{Chain, Cursor, Pieces, SEGMENTS_MAX, Segment};
+pub use chain::{Buffers, Chain, Cursor, Pieces, SEGMENTS_MAX, Segment};
 pub use error::QueueError;
 
 use chain::{Extent, Next};
@@ -110,21 +110,27 @@ impl Virtqueue {
         }
     }
 
-    /// Takes the next available chain into `chain`, or the beginning of a long one: as many descriptors as one call
-    /// follows, or `chain` has room for. With [`Start::Part`] it goes on, with the same `chain` or a longer one that
-    /// became it; where that is full, a further buffer is [`QueueError::ChainTooLong`].
+    /// Takes the next available chain into `chain` and its buffers into `room`, or the beginning of a long one: as many
+    /// descriptors as one call follows, or there is room for. With [`Start::Part`] it goes on, in the same room or a
+    /// longer one with the same beginning; where that is full, a further buffer is [`QueueError::ChainTooLong`].
     ///
     /// # Errors
     /// The rule that the driver broke. Nothing was taken, and `chain` is of no use.
-    #[inline]
-    pub fn pop(&mut self, memory: &impl GuestMemory, chain: &mut Chain, start: Start) -> Result<Popped, QueueError> {
+    #[inline(always)]
+    pub fn pop(
+        &mut self,
+        memory: &impl GuestMemory,
+        chain: &mut Chain,
+        room: &mut [Segment],
+        start: Start,
+    ) -> Result<Popped, QueueError> {
         if start == Start::Head {
             match self.next_head(memory)? {
                 Some(head) => chain.head = head,
                 None => return Ok(Popped::Nothing),
             }
         }
-        if !self.walk(memory, chain, start)? {
+        if !self.walk(memory, chain, room, start)? {
             return Ok(Popped::Part);
         }
         self.set_in_flight(chain.head, true);
@@ -320,22 +326,25 @@ impl Virtqueue {
         Ok(index)
     }
 
-    /// Copies `chain` on, for at most [`WALK_UNIT`] descriptors and as far as it has room. Returns whether that was the
-    /// end of it.
-    #[inline]
-    fn walk(&self, memory: &impl GuestMemory, chain: &mut Chain, start: Start) -> Result<bool, QueueError> {
+    /// Copies `chain` on by [`WALK_UNIT`] descriptors, or as far as there is room. Returns whether that was its end.
+    #[inline(always)]
+    fn walk(
+        &self,
+        memory: &impl GuestMemory,
+        chain: &mut Chain,
+        segments: &mut [Segment],
+        start: Start,
+    ) -> Result<bool, QueueError> {
         let (mut extent, looked_at, mut next) = match start {
             Start::Head => (Extent::NONE, 0, Next::at(chain.head)),
             Start::Part => chain.so_far(),
         };
         // A chain that is full takes no further buffer, and those that are empty.
-        let room = match chain.room().wrapping_sub(extent.segments()) {
-            0 => WALK_UNIT,
-            room => room,
-        };
+        let room = segments.len().wrapping_sub(extent.segments());
+        let room = if room == 0 { WALK_UNIT } else { room };
         let unit = room.min(SEGMENTS_MAX.wrapping_sub(looked_at)).min(WALK_UNIT);
         let mut left = unit;
-        let result = self.walk_from(memory, &mut next, chain.lend(), &mut extent, &mut left);
+        let result = self.walk_from(memory, &mut next, segments, &mut extent, &mut left);
         if result == Ok(false) {
             chain.go_on_at(next);
         }
@@ -345,7 +354,7 @@ impl Virtqueue {
 
     /// Follows a chain from where `next` says on, for at most `left` descriptors, of which it leaves what it did not
     /// need.
-    #[inline]
+    #[inline(always)]
     fn walk_from(
         &self,
         memory: &impl GuestMemory,
@@ -429,7 +438,7 @@ impl Virtqueue {
 }
 
 /// Goes on with a chain in a table of indirect descriptors, as [`Virtqueue::walk_from`].
-#[inline]
+#[inline(never)]
 fn walk_table(
     memory: &impl GuestMemory,
     next: &mut Next,

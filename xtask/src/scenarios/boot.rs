@@ -113,7 +113,7 @@ fn forge(bundle: Vec<u8>) -> Vec<u8> {
             queues: 1,
             filled: 0,
             requests: 30,
-            chains: [16, 8, 6],
+            chains: 30,
         }),
         configuration: Vec::new(),
     }));

@@ -28,8 +28,8 @@ pub(crate) struct Needs {
     pub(crate) filled: u32,
     /// Requests that are out at a time.
     pub(crate) requests: u16,
-    /// Chains that are kept: with few, some and as many segments as there can be.
-    pub(crate) chains: [u8; 3],
+    /// Chains that are kept.
+    pub(crate) chains: u8,
     /// The size of the request window in bytes.
     pub(crate) window_size: u64,
 }
@@ -53,19 +53,17 @@ impl VirtioKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// What a device of this kind needs. Most block requests have a few pages, and some a MiB of them. What a card, a
-    /// console or a socket sends goes back when it is copied, so one chain is kept to look at; receiving takes several.
+    /// What a device of this kind needs. What a card, a console or a socket sends goes back when it is copied, so one
+    /// chain is kept to look at; receiving takes several.
     pub(crate) const fn needs(self) -> Needs {
         match self {
-            Self::Block => {
-                Needs { device_id: 2, queues: 1, filled: 0, requests: 30, chains: [16, 8, 6], window_size: 2 << 20 }
-            }
+            Self::Block => Needs { device_id: 2, queues: 1, filled: 0, requests: 30, chains: 30, window_size: 2 << 20 },
             Self::Network => Needs { device_id: 1, window_size: 512 << 10, ..Self::Console.needs() },
             Self::Console => {
-                Needs { device_id: 3, queues: 2, filled: 1, requests: 128, chains: [0, 4, 0], window_size: 64 << 10 }
+                Needs { device_id: 3, queues: 2, filled: 1, requests: 128, chains: 4, window_size: 64 << 10 }
             }
             Self::Entropy => {
-                Needs { device_id: 4, queues: 1, filled: 0, requests: 4, chains: [0, 4, 0], window_size: 64 << 10 }
+                Needs { device_id: 4, queues: 1, filled: 0, requests: 4, chains: 4, window_size: 64 << 10 }
             }
             // Of its three queues, two are filled: with packets, and with events.
             Self::Socket => Needs { device_id: 19, queues: 3, filled: 0b101, ..Self::Network.needs() },
@@ -164,6 +162,15 @@ mod tests {
         for kind in VirtioKind::ALL {
             let Needs { queues, filled, .. } = kind.needs();
             assert_eq!(filled >> queues, 0, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_takes_no_more_than_16_kib_of_the_heap() {
+        for kind in VirtioKind::ALL {
+            let Needs { chains, requests, .. } = kind.needs();
+            let bytes = manifest::takes::virtio_device(chains, requests);
+            assert!(bytes <= 16 << 10, "{} takes {bytes} bytes", kind.name());
         }
     }
 }

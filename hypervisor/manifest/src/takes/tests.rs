@@ -70,11 +70,10 @@ fn each_disk_is_in_the_sum_and_many_are_named() {
     let before = system.own_bytes();
     let mut disk = system.vms[0].devices[1].clone();
     disk.kind = "virtio-blk".to_string();
-    disk.service.as_mut().unwrap().chains = [16, 8, 6];
+    disk.service.as_mut().unwrap().chains = 30;
     system.vms[0].devices.extend(core::iter::repeat_n(disk, 8));
-    // Chains, the device itself, its page.
-    // Its chains: their segments, and what is known of each; and its requests.
-    let chains = 16 * 256 + 8 * 1024 + 6 * 4096 + 4096 + 4096;
+    // Its chains: the segments of each, those that they share, and what is known of each; and its requests.
+    let chains = 30 * 64 + 4096 + 4096 + 4096;
     let least = 8 * (chains + super::size::VIRTIO_DEVICE + 4096);
     assert!(system.own_bytes() >= before + least, "{before} and {least}, but {}", system.own_bytes());
     let share = Share { vm: "alpha", kind: Some("virtio-blk"), count: 8, bytes: least };

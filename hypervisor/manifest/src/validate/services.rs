@@ -122,9 +122,8 @@ impl<'a> Client<'a> {
             return broken(self.place(), Rule::Queues { vm, device, queues });
         }
         let Service { filled, requests, chains, .. } = self.service;
-        let kept = chains.iter().map(|count| u16::from(*count)).fold(0, u16::saturating_add);
         let is_filled_sound = filled.checked_shr(queues.into()) == Some(0) && filled.count_ones() <= FILLED_MAX.into();
-        let are_requests_sound = (1..=REQUESTS_MAX).contains(requests) && (1..=CHAINS_MAX).contains(&kept);
+        let are_requests_sound = (1..=REQUESTS_MAX).contains(requests) && (1..=CHAINS_MAX).contains(chains);
         if !is_filled_sound || !are_requests_sound {
             return broken(self.place(), Rule::Allocation { vm, device });
         }

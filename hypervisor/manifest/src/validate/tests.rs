@@ -65,7 +65,7 @@ pub(crate) fn with_driver_domain() -> System {
                 queues: 2,
                 filled: 1,
                 requests: 128,
-                chains: [0, 4, 0],
+                chains: 4,
             }),
             configuration: Vec::new(),
         });

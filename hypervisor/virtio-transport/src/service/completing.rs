@@ -79,7 +79,7 @@ impl Service {
         progress: Option<Progress>,
         memories: &MemoryPair<'_, M>,
     ) -> Result<(), ProtocolError> {
-        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(()) };
+        let Some((kept, shared)) = self.in_flight.chain_mut(place) else { return Ok(()) };
         let written = completion.written.min(request.writable);
         // What was granted is there already.
         if !request.is_granted && written != 0 {
@@ -90,7 +90,7 @@ impl Service {
             let start = if request.readable == 0 { kept.start } else { Cursor::default() };
             let mut progress = progress.unwrap_or(Progress { cursor: start, ..Progress::default() });
             let before = progress.bytes;
-            let part = kept.chain.writable();
+            let part = kept.chain.buffers(kept.room.segments(shared)).writable();
             if let Err(error) = copy_in_units(part, &mut progress, written, at, Direction::In, memories) {
                 self.window.give_back(request.run);
                 self.in_flight.free_chain(place);
@@ -120,7 +120,7 @@ impl Service {
     }
 
     /// Gives the chain in `place` back with `tail` and what was written into it.
-    #[inline]
+    #[inline(never)]
     fn finish<M: GuestMemory>(
         &mut self,
         place: u8,
@@ -131,7 +131,7 @@ impl Service {
         let (index, head, written) = (u16::from(kept.queue), kept.chain.head, kept.written);
         let tail_size = self.policy(index).tail_size;
         if let Some(tail) = tail.get(..usize::from(tail_size)).filter(|tail| !tail.is_empty()) {
-            kept.chain.write_end(memories.frontend, tail).map_err(QueueError::from)?;
+            self.in_flight.buffers(kept).write_end(memories.frontend, tail).map_err(QueueError::from)?;
         }
         self.used |= bit(index);
         if let Some(queue) = self.queue(index) {
@@ -172,7 +172,7 @@ impl Service {
         place: u8,
         memories: &MemoryPair<'_, M>,
     ) -> Result<(), ProtocolError> {
-        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(()) };
+        let Some((kept, _)) = self.in_flight.chain_mut(place) else { return Ok(()) };
         kept.written = 0;
         let (index, room) = (u16::from(kept.queue), kept.chain.writable_bytes());
         let policy = self.policy(index);

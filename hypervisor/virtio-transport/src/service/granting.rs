@@ -5,7 +5,7 @@
 //! frontend gets nothing back in between ([`Service::has_grants`]): neither by a reset of its device, nor by a restart
 //! of its own.
 
-use super::super::in_flight::{InFlightRequest, KeptChain};
+use super::super::in_flight::{InFlightRequest, InFlightRequests, KeptChain};
 use super::partial::Progress;
 use super::{MemoryPair, ProtocolError, Service, offset_of};
 use crate::virtqueue::{Pieces, QueueError, SEGMENTS_MAX};
@@ -45,10 +45,11 @@ impl Service {
     ) -> Result<(), ProtocolError> {
         let Some(kept) = self.in_flight.chain(place) else { return Ok(()) };
         let left = (request.readable | request.writable).wrapping_sub(progress.bytes);
+        let buffers = self.in_flight.buffers(kept);
         let (part, flags) = if request.readable == 0 {
-            (kept.chain.writable(), SEGMENT_NEXT | SEGMENT_WRITE)
+            (buffers.writable(), SEGMENT_NEXT | SEGMENT_WRITE)
         } else {
-            (kept.chain.readable(), SEGMENT_NEXT)
+            (buffers.readable(), SEGMENT_NEXT)
         };
         let mut pieces = Pieces::new(part, progress.cursor, u64::from(left));
         let list_at = offset_of(self.channel.layout(), request.run);
@@ -101,12 +102,19 @@ impl Service {
 /// How many of the `rest` bytes of data of a chain one request may be granted; `None` for none. Nearly always all of
 /// them: a chain has few segments more than a list has room for.
 #[inline]
-pub(super) fn length(policy: &QueueDescription, kept: &KeptChain, is_readable: bool, rest: u64) -> Option<u64> {
+pub(super) fn length(
+    policy: &QueueDescription,
+    kept: &KeptChain,
+    in_flight: &InFlightRequests,
+    is_readable: bool,
+    rest: u64,
+) -> Option<u64> {
     let mut fits = rest;
     if kept.chain.segments() > u32::from(io::SEGMENTS_MAX) {
+        let buffers = in_flight.buffers(kept);
         let (part, tail) = match is_readable {
-            true => (kept.chain.readable(), 0),
-            false => (kept.chain.writable(), u64::from(policy.tail_size)),
+            true => (buffers.readable(), 0),
+            false => (buffers.writable(), u64::from(policy.tail_size)),
         };
         let listed = part.len().saturating_sub(kept.start.segments_before());
         let beyond = listed.saturating_sub(usize::from(io::SEGMENTS_MAX));

@@ -1,7 +1,7 @@
 //! Chains of which a part is done: an interrupt was pending, and the go ended there. Whatever call comes next goes on
 //! with them before anything else, so there is one at a time.
 
-use super::super::in_flight::{InFlightRequest, Next, TooLong};
+use super::super::in_flight::{InFlightRequest, Next};
 use super::{MemoryPair, ProtocolError, Service};
 use crate::virtqueue::{Cursor, Pieces, Popped, QueueError, Segment, Start, within_first};
 use abi::io::Completion;
@@ -77,38 +77,58 @@ impl Service {
         begun: Option<u8>,
         memories: &MemoryPair<'_, M>,
     ) -> Result<Taken, ProtocolError> {
+        if let Some(place) = begun {
+            return self.walk_on(index, place, memories);
+        }
         let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(Taken::Nothing) };
-        let mut start = if begun.is_some() { Start::Part } else { Start::Head };
-        let Some(mut place) = begun.or_else(|| self.in_flight.take_chain()) else { return Ok(Taken::NoRoom) };
+        let Some((place, kept)) = self.in_flight.take_chain(index) else { return Ok(Taken::NoRoom) };
+        match queue.pop(memories.frontend, &mut kept.chain, kept.room.own(), Start::Head) {
+            Ok(Popped::Whole) => {
+                self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
+                Ok(Taken::Chain(place))
+            }
+            Ok(Popped::Part) if memories.backend.has_pending_interrupt() => Ok(Taken::Part(place)),
+            Ok(Popped::Part) => self.walk_on(index, place, memories),
+            Ok(Popped::Nothing) => {
+                self.in_flight.free_chain(place);
+                Ok(Taken::Nothing)
+            }
+            Err(error) => {
+                self.in_flight.free_chain(place);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Goes on with the chain of queue `index` whose beginning is in `place`, as long as no interrupt is pending.
+    #[cold]
+    #[inline(never)]
+    fn walk_on<M: GuestMemory>(
+        &mut self,
+        index: u16,
+        place: u8,
+        memories: &MemoryPair<'_, M>,
+    ) -> Result<Taken, ProtocolError> {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else { return Ok(Taken::Nothing) };
         loop {
-            let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(Taken::NoRoom) };
-            kept.queue = index as u8;
-            let popped = queue.pop(memories.frontend, &mut kept.chain, start);
-            let (looked_at, is_full) = (kept.chain.looked_at(), kept.chain.is_full());
-            match popped {
+            let looked_at = self.in_flight.chain(place).map_or(0, |kept| kept.chain.looked_at());
+            // The longest may have nothing but empty buffers left.
+            if self.in_flight.is_full(place) && self.in_flight.lengthen(place).is_err() {
+                // Nothing was taken.
+                self.descriptors = self.descriptors.wrapping_add(looked_at);
+                return Ok(Taken::NoRoom);
+            }
+            let Some((kept, shared)) = self.in_flight.chain_mut(place) else { return Ok(Taken::NoRoom) };
+            match queue.pop(memories.frontend, &mut kept.chain, kept.room.segments_mut(shared), Start::Part) {
                 Ok(Popped::Whole) => {
-                    self.descriptors = self.descriptors.wrapping_add(looked_at);
+                    self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
                     return Ok(Taken::Chain(place));
                 }
-                Ok(Popped::Part) => start = Start::Part,
-                Ok(Popped::Nothing) => {
-                    self.in_flight.free_chain(place);
-                    return Ok(Taken::Nothing);
-                }
+                Ok(Popped::Part | Popped::Nothing) => {}
                 Err(error) => {
                     self.in_flight.free_chain(place);
                     return Err(error.into());
                 }
-            }
-            // Where there is no longer place, it may have nothing but empty buffers left.
-            match if is_full { self.in_flight.lengthen(place) } else { Err(TooLong) } {
-                Ok(Some(longer)) => place = longer,
-                Ok(None) => {
-                    // Nothing was taken.
-                    self.descriptors = self.descriptors.wrapping_add(looked_at);
-                    return Ok(Taken::NoRoom);
-                }
-                Err(TooLong) => {}
             }
             if memories.backend.has_pending_interrupt() {
                 return Ok(Taken::Part(place));

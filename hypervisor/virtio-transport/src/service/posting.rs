@@ -2,7 +2,7 @@
 
 use super::super::channel::RingCorrupt;
 use super::super::counters::add;
-use super::super::in_flight::{InFlightRequest, KeptChain, Next};
+use super::super::in_flight::{InFlightRequest, InFlightRequests, KeptChain, Next};
 use super::outage::BackendState;
 use super::partial::{Direction, Partial, PartialRequest, Progress, Taken, Waiting, copy};
 use super::{Budget, MemoryPair, Outcome, ProtocolError, Service, bit, offset_of};
@@ -155,7 +155,7 @@ impl Service {
         memories: &MemoryPair<'_, M>,
     ) -> Result<bool, ProtocolError> {
         let QueueDescription { header_size, tail_size, .. } = *self.policy(index);
-        let Some(kept) = self.in_flight.chain_mut(place) else { return Ok(false) };
+        let Some((kept, shared)) = self.in_flight.chain_mut(place) else { return Ok(false) };
         kept.position = 0;
         kept.written = 0;
         let readable = kept.chain.readable_bytes();
@@ -166,7 +166,8 @@ impl Service {
         kept.start = Cursor::at(if is_given { u64::from(header_size) } else { 0 });
         kept.header = [0; abi::io::HEADER_SIZE_MAX];
         if let Some(header) = kept.header.get_mut(..usize::from(header_size)).filter(|header| !header.is_empty()) {
-            kept.chain.read(memories.frontend, 0, header).map_err(QueueError::from)?;
+            let buffers = kept.chain.buffers(kept.room.segments(shared));
+            buffers.read(memories.frontend, 0, header).map_err(QueueError::from)?;
         }
         Ok(true)
     }
@@ -233,7 +234,7 @@ impl Service {
         let policy = self.policy(index);
         let returns_early = policy.returns_early;
         let Some(kept) = self.in_flight.chain(place) else { return Err(Fate::NoRoom) };
-        let Some(piece) = next_piece(policy, kept, self.may_grant) else { return Err(Fate::Fail) };
+        let Some(piece) = next_piece(policy, kept, &self.in_flight, self.may_grant) else { return Err(Fate::Fail) };
         let Piece { readable, writable, is_last, is_granted } = piece;
         progress.cursor = kept.start;
         if readable | writable == 0 && policy.header_size | policy.tail_size == 0 {
@@ -254,7 +255,7 @@ impl Service {
         budget: &mut Budget,
         memories: &MemoryPair<'_, M>,
     ) -> Result<Waiting, ProtocolError> {
-        while let Some((mut place, next)) = self.in_flight.first_waiting() {
+        while let Some((place, next)) = self.in_flight.first_waiting() {
             if self.backend == BackendState::Away {
                 return Ok(Waiting::NoRoom);
             }
@@ -268,7 +269,7 @@ impl Service {
                     self.in_flight.stop_waiting(place);
                     self.partial = None;
                     match self.take_next(index, Some(place), memories)? {
-                        Taken::Chain(taken) => place = taken,
+                        Taken::Chain(_) => {}
                         Taken::Part(place) => {
                             self.interrupt(Partial::Walk { place });
                             return Ok(Waiting::Over);
@@ -345,7 +346,7 @@ impl Service {
         let Some(kept) = self.in_flight.chain(place) else { return Ok(()) };
         let at = self.channel.at(offset_of(self.channel.layout(), request.run));
         let before = progress.bytes;
-        copy(kept.chain.readable(), progress, request.readable, at, Direction::Out, memories)?;
+        copy(self.in_flight.buffers(kept).readable(), progress, request.readable, at, Direction::Out, memories)?;
         let more = u64::from(progress.bytes.wrapping_sub(before));
         match progress.bytes < request.readable {
             true => self.counters.count_part(u16::from(request.queue), more),
@@ -385,7 +386,12 @@ impl Service {
 
 /// The next piece of a chain; `None` if there is none that its queue takes.
 #[inline]
-fn next_piece(policy: &QueueDescription, kept: &KeptChain, may_grant: bool) -> Option<Piece> {
+fn next_piece(
+    policy: &QueueDescription,
+    kept: &KeptChain,
+    in_flight: &InFlightRequests,
+    may_grant: bool,
+) -> Option<Piece> {
     let readable = kept.chain.readable_bytes().checked_sub(u64::from(policy.header_size))?;
     let writable = match policy.returns_early {
         true => 0,
@@ -405,7 +411,8 @@ fn next_piece(policy: &QueueDescription, kept: &KeptChain, may_grant: bool) -> O
     let rest = (readable | writable).checked_sub(kept.position)?;
     let granted = match policy.grant_min {
         Some(least) if may_grant && rest >= u64::from(least) => {
-            super::granting::length(policy, kept, readable != 0, rest).filter(|bytes| *bytes >= u64::from(least))
+            let bytes = super::granting::length(policy, kept, in_flight, readable != 0, rest);
+            bytes.filter(|bytes| *bytes >= u64::from(least))
         }
         Some(_) | None => None,
     };

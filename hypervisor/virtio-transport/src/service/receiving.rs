@@ -179,10 +179,12 @@ impl Service {
         let mut left = if is_held { length } else { 0 };
         let Some(Some(queue)) = queues.get_mut(usize::from(index)) else { return Ok(Received::Dropped) };
         for (number, place) in (1..).zip(&reception.places) {
-            let Some(chain) = in_flight.chain(*place).map(|kept| &kept.chain) else { continue };
+            let Some(kept) = in_flight.chain(*place) else { continue };
+            let chain = &kept.chain;
             let here = chain.writable_bytes().min(left);
             if let Some(offset) = reception.count_offset.take().filter(|offset| u64::from(*offset) + 2 <= here) {
-                chain.write_u16(memories.frontend, u64::from(offset), count as u16).map_err(QueueError::from)?;
+                let buffers = in_flight.buffers(kept);
+                buffers.write_u16(memories.frontend, u64::from(offset), count as u16).map_err(QueueError::from)?;
             }
             // All at once: a driver that finds some of them takes the packet for damaged.
             match number == count {
@@ -210,7 +212,7 @@ impl Service {
         {
             let here = kept.chain.writable_bytes().min(length.saturating_sub(reception.given));
             let from = GuestAddr(reception.at.wrapping_add(reception.given));
-            let part = kept.chain.writable();
+            let part = in_flight.buffers(kept).writable();
             copy(part, &mut reception.progress, here as u32, from, Direction::In, memories)?;
             if u64::from(reception.progress.bytes) < here {
                 return Ok(false);

@@ -1,8 +1,6 @@
 //! A chain of buffers that a driver handed to its device, as a private copy.
 
 use super::{QueueError, descriptor::Descriptor};
-use alloc::boxed::Box;
-use alloc::vec;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
 /// The longest chain that is taken, in descriptors: 254 of data, a header and a status. A device tells its driver (for
@@ -24,13 +22,12 @@ pub struct Segment {
 }
 
 impl Segment {
-    const EMPTY: Self = Self { address: GuestAddr(0), length: 0 };
+    /// No buffer.
+    pub const EMPTY: Self = Self { address: GuestAddr(0), length: 0 };
 }
 
-/// A private, validated copy of a descriptor chain: the buffers that the device may read first, then those that it may
-/// write. Nothing in it changes when the driver changes its descriptors.
-///
-/// A buffer of length 0 is in no part of it. VIRTIO 1.2 does not forbid one, and no byte can be in it.
+/// What is known of a descriptor chain, but for its buffers, which lie in a room that its owner has for them
+/// ([`Chain::buffers`]): nothing of either changes when the driver changes its descriptors.
 #[derive(Clone, Debug)]
 pub struct Chain {
     /// The index of the chain's first descriptor, by which the driver knows it.
@@ -40,7 +37,6 @@ pub struct Chain {
     extent: Extent,
     /// Where it goes on, as long as it is not whole.
     next: Next,
-    segments: Box<[Segment]>,
 }
 
 /// The descriptor with which a chain goes on.
@@ -85,49 +81,15 @@ enum Side {
 
 const _: () = assert!(SEGMENTS_MAX <= u16::MAX as usize, "segments are counted in sixteen bits");
 
-impl Default for Chain {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Chain {
-    /// A chain without buffers, and with room for the longest there is.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::with_room(SEGMENTS_MAX)
-    }
+    /// A chain without buffers.
+    pub const NONE: Self = Self { head: 0, looked_at: 0, extent: Extent::NONE, next: Next::at(0) };
 
-    /// A chain without buffers, and with room for `segments` of them, at most [`SEGMENTS_MAX`].
+    /// Its buffers, which are in `room`.
     #[must_use]
     #[inline]
-    pub fn with_room(segments: usize) -> Self {
-        let segments = vec![Segment::EMPTY; segments.min(SEGMENTS_MAX)].into_boxed_slice();
-        Self { head: 0, looked_at: 0, extent: Extent::NONE, next: Next::at(0), segments }
-    }
-
-    /// How many buffers it has room for.
-    #[must_use]
-    #[inline]
-    pub const fn room(&self) -> usize {
-        self.segments.len()
-    }
-
-    /// Whether it has no room for another buffer.
-    #[must_use]
-    #[inline]
-    pub const fn is_full(&self) -> bool {
-        self.extent.count as usize == self.segments.len()
-    }
-
-    /// Becomes what `other` is, which has no more buffers than there is room for.
-    pub fn copy_from(&mut self, other: &Self) {
-        let count = other.extent.count as usize;
-        if let (Some(to), Some(from)) = (self.segments.get_mut(..count), other.segments.get(..count)) {
-            to.copy_from_slice(from);
-            (self.head, self.looked_at, self.extent, self.next) =
-                (other.head, other.looked_at, other.extent, other.next);
-        }
+    pub const fn buffers<'a>(&'a self, room: &'a [Segment]) -> Buffers<'a> {
+        Buffers { extent: &self.extent, room }
     }
 
     /// How many descriptors it took to find it, empty ones included; also after an error.
@@ -144,18 +106,6 @@ impl Chain {
         self.extent.count
     }
 
-    /// The buffers that the device may read, in order.
-    #[must_use]
-    pub fn readable(&self) -> &[Segment] {
-        self.segments.get(..self.extent.readable as usize).unwrap_or_default()
-    }
-
-    /// The buffers that the device may write, in order.
-    #[must_use]
-    pub fn writable(&self) -> &[Segment] {
-        self.segments.get(self.extent.readable as usize..self.extent.count as usize).unwrap_or_default()
-    }
-
     /// How many bytes the device may read.
     #[must_use]
     pub const fn readable_bytes(&self) -> u64 {
@@ -166,6 +116,55 @@ impl Chain {
     #[must_use]
     pub const fn writable_bytes(&self) -> u64 {
         self.extent.writable_bytes()
+    }
+
+    /// How far it goes, how many descriptors were looked at, and with which it goes on, where [`Chain::go_on_at`] has
+    /// said that.
+    #[inline]
+    pub(super) const fn so_far(&self) -> (Extent, usize, Next) {
+        (self.extent, self.looked_at as usize, self.next)
+    }
+
+    /// It is not whole, and goes on with the descriptor `next`.
+    #[cold]
+    pub(super) const fn go_on_at(&mut self, next: Next) {
+        self.next = next;
+    }
+
+    /// The buffers go as far as `extent` says, and so many descriptors were looked at.
+    #[inline]
+    pub(super) const fn keep(&mut self, extent: Extent, looked_at: usize) {
+        self.extent = match extent.side {
+            Side::Writable => extent,
+            Side::Readable => extent.turn(),
+        };
+        self.looked_at = looked_at as u16;
+    }
+}
+
+/// The buffers of a chain: a private, validated copy of its descriptors, first of those that the device may read, then
+/// of those that it may write.
+///
+/// A buffer of length 0 is in no part of it. VIRTIO 1.2 does not forbid one, and no byte can be in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers<'a> {
+    extent: &'a Extent,
+    room: &'a [Segment],
+}
+
+impl<'a> Buffers<'a> {
+    /// The buffers that the device may read, in order.
+    #[must_use]
+    #[inline]
+    pub fn readable(&self) -> &'a [Segment] {
+        self.room.get(..self.extent.readable as usize).unwrap_or_default()
+    }
+
+    /// The buffers that the device may write, in order.
+    #[must_use]
+    #[inline]
+    pub fn writable(&self) -> &'a [Segment] {
+        self.room.get(self.extent.readable as usize..self.extent.count as usize).unwrap_or_default()
     }
 
     /// Copies from the readable part, from byte `offset` on, across buffers.
@@ -183,7 +182,7 @@ impl Chain {
     #[cold]
     #[inline(never)]
     fn read_across(&self, memory: &impl GuestMemory, offset: u64, buffer: &mut [u8]) -> Result<(), GuestFault> {
-        holds(self.readable_bytes(), offset, buffer.len())?;
+        holds(self.extent.readable_bytes, offset, buffer.len())?;
         let mut pieces = Pieces::new(self.readable(), Cursor::at(offset), buffer.len() as u64);
         let mut rest = buffer;
         while !rest.is_empty() {
@@ -212,7 +211,7 @@ impl Chain {
     #[cold]
     #[inline(never)]
     fn write_across(&self, memory: &impl GuestMemory, offset: u64, bytes: &[u8]) -> Result<(), GuestFault> {
-        holds(self.writable_bytes(), offset, bytes.len())?;
+        holds(self.extent.writable_bytes(), offset, bytes.len())?;
         let mut pieces = Pieces::new(self.writable(), Cursor::at(offset), bytes.len() as u64);
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -229,7 +228,7 @@ impl Chain {
     /// Stores the little-endian `value` at byte `offset` of the writable part.
     ///
     /// # Errors
-    /// As for [`Chain::write`].
+    /// As for [`Buffers::write`].
     #[inline]
     pub fn write_u16(&self, memory: &impl GuestMemory, offset: u64, value: u16) -> Result<(), GuestFault> {
         match within_first(self.writable(), offset, 2) {
@@ -241,51 +240,16 @@ impl Chain {
     /// Puts `bytes` at the end of the writable part.
     ///
     /// # Errors
-    /// [`GuestFault::BadAddress`] if the writable part is too short, or if that is not in the guest's memory.
+    /// As for [`Buffers::write`].
     #[inline(never)]
     pub fn write_end(&self, memory: &impl GuestMemory, bytes: &[u8]) -> Result<(), GuestFault> {
-        let mut rest = bytes;
-        // Nearly always they lie in one buffer. From the end on: those before it need not be looked at.
-        for Segment { address, length } in self.writable().iter().rev() {
-            let here = rest.len().min(*length as usize);
-            let (before, now) = rest.split_at_checked(rest.len().wrapping_sub(here)).ok_or(GuestFault::BadAddress)?;
-            // No segment ends above the address space.
-            memory.write(GuestAddr(address.0.wrapping_add(u64::from(*length)).wrapping_sub(here as u64)), now)?;
-            if before.is_empty() {
-                return Ok(());
-            }
-            rest = before;
+        // Nearly always they have a buffer of their own.
+        if let Some(Segment { address, length }) = self.writable().last()
+            && *length as usize == bytes.len()
+        {
+            return memory.write(*address, bytes);
         }
-        Err(GuestFault::BadAddress)
-    }
-
-    /// How far it goes, how many descriptors were looked at, and with which it goes on, where [`Chain::go_on_at`] has
-    /// said that.
-    #[inline]
-    pub(super) const fn so_far(&self) -> (Extent, usize, Next) {
-        (self.extent, self.looked_at as usize, self.next)
-    }
-
-    /// Lends the room for buffers. [`Chain::keep`] says how far they go.
-    #[inline]
-    pub(super) fn lend(&mut self) -> &mut [Segment] {
-        &mut self.segments
-    }
-
-    /// It is not whole, and goes on with the descriptor `next`.
-    #[cold]
-    pub(super) const fn go_on_at(&mut self, next: Next) {
-        self.next = next;
-    }
-
-    /// The buffers go as far as `extent` says, and so many descriptors were looked at.
-    #[inline]
-    pub(super) const fn keep(&mut self, extent: Extent, looked_at: usize) {
-        self.extent = match extent.side {
-            Side::Writable => extent,
-            Side::Readable => extent.turn(),
-        };
-        self.looked_at = looked_at as u16;
+        self.write_across(memory, self.extent.writable_bytes().wrapping_sub(bytes.len() as u64), bytes)
     }
 }
 

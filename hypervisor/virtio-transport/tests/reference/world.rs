@@ -208,10 +208,10 @@ impl World {
             Ok(self.published != self.their_queue.next_avail())
         };
         assert_eq!(self.our_queue.has_available(&self.our_memory), waits);
-        let mut chain = Chain::new();
-        let mut ours = self.our_queue.pop(&self.our_memory, &mut chain, Start::Head);
+        let (mut chain, mut room) = (Chain::NONE, [Segment::EMPTY; SEGMENTS_MAX]);
+        let mut ours = self.our_queue.pop(&self.our_memory, &mut chain, &mut room, Start::Head);
         while ours == Ok(Popped::Part) {
-            ours = self.our_queue.pop(&self.our_memory, &mut chain, Start::Part);
+            ours = self.our_queue.pop(&self.our_memory, &mut chain, &mut room, Start::Part);
         }
         if drained {
             self.seen = self.published;
@@ -231,8 +231,8 @@ impl World {
         match ours {
             Ok(Popped::Whole) => {
                 assert_eq!(chain.head, head);
-                self.compare_chains(&chain, &theirs);
-                self.fill(&chain, &theirs);
+                self.compare_chains(&chain, &room, &theirs);
+                self.fill(&chain, &room, &theirs);
                 self.in_flight.push(head);
                 self.last_popped = Some(head);
             }
@@ -246,7 +246,8 @@ impl World {
 
     /// Both have taken the chain: it must be the same. The reference leaves out nothing but what lies behind an error,
     /// and Bulkhead nothing but what is empty.
-    fn compare_chains(&self, ours: &Chain, theirs: &[Descriptor]) {
+    fn compare_chains(&self, ours: &Chain, room: &[Segment], theirs: &[Descriptor]) {
+        let buffers = ours.buffers(room);
         let bytes = ours.readable_bytes() + ours.writable_bytes();
         if bytes > u64::from(u32::MAX) {
             // 2³² bytes are allowed; the reference stops one byte short of it.
@@ -258,11 +259,11 @@ impl World {
             let descriptors = theirs.iter().filter(|it| it.is_write_only() == writable && it.len() != 0);
             descriptors.map(|it| Segment { address: GuestAddr(it.addr().0), length: it.len() }).collect()
         };
-        assert_eq!(ours.readable(), part(false));
-        assert_eq!(ours.writable(), part(true));
+        assert_eq!(buffers.readable(), part(false));
+        assert_eq!(buffers.writable(), part(true));
         let length = |part: &[Segment]| part.iter().map(|segment| u64::from(segment.length)).sum::<u64>();
-        assert_eq!(ours.readable_bytes(), length(ours.readable()));
-        assert_eq!(ours.writable_bytes(), length(ours.writable()));
+        assert_eq!(ours.readable_bytes(), length(buffers.readable()));
+        assert_eq!(ours.writable_bytes(), length(buffers.writable()));
     }
 
     /// Bulkhead has refused the chain: so has the reference, or here is why not.
@@ -285,16 +286,17 @@ impl World {
     }
 
     /// Writes the chain full through Bulkhead's copy, and through the reference's descriptors.
-    fn fill(&self, ours: &Chain, theirs: &[Descriptor]) {
+    fn fill(&self, ours: &Chain, room: &[Segment], theirs: &[Descriptor]) {
+        let buffers = ours.buffers(room);
         let is_buffer = |it: &Segment| it.address.0 >= BUFFERS && it.address.0 + u64::from(it.length) <= END;
-        if ours.writable_bytes() > 0x1000 || !ours.writable().iter().all(is_buffer) {
+        if ours.writable_bytes() > 0x1000 || !buffers.writable().iter().all(is_buffer) {
             return;
         }
         let bytes: Vec<u8> = (0..ours.writable_bytes()).map(|index| (index % 251) as u8 ^ ours.head as u8).collect();
         // In two parts, so that the second begins anywhere.
         let middle = bytes.len() / 3;
-        ours.write(&self.our_memory, 0, &bytes[..middle]).expect("these buffers are the guest's");
-        ours.write(&self.our_memory, middle as u64, &bytes[middle..]).expect("these buffers are the guest's");
+        buffers.write(&self.our_memory, 0, &bytes[..middle]).expect("these buffers are the guest's");
+        buffers.write(&self.our_memory, middle as u64, &bytes[middle..]).expect("these buffers are the guest's");
         let mut rest = &bytes[..];
         for descriptor in theirs.iter().filter(|it| it.is_write_only()) {
             let (now, later) = rest.split_at(descriptor.len() as usize);

@@ -7,7 +7,7 @@ use crate::system::{
     Source,
     backend::{Backend, Mac, Slice},
     channels::Channel,
-    size::show_size,
+    size::{show_size, show_size_rounded},
     slots::Slots,
     storage::Disk,
 };
@@ -60,7 +60,8 @@ fn names_of_users(source: &Source, number: usize, is_it: impl Fn(Slice) -> bool)
 
 /// The channels: each para-virtual device, who serves it, where, and with what.
 pub(super) fn channels(source: &Source) -> Table {
-    let columns = ["client", "device", "slot", "driver domain", "channel", "driver domain's addresses", "gives"];
+    let columns =
+        ["client", "device", "EL2 heap", "slot", "driver domain", "channel", "driver domain's addresses", "gives"];
     let mut table = Table::new("Channels", &columns);
     for channel in source.channels() {
         let provider = source.vms.get(usize::from(channel.service.provider)).map_or("-", |vm| vm.name.as_str());
@@ -68,6 +69,7 @@ pub(super) fn channels(source: &Source) -> Table {
         table.row([
             channel.vm.name.clone(),
             channel.device.kind.clone(),
+            show_size_rounded(channel.device.heap_bytes()),
             slot,
             provider.to_string(),
             channel.service.channel.to_string(),

@@ -169,10 +169,10 @@ Real devices (those of a page cannot be split)
   0x0a00_3000–0x0a00_3fff  virtio-mmio:24-31  72–79       driver  all RAM: trusted  -
 
 Channels
-  client  device      slot  driver domain  channel  driver domain's addresses  gives
-  alpha   virtio-blk  0     driver         0        0x5fdf_c000–0x5fff_ffff    partition root of disk main, 4 MiB, read-only
-  alpha   virtio-blk  1     driver         1        0x5fbf_8000–0x5fdf_bfff    RAM disk, 1 MiB at 0x5fa3_3000
-  alpha   virtio-net  2     driver         2        0x5fb3_3000–0x5fbf_7fff    port 52:54:00:12:34:56, at most 10 MiB a second
+  client  device      EL2 heap  slot  driver domain  channel  driver domain's addresses  gives
+  alpha   virtio-blk  16 KiB    0     driver         0        0x5fdf_c000–0x5fff_ffff    partition root of disk main, 4 MiB, read-only
+  alpha   virtio-blk  16 KiB    1     driver         1        0x5fbf_8000–0x5fdf_bfff    RAM disk, 1 MiB at 0x5fa3_3000
+  alpha   virtio-net  13 KiB    2     driver         2        0x5fb3_3000–0x5fbf_7fff    port 52:54:00:12:34:56, at most 10 MiB a second
 
 Disks
   disk  partition  size    bytes                    at first    used by

@@ -99,7 +99,7 @@ fn what_is_allocated_fits_the_device() {
     for requests in [0, 129, u16::MAX] {
         refused(|service| service.requests = requests, sentence);
     }
-    for chains in [[0; 3], [16, 8, 9], [255; 3]] {
+    for chains in [0, 33, u8::MAX] {
         refused(|service| service.chains = chains, sentence);
     }
 }

@@ -1,13 +1,13 @@
 //! What a device gets out of a chain.
 
 use super::driver::*;
-use crate::virtqueue::{Chain, Cursor, Pieces, QueueError, SEGMENTS_MAX, Segment};
+use crate::virtqueue::{Cursor, Pieces, QueueError, SEGMENTS_MAX, Segment};
 use std::vec::Vec;
 use vdev::testkit::MEMORY_BASE;
 use vdev::{GuestAddr, GuestFault, GuestMemory};
 
 /// A read of a disk: header, two buffers, status.
-fn disk_read(driver: &mut Driver) -> Chain {
+fn disk_read(driver: &mut Driver) -> Taken {
     let buffers =
         [(BUFFERS, 16, 0), (BUFFERS + 0x100, 8, WRITE), (BUFFERS + 0x200, 4, WRITE), (BUFFERS + 0x300, 1, WRITE)];
     driver.offer_chain(0, &buffers);
@@ -40,7 +40,7 @@ fn a_chain_follows_next_wherever_it_leads() {
 fn a_chain_is_used_again_without_a_trace_of_the_one_before() {
     let mut driver = Driver::new(8);
     let mut device = driver.device(ALL_FEATURES);
-    let mut chain = Chain::new();
+    let mut chain = Taken::new();
     driver.offer_chain(0, &[(BUFFERS, 16, 0), (BUFFERS + 16, 16, WRITE)]);
     driver.offer_chain(4, &[(BUFFERS + 64, 4, 0)]);
     assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
@@ -108,10 +108,10 @@ fn a_chain_that_has_no_room_is_left_in_the_ring() {
     let mut driver = Driver::new(8);
     let mut device = driver.device(ALL_FEATURES);
     driver.offer_chain(0, &[(BUFFERS, 16, 0), (BUFFERS + 16, 16, 0), (BUFFERS + 32, 1, WRITE)]);
-    assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::with_room(2)), Err(QueueError::ChainTooLong));
-    let mut chain = Chain::with_room(3);
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut Taken::with_room(2)), Err(QueueError::ChainTooLong));
+    let mut chain = Taken::with_room(3);
     assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
-    assert_eq!((chain.segments(), chain.room()), (3, 3));
+    assert_eq!(chain.segments(), 3);
 }
 
 #[test]
@@ -198,14 +198,14 @@ fn a_range_is_cut_into_pieces_of_any_size_and_goes_on_where_it_was_left() {
 fn bytes_are_copied_across_buffers() {
     let mut driver = Driver::new(8);
     let chain = disk_read(&mut driver);
-    chain.write(&driver.memory, 6, &[1, 2, 3, 4, 5, 6, 7]).unwrap();
+    chain.buffers().write(&driver.memory, 6, &[1, 2, 3, 4, 5, 6, 7]).unwrap();
     assert_eq!(bytes_at(&driver, BUFFERS + 0x100, 8), [0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(bytes_at(&driver, BUFFERS + 0x200, 5), [3, 4, 5, 6, 0]);
     assert_eq!(bytes_at(&driver, BUFFERS + 0x300, 2), [7, 0]);
 
     driver.memory.write(GuestAddr(BUFFERS), b"a request header").unwrap();
     let mut word = [0; 7];
-    chain.read(&driver.memory, 2, &mut word).unwrap();
+    chain.buffers().read(&driver.memory, 2, &mut word).unwrap();
     assert_eq!(&word, b"request");
 }
 
@@ -213,11 +213,11 @@ fn bytes_are_copied_across_buffers() {
 fn a_copy_that_does_not_fit_copies_nothing() {
     let mut driver = Driver::new(8);
     let chain = disk_read(&mut driver);
-    assert_eq!(chain.write(&driver.memory, 12, &[9, 9]), Err(GuestFault::BadAddress));
+    assert_eq!(chain.buffers().write(&driver.memory, 12, &[9, 9]), Err(GuestFault::BadAddress));
     assert_eq!(bytes_at(&driver, BUFFERS + 0x300, 1), [0]);
-    assert_eq!(chain.read(&driver.memory, 0, &mut [0; 17]), Err(GuestFault::BadAddress));
-    assert_eq!(chain.read(&driver.memory, u64::MAX, &mut [0; 2]), Err(GuestFault::BadAddress));
-    assert_eq!(chain.read(&driver.memory, 16, &mut []), Ok(()));
+    assert_eq!(chain.buffers().read(&driver.memory, 0, &mut [0; 17]), Err(GuestFault::BadAddress));
+    assert_eq!(chain.buffers().read(&driver.memory, u64::MAX, &mut [0; 2]), Err(GuestFault::BadAddress));
+    assert_eq!(chain.buffers().read(&driver.memory, 16, &mut []), Ok(()));
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_buffer_outside_the_guests_memory_is_found_out_at_the_copy() {
     let end = vdev::testkit::MEMORY_BASE.0 + MEMORY_SIZE as u64;
     driver.offer_chain(0, &[(end - 4, 8, 0), (0x0800_0000, 4, WRITE)]);
     let chain = pop(&driver).unwrap().unwrap();
-    assert_eq!(chain.read(&driver.memory, 0, &mut [0; 4]), Ok(()));
-    assert_eq!(chain.read(&driver.memory, 0, &mut [0; 5]), Err(GuestFault::BadAddress));
-    assert_eq!(chain.write(&driver.memory, 0, &[1]), Err(GuestFault::BadAddress));
+    assert_eq!(chain.buffers().read(&driver.memory, 0, &mut [0; 4]), Ok(()));
+    assert_eq!(chain.buffers().read(&driver.memory, 0, &mut [0; 5]), Err(GuestFault::BadAddress));
+    assert_eq!(chain.buffers().write(&driver.memory, 0, &[1]), Err(GuestFault::BadAddress));
 }

@@ -1,6 +1,6 @@
 //! The driver's side of a queue.
 
-use crate::virtqueue::{Chain, Features, Popped, QueueError, Segment, Start, Virtqueue};
+use crate::virtqueue::{Buffers, Chain, Features, Popped, QueueError, SEGMENTS_MAX, Segment, Start, Virtqueue};
 use std::{vec, vec::Vec};
 use vdev::{
     GuestAddr, GuestMemory, QueueLayout,
@@ -125,15 +125,53 @@ impl Driver {
     }
 }
 
+/// A chain with a room of its own for its buffers.
+#[derive(Debug)]
+pub(super) struct Taken {
+    chain: Chain,
+    room: Vec<Segment>,
+}
+
+impl Taken {
+    /// Without buffers, and with room for the longest there is.
+    pub(super) fn new() -> Self {
+        Self::with_room(SEGMENTS_MAX)
+    }
+
+    pub(super) fn with_room(segments: usize) -> Self {
+        Self { chain: Chain::NONE, room: vec![Segment::EMPTY; segments] }
+    }
+
+    pub(super) fn buffers(&self) -> Buffers<'_> {
+        self.chain.buffers(&self.room)
+    }
+
+    pub(super) fn readable(&self) -> &[Segment] {
+        self.buffers().readable()
+    }
+
+    pub(super) fn writable(&self) -> &[Segment] {
+        self.buffers().writable()
+    }
+}
+
+impl core::ops::Deref for Taken {
+    type Target = Chain;
+
+    fn deref(&self) -> &Chain {
+        &self.chain
+    }
+}
+
 /// Takes the next chain, all of it. Whether there was one.
 pub(super) fn pop_whole(
     device: &mut Virtqueue,
     memory: &impl GuestMemory,
-    chain: &mut Chain,
+    taken: &mut Taken,
 ) -> Result<bool, QueueError> {
     let mut start = Start::Head;
     loop {
-        match device.pop(memory, chain, start)? {
+        match device.pop(memory, &mut taken.chain, &mut taken.room, start)? {
             Popped::Part => start = Start::Part,
             Popped::Whole => return Ok(true),
             Popped::Nothing => return Ok(false),
@@ -142,13 +180,13 @@ pub(super) fn pop_whole(
 }
 
 /// What the device makes of the only chain that `driver` offers.
-pub(super) fn pop_with(driver: &Driver, features: Features) -> Result<Option<Chain>, QueueError> {
-    let mut chain = Chain::new();
-    Ok(pop_whole(&mut driver.device(features), &driver.memory, &mut chain)?.then_some(chain))
+pub(super) fn pop_with(driver: &Driver, features: Features) -> Result<Option<Taken>, QueueError> {
+    let mut taken = Taken::new();
+    Ok(pop_whole(&mut driver.device(features), &driver.memory, &mut taken)?.then_some(taken))
 }
 
 /// The same, with a device that offers everything.
-pub(super) fn pop(driver: &Driver) -> Result<Option<Chain>, QueueError> {
+pub(super) fn pop(driver: &Driver) -> Result<Option<Taken>, QueueError> {
     pop_with(driver, ALL_FEATURES)
 }
 

@@ -1,11 +1,11 @@
 //! Who wakes whom.
 
 use super::driver::*;
-use crate::virtqueue::{Chain, Virtqueue};
+use crate::virtqueue::Virtqueue;
 
 /// Takes `count` chains and gives them back.
 fn serve(driver: &mut Driver, device: &mut Virtqueue, count: u16) {
-    let mut chain = Chain::new();
+    let mut chain = Taken::new();
     for head in 0..count {
         driver.offer_chain(head, &[(BUFFERS, 1, WRITE)]);
         assert_eq!(pop_whole(device, &driver.memory, &mut chain), Ok(true));
@@ -98,7 +98,7 @@ fn chains_that_were_seen_before_are_not_forgotten_when_notifications_come_back()
     let mut device = driver.device(ALL_FEATURES);
     driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
     driver.offer_chain(1, &[(BUFFERS, 1, 0)]);
-    pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
+    pop_whole(&mut device, &driver.memory, &mut Taken::new()).unwrap();
     assert_eq!(device.enable_notifications(&driver.memory), Ok(true));
     device.put_back(0);
     assert_eq!(device.enable_notifications(&driver.memory), Ok(true));

@@ -1,7 +1,7 @@
 //! Drivers that break the rules, by accident or not. Each gets an error, and nothing else happens.
 
 use super::driver::*;
-use crate::virtqueue::{Chain, QUEUE_SIZE_MAX, QueueError, SEGMENTS_MAX, Virtqueue};
+use crate::virtqueue::{QUEUE_SIZE_MAX, QueueError, SEGMENTS_MAX, Virtqueue};
 use core::cell::RefCell;
 use std::{string::ToString, vec::Vec};
 use vdev::{
@@ -15,10 +15,10 @@ fn refusal(size: u16, write: impl FnOnce(&Driver)) -> QueueError {
     write(&driver);
     driver.offer(0);
     let mut device = driver.device(ALL_FEATURES);
-    let error = pop_whole(&mut device, &driver.memory, &mut Chain::new()).expect_err("refused");
+    let error = pop_whole(&mut device, &driver.memory, &mut Taken::new()).expect_err("refused");
     assert_eq!(device.in_flight(), 0, "nothing is taken");
     assert_eq!(
-        pop_whole(&mut device, &driver.memory, &mut Chain::new()),
+        pop_whole(&mut device, &driver.memory, &mut Taken::new()),
         Err(error),
         "and the next look finds the same"
     );
@@ -178,7 +178,7 @@ fn an_available_index_that_jumps_is_refused() {
         driver.publish(index);
         let mut device = driver.device(ALL_FEATURES);
         assert_eq!(
-            pop_whole(&mut device, &driver.memory, &mut Chain::new()),
+            pop_whole(&mut device, &driver.memory, &mut Taken::new()),
             Err(QueueError::AvailableIndex),
             "{index}"
         );
@@ -193,17 +193,17 @@ fn an_available_index_that_goes_back_is_refused() {
     let mut device = driver.device(ALL_FEATURES);
     for head in [0, 1] {
         driver.offer_chain(head, &[(BUFFERS, 1, 0)]);
-        pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
+        pop_whole(&mut device, &driver.memory, &mut Taken::new()).unwrap();
     }
     driver.publish(1);
-    assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::new()), Err(QueueError::AvailableIndex));
+    assert_eq!(pop_whole(&mut device, &driver.memory, &mut Taken::new()), Err(QueueError::AvailableIndex));
 }
 
 #[test]
 fn a_head_that_is_in_flight_is_refused() {
     let mut driver = Driver::new(QUEUE_SIZE_MAX);
     let mut device = driver.device(ALL_FEATURES);
-    let mut chain = Chain::new();
+    let mut chain = Taken::new();
     for head in [0, 63, 64, 255] {
         driver.offer_chain(head, &[(BUFFERS, 1, 0)]);
         assert_eq!(pop_whole(&mut device, &driver.memory, &mut chain), Ok(true));
@@ -232,7 +232,7 @@ fn rings_outside_the_guests_memory_are_refused() {
             let mut driver = Driver::new(4);
             driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
             let mut device = Virtqueue::new(layout, ALL_FEATURES);
-            let popped = pop_whole(&mut device, &driver.memory, &mut Chain::new());
+            let popped = pop_whole(&mut device, &driver.memory, &mut Taken::new());
             if layout.used == elsewhere {
                 assert_eq!(popped, Ok(true));
                 assert_eq!(device.push_used(&driver.memory, 0, 0), Err(QueueError::Memory), "{place:#x}");
@@ -250,13 +250,13 @@ fn a_ring_that_ends_outside_the_guests_memory_is_refused_where_it_is_used() {
     driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
     let layout = QueueLayout { used: GuestAddr(end - 12), ..driver.layout };
     let mut device = Virtqueue::new(layout, ALL_FEATURES);
-    pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
+    pop_whole(&mut device, &driver.memory, &mut Taken::new()).unwrap();
     assert_eq!(device.push_used(&driver.memory, 0, 0), Ok(()));
     assert_eq!(device.enable_notifications(&driver.memory), Err(QueueError::Memory));
     driver.layout.available = GuestAddr(end - 8);
     driver.publish(1);
     let mut device = Virtqueue::new(driver.layout, ALL_FEATURES);
-    pop_whole(&mut device, &driver.memory, &mut Chain::new()).unwrap();
+    pop_whole(&mut device, &driver.memory, &mut Taken::new()).unwrap();
     device.push_used(&driver.memory, 0, 0).unwrap();
     assert_eq!(device.take_interrupt(&driver.memory), Err(QueueError::Memory));
 }
@@ -268,7 +268,7 @@ fn a_size_that_the_register_file_let_through_refuses_every_chain() {
         let mut driver = Driver::new(4);
         driver.offer_chain(0, &[(BUFFERS, 1, 0)]);
         let mut device = Virtqueue::new(layout, ALL_FEATURES);
-        assert_eq!(pop_whole(&mut device, &driver.memory, &mut Chain::new()), Err(QueueError::AvailableIndex));
+        assert_eq!(pop_whole(&mut device, &driver.memory, &mut Taken::new()), Err(QueueError::AvailableIndex));
         assert_eq!(device.push_used(&driver.memory, 0, 0), Err(QueueError::NotInFlight));
     }
 }
@@ -301,7 +301,7 @@ fn a_descriptor_that_changes_after_it_was_loaded_changes_nothing() {
     driver.offer(0);
     let racing = Racing { memory: &driver.memory, loaded: RefCell::default() };
     let mut device = driver.device(ALL_FEATURES);
-    let mut chain = Chain::new();
+    let mut chain = Taken::new();
     assert_eq!(pop_whole(&mut device, &racing, &mut chain), Ok(true));
     assert_eq!(chain.readable(), segments(&[(BUFFERS, 8), (BUFFERS + 8, 8)]));
     assert_eq!(chain.writable(), segments(&[(BUFFERS + 16, 1)]));
