@@ -115,8 +115,7 @@ impl GuestCpu {
     pub fn deliver(&mut self, kicks: Kicks) -> bool {
         let mut kicks = kicks;
         if kicks.contains(self.index) {
-            let own = self.interface.flush(self.vm.vgic, self.index, &mut CoreListRegisters::of_this_core());
-            kicks = Kicks::from_bits(kicks.bits() | own.bits());
+            kicks |= self.interface.flush(self.vm.vgic, self.index, &mut CoreListRegisters::of_this_core());
         }
         let others = kicks.without(self.index);
         !others.is_empty() && self.tell(others)

@@ -53,7 +53,7 @@ fn load(guest: &mut GuestCpu, address: GuestAddr, width: Width) -> Result<(u64, 
         if needs_sync(Frame::Distributor, offset) {
             sync(guest, Frame::Distributor, offset);
         }
-        vgic.distributor_read(guest.index, offset, width)
+        vgic.distributor_read(offset, width)
     } else if let Some((vcpu, offset)) = redistributor_offset(address) {
         let (lines, kicks) = if needs_sync(Frame::Redistributor(vcpu), offset) {
             sync_redistributor(guest, vcpu, offset)
@@ -185,7 +185,7 @@ fn store(vcpu: &mut Vcpu<GuestCpu>, address: GuestAddr, width: Width, value: u64
         if needs_sync(Frame::Distributor, offset) {
             sync(guest, Frame::Distributor, offset);
         }
-        let kicks = vgic.distributor_write(guest.index, offset, width, value).ok_or(Unanswered)?;
+        let kicks = vgic.distributor_write(offset, width, value).ok_or(Unanswered)?;
         if let Some(intid) = Vgic::routed_at(offset) {
             routing::reroute(&guest.machine.gic, guest.vm, intid);
         }

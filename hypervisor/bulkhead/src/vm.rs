@@ -148,7 +148,7 @@ impl Vm {
         for _ in 0..VCPUS_MAX {
             let Some((access, value)) = device.take_answer() else { break };
             if let Some(vcpu) = self.state.accesses.lock().answer(access, value) {
-                answered = Kicks::from_bits(answered.bits() | Kicks::one(vcpu).bits());
+                answered |= Kicks::one(vcpu);
             }
         }
         answered

@@ -173,7 +173,7 @@ impl CpuInterface {
         if was_latched {
             self.latched |= slot;
         }
-        self.detours.set_special(index, word.number != 0 || value.notifies_eoi());
+        self.detours.set(Detours::special(index), word.number != 0 || value.notifies_eoi());
         if let Some(listed) = self.listed.get_mut(index as usize) {
             *listed = word.intid(bit);
         }
@@ -297,7 +297,7 @@ impl CpuInterface {
         }
         if wanted.notifies_eoi() {
             self.watched |= slot;
-            self.detours.set_special(index, true);
+            self.detours.set(Detours::special(index), true);
         }
         if wanted != current {
             lrs.write(index as usize, wanted);
@@ -322,7 +322,7 @@ impl CpuInterface {
         self.used &= !slot;
         self.watched &= !slot;
         self.latched &= !slot;
-        self.detours.set_special(index, false);
+        self.detours.set(Detours::special(index), false);
         let Some(intid) = self.listed.get(index as usize).copied() else { return };
         let Some(word) = vgic.word(vcpu, intid.word()) else { return };
         let bits = intid.mask();

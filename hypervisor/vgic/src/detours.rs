@@ -55,22 +55,15 @@ impl Detours {
         self.0 & LEFTOVER
     }
 
-    /// Interrupts of the words `words` wait for a free list register, or are to be looked at.
+    /// Interrupts of the word `number` wait for a free list register, or are to be looked at.
     #[inline]
-    pub(super) const fn leave(&mut self, words: u32) {
-        self.0 |= words & LEFTOVER;
+    pub(super) const fn waiting(number: usize) -> Self {
+        Self(mask(number as u32) & LEFTOVER)
     }
 
-    /// Those of the words `words` wait no more.
+    /// List register `index` holds an SPI, or asks for notice when its interrupt ends.
     #[inline]
-    pub(super) const fn take_up(&mut self, words: u32) {
-        self.0 &= !(words & LEFTOVER);
-    }
-
-    /// List register `index` holds an SPI or asks for notice when its interrupt ends; or does so no more.
-    #[inline]
-    pub(super) const fn set_special(&mut self, index: u32, on: bool) {
-        let bit = mask(index) << SPECIAL_SHIFT;
-        self.0 = if on { self.0 | bit } else { self.0 & !bit };
+    pub(super) const fn special(index: u32) -> Self {
+        Self(mask(index) << SPECIAL_SHIFT)
     }
 }

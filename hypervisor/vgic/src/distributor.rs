@@ -45,12 +45,10 @@ const fn routed_by(offset: u64) -> IntId {
 }
 
 impl Vgic {
-    /// Answers a load by virtual CPU `vcpu` at byte `offset` into the distributor's 64 KiB frame. Reserved registers
-    /// read as zero. `None` if no register takes that width and alignment: the load ends in an external abort.
+    /// Answers a load at byte `offset` into the distributor's 64 KiB frame. Reserved registers read as zero. `None` if no register takes that width and alignment: the load ends in an external abort.
     #[inline]
     #[must_use]
-    pub fn distributor_read(&self, vcpu: usize, offset: u64, width: Width) -> Option<u64> {
-        let _every_vcpu_sees_the_same = vcpu;
+    pub fn distributor_read(&self, offset: u64, width: Width) -> Option<u64> {
         if (IROUTER..IROUTER_END).contains(&offset) {
             return self.router_read(offset, width);
         }
@@ -66,11 +64,10 @@ impl Vgic {
         })
     }
 
-    /// Takes a store by virtual CPU `vcpu` at byte `offset` into the distributor's frame. Stores to reserved and
-    /// read-only registers have no effect. `None` as for a load.
+    /// Takes a store at byte `offset` into the distributor's frame. Stores to reserved and read-only registers have no
+    /// effect. `None` as for a load.
     #[inline]
-    pub fn distributor_write(&self, vcpu: usize, offset: u64, width: Width, value: u64) -> Option<Kicks> {
-        let _every_vcpu_does_the_same = vcpu;
+    pub fn distributor_write(&self, offset: u64, width: Width, value: u64) -> Option<Kicks> {
         if (IROUTER..IROUTER_END).contains(&offset) {
             return self.router_write(offset, width, value);
         }

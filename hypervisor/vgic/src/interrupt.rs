@@ -11,24 +11,6 @@ impl IntId {
         Self(raw)
     }
 
-    /// Software-generated interrupt `number` (0–15).
-    #[must_use]
-    pub const fn sgi(number: u32) -> Self {
-        Self(number & 15)
-    }
-
-    /// Private peripheral interrupt `number`: 0–15, or equally its INTID, 16–31.
-    #[must_use]
-    pub const fn ppi(number: u32) -> Self {
-        Self(16 | (number & 15))
-    }
-
-    /// Shared peripheral interrupt `number`, counted from 0; its INTID is 32 more.
-    #[must_use]
-    pub const fn spi(number: u32) -> Self {
-        Self(number.saturating_add(32))
-    }
-
     /// The INTID.
     #[must_use]
     pub const fn raw(self) -> u32 {

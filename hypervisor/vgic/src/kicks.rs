@@ -12,21 +12,10 @@ impl Kicks {
     /// Nobody.
     pub const NONE: Self = Self(0);
 
-    /// The virtual CPUs whose bits are set in `bits`.
-    pub const fn from_bits(bits: u16) -> Self {
-        Self(bits as u32)
-    }
-
     /// The virtual CPU `vcpu` alone; below 16.
     #[inline]
     pub const fn one(vcpu: usize) -> Self {
         Self(mask(vcpu as u32))
-    }
-
-    /// The bitmap of virtual CPU indices.
-    #[must_use]
-    pub const fn bits(self) -> u16 {
-        self.0 as u16
     }
 
     /// Whether nobody needs to be kicked.

@@ -127,12 +127,6 @@ impl ListRegister {
         ((self.0 & Self::PRIORITY_MASK) >> Self::PRIORITY_SHIFT) as u8
     }
 
-    /// The interrupt's group, 0 or 1.
-    #[must_use]
-    pub const fn group(self) -> u32 {
-        (self.0 & Self::GROUP_1 != 0) as u32
-    }
-
     /// The physical interrupt that the guest's deactivation also deactivates, if there is one.
     #[must_use]
     #[inline]

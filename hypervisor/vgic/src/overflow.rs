@@ -108,7 +108,7 @@ impl CpuInterface {
     /// list register.
     #[inline]
     pub(super) fn note<'a>(&mut self, word: Word<'a>, waiting: u32) -> Option<Best<'a>> {
-        self.detours.take_up(mask(word.number as u32));
+        self.detours.set(Detours::waiting(word.number), false);
         let best = Best::of(word, waiting)?;
         self.wait(word.number, best.priority);
         Some(best)
@@ -117,11 +117,10 @@ impl CpuInterface {
     /// An interrupt of word `number` waits for a list register, with `priority` or a worse one.
     #[inline]
     pub(super) fn wait(&mut self, number: usize, priority: u8) {
-        let words = mask(number as u32);
+        let waiting = Detours::waiting(number);
         let Some(bound) = self.bounds.get_mut(number) else { return };
-        let is_first = self.detours.leftover() & words == 0;
-        *bound = if is_first { priority } else { priority.min(*bound) };
-        self.detours.leave(words);
+        *bound = if self.detours.has(waiting) { priority.min(*bound) } else { priority };
+        self.detours.set(waiting, true);
     }
 
     /// The word left over that is to be looked at first.
@@ -180,7 +179,7 @@ impl CpuInterface {
             }
             self.latched &= !slot;
             self.watched |= slot;
-            self.detours.set_special(index, true);
+            self.detours.set(Detours::special(index), true);
             lrs.write(index as usize, value.with_state(ListState::Active).with_eoi_notice());
         }
     }

@@ -10,7 +10,7 @@ const TIMER: u32 = 27;
 
 fn owner(vcpus: usize) -> Machine {
     let machine = Machine::ready(vcpus, 4);
-    machine.vgic.link(IntId::ppi(TIMER), TIMER);
+    machine.vgic.link(IntId::new(TIMER), TIMER);
     machine.vgic.link(IntId::new(DEVICE), PHYSICAL);
     machine
 }
@@ -26,7 +26,7 @@ fn fire(machine: &mut Machine, vcpu: usize) -> Kicks {
 fn fire_timer(machine: &mut Machine, vcpu: usize) {
     let (interface, core) = &mut machine.cpus[vcpu];
     core.active_ppis.insert(TIMER);
-    let kicks = interface.deliver_linked(&machine.vgic, vcpu, IntId::ppi(TIMER), core);
+    let kicks = interface.deliver_linked(&machine.vgic, vcpu, IntId::new(TIMER), core);
     machine.kick(kicks);
 }
 
@@ -141,7 +141,7 @@ fn another_virtual_cpu_that_clears_it_before_its_flush_lets_go_of_the_physical_o
     take(&mut machine, 0, DEVICE);
     // It has come again, and its core has yet to flush: it is in flight still, and latched.
     let flushes = machine.vgic.inject(IntId::new(DEVICE), 0);
-    let kicks = machine.vgic.distributor_write(1, ICPENDR + 4, vdev::Width::Word, 1 << (DEVICE - 32));
+    let kicks = machine.vgic.distributor_write(ICPENDR + 4, vdev::Width::Word, 1 << (DEVICE - 32));
     machine.kick(flushes | kicks.expect("the store is taken"));
     assert_eq!(machine.core(0).deactivated, [PHYSICAL, PHYSICAL]);
     assert_eq!(machine.acknowledge(0), SPURIOUS);

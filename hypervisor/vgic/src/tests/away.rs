@@ -83,10 +83,10 @@ fn an_interrupt_that_found_no_list_register_wakes_a_virtual_cpu_that_waits_in_tw
 #[test]
 fn a_timer_interrupt_that_has_ended_leaves_nothing_to_make_active_again() {
     let mut machine = Machine::ready(1, 4);
-    machine.vgic.link(IntId::ppi(TIMER), TIMER);
+    machine.vgic.link(IntId::new(TIMER), TIMER);
     let (interface, core) = &mut machine.cpus[0];
     core.active_ppis.insert(TIMER);
-    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
+    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::new(TIMER), core);
     machine.kick(kicks);
     let holds_physical = |machine: &Machine| {
         let (interface, core) = &machine.cpus[0];
@@ -103,7 +103,7 @@ fn a_timer_interrupt_that_has_ended_leaves_nothing_to_make_active_again() {
     machine.gicr_write(0, 0, SGI_BASE + ICENABLER, 1 << TIMER);
     let (interface, core) = &mut machine.cpus[0];
     core.active_ppis.insert(TIMER);
-    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
+    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::new(TIMER), core);
     machine.kick(kicks);
     assert!(holds_physical(&machine));
     assert_eq!(machine.drain(0), []);

@@ -18,8 +18,8 @@ fn no_access_to_the_distributor_panics() {
     for offset in offsets(0x1_0000) {
         for width in WIDTHS {
             for value in [u64::MAX, 0] {
-                let read = vgic.distributor_read(0, offset, width);
-                let written = vgic.distributor_write(0, offset, width, value & width.mask());
+                let read = vgic.distributor_read(offset, width);
+                let written = vgic.distributor_write(offset, width, value & width.mask());
                 assert_eq!(read.is_some(), written.is_some(), "{offset:#x} {width:?}");
                 assert!(read.unwrap_or(0) <= width.mask());
                 if read.is_some() {
@@ -72,8 +72,8 @@ fn wrong_widths_are_refused() {
         (IROUTER + 8 * 40, Width::Byte),
         (IROUTER + 8 * 40 + 4, Width::DoubleWord),
     ] {
-        assert_eq!(vgic.distributor_read(0, offset, width), None, "{offset:#x} {width:?}");
-        assert_eq!(vgic.distributor_write(0, offset, width, 0), None, "{offset:#x} {width:?}");
+        assert_eq!(vgic.distributor_read(offset, width), None, "{offset:#x} {width:?}");
+        assert_eq!(vgic.distributor_write(offset, width, 0), None, "{offset:#x} {width:?}");
     }
 }
 
@@ -81,9 +81,9 @@ fn wrong_widths_are_refused() {
 fn priorities_are_reached_byte_by_byte() {
     let vgic = Vgic::new(1, 32);
     for (offset, value) in (IPRIORITYR + 40..).zip([0x10, 0x20, 0x30, 0x40]) {
-        assert!(vgic.distributor_write(0, offset, Width::Byte, value).is_some());
+        assert!(vgic.distributor_write(offset, Width::Byte, value).is_some());
     }
-    assert_eq!(vgic.distributor_read(0, IPRIORITYR + 40, Width::Word), Some(0x4030_2010));
+    assert_eq!(vgic.distributor_read(IPRIORITYR + 40, Width::Word), Some(0x4030_2010));
     assert!(vgic.redistributor_write(0, SGI_BASE + IPRIORITYR + 27, Width::Byte, 0x88).is_some());
     assert_eq!(vgic.redistributor_read(0, SGI_BASE + IPRIORITYR + 24, Width::Word), Some(0x8800_0000));
 }
@@ -101,7 +101,7 @@ fn a_controller_has_the_size_it_is_asked_for_within_limits() {
     for (vcpus, spis, vcpus_seen, words_seen) in [(0, 0, 1, 0), (2, 33, 2, 2), (9, 1000, 8, 8), (usize::MAX, 1, 8, 1)] {
         let vgic = Vgic::new(vcpus, spis);
         assert_eq!(vgic.vcpus(), vcpus_seen);
-        assert_eq!(vgic.distributor_read(0, 4, Width::Word).unwrap() & 31, words_seen);
+        assert_eq!(vgic.distributor_read(4, Width::Word).unwrap() & 31, words_seen);
     }
 }
 
@@ -114,7 +114,7 @@ fn quick_reads_are_the_full_reads_wherever_they_answer() {
     let step = if cfg!(miri) { 1324 } else { 4 };
     for offset in (0..0x1_0000u64).step_by(step) {
         if let Some(value) = machine.vgic.distributor_quick_read(offset) {
-            let full = machine.vgic.distributor_read(0, offset, Width::Word);
+            let full = machine.vgic.distributor_read(offset, Width::Word);
             assert_eq!(Some(u64::from(value)), full, "distributor {offset:#x}");
         }
     }

@@ -9,7 +9,7 @@ const TIMER: u32 = 27;
 /// A machine whose virtual timer is linked, and SPI INTID 40 to the physical 77.
 fn linked_machine(vcpus: usize, list_registers: usize) -> Machine {
     let machine = Machine::ready(vcpus, list_registers);
-    machine.vgic.link(IntId::ppi(TIMER), TIMER);
+    machine.vgic.link(IntId::new(TIMER), TIMER);
     machine.vgic.link(IntId::new(40), 77);
     machine
 }
@@ -18,7 +18,7 @@ fn linked_machine(vcpus: usize, list_registers: usize) -> Machine {
 fn fire_timer(machine: &mut Machine, vcpu: usize) {
     let (interface, core) = &mut machine.cpus[vcpu];
     assert!(core.active_ppis.insert(TIMER), "an active interrupt does not fire");
-    let kicks = interface.deliver_linked(&machine.vgic, vcpu, IntId::ppi(TIMER), core);
+    let kicks = interface.deliver_linked(&machine.vgic, vcpu, IntId::new(TIMER), core);
     machine.kick(kicks);
 }
 
@@ -52,7 +52,7 @@ fn the_timer_interrupt_arrives_whatever_else_there_is() {
     for other in if cfg!(miri) { 40..41 } else { 40..51 }.chain([2]) {
         for steps in 0..4 {
             let mut machine = linked_machine(1, 4);
-            machine.vgic.link(IntId::ppi(30), 30);
+            machine.vgic.link(IntId::new(30), 30);
             machine.edge(other);
             // Untouched, acknowledged, ended, or ended and seen to be so.
             if steps > 0 {
@@ -90,13 +90,13 @@ fn a_timer_in_a_group_that_is_off_waits_for_it() {
 #[test]
 fn a_second_timer_takes_the_place_of_one_that_has_ended() {
     let mut machine = linked_machine(1, 4);
-    machine.vgic.link(IntId::ppi(30), 30);
+    machine.vgic.link(IntId::new(30), 30);
     fire_timer(&mut machine, 0);
     assert_eq!(machine.acknowledge(0), TIMER);
     machine.cpus[0].1.end(TIMER);
     let (interface, core) = &mut machine.cpus[0];
     core.active_ppis.insert(30);
-    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::ppi(30), core);
+    let kicks = interface.deliver_linked(&machine.vgic, 0, IntId::new(30), core);
     machine.kick(kicks);
     let (interface, core) = &mut machine.cpus[0];
     assert_eq!(interface.unload(&machine.vgic, 0, core).0, 1 << 30, "the first one is over");
@@ -118,12 +118,12 @@ fn a_masked_timer_is_kept_and_still_linked_when_it_is_unmasked() {
 #[test]
 fn a_timer_is_forwarded_while_it_is_enabled() {
     let mut machine = linked_machine(2, 4);
-    assert!(machine.vgic.is_forwarded(1, IntId::ppi(TIMER)));
+    assert!(machine.vgic.is_forwarded(1, IntId::new(TIMER)));
     machine.gicr_write(1, 1, SGI_BASE + ICENABLER, 1 << TIMER);
-    assert!(!machine.vgic.is_forwarded(1, IntId::ppi(TIMER)));
-    assert!(machine.vgic.is_forwarded(0, IntId::ppi(TIMER)));
+    assert!(!machine.vgic.is_forwarded(1, IntId::new(TIMER)));
+    assert!(machine.vgic.is_forwarded(0, IntId::new(TIMER)));
     machine.gicd_write(0, CTLR, 0);
-    assert!(!machine.vgic.is_forwarded(0, IntId::ppi(TIMER)));
+    assert!(!machine.vgic.is_forwarded(0, IntId::new(TIMER)));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_masked_timer_that_is_turned_off_can_be_taken_back() {
     machine.gicr_write(0, 0, SGI_BASE + ICENABLER, 1 << TIMER);
     fire_timer(&mut machine, 0);
     let (interface, core) = &mut machine.cpus[0];
-    assert!(!interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core));
+    assert!(!interface.withdraw_linked(&machine.vgic, 0, IntId::new(TIMER), core));
     assert!(machine.core(0).active_ppis.is_empty());
     machine.gicr_write(0, 0, SGI_BASE + ISENABLER, 1 << TIMER);
     assert_eq!(machine.acknowledge(0), SPURIOUS);
@@ -145,7 +145,7 @@ fn a_listed_timer_that_is_turned_off_before_it_is_acknowledged_can_be_taken_back
     let mut machine = linked_machine(1, 4);
     fire_timer(&mut machine, 0);
     let (interface, core) = &mut machine.cpus[0];
-    assert!(interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core));
+    assert!(interface.withdraw_linked(&machine.vgic, 0, IntId::new(TIMER), core));
     machine.kick(Kicks::one(0));
     assert_eq!(machine.acknowledge(0), SPURIOUS);
     assert!(machine.core(0).active_ppis.is_empty());
@@ -153,7 +153,7 @@ fn a_listed_timer_that_is_turned_off_before_it_is_acknowledged_can_be_taken_back
     fire_timer(&mut machine, 0);
     assert_eq!(machine.acknowledge(0), TIMER);
     let (interface, core) = &mut machine.cpus[0];
-    interface.withdraw_linked(&machine.vgic, 0, IntId::ppi(TIMER), core);
+    interface.withdraw_linked(&machine.vgic, 0, IntId::new(TIMER), core);
     machine.kick(Kicks::one(0));
     assert_eq!(machine.gicr_read(0, 0, SGI_BASE + ISACTIVER), 1 << TIMER);
     machine.end(0, TIMER);

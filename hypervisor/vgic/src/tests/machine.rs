@@ -101,12 +101,12 @@ impl Machine {
 
     pub fn gicd_read(&mut self, vcpu: usize, offset: u64) -> u32 {
         self.prepare(vcpu, Frame::Distributor, offset);
-        self.vgic.distributor_read(vcpu, offset, Width::Word).expect("the load is answered") as u32
+        self.vgic.distributor_read(offset, Width::Word).expect("the load is answered") as u32
     }
 
     pub fn gicd_write(&mut self, vcpu: usize, offset: u64, value: u32) {
         self.prepare(vcpu, Frame::Distributor, offset);
-        let kicks = self.vgic.distributor_write(vcpu, offset, Width::Word, u64::from(value));
+        let kicks = self.vgic.distributor_write(offset, Width::Word, u64::from(value));
         self.kick(kicks.expect("the store is taken"));
     }
 
@@ -123,13 +123,13 @@ impl Machine {
 
     pub fn route(&mut self, intid: u32, router: u64) {
         let offset = IROUTER + 8 * u64::from(intid);
-        let kicks = self.vgic.distributor_write(0, offset, Width::DoubleWord, router).expect("the store is taken");
+        let kicks = self.vgic.distributor_write(offset, Width::DoubleWord, router).expect("the store is taken");
         self.kick(kicks);
     }
 
     pub fn set_priority(&mut self, intid: u32, priority: u8) {
         let offset = IPRIORITYR + u64::from(intid);
-        let kicks = self.vgic.distributor_write(0, offset, Width::Byte, u64::from(priority));
+        let kicks = self.vgic.distributor_write(offset, Width::Byte, u64::from(priority));
         self.kick(kicks.expect("the store is taken"));
     }
 

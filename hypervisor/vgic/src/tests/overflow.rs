@@ -172,7 +172,7 @@ fn a_list_register_freed_by_a_later_word_serves_an_earlier_one_in_the_same_flush
     machine.edge(70);
     machine.edge(71);
     let kicks = machine.vgic.send_sgi(0, 1 | 3 << 24);
-    let masked = machine.vgic.distributor_write(0, ICENABLER + 8, vdev::Width::Word, u64::from(u32::MAX));
+    let masked = machine.vgic.distributor_write(ICENABLER + 8, vdev::Width::Word, u64::from(u32::MAX));
     assert_eq!(masked, Some(kicks));
     let (interface, core) = &mut machine.cpus[0];
     assert!(interface.flush(&machine.vgic, 0, core).is_empty());
@@ -184,7 +184,7 @@ fn a_list_register_freed_by_a_later_word_serves_an_earlier_one_in_the_same_flush
 fn an_interrupt_that_is_masked_asks_for_no_list_register() {
     let mut machine = Machine::ready(1, 2);
     machine.edge(70);
-    let _flushed_below = machine.vgic.distributor_write(0, ICENABLER + 8, vdev::Width::Word, u64::from(u32::MAX));
+    let _flushed_below = machine.vgic.distributor_write(ICENABLER + 8, vdev::Width::Word, u64::from(u32::MAX));
     let (interface, core) = &mut machine.cpus[0];
     assert!(interface.flush(&machine.vgic, 0, core).is_empty());
     assert_eq!(core.listed(), []);
@@ -224,9 +224,9 @@ fn an_interrupt_masked_at_the_last_moment_is_not_taken() {
     let groups = machine.vgic.groups();
     let word = machine.vgic.word(0, 1).unwrap();
     let _flushed_never = machine.vgic.inject(IntId::new(40), 0);
-    let _masked = machine.vgic.distributor_write(0, ICENABLER + 4, vdev::Width::Word, 1 << 8);
+    let _masked = machine.vgic.distributor_write(ICENABLER + 4, vdev::Width::Word, 1 << 8);
     assert_eq!(word.claim(8, 0, groups), None);
-    let _unmasked = machine.vgic.distributor_write(0, ISENABLER + 4, vdev::Width::Word, 1 << 8);
+    let _unmasked = machine.vgic.distributor_write(ISENABLER + 4, vdev::Width::Word, 1 << 8);
     assert_eq!(word.claim(8, 0, groups), Some(true), "it is still pending");
     let _lowered = machine.vgic.set_line(IntId::new(41), 0, true) | machine.vgic.set_line(IntId::new(41), 0, false);
     assert_eq!(word.claim(9, 0, groups), None);

@@ -46,7 +46,7 @@ fn key(vcpu: usize, intid: u32) -> (usize, u32) {
 impl World {
     fn new(seed: u64, list_registers: usize) -> Self {
         let mut machine = Machine::ready(VCPUS, list_registers);
-        machine.vgic.link(IntId::ppi(TIMER), TIMER);
+        machine.vgic.link(IntId::new(TIMER), TIMER);
         machine.vgic.link(IntId::new(LINKED), PHYSICAL);
         for intid in EDGE {
             machine.make_edge(intid);
@@ -112,7 +112,7 @@ impl World {
     fn fire_timer(&mut self, vcpu: usize) {
         let (interface, core) = &mut self.machine.cpus[vcpu];
         if self.is_loaded[vcpu] && core.active_ppis.insert(TIMER) {
-            let kicks = interface.deliver_linked(&self.machine.vgic, vcpu, IntId::ppi(TIMER), core);
+            let kicks = interface.deliver_linked(&self.machine.vgic, vcpu, IntId::new(TIMER), core);
             self.raised.insert((vcpu, TIMER));
             self.machine.kick(kicks);
         }

@@ -45,7 +45,7 @@ impl Pair {
 
     /// A store to the distributor; whoever is told of it flushes at once, unless it is in the middle of something.
     fn write(&self, offset: u64, width: Width, value: u64) {
-        self.kick(self.vgic.distributor_write(NEW, offset, width, value).expect("the store is taken"));
+        self.kick(self.vgic.distributor_write(offset, width, value).expect("the store is taken"));
     }
 
     fn kick(&self, kicks: Kicks) {

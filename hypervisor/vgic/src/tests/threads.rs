@@ -38,7 +38,7 @@ impl Board {
     }
 
     fn gicd_write(&self, offset: u64, width: Width, value: u64) {
-        self.kick(self.vgic.distributor_write(0, offset, width, value).expect("the store is taken"));
+        self.kick(self.vgic.distributor_write(offset, width, value).expect("the store is taken"));
     }
 
     /// One core: flushes when kicked, handles what comes.
@@ -125,7 +125,7 @@ const TIMER: u32 = 27;
 #[test]
 fn a_timer_that_another_cpu_masks_comes_once_and_only_while_it_is_not_masked() {
     let vgic = Vgic::new(2, 32);
-    vgic.link(IntId::ppi(TIMER), TIMER);
+    vgic.link(IntId::new(TIMER), TIMER);
     let (kicked, done) = (AtomicBool::new(false), AtomicBool::new(false));
     // Odd while the timer is masked, and everybody concerned knows.
     let generation = AtomicU32::new(0);
@@ -135,7 +135,7 @@ fn a_timer_that_another_cpu_masks_comes_once_and_only_while_it_is_not_masked() {
             kicked.store(true, Release);
         }
     };
-    let _nothing_pending = vgic.distributor_write(0, CTLR, Width::Word, 2);
+    let _nothing_pending = vgic.distributor_write(CTLR, Width::Word, 2);
     write(ISENABLER, 1 << TIMER);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -153,7 +153,7 @@ fn a_timer_that_another_cpu_masks_comes_once_and_only_while_it_is_not_masked() {
         let mut core = Core::new(4);
         for event in 0..EVENTS {
             assert!(core.active_ppis.insert(TIMER), "it was deactivated when it ended");
-            let _nobody_else = interface.deliver_linked(&vgic, 0, IntId::ppi(TIMER), &mut core);
+            let _nobody_else = interface.deliver_linked(&vgic, 0, IntId::new(TIMER), &mut core);
             for round in 0.. {
                 assert!(round < 2_000_000, "timer {event} was lost");
                 let before = generation.load(SeqCst);
@@ -185,9 +185,9 @@ fn of_two_cpus_that_write_one_priority_or_route_at_once_one_has_its_way() {
                     start.wait();
                     for round in 0..3 {
                         let priorities = u64::from(0x1111_1111_u32 * (vcpu as u32 * 5 + round));
-                        let _none_is_pending = vgic.distributor_write(0, IPRIORITYR + 40, Width::Word, priorities);
+                        let _none_is_pending = vgic.distributor_write(IPRIORITYR + 40, Width::Word, priorities);
                         let router = (vcpu + u64::from(round)) % (VCPUS as u64 + 1);
-                        let _nor_is_this = vgic.distributor_write(0, IROUTER + 8 * 40, Width::DoubleWord, router);
+                        let _nor_is_this = vgic.distributor_write(IROUTER + 8 * 40, Width::DoubleWord, router);
                     }
                 });
             }
@@ -198,7 +198,7 @@ fn of_two_cpus_that_write_one_priority_or_route_at_once_one_has_its_way() {
             assert_eq!(word.routed_to(vcpu) & 1 << 8 != 0, target == Some(vcpu));
         }
         for other in [0, 0x30, 0x80, 0xf8] {
-            let _none_is_pending = vgic.distributor_write(0, IPRIORITYR + 36, Width::Byte, other);
+            let _none_is_pending = vgic.distributor_write(IPRIORITYR + 36, Width::Byte, other);
             for bit in 8..12 {
                 let best = word.bank.best_of(1 << 4 | 1 << bit);
                 let priority = word.bank.priority(bit);
