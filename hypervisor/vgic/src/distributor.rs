@@ -45,7 +45,8 @@ const fn routed_by(offset: u64) -> IntId {
 }
 
 impl Vgic {
-    /// Answers a load at byte `offset` into the distributor's 64 KiB frame. Reserved registers read as zero. `None` if no register takes that width and alignment: the load ends in an external abort.
+    /// Answers a load at byte `offset` into the distributor's 64 KiB frame. Reserved registers read as zero. `None` if
+    /// no register takes that width and alignment: the load ends in an external abort.
     #[inline]
     #[must_use]
     pub fn distributor_read(&self, offset: u64, width: Width) -> Option<u64> {

@@ -132,7 +132,12 @@ impl CpuInterface {
             }
             return false;
         }
-        self.list_first(intid, word.register(intid.bit()), lrs);
+        let value = if is_latched {
+            word.register(intid.bit())
+        } else {
+            ListRegister::linked(intid, word.physical(intid.bit()), bank.priority(intid.bit()), 1)
+        };
+        self.list_first(intid, value, lrs);
         true
     }
 
