@@ -53,6 +53,8 @@ pub const DISTRIBUTOR_ON: u32 = 1 << 4 | 1 << 1;
 const WRITE_PENDING: u32 = 1 << 31;
 /// The priority that [`init`] gives to every interrupt.
 pub const DEFAULT_PRIORITY: u8 = 0xa0;
+/// Aff3 to Aff0 of no CPU.
+const NO_AFFINITY: u64 = 0xff_00ff_ffff;
 const FIRST_SPI: u32 = 32;
 const SPECIAL: u32 = 1020;
 /// How often a wait for a GIC handshake looks.
@@ -309,6 +311,11 @@ pub fn route(id: u32, index: usize) {
     if let Some(&affinity) = machine().cpus.get(index) {
         mmio::write64(machine().distributor.start + offset::IROUTER + u64::from(id) * 8, affinity);
     }
+}
+
+/// Routes the SPI `id` to an affinity that no CPU has.
+pub fn route_nowhere(id: u32) {
+    mmio::write64(machine().distributor.start + offset::IROUTER + u64::from(id) * 8, NO_AFFINITY);
 }
 
 /// The affinity to which the SPI `id` is routed.

@@ -144,6 +144,20 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             None,
             neighbour_is_left_alone,
         ),
+        scenario(
+            "a guest that wakes its sleeping CPU, and takes the reason back, pays for it",
+            "test-wakes",
+            60,
+            None,
+            neighbour_is_left_alone,
+        ),
+        scenario(
+            "a device's interrupt that its owner routes nowhere costs the owner's neighbours nothing",
+            "test-nowhere",
+            60,
+            None,
+            neighbour_is_left_alone,
+        ),
         Scenario {
             // The model that has most of what must not leak.
             cpu: Some("max"),

@@ -18,6 +18,7 @@ mod random;
 mod registers;
 mod resets;
 mod waits;
+mod wakes;
 
 use rt::{interrupts, machine, timer};
 use testkit::{ensure, report};
@@ -35,6 +36,7 @@ fn main() -> ! {
         "registers" => registers::run(),
         "resets" => resets::run(),
         "waits" => waits::run(),
+        "wakes" => wakes::run(),
         other => report::test("the attack is known", || {
             ensure!(false, "there is no attack `{other}`");
             Ok(())
