@@ -11,7 +11,7 @@ use core::sync::atomic::{Ordering, fence};
 use vgic::IntId;
 
 /// Has the physical interrupt `intid`, if it is one of `vm`'s, come where its guest has just routed the virtual one: to
-/// the core of that virtual CPU. One that goes nowhere stays where it is, and waits in the vGIC.
+/// the core of that virtual CPU. One that goes nowhere does not come before it goes somewhere.
 ///
 /// Two virtual CPUs that route it at the same moment may leave it at the core of one and the vGIC with the other. It
 /// then takes a detour over the first.
@@ -32,8 +32,20 @@ pub fn hold_back(gic: &Gic, vm: &Vm, intid: u32) {
 
 /// Has `intid` come to the core of its virtual CPU if that is there; else it waits for it, and `away` says how.
 fn settle(gic: &Gic, vm: &Vm, intid: u32, away: impl FnOnce()) {
-    let Some(vcpu) = vm.vgic.target(IntId::new(intid)) else { return };
-    let Some(core) = vm.core_of(vcpu) else { return };
+    let target = || {
+        let vcpu = vm.vgic.target(IntId::new(intid))?;
+        Some((vcpu, vm.core_of(vcpu)?))
+    };
+    let mut to = target();
+    if to.is_none() {
+        // Wherever it came last, it would come again as often as its guest ends it there.
+        gic.disable_spi(intid);
+        vm.io.assigned.displace(intid);
+        // Another virtual CPU may have routed it somewhere meanwhile.
+        fence(Ordering::SeqCst);
+        to = target();
+    }
+    let Some((vcpu, core)) = to else { return };
     if !vm.is_at_hand(vcpu) {
         away();
         vm.io.assigned.displace(intid);
