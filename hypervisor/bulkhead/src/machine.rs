@@ -1,18 +1,23 @@
 //! The whole system at run time: what every core shares.
 
 use crate::entropy::Pool;
-use crate::vm::{VirtioDevice, Vm};
+use crate::vm::{Notice, VirtioDevice, Vm};
 use aarch64::psci::Power;
 use alloc::boxed::Box;
 use arch::boot::CORES_MAX;
 use arch::gic::{self, Gic};
 use arch::mmu::{HypMap, remove_boot_code};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use spin::{Mutex, Once};
 use vgic::Kicks;
 
 static MACHINE: Once<&'static Machine> = Once::new();
+
+/// To look at the lives of its virtual CPUs: some have been turned on or off, or their machines have changed phase.
+pub const LIVES: u8 = 1 << 0;
+/// To wake those of its waiting virtual CPUs that have been queued.
+pub const WAKES: u8 = 1 << 1;
 
 /// The board and its virtual machines.
 pub struct Machine {
@@ -26,8 +31,8 @@ pub struct Machine {
     pub vms: &'static [Vm],
     /// Random bytes for guests.
     pub entropy: Mutex<Pool>,
-    /// Cores whose virtual CPUs have been turned on or off, or whose machines have changed phase, since they looked.
-    summoned: [AtomicBool; CORES_MAX],
+    /// What others have asked each core for since it looked: [`LIVES`], [`WAKES`].
+    requests: [AtomicU8; CORES_MAX],
     /// Virtual machines that are not off, driver domains apart.
     live: AtomicUsize,
     /// Cores that have reached their run loop.
@@ -59,7 +64,7 @@ impl Machine {
             gic,
             uart_interrupt,
             cores,
-            summoned: [const { AtomicBool::new(true) }; CORES_MAX],
+            requests: [const { AtomicU8::new(LIVES) }; CORES_MAX],
             live: AtomicUsize::new(vms.iter().filter(|vm| !vm.is_driver_domain()).count()),
             vms,
             entropy: Mutex::new(entropy),
@@ -119,11 +124,15 @@ impl Machine {
     /// Makes `core` look at the lives of its virtual CPUs: something about them has changed.
     #[inline(never)]
     pub fn summon(&self, core: usize, this_core: usize) {
-        if let Some(summoned) = self.summoned.get(core) {
-            summoned.store(true, Ordering::Release);
-        }
+        self.request(core, LIVES);
         if core != this_core {
             self.gic.send_sgi(core, gic::SUMMON);
+        }
+    }
+
+    fn request(&self, core: usize, what: u8) {
+        if let Some(requests) = self.requests.get(core) {
+            requests.fetch_or(what, Ordering::AcqRel);
         }
     }
 
@@ -145,17 +154,16 @@ impl Machine {
         }
     }
 
-    /// Whether `core` has been summoned since it last asked.
+    /// What `core` has been asked for since it last looked.
     #[inline]
-    pub fn is_summoned(&self, core: usize) -> bool {
-        // A plain load first: it is nearly always false. Every number is below `CORES_MAX`, which a mask says in fewer
-        // instructions than a comparison.
-        self.summoned
-            .get(core % CORES_MAX)
-            .is_some_and(|summoned| summoned.load(Ordering::Acquire) && summoned.swap(false, Ordering::AcqRel))
+    pub fn take_requests(&self, core: usize) -> u8 {
+        // A plain load first: there is nearly always nothing. Every number is below `CORES_MAX`, which a mask says in
+        // fewer instructions than a comparison.
+        let Some(requests) = self.requests.get(core % CORES_MAX) else { return 0 };
+        if requests.load(Ordering::Acquire) == 0 { 0 } else { requests.swap(0, Ordering::AcqRel) }
     }
 
-    /// Kicks the cores of those virtual CPUs of `vm` that `kicks` names and that need it. Returns whether one of
+    /// Tells the cores of those virtual CPUs of `vm` that `kicks` names and that need it. Returns whether one of
     /// `this_core` is among them.
     #[inline]
     pub fn tell(&self, vm: &Vm, kicks: Kicks, this_core: usize) -> bool {
@@ -163,11 +171,22 @@ impl Machine {
         for vcpu in kicks.iter() {
             match vm.core_of(vcpu) {
                 Some(core) if core == this_core => is_own_core_concerned = true,
-                Some(core) if vm.needs_kick(vcpu) => self.kick_core(core, this_core),
-                Some(_) | None => {}
+                Some(core) => self.notify(vm, vcpu, core, this_core),
+                None => {}
             }
         }
         is_own_core_concerned
+    }
+
+    #[inline]
+    fn notify(&self, vm: &Vm, vcpu: usize, core: usize, this_core: usize) {
+        let notice = vm.notice(vcpu);
+        if notice == Notice::Wake {
+            self.request(core, WAKES);
+        }
+        if notice != Notice::None {
+            self.kick_core(core, this_core);
+        }
     }
 
     /// Raises the doorbell of `provider`. Returns whether a virtual CPU of this core is to be looked at.

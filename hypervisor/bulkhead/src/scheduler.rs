@@ -106,8 +106,9 @@ impl Core {
         let now = timer::now();
         // The time itself says that something is due, and not the timer: whatever else that was set to, none is
         // missed.
-        if self.machine.is_summoned(self.number) || self.deadlines.is_due(now) {
-            self.advance_lives(now);
+        let requests = self.machine.take_requests(self.number);
+        if requests != 0 || self.deadlines.is_due(now) {
+            self.see_to(requests, now);
             if !has_served && self.yields_to_interrupts() {
                 return Work::Serve;
             }

@@ -95,6 +95,18 @@ impl Counters {
     }
 }
 
+/// How a core is told of an interrupt for one of its virtual CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Not at all.
+    None,
+    /// The core looks at what it runs.
+    Kick,
+    /// The virtual CPU waits, and is queued from now on. Its core wakes it, also if the interrupt is taken back before:
+    /// else a guest could have the neighbours of its waiting virtual CPUs interrupted for nothing, and pay nothing.
+    Wake,
+}
+
 impl Vm {
     /// A virtual machine that waits to be prepared.
     pub fn new(config: Config, ram: GuestRam, stage2: Stage2, vgic: &'static Vgic, io: Io, state: State) -> Self {
@@ -196,7 +208,7 @@ impl Vm {
     #[inline(always)]
     pub fn set_loaded(&self, vcpu: usize) {
         self.state.away.fetch_and(!((1 << QUEUED_SHIFT | 1) << vcpu), Ordering::SeqCst);
-        // Pairs with the one in `needs_kick`: who makes an interrupt pending and finds the virtual CPU away has been
+        // Pairs with the one in `notice_shared`: who makes an interrupt pending and finds the virtual CPU away has been
         // seen by its next flush.
         fence(Ordering::SeqCst);
     }
@@ -207,12 +219,12 @@ impl Vm {
         self.state.away.fetch_or((u32::from(is_queued) << QUEUED_SHIFT | 1) << vcpu, Ordering::SeqCst);
     }
 
-    /// Whether the core of virtual CPU `vcpu` must be told of an interrupt. One that has its core alone, or is on it,
-    /// must; one that is queued will look at its interrupts when its turn comes; one that waits is woken only by what
-    /// it can take. So a guest cannot have the neighbours of its sleeping virtual CPUs interrupted for nothing.
+    /// How the core of virtual CPU `vcpu` is told of an interrupt. One that has its core alone, or is on it, takes the
+    /// interrupt at once; one that is queued will look at its interrupts when its turn comes; one that waits is woken
+    /// only by what it can take.
     #[inline]
-    pub fn needs_kick(&self, vcpu: usize) -> bool {
-        self.config.sharing & 1 << vcpu == 0 || self.needs_wake(vcpu)
+    pub fn notice(&self, vcpu: usize) -> Notice {
+        if self.config.sharing & 1 << vcpu == 0 { Notice::Kick } else { self.notice_shared(vcpu) }
     }
 
     /// Whether virtual CPU `vcpu` is on its core, or has it alone.
@@ -221,15 +233,30 @@ impl Vm {
     }
 
     #[inline(never)]
-    fn needs_wake(&self, vcpu: usize) -> bool {
+    fn notice_shared(&self, vcpu: usize) -> Notice {
         fence(Ordering::SeqCst);
-        let away = self.state.away.load(Ordering::SeqCst) >> vcpu;
-        if away & 1 == 0 {
-            return true;
+        let away = self.state.away.load(Ordering::SeqCst);
+        let (is_away, is_queued) = (1 << vcpu, 1 << QUEUED_SHIFT << vcpu);
+        if away & is_away == 0 {
+            return Notice::Kick;
         }
         // One that is off looks at its interrupts when it is turned on, which summons its core.
         let is_on = || self.state.power.get(vcpu).is_some_and(Power::is_on);
-        away & 1 << QUEUED_SHIFT == 0 && is_on() && self.vgic.has_deliverable(vcpu)
+        if away & is_queued != 0 || !is_on() || !self.vgic.has_deliverable(vcpu) {
+            return Notice::None;
+        }
+        let queue = |away: u32| (away & (is_away | is_queued) == is_away).then_some(away | is_queued);
+        match self.state.away.fetch_update(Ordering::SeqCst, Ordering::SeqCst, queue) {
+            Ok(_) => Notice::Wake,
+            // Another core has been faster, or its own has loaded it, and looked at its interrupts since.
+            Err(_) => Notice::None,
+        }
+    }
+
+    /// Takes back that the waiting virtual CPU `vcpu` is queued. Returns whether it was.
+    pub fn take_queued(&self, vcpu: usize) -> bool {
+        let is_queued = 1 << QUEUED_SHIFT << vcpu;
+        self.state.away.fetch_and(!is_queued, Ordering::SeqCst) & is_queued != 0
     }
 
     /// Whether virtual CPU `vcpu` is parked, or there is no stop for which it should be.

@@ -1,11 +1,12 @@
 //! What a core does when it was summoned, or one of its deadlines has passed: virtual CPUs are parked and started,
 //! driver domains looked at, devices polled, and the VM is found that the core prepares.
 
-use super::{Core, NOBODY, WAKE_SHIFT, deadline_at, wake};
+use super::{Core, NOBODY, WAKE_SHIFT, deadline_at, wait_end, wake};
 use crate::command;
 use crate::device_time;
 use crate::guest_cpu::{Awaited, GuestCpu};
 use crate::lifecycle;
+use crate::machine::{LIVES, WAKES};
 use crate::preparation;
 use crate::supervision;
 use crate::switch::remind;
@@ -47,10 +48,33 @@ impl Core {
         self.deadlines.set(Duty::Preparation, Some(Ticks(later)));
     }
 
-    /// Parks what must stop, starts what was turned on, and finds the machine that this core has to prepare.
+    /// Sees to what others have asked this core for, and to what is due.
     #[cold]
     #[inline(never)]
-    pub(super) fn advance_lives(&mut self, now: Ticks) {
+    pub(super) fn see_to(&mut self, requests: u8, now: Ticks) {
+        if requests & WAKES != 0 {
+            self.wake_queued(now);
+        }
+        if requests & LIVES != 0 || self.deadlines.is_due(now) {
+            self.advance_lives(now);
+        }
+    }
+
+    /// Wakes the waiting virtual CPUs that others have queued, and whose interrupts have been taken back since: their
+    /// guest pays as for any other wake-up. `pick` wakes the others.
+    fn wake_queued(&mut self, now: Ticks) {
+        let current_ticks = self.count_time(now);
+        self.most_ticks = self.most_ticks.max(current_ticks);
+        for vcpu in self.vcpus.iter_mut() {
+            let guest = &vcpu.guest;
+            if guest.waiting && guest.vm.take_queued(guest.index) && wait_end(vcpu, now).is_none_or(|end| end > now) {
+                let _ = wake(vcpu, now, self.most_ticks, self.lead_ticks);
+            }
+        }
+    }
+
+    /// Parks what must stop, starts what was turned on, and finds the machine that this core has to prepare.
+    fn advance_lives(&mut self, now: Ticks) {
         let current_ticks = self.count_time(now);
         self.most_ticks = self.most_ticks.max(current_ticks);
         // First, since it may find a machine that has to stop.
