@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use rt::shared::Shared;
 use rt::timer;
 use services::vsock::{
-    Counters, Decision, HEADER_SIZE, Header, Operation, PIECE_SIZE_MAX, PORTS_MAX, Switch, TRANSPORT_RESET,
+    Counters, Decision, HEADER_SIZE, Header, NoRoom, Operation, PIECE_SIZE_MAX, PORTS_MAX, Switch, TRANSPORT_RESET,
 };
 
 /// What a client receives arrives in the first filled queue, and events in the second (VIRTIO 1.2, 5.10.2).
@@ -93,8 +93,13 @@ impl SocketService {
 
     /// The client at `port` has no room. Returns whether it is worth waiting for.
     fn wait(&mut self, clients: &mut [Client], port: usize) -> bool {
-        let consumed = self.channel(clients, port).map_or(0, |channel| channel.consumed(RECEIVED));
-        self.switch.wait(port, consumed, timer::now())
+        let taken = self.consumed(clients, port);
+        self.switch.wait(port, taken, timer::now())
+    }
+
+    /// How many packets the client at `port` has taken, modulo 2³².
+    fn consumed(&self, clients: &mut [Client], port: usize) -> u32 {
+        self.channel(clients, port).map_or(0, |channel| channel.consumed(RECEIVED))
     }
 
     /// Carries the packet of `request`, whose bytes are `data` and which came in at `port`, or some of it: as many
@@ -122,6 +127,9 @@ impl SocketService {
         if let (Progress::Done, Some(place)) = (progress, self.places.get_mut(port)) {
             place.carried = 0;
         }
+        if progress != Progress::Waits {
+            self.switch.set_waits_for(port, None);
+        }
         progress
     }
 
@@ -137,8 +145,9 @@ impl SocketService {
         for _ in 0..LOOKS_MAX {
             match self.switch.decide(port, header, present) {
                 Decision::Drop => return Progress::Done,
-                Decision::Wait(_) => {
+                Decision::Wait(to) => {
                     if !self.send_resets(clients) {
+                        self.switch.set_waits_for(port, Some(to));
                         return Progress::Waits;
                     }
                 }
@@ -151,8 +160,14 @@ impl SocketService {
                 }
                 Decision::Deliver(to) => {
                     let progress = self.deliver(clients, (port, to), header, data, pieces_left);
-                    if progress != Progress::Waits || self.wait(clients, to) {
+                    if progress != Progress::Waits {
                         return progress;
+                    }
+                    let taken = self.consumed(clients, to);
+                    match self.switch.no_room(port, to, header, taken, timer::now()) {
+                        NoRoom::Wait => return Progress::Waits,
+                        NoRoom::Done => return Progress::Done,
+                        NoRoom::Decide => {}
                     }
                 }
             }

@@ -5,4 +5,4 @@ mod header;
 mod switch;
 
 pub use header::{HEADER_SIZE, Header, Operation, PIECE_SIZE_MAX, STREAM, TRANSPORT_RESET};
-pub use switch::{CONNECTIONS_MAX, Counters, Decision, PORTS_MAX, Switch};
+pub use switch::{CONNECTIONS_MAX, Counters, Decision, NoRoom, PORTS_MAX, Switch};

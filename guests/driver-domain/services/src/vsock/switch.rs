@@ -7,7 +7,11 @@
 //! How much an end may send is between the two ends (VIRTIO 1.2, 5.10.6.3). A packet that its receiver has no room for
 //! stays with its sender, whose other packets wait behind it. But no client can hold up another for good: one with a
 //! full window that takes next to nothing for two seconds is *deaf*, loses its connections, and refuses whatever is
-//! sent to it until it listens. One that takes much, and is sent more, is only busy.
+//! sent to it until it listens. One that takes much, and is sent more, is only busy. One that takes little because its
+//! own packets wait for another has ten times as long.
+//!
+//! A reset waits for nobody, or a client could hold up another by what that has to refuse: where there is no room for
+//! it, its connection is broken, and the receiver hears of that when it takes something.
 //!
 //! A client whose connections are gone because the switch has started anew, or because it was deaf, gets the event
 //! [`TRANSPORT_RESET`](super::TRANSPORT_RESET), which ends all its connections. Events and packets come in two queues,
@@ -28,6 +32,9 @@ pub const CONNECTIONS_MAX: usize = 256;
 /// For how long a client with a full receive window may take next to nothing: far longer than a busy board keeps it
 /// waiting.
 const DEAF_SECONDS: u64 = 2;
+/// The same for one whose own packets wait for another that is slow: it may take no more before it has sent some. There
+/// is an end to it, since two could hold up a third in this way.
+const HELD_UP_SECONDS: u64 = 10 * DEAF_SECONDS;
 /// A client that takes so many packets in that time listens.
 pub const TAKEN_MIN: u32 = RING_ENTRIES / 2;
 /// A client that has taken an event has acted on it after a tenth of a second.
@@ -46,6 +53,17 @@ pub enum Decision {
     Wait(usize),
     /// Nothing.
     Drop,
+}
+
+/// What becomes of a packet that its receiver has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// It stays where it is, with all that its sender sends after it.
+    Wait,
+    /// It is done with: its receiver hears of it later.
+    Done,
+    /// Its receiver is deaf: [`Switch::decide`] anew.
+    Decide,
 }
 
 /// What a port has seen.
@@ -84,6 +102,8 @@ enum End {
 #[derive(Clone, Copy, Debug)]
 struct Blocked {
     /// Since when it has not taken [`TAKEN_MIN`] packets.
+    start: u64,
+    /// The same, without the time in which its own packets waited for another.
     since: u64,
     /// How many it had taken by then, modulo 2³².
     taken: u32,
@@ -124,6 +144,8 @@ struct Port {
     /// The client's window is full, or was and has not been half empty since.
     blocked: Option<Blocked>,
     is_deaf: bool,
+    /// The port that the packet waits for that the client's ring begins with.
+    waits_for: Option<usize>,
     counters: Counters,
 }
 
@@ -157,6 +179,7 @@ impl Switch {
             event: if session.is_some() { Event::Owed } else { Event::ActedOn },
             blocked: None,
             is_deaf: false,
+            waits_for: None,
             counters: Counters::default(),
         };
         self.ports.try_push(port).ok()?;
@@ -177,6 +200,7 @@ impl Switch {
         port.event = Event::ActedOn;
         port.is_deaf = false;
         port.blocked = None;
+        port.waits_for = None;
         self.break_connections(number);
     }
 
@@ -285,7 +309,7 @@ impl Switch {
         }
         let state = self.find(from, to, header).and_then(|place| self.connection(place)).map(|found| found.state);
         match state {
-            Some(State::Broken(end)) => self.decide_broken(from, to, header, end),
+            Some(State::Broken(end)) => self.decide_broken(from, to, header, (operation, end)),
             Some(State::Requested | State::Open) => Decision::Deliver(to),
             None if operation == Operation::Request && self.begin(from, to, header) => Decision::Deliver(to),
             None => self.refuse(from, header, operation),
@@ -293,11 +317,21 @@ impl Switch {
     }
 
     /// The packet belongs to a connection of which one end has to hear that it is no more.
-    fn decide_broken(&mut self, from: usize, to: usize, header: &Header, end: End) -> Decision {
+    fn decide_broken(
+        &mut self,
+        from: usize,
+        to: usize,
+        header: &Header,
+        (operation, end): (Operation, End),
+    ) -> Decision {
         let is_asking = self.find(from, to, header).is_some_and(|(list, _)| list == from);
         if is_asking == (end == End::Asking) {
             // Its sender has not heard of it yet.
             return self.drop(from);
+        }
+        if operation != Operation::Request {
+            // Its sender has ended it, or was told.
+            return self.refuse(from, header, operation);
         }
         // Its sender has begun anew, with the same ports; the other end hears of the old connection first.
         Decision::Wait(to)
@@ -351,18 +385,52 @@ impl Switch {
         }
     }
 
+    /// The packet with `header` from the client at `from` has found no room at `to`, which has taken `taken` packets so
+    /// far.
+    #[must_use]
+    pub fn no_room(&mut self, from: usize, to: usize, header: &Header, taken: u32, now: u64) -> NoRoom {
+        if Operation::from_number(header.operation) == Some(Operation::Reset) {
+            self.break_one(from, to, header);
+            return NoRoom::Done;
+        }
+        self.set_waits_for(from, Some(to));
+        if self.wait(to, taken, now) { NoRoom::Wait } else { NoRoom::Decide }
+    }
+
+    /// The packet that the ring of the client at `from` begins with waits for this port.
+    pub fn set_waits_for(&mut self, from: usize, to: Option<usize>) {
+        if let Some(port) = self.ports.get_mut(from) {
+            port.waits_for = to;
+        }
+    }
+
+    /// Whether the client at `number` waits for another, and that not for this one, also by way of others.
+    fn is_held_up(&self, number: usize) -> bool {
+        let next = |of: &usize| self.ports.get(*of)?.waits_for;
+        let mut chain = core::iter::successors(next(&number), next).take(PORTS_MAX).peekable();
+        chain.peek().is_some() && chain.all(|port| port != number)
+    }
+
     /// The client at `number`, which has taken `taken` packets so far, has no room for what is to go to it. Returns
     /// whether it is worth waiting for: one that is deaf has no connections any more, and hears of that when it
     /// listens.
     #[must_use]
     pub fn wait(&mut self, number: usize, taken: u32, now: u64) -> bool {
-        let deaf_ticks = self.frequency.saturating_mul(DEAF_SECONDS);
+        let [deaf_ticks, held_up_ticks] =
+            [DEAF_SECONDS, HELD_UP_SECONDS].map(|seconds| self.frequency.saturating_mul(seconds));
+        let is_held_up = self.is_held_up(number);
         let Some(port) = self.ports.get_mut(number) else { return false };
-        let blocked = port.blocked.get_or_insert(Blocked { since: now, taken });
+        let anew = Blocked { start: now, since: now, taken };
+        let blocked = port.blocked.get_or_insert(anew);
         if taken.wrapping_sub(blocked.taken) >= TAKEN_MIN {
-            *blocked = Blocked { since: now, taken };
+            *blocked = anew;
         }
-        if port.is_deaf || now.wrapping_sub(blocked.since) < deaf_ticks {
+        if is_held_up {
+            blocked.since = now;
+        }
+        let Blocked { start, since, .. } = *blocked;
+        let is_early = now.wrapping_sub(since) < deaf_ticks && now.wrapping_sub(start) < held_up_ticks;
+        if port.is_deaf || is_early {
             return !port.is_deaf;
         }
         port.is_deaf = true;

@@ -348,6 +348,75 @@ fn a_reset_for_a_client_without_room_lets_others_go_first() {
     assert_eq!(owed(&mut switch).len(), 1);
 }
 
+#[test]
+fn a_reset_waits_for_nobody() {
+    for first in [REQUEST, DATA] {
+        let mut switch = switch();
+        assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, 1000, BETA, 81, REQUEST)), Decision::Deliver(BETA));
+        // Beta has two packets of alpha's to refuse, and alpha has no room for either.
+        assert_eq!(send(&mut switch, ALPHA, &packet(ALPHA, 1000, BETA, 81, first)), Decision::Deliver(BETA));
+        let refusal = packet(BETA, 81, ALPHA, 1000, RESET);
+        assert_eq!(switch.decide(BETA, &refusal, 0), Decision::Deliver(ALPHA));
+        assert_eq!(switch.no_room(BETA, ALPHA, &refusal, 0, 0), NoRoom::Done);
+        assert_eq!(switch.decide(BETA, &refusal, 0), Decision::Drop, "alpha hears of it anyway");
+        // Nothing but a new connection with these ports waits.
+        let data = packet(BETA, 81, ALPHA, 1000, DATA);
+        assert_eq!(switch.decide(BETA, &data, 0), Decision::Reply(data.refusal()));
+        let again = packet(BETA, 81, ALPHA, 1000, REQUEST);
+        assert_eq!(switch.decide(BETA, &again, 0), Decision::Wait(ALPHA));
+        // Alpha hears of it once, as soon as it takes something.
+        assert_eq!(owed(&mut switch), [(ALPHA, Header::reset((4, 81), (3, 1000)))]);
+        assert_eq!(send(&mut switch, BETA, &again), Decision::Deliver(ALPHA));
+    }
+}
+
+/// Whether the client at `port`, which takes `taken` packets a second, is still waited for after so many seconds.
+fn is_waited_for(switch: &mut Switch, port: usize, taken: u32, seconds: u64) -> bool {
+    (0..=seconds).all(|second| switch.wait(port, second as u32 * taken, second * FREQUENCY))
+}
+
+#[test]
+fn a_client_whose_own_packets_wait_for_another_is_not_deaf() {
+    let data = packet(BETA, 80, ALPHA, 1000, DATA);
+    let mut switch = connected();
+    assert_eq!(switch.no_room(BETA, ALPHA, &data, 0, 0), NoRoom::Wait);
+    let mut longer = switch.clone();
+    assert!(is_waited_for(&mut switch, BETA, 1, 19));
+    assert!(!is_waited_for(&mut switch, ALPHA, 1, 2), "nothing holds alpha up");
+    // Two cannot keep a third waiting for ever.
+    assert!(!is_waited_for(&mut longer, BETA, 1, 20));
+}
+
+#[test]
+fn a_client_that_no_longer_waits_for_another_has_two_seconds() {
+    let data = packet(BETA, 80, ALPHA, 1000, DATA);
+    let mut switch = connected();
+    assert_eq!(switch.no_room(BETA, ALPHA, &data, 0, 0), NoRoom::Wait);
+    assert!(is_waited_for(&mut switch, BETA, 1, 10));
+    switch.set_waits_for(BETA, None);
+    assert!(switch.wait(BETA, 11, 11 * FREQUENCY));
+    assert!(!switch.wait(BETA, 12, 12 * FREQUENCY));
+}
+
+#[test]
+fn clients_that_wait_for_each_other_are_deaf_in_time() {
+    // Each waits for the next one, and the last for the first.
+    for ring in [&[ALPHA, BETA][..], &[ALPHA, BETA, GAMMA][..]] {
+        let mut switch = connected();
+        for (place, port) in ring.iter().enumerate() {
+            switch.set_waits_for(*port, ring.get(place + 1).or(ring.first()).copied());
+        }
+        assert!(is_waited_for(&mut switch, ring[0], 1, 1));
+        assert!(!is_waited_for(&mut switch, ring[0], 1, 2), "{ring:?}");
+    }
+    // Who waits for one of two that wait for each other is held up.
+    let mut switch = connected();
+    for (from, to) in [(ALPHA, BETA), (BETA, ALPHA), (GAMMA, BETA)] {
+        switch.set_waits_for(from, Some(to));
+    }
+    assert!(is_waited_for(&mut switch, GAMMA, 1, 4));
+}
+
 /// Has alpha ask beta for as many connections as it may have, from port 2000 on.
 fn fill(switch: &mut Switch, state: State) {
     let connections = &mut switch.ports[ALPHA].connections;
