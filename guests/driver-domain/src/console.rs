@@ -6,18 +6,15 @@ use rt::shared::Shared;
 use rt::virtio::Console;
 use services::lines::Lines;
 use services::network::SLOT_SIZE;
+use services::typed::{CHARACTERS_MAX, Typed};
 
-/// Ctrl-O: what is typed goes to the next client from here on.
-const NEXT_CLIENT: u8 = 0x0f;
 /// How many characters go to the device at a time.
 const CHUNK: usize = 512;
-/// How many typed characters are taken in one round.
-const CHARACTERS_PER_ROUND: usize = 256;
 
 /// What is typed arrives in the first filled queue, the only one (VIRTIO 1.2, 5.3.2).
 const RECEIVED: u16 = 0;
 
-const _: () = assert!(CHARACTERS_PER_ROUND as u64 <= SLOT_SIZE, "a round's characters fit one reception");
+const _: () = assert!(CHARACTERS_MAX as u64 <= SLOT_SIZE, "a round's characters fit one reception");
 
 /// The console service.
 #[derive(Default)]
@@ -71,31 +68,19 @@ impl ConsoleService {
         if !console.has_input() {
             return false;
         }
-        // What is typed waits in the device until there is room for it.
         let Some(channel) = clients.get_mut(listener).map(|client| &mut client.channel) else { return false };
-        let Some(slot) = channel.receive_slot(RECEIVED) else { return false };
-        let session = channel.session();
-        let mut typed = [0; CHARACTERS_PER_ROUND];
-        let mut length = 0;
-        let mut switch = false;
-        while let Some(place) = typed.get_mut(length) {
-            let Some(byte) = console.read() else { break };
-            if byte == NEXT_CLIENT {
-                switch = true;
-                break;
-            }
-            *place = byte;
-            length += 1;
+        let (slot, session) = (channel.receive_slot(RECEIVED), channel.session());
+        // Without a driver there is nobody to hear it.
+        let receiver = slot.zip(session);
+        let typed = Typed::read(receiver.is_some(), || console.read());
+        if let Some((slot, session)) = receiver.filter(|_| !typed.characters.is_empty()) {
+            slot.write(&typed.characters);
+            channel.receive(RECEIVED, session, typed.characters.len() as u32);
         }
-        // Without a driver there is nobody to hear it, and what chooses the next client comes behind it.
-        if let (1.., Some(session)) = (length, session) {
-            slot.write(&typed[..length]);
-            channel.receive(RECEIVED, session, length as u32);
-        }
-        if switch {
+        if typed.chooses_next {
             self.choose_next(clients);
         }
-        length > 0 || switch
+        true
     }
 
     fn choose_next(&mut self, clients: &[Client]) {

@@ -28,6 +28,7 @@ pub mod partition;
 pub mod rate;
 pub mod slice;
 pub mod switch;
+pub mod typed;
 pub mod vsock;
 
 pub use slice::{Access, Slice};
