@@ -7,10 +7,9 @@ use services::describe::console::Console;
 use services::describe::entropy;
 use services::describe::network::Card;
 use services::describe::vsock;
+use services::network::MTU;
 use services::switch::Address;
 
-/// The largest payload of a frame in bytes, which clients are told.
-const MTU: u16 = 1500;
 /// The size that a console states.
 const CONSOLE: Console = Console { columns: 80, rows: 24 };
 

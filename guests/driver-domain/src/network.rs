@@ -91,9 +91,12 @@ impl NetworkService {
 
     /// Sends the frame of `request`, whose bytes are `data` and which came in at `port`, on its way. It may be dropped.
     pub fn transmit(&mut self, clients: &mut [Client], port: usize, request: &Request, data: Option<Shared>) {
-        let (Some(Frame { length, partial }), Some(data)) = (network::frame(request), data) else { return };
         let mut header = [0; HEADER_SIZE];
-        data.read(&mut header);
+        let frame = data.and_then(|data| {
+            data.read(&mut header);
+            Some((network::frame(request, &header)?, data))
+        });
+        let Some((Frame { length, partial }, data)) = frame else { return self.switch.refused(port) };
         let ports = self.switch.route(port, &header, length, timer::now());
         for to in ports {
             let carried = match self.places.get(to) {

@@ -9,7 +9,14 @@ pub const HEADER_SIZE: u8 = 12;
 pub const SLOT_SIZE: u64 = RECEIVE_WINDOW_SIZE / RING_ENTRIES as u64;
 /// The shortest frame: two addresses and a type.
 pub const FRAME_SIZE_MIN: u32 = 14;
-/// The longest: with its header it fits a slot.
+/// The largest payload of a frame in bytes, which clients are told.
+pub const MTU: u16 = 1500;
+/// The longest frame of a client.
+const SENT_SIZE_MAX: u32 = FRAME_SIZE_MIN + MTU as u32;
+/// Bytes of a VLAN tag, which a frame may have beside (IEEE 802.1Q, 9.6), and the type that begins one.
+const TAG_SIZE: u32 = 4;
+const TAGGED: [u8; 2] = [0x81, 0x00];
+/// The longest that fits a slot, with its header.
 pub const FRAME_SIZE_MAX: u32 = SLOT_SIZE as u32 - HEADER_SIZE as u32;
 
 /// VIRTIO_NET_F_GUEST_CSUM: the driver takes frames whose checksum is partial.
@@ -38,12 +45,12 @@ pub struct Frame {
     pub partial: Option<Partial>,
 }
 
-/// The frame that `request` sends; `None` if there is none that can be sent.
+/// The frame that `request` sends, whose Ethernet header is `ethernet`; `None` if there is none that can be sent.
 #[inline]
 #[must_use]
-pub fn frame(request: &Request) -> Option<Frame> {
+pub fn frame(request: &Request, ethernet: &[u8; FRAME_SIZE_MIN as usize]) -> Option<Frame> {
     let length = request.readable;
-    if !(FRAME_SIZE_MIN..=FRAME_SIZE_MAX).contains(&length) {
+    if !(FRAME_SIZE_MIN..=SENT_SIZE_MAX).contains(&length) && !is_long_for_its_tag(length, ethernet) {
         return None;
     }
     let header = u128::from_le_bytes(request.header);
@@ -57,6 +64,12 @@ pub fn frame(request: &Request) -> Option<Frame> {
     let partial = Partial { start: (header >> 48) as u16, offset: (header >> 64) as u16 };
     let end = u32::from(partial.start).saturating_add(u32::from(partial.offset)).saturating_add(2);
     (end <= length).then_some(Frame { length, partial: Some(partial) })
+}
+
+/// Whether a frame is longer than others by its VLAN tag alone.
+#[cold]
+fn is_long_for_its_tag(length: u32, ethernet: &[u8; FRAME_SIZE_MIN as usize]) -> bool {
+    (SENT_SIZE_MAX..=SENT_SIZE_MAX + TAG_SIZE).contains(&length) && ethernet.ends_with(&TAGGED)
 }
 
 /// The header of a frame that a driver receives, in little-endian words of which [`HEADER_SIZE`] bytes count. The
@@ -76,11 +89,18 @@ mod tests {
 
     /// What a driver sends with this header: flags, type of segmentation, start and offset of the checksum.
     fn sent(length: u32, flags: u8, gso_type: u8, start: u16, offset: u16) -> Option<Frame> {
+        sent_as([8, 0], length, flags, gso_type, start, offset)
+    }
+
+    /// The same with a type.
+    fn sent_as(kind: [u8; 2], length: u32, flags: u8, gso_type: u8, start: u16, offset: u16) -> Option<Frame> {
+        let mut ethernet = [0; 14];
+        ethernet[12..].copy_from_slice(&kind);
         let mut header = [0; 16];
         header[..2].copy_from_slice(&[flags, gso_type]);
         header[6..8].copy_from_slice(&start.to_le_bytes());
         header[8..10].copy_from_slice(&offset.to_le_bytes());
-        frame(&Request {
+        let request = Request {
             sequence: 1,
             session: 1,
             generation: 1,
@@ -92,19 +112,29 @@ mod tests {
             offset: 0x4_5000,
             position: 0,
             header,
-        })
+        };
+        frame(&request, &ethernet)
     }
 
     #[test]
     fn a_frame_is_as_long_as_its_chain_without_the_header() {
         assert_eq!(sent(60, 0, 0, 0, 0), Some(Frame { length: 60, partial: None }));
-        assert!(sent(14, 0, 0, 0, 0).is_some() && sent(2036, 0, 0, 0, 0).is_some());
+        assert!(sent(14, 0, 0, 0, 0).is_some() && sent(1514, 0, 0, 0, 0).is_some());
     }
 
     #[test]
     fn frames_that_are_too_short_or_too_long_are_dropped() {
-        for length in [0, 1, 13, 2037, 2048, 2049, 4096, u32::MAX] {
+        for length in [0, 1, 13, 1515, 1518, 2036, 2048, 4096, u32::MAX] {
             assert_eq!(sent(length, 0, 0, 0, 0), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_longer_than_the_mtu_by_a_vlan_tag_alone() {
+        let tagged = |length| sent_as([0x81, 0], length, 0, 0, 0, 0);
+        assert!(tagged(60).is_some() && tagged(1514).is_some() && tagged(1518).is_some());
+        for length in [13, 1519, 2036, u32::MAX] {
+            assert_eq!(tagged(length), None, "{length}");
         }
     }
 

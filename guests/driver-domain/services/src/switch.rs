@@ -42,7 +42,7 @@ pub struct Counters {
     pub frames_out: u64,
     /// Their bytes.
     pub bytes_out: u64,
-    /// Dropped: too short to have a header, or no destination for it.
+    /// Dropped: too short, too long or otherwise no frame that may be sent, or no destination for it.
     pub dropped_useless: u64,
     /// Dropped: the source address was not the port's own, or was a client's on an uplink.
     pub dropped_forged: u64,
@@ -211,6 +211,14 @@ impl Switch {
         if ports.is_empty() { Err(Drop::Useless) } else { Ok(ports) }
     }
 
+    /// What came in at `port` was no frame that may be sent.
+    #[cold]
+    pub fn refused(&mut self, port: usize) {
+        if let Some(Port { counters, .. }) = self.ports.get_mut(port) {
+            counters.dropped_useless = counters.dropped_useless.saturating_add(1);
+        }
+    }
+
     /// A frame of `length` bytes went out at `port`.
     pub fn sent(&mut self, port: usize, length: u32) {
         if let Some(Port { counters, .. }) = self.ports.get_mut(port) {
@@ -354,8 +362,10 @@ mod tests {
         let mut switch = switch();
         switch.sent(1, 60);
         switch.dropped(1);
+        switch.refused(1);
         switch.sent(9, 60);
-        let expected = Counters { frames_out: 1, bytes_out: 60, dropped_full: 1, ..Counters::default() };
+        let expected =
+            Counters { dropped_useless: 1, frames_out: 1, bytes_out: 60, dropped_full: 1, ..Counters::default() };
         assert_eq!(switch.counters(1), expected);
     }
 }
