@@ -51,4 +51,6 @@ pub struct Client {
     pub channel: Channel,
     /// What stands behind it.
     pub service: Service,
+    /// Bytes of the request that its ring begins with that have been printed, if it is a console.
+    pub printed: u64,
 }

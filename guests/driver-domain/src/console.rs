@@ -8,8 +8,8 @@ use services::lines::Lines;
 use services::network::SLOT_SIZE;
 use services::typed::{CHARACTERS_MAX, Typed};
 
-/// How many characters go to the device at a time.
-const CHUNK: usize = 512;
+/// How many characters of a client are printed in one round, if what becomes of them is not too much.
+const CHUNK: usize = 1024;
 
 /// What is typed arrives in the first filled queue, the only one (VIRTIO 1.2, 5.3.2).
 const RECEIVED: u16 = 0;
@@ -48,17 +48,17 @@ impl ConsoleService {
         }
     }
 
-    /// Prints `data` for client `client`, called `name`.
-    pub fn print(&mut self, client: usize, name: &str, data: Option<Shared>) {
-        let (Some(console), Some(data)) = (&mut self.console, data) else { return };
+    /// Prints some of `data` for client `client`, called `name`, from byte `carried` on, which moves. Says whether that
+    /// was the rest of it.
+    pub fn print(&mut self, client: usize, name: &str, data: Option<Shared>, carried: &mut u64) -> bool {
+        let (Some(console), Some(data)) = (&mut self.console, data) else { return true };
+        let Some(rest) = data.piece(*carried, data.size().saturating_sub(*carried)) else { return true };
         let mut chunk = [0; CHUNK];
-        let mut done = 0;
-        while let Some(rest) = data.piece(done, data.size() - done).filter(|rest| rest.size() > 0) {
-            let length = rest.read(&mut chunk);
-            let is_listening = self.listener == Some(client);
-            self.lines.write(client, name, &chunk[..length], is_listening, |bytes| console.write(bytes));
-            done += length as u64;
-        }
+        let length = rest.read(&mut chunk);
+        let is_listening = self.listener == Some(client);
+        let bytes = chunk.get(..length).unwrap_or_default();
+        *carried += self.lines.write(client, name, bytes, is_listening, |bytes| console.write(bytes)) as u64;
+        *carried >= data.size()
     }
 
     /// Hands on what was typed; says whether there was anything.

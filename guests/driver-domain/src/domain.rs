@@ -83,7 +83,7 @@ impl Domain {
             println!("driver-domain: channel {number} of {name}: attach says {}; not served", answer as i64);
         }
         // As many channels were read from the tree as there is room for.
-        if self.clients.try_push(Client { name, channel, service }).is_err() {
+        if self.clients.try_push(Client { name, channel, service, printed: 0 }).is_err() {
             println!("driver-domain: channel {number} of {name} is one too many; not served");
         }
     }
@@ -244,7 +244,7 @@ impl Domain {
         let mut worked = false;
         let mut pieces_left = PIECES_PER_TURN;
         for _ in 0..REQUESTS_PER_ROUND {
-            let Some(Client { channel, service, name }) = clients.get_mut(place) else { break };
+            let Some(Client { channel, service, name, printed }) = clients.get_mut(place) else { break };
             let Some(request) = channel.peek() else { break };
             let ticket = Ticket::of(&request);
             match service {
@@ -272,17 +272,27 @@ impl Domain {
                     channel.take();
                     channel.complete_quietly(&ticket.completion(0));
                 }
+                // The devices behind these are waited for: one wait, and it is the next client's turn.
                 Service::Console => {
                     heartbeat.wait();
-                    devices.console.print(place, name, channel.readable(&request));
-                    channel.take();
-                    channel.complete(&ticket.completion(0));
+                    let is_done = devices.console.print(place, name, channel.readable(&request), printed);
+                    heartbeat.beat();
+                    if is_done {
+                        *printed = 0;
+                        channel.take();
+                        channel.complete(&ticket.completion(0));
+                    }
+                    worked = true;
+                    break;
                 }
                 Service::Entropy => {
                     heartbeat.wait();
                     let written = devices.entropy.fill(channel.writable(&request));
+                    heartbeat.beat();
                     channel.take();
                     channel.complete(&ticket.completion(written));
+                    worked = true;
+                    break;
                 }
                 Service::Socket { port, .. } => {
                     if let Some(kill) = kill {

@@ -2,24 +2,18 @@
 
 use rt::shared::Shared;
 use rt::virtio::Entropy;
-use services::describe::entropy::RANDOM_SIZE_MAX;
-
-/// How many bytes are asked of the device at a time.
-const POOL: usize = 1024;
+use services::entropy::Pool;
 
 /// The entropy service.
 pub struct EntropyService {
     device: Option<Entropy>,
-    pool: [u8; POOL],
-    /// The pool's bytes from here to `end` have not been given out.
-    start: usize,
-    end: usize,
+    pool: Pool,
 }
 
 impl EntropyService {
     /// Without a device.
     pub const fn new() -> Self {
-        Self { device: None, pool: [0; POOL], start: 0, end: 0 }
+        Self { device: None, pool: Pool::new() }
     }
 
     /// Sets the device.
@@ -39,29 +33,10 @@ impl EntropyService {
         }
     }
 
-    /// Fills `data`, or the start of it; gives the number of bytes.
+    /// Fills the start of `data`; gives the number of bytes. The device is waited for once at most: it may give less
+    /// than it is asked for (VIRTIO 1.2, 5.4.6.2), and so may this one.
     pub fn fill(&mut self, data: Option<Shared>) -> u32 {
-        let (Some(device), Some(data)) = (&mut self.device, data) else { return 0 };
-        let wanted = data.size().min(RANDOM_SIZE_MAX.into());
-        let mut done = 0;
-        while done < wanted {
-            if self.start == self.end {
-                self.start = 0;
-                self.end = device.fill(&mut self.pool);
-                if self.end == 0 {
-                    break;
-                }
-            }
-            let (Some(rest), Some(fresh)) = (data.piece(done, wanted - done), self.pool.get_mut(self.start..self.end))
-            else {
-                break;
-            };
-            let count = rest.write(fresh);
-            // What one client got, no other gets.
-            fresh.iter_mut().take(count).for_each(|byte| *byte = 0);
-            self.start += count;
-            done += count as u64;
-        }
-        done as u32
+        let (Some(device), Some(data)) = (&mut self.device, data.filter(|data| data.size() > 0)) else { return 0 };
+        self.pool.give(|bytes| device.fill(bytes), |fresh| data.write(fresh)) as u32
     }
 }

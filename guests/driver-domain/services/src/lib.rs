@@ -22,6 +22,7 @@ extern crate std;
 pub mod block;
 pub mod checksum;
 pub mod describe;
+pub mod entropy;
 pub mod lines;
 pub mod network;
 pub mod partition;

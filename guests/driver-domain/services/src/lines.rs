@@ -8,6 +8,8 @@ use terminal::{Row, Screen, Sink};
 const ROWS_MAX: usize = 8;
 /// How many bytes are passed on at a time.
 const BATCH_BYTES: usize = 512;
+/// With so many passed on, a client's turn ends.
+pub const TURN_BYTES: usize = 1024;
 
 /// The rows that clients have not ended, and the terminal.
 pub struct Lines {
@@ -24,19 +26,36 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Passes on what becomes of `bytes` that client `client`, called `name`, has written. Its line is shown as it
-    /// grows if the client `is_listening`, which is to say that it gets what is typed; else when it is ended.
-    pub fn write(&mut self, client: usize, name: &str, bytes: &[u8], is_listening: bool, out: impl FnMut(&[u8])) {
-        let mut batch = Batch { bytes: ArrayVec::new(), out };
+    /// Passes on what becomes of `bytes` that client `client`, called `name`, has written, and says of how many of
+    /// them. A byte can become a row, and the terminal is slow: after [`TURN_BYTES`] the rest is for another turn. Its
+    /// line is shown as it grows if the client `is_listening`, which is to say that it gets what is typed; else when it
+    /// is ended.
+    pub fn write(
+        &mut self,
+        client: usize,
+        name: &str,
+        bytes: &[u8],
+        is_listening: bool,
+        out: impl FnMut(&[u8]),
+    ) -> usize {
+        let mut batch = Batch { bytes: ArrayVec::new(), total: 0, out };
+        let mut done = 0_usize;
         if let Some((screen, row)) = self.row_of(client, name, &mut batch) {
-            bytes.iter().for_each(|byte| screen.print(row, *byte, is_listening, &mut batch));
+            for byte in bytes {
+                if batch.total >= TURN_BYTES {
+                    break;
+                }
+                screen.print(row, *byte, is_listening, &mut batch);
+                done = done.saturating_add(1);
+            }
         }
         batch.pass_on();
+        done
     }
 
     /// Passes on a row of the driver domain's own. It has no client's name before it, and no client can write the like.
     pub fn announce(&mut self, words: &[&str], out: impl FnMut(&[u8])) {
-        let mut batch = Batch { bytes: ArrayVec::new(), out };
+        let mut batch = Batch { bytes: ArrayVec::new(), total: 0, out };
         self.screen.break_off(&mut batch);
         words.iter().chain(&["\r\n"]).flat_map(|word| word.bytes()).for_each(|byte| batch.put(byte));
         batch.pass_on();
@@ -61,6 +80,8 @@ impl Lines {
 /// Bytes on their way to the real console, which takes many at once.
 struct Batch<F> {
     bytes: ArrayVec<u8, BATCH_BYTES>,
+    /// How many there were so far.
+    total: usize,
     out: F,
 }
 
@@ -79,6 +100,7 @@ impl<F: FnMut(&[u8])> Sink for Batch<F> {
             self.pass_on();
         }
         self.bytes.push(byte);
+        self.total = self.total.saturating_add(1);
     }
 }
 
@@ -133,6 +155,23 @@ mod tests {
         let mut all = Vec::new();
         Lines::default().write(1, "beta", b"x\n", false, |bytes| all.extend_from_slice(bytes));
         assert_eq!(all, b"\x1b[0;0;39m\r\n[beta] x\r\n");
+    }
+
+    #[test]
+    fn a_turn_has_a_bounded_output_and_the_rest_is_for_another() {
+        let (text, mut lines) = ([b'\n'; if cfg!(miri) { 300 } else { 20_000 }], Lines::default());
+        let (mut done, mut turns, mut all) = (0, 0, Vec::new());
+        while done < text.len() {
+            let mut turn = Vec::new();
+            let count = lines.write(1, "beta", &text[done..], false, |bytes| turn.extend_from_slice(bytes));
+            assert!(count > 0 && turn.len() <= TURN_BYTES + 2 * usize::from(terminal::COLUMNS_MAX), "{}", turn.len());
+            done += count;
+            turns += 1;
+            all.extend(turn);
+        }
+        assert!(turns > 1);
+        let whole = String::from_utf8(all).unwrap();
+        assert_eq!(whole.matches("[beta]").count(), text.len(), "nothing is lost or told twice");
     }
 
     #[test]

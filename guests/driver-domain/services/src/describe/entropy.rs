@@ -1,11 +1,12 @@
 //! A source of random numbers (VIRTIO 1.2, 5.4). It has neither features nor a configuration space.
 
 use super::description;
+use crate::entropy::POOL_SIZE;
 use abi::io::{Description, LongChains, QueueDescription, Restart};
 
 /// The most bytes of one request: a device may give less than it is asked for (VIRTIO 1.2, 5.4.6.2), and the others
 /// wait meanwhile.
-pub const RANDOM_SIZE_MAX: u32 = 4096;
+pub const RANDOM_SIZE_MAX: u32 = POOL_SIZE as u32;
 
 /// Describes the source.
 #[must_use]
@@ -35,7 +36,7 @@ mod tests {
     #[test]
     fn any_amount_of_random_numbers_is_asked_for_and_some_are_given() {
         let [queue, ..] = describe().queues;
-        assert_eq!((queue.long_chains, queue.size_max, queue.restart), (LongChains::Cut, 4096, Restart::Replay));
+        assert_eq!((queue.long_chains, queue.size_max, queue.restart), (LongChains::Cut, 1024, Restart::Replay));
         assert_eq!((queue.header_size, queue.tail_size, queue.failure), (0, 0, [0; 8]));
         assert!(!queue.returns_early && !queue.is_patient);
     }
