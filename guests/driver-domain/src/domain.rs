@@ -91,6 +91,7 @@ impl Domain {
     #[inline(never)]
     fn service(&mut self, place: usize, node: &ChannelNode, session: Option<u32>) -> Option<Service> {
         let ChannelNode { number, client: name, .. } = *node;
+        let vm = self.clients.iter().position(|client| client.name == name).unwrap_or(place);
         let devices = &mut self.devices;
         let without = |what: &str| println!("driver-domain: channel {number} of {name}: {what}; not served");
         match node.purpose {
@@ -98,16 +99,19 @@ impl Domain {
                 println!("driver-domain: channel {number} of {name}: there is no disk {disk}; not served");
                 None
             }
-            Purpose::Disk { disk, part, read_only } => match devices.block.attach(disk, part, read_only, node.serial) {
-                Ok(attachment) => Some(Service::Block(attachment)),
-                Err(error) => {
-                    println!("driver-domain: channel {number} of {name}: disk {disk}, {part}: {error}; not served");
-                    None
+            Purpose::Disk { disk, part, read_only } => {
+                match devices.block.attach(disk, vm, part, read_only, node.serial) {
+                    Ok(attachment) => Some(Service::Block(attachment)),
+                    Err(error) => {
+                        println!("driver-domain: channel {number} of {name}: disk {disk}, {part}: {error}; not served");
+                        None
+                    }
                 }
-            },
+            }
             Purpose::RamDisk { memory, part, read_only } => {
                 let disk = devices.block.ram_disk(memory);
-                let attachment = disk.and_then(|disk| devices.block.attach(disk, part, read_only, node.serial).ok());
+                let attachment =
+                    disk.and_then(|disk| devices.block.attach(disk, vm, part, read_only, node.serial).ok());
                 if attachment.is_none() {
                     without("its disk of RAM is not in this domain's free RAM");
                 }
@@ -211,7 +215,7 @@ impl Domain {
             if let Some(kill) = kill {
                 kill.strike(Phase::Done);
             }
-            if let Some(client) = clients.get_mut(tag.client) {
+            if let Some(client) = clients.get_mut(tag.owner.channel) {
                 block::finish(&mut client.channel, &tag, status);
             }
         });
@@ -256,7 +260,10 @@ impl Domain {
                         heartbeat.wait();
                     }
                     match devices.block.serve(attachment, place, channel, &request) {
-                        Submission::Busy => {
+                        busy @ (Submission::Busy | Submission::Enough) => {
+                            if busy == Submission::Busy && !worked {
+                                devices.block.miss(attachment, place);
+                            }
                             *is_crowded = true;
                             break;
                         }

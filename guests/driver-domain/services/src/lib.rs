@@ -27,6 +27,7 @@ pub mod lines;
 pub mod network;
 pub mod partition;
 pub mod rate;
+pub mod share;
 pub mod slice;
 pub mod switch;
 pub mod typed;

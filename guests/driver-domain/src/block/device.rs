@@ -4,6 +4,7 @@ use crate::channel::Ticket;
 use rt::shared::Shared;
 use rt::virtio::Granted;
 use services::block::{Extent, Features, Operation, Status};
+use services::share::Owner;
 
 /// Where the data of a request is.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +31,10 @@ pub struct Command {
 /// Whose request it is; comes back when it has finished.
 #[derive(Clone, Copy, Debug)]
 pub struct Tag {
-    /// The client, by the place of its channel.
-    pub client: usize,
+    /// The client, by the place of its channel, and its virtual machine.
+    pub owner: Owner,
+    /// Bytes in the disk's queue.
+    pub bytes: u64,
     /// What the completion repeats.
     pub ticket: Ticket,
     /// Bytes that are in the request's room when it succeeds.
@@ -47,8 +50,10 @@ pub enum Submission {
     Finished(Status),
     /// [`BlockDevice::poll`] will tell.
     Queued,
-    /// The queue is full: submit it again later.
+    /// The queue is full, or it is another's turn: submit it again later.
     Busy,
+    /// Its owner has enough in the queue: submit it again later.
+    Enough,
 }
 
 /// A disk.

@@ -4,6 +4,7 @@ use super::{BlockDevice, Command, Data, Part, RamDisk, Submission, Tag};
 use crate::channel::{Channel, Ticket};
 use abi::io::{Completion, Description, Request};
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use rt::machine::Region;
 use rt::shared::Shared;
@@ -12,6 +13,7 @@ use services::Slice;
 use services::block::{self, ERASE_SEGMENT_SIZE, Features, Operation, Plan, SERIAL_SIZE, Status};
 use services::describe::block::Disk;
 use services::partition::{self, Missing, Sectors};
+use services::share::{Owner, Refusal, Shares};
 
 /// The most disks: QEMU's `virt` has 32 slots, and a client may have a disk of RAM.
 const DISKS_MAX: usize = 32;
@@ -20,6 +22,8 @@ const DISKS_MAX: usize = 32;
 #[derive(Clone, Copy, Debug)]
 pub struct Attachment {
     disk: usize,
+    /// The place of the first channel of the same virtual machine.
+    vm: usize,
     slice: Slice,
     features: Features,
     block_size: u32,
@@ -42,6 +46,8 @@ impl Attachment {
 #[derive(Default)]
 pub struct BlockService {
     disks: ArrayVec<Box<dyn BlockDevice>, DISKS_MAX>,
+    /// By disk. On the heap, since stacks are small.
+    shares: Vec<Shares>,
     virtio_count: usize,
     /// Where the disks of RAM are, and their numbers.
     ram: ArrayVec<(Region, usize), DISKS_MAX>,
@@ -69,6 +75,7 @@ impl BlockService {
     pub fn add(&mut self, disk: Box<dyn BlockDevice>) -> Option<usize> {
         let number = self.disks.len();
         self.disks.try_push(disk).ok()?;
+        self.shares.push(Shares::default());
         self.virtio_count = number + 1;
         Some(number)
     }
@@ -81,15 +88,23 @@ impl BlockService {
         let memory = Shared::claim(region.start, region.size)?;
         let number = self.disks.len();
         self.disks.try_push(Box::new(RamDisk::new(memory))).ok()?;
+        self.shares.push(Shares::default());
         self.ram.try_push((region, number)).ok()?;
         Some(number)
     }
 
-    /// Gives a client `part` of disk `disk`, under the serial number `serial`.
+    /// Gives a client of virtual machine `vm` ([`Owner`]) `part` of disk `disk`, under the serial number `serial`.
     ///
     /// # Errors
     /// See [`Missing`]; a disk that is not there cannot be read.
-    pub fn attach(&mut self, disk: usize, part: Part, read_only: bool, serial: Serial) -> Result<Attachment, Missing> {
+    pub fn attach(
+        &mut self,
+        disk: usize,
+        vm: usize,
+        part: Part,
+        read_only: bool,
+        serial: Serial,
+    ) -> Result<Attachment, Missing> {
         let device = self.disks.get_mut(disk).ok_or(Missing::Unreadable)?.as_mut();
         let (sectors, features, block_size) = (device.sectors(), device.features(), device.block_size());
         let slice = match part {
@@ -99,7 +114,7 @@ impl BlockService {
         };
         let features = Features { is_read_only: read_only || features.is_read_only, ..features };
         let slice = if features.is_read_only { slice.read_only() } else { slice };
-        Ok(Attachment { disk, slice, features, block_size, serial })
+        Ok(Attachment { disk, vm, slice, features, block_size, serial })
     }
 
     /// Whether disk `number` is one of virtio's.
@@ -122,8 +137,9 @@ impl BlockService {
         channel: &mut Channel,
         request: &Request,
     ) -> Submission {
-        let Attachment { disk, slice, features, .. } = attachment;
-        let mut tag = Tag { client, ticket: Ticket::of(request), written: 0, is_end: true };
+        let Attachment { disk, vm, slice, features, .. } = attachment;
+        let owner = Owner { channel: client, vm: *vm };
+        let mut tag = Tag { owner, bytes: 0, ticket: Ticket::of(request), written: 0, is_end: true };
         let submission = match block::plan(request, slice, *features) {
             Plan::Answer(status) => Submission::Finished(status),
             Plan::Identify { bytes } => {
@@ -153,6 +169,7 @@ impl BlockService {
             }
         };
         if let Submission::Finished(status) = submission {
+            self.pass(*disk, client);
             finish(channel, &tag, status);
         }
         submission
@@ -160,8 +177,36 @@ impl BlockService {
 
     #[inline]
     fn submit(&mut self, disk: usize, command: Command, tag: Tag) -> Submission {
-        let disk = self.disks.get_mut(disk);
-        disk.map_or(Submission::Finished(Status::IoError), |disk| disk.submit(&command, tag))
+        let (Some(disk), Some(shares)) = (self.disks.get_mut(disk), self.shares.get_mut(disk)) else {
+            return Submission::Finished(Status::IoError);
+        };
+        let (owner, bytes) = (tag.owner, command.extent.bytes);
+        match shares.admit(owner, bytes) {
+            Ok(()) => {}
+            Err(Refusal::Enough) => return Submission::Enough,
+            Err(Refusal::Turn) => return Submission::Busy,
+        }
+        let submission = disk.submit(&command, Tag { bytes, ..tag });
+        if submission == Submission::Queued {
+            shares.pass(owner.channel);
+            shares.add(owner.vm, bytes);
+        }
+        submission
+    }
+
+    #[inline]
+    fn pass(&mut self, disk: usize, client: usize) {
+        if let Some(shares) = self.shares.get_mut(disk) {
+            shares.pass(client);
+        }
+    }
+
+    /// The disk of `attachment` was busy in all of the turn of client `client`, which comes first when it no longer is.
+    #[cold]
+    pub fn miss(&mut self, attachment: &Attachment, client: usize) {
+        if let Some(shares) = self.shares.get_mut(attachment.disk) {
+            shares.miss(client);
+        }
     }
 
     /// Acknowledges the interrupt of virtio disk `number`.
@@ -183,8 +228,9 @@ impl BlockService {
     #[inline]
     pub fn poll(&mut self, mut complete: impl FnMut(Tag, Status)) -> bool {
         let mut found = false;
-        for disk in self.disks.iter_mut().take(self.virtio_count) {
+        for (disk, shares) in self.disks.iter_mut().zip(&mut self.shares).take(self.virtio_count) {
             while let Some((tag, status)) = disk.poll() {
+                shares.remove(tag.owner.vm, tag.bytes);
                 complete(tag, status);
                 found = true;
             }
