@@ -256,10 +256,15 @@ impl Domain {
                     if let Some(kill) = kill {
                         kill.strike(Phase::Posted);
                     }
-                    if devices.block.waits(attachment, &request) {
+                    let waits = devices.block.waits(attachment, &request);
+                    if waits {
                         heartbeat.wait();
                     }
-                    match devices.block.serve(attachment, place, channel, &request) {
+                    let submission = devices.block.serve(attachment, place, channel, &request);
+                    if waits {
+                        heartbeat.beat();
+                    }
+                    match submission {
                         busy @ (Submission::Busy | Submission::Enough) => {
                             if busy == Submission::Busy && !worked {
                                 devices.block.miss(attachment, place);
