@@ -97,6 +97,14 @@ impl Channel {
         self.publish_state(memory, state)
     }
 
+    /// The backend is away: what it has not been shown is not stored into memory that is being cleared for its next
+    /// life.
+    pub fn forget_unpublished(&mut self) {
+        self.requests_published = self.requests_posted;
+        self.completions_published = self.completions_consumed;
+        self.receptions.iter_mut().for_each(|ring| ring.published = ring.consumed);
+    }
+
     /// Shows the backend the state of the device.
     ///
     /// # Errors

@@ -214,6 +214,11 @@ impl InFlightRequests {
         Ok(())
     }
 
+    /// A long chain of `queue` has found room.
+    pub const fn feed(&mut self, queue: u8) {
+        self.starved.queue &= !bit(queue);
+    }
+
     /// The shared room that no chain has.
     fn free_units(&self) -> Units {
         let (mut free, mut rest) = (Units::ALL, self.chains_used);
@@ -277,6 +282,12 @@ impl InFlightRequests {
     #[inline]
     pub const fn is_any_waiting(&self) -> bool {
         self.waiting != 0
+    }
+
+    /// What is to be done with the chain in `place`, if it waits for something.
+    pub fn waiting(&self, place: u8) -> Option<(u8, Next)> {
+        let is_waiting = self.waiting & 1u32.wrapping_shl(place.into()) != 0;
+        self.chain(place).filter(|_| is_waiting).map(|kept| (place, kept.next))
     }
 
     /// The chain that has waited longest, with what is to be done with it.
@@ -361,7 +372,7 @@ impl InFlightRequests {
             self.forgotten = [self.round; QUEUES_MAX];
             return;
         };
-        self.starved.queue &= !bit(queue as u8);
+        self.feed(queue as u8);
         let mut rest = self.chains_used;
         while rest != 0 {
             let place = rest.trailing_zeros();

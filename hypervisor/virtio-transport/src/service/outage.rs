@@ -32,6 +32,7 @@ impl Service {
     pub fn suspend(&mut self) {
         if self.backend != BackendState::Gone {
             self.backend = BackendState::Away;
+            self.channel.forget_unpublished();
         }
     }
 
@@ -125,6 +126,8 @@ impl Service {
             Some(sequence) if is_served => sequence,
             // For these the backend has only to call, and a good one does so.
             None if is_served && !self.in_flight.is_any_out() && self.is_watched_blocked() => WAITING,
+            // Nor has it more to do for what is used and the frontend has not been told of.
+            None if is_served && self.used & self.watched & !self.early != 0 => WAITING,
             Some(_) | None => 0,
         };
         let (known, age_ticks) = self.oldest;

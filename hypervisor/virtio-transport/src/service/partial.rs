@@ -23,6 +23,14 @@ pub(super) enum Partial {
     Request(PartialRequest),
 }
 
+impl Partial {
+    /// The place of its chain.
+    pub(super) const fn place(&self) -> u8 {
+        let (Self::Walk { place } | Self::Request(PartialRequest { place, .. })) = self;
+        *place
+    }
+}
+
 /// A request whose data has been moved in part. It has its pages of the window, and is not out.
 pub(super) struct PartialRequest {
     /// Its chain's place.
@@ -122,6 +130,7 @@ impl Service {
             match queue.pop(memories.frontend, &mut kept.chain, kept.room.segments_mut(shared), Start::Part) {
                 Ok(Popped::Whole) => {
                     self.descriptors = self.descriptors.wrapping_add(kept.chain.looked_at());
+                    self.in_flight.feed(index as u8);
                     return Ok(Taken::Chain(place));
                 }
                 Ok(Popped::Part | Popped::Nothing) => {}
@@ -181,8 +190,7 @@ impl Service {
     pub(super) fn forget_partial(&mut self, queue: Option<u16>) -> Option<(u8, InFlightRequest)> {
         let Self { partial, in_flight, .. } = self;
         let is_meant = |partial: &mut Partial| {
-            let (Partial::Walk { place } | Partial::Request(PartialRequest { place, .. })) = partial;
-            queue.is_none() || queue == in_flight.chain(*place).map(|kept| u16::from(kept.queue))
+            queue.is_none() || queue == in_flight.chain(partial.place()).map(|kept| u16::from(kept.queue))
         };
         match partial.take_if(is_meant)? {
             Partial::Walk { place } => {

@@ -247,6 +247,13 @@ impl Service {
         Ok(InFlightRequest { queue: index as u8, chain, readable, writable, run, is_granted, is_last })
     }
 
+    /// The chain that waits and comes first: the one that was interrupted, which has what others may wait for; else the
+    /// one that has waited longest.
+    fn first_waiting(&self) -> Option<(u8, Next)> {
+        let interrupted = self.partial.as_ref().and_then(|partial| self.in_flight.waiting(partial.place()));
+        interrupted.or_else(|| self.in_flight.first_waiting())
+    }
+
     /// Goes on with the chains that wait for something to be done with them, in their order.
     #[cold]
     #[inline(never)]
@@ -255,7 +262,7 @@ impl Service {
         budget: &mut Budget,
         memories: &MemoryPair<'_, M>,
     ) -> Result<Waiting, ProtocolError> {
-        while let Some((place, next)) = self.in_flight.first_waiting() {
+        while let Some((place, next)) = self.first_waiting() {
             if self.backend == BackendState::Away {
                 return Ok(Waiting::NoRoom);
             }
@@ -280,7 +287,7 @@ impl Service {
                         }
                     }
                     self.counters.count(index, |queue| add(&mut queue.chains, 1));
-                    self.in_flight.wait_first(place, Next::Post);
+                    self.in_flight.wait(place, Next::Post);
                     match self.backend {
                         BackendState::Serving => self.post(index, place, Turn::First, memories),
                         BackendState::Away | BackendState::Absent | BackendState::Gone => Ok(Fate::Fail),

@@ -1,6 +1,6 @@
 //! Copies that end where an interrupt is pending, and go on with the next call.
 
-use super::block::{DATA, IN, OUT};
+use super::block::{DATA, HEADER, IN, OUT, STATUS};
 use super::*;
 use std::vec;
 
@@ -155,4 +155,60 @@ fn a_copy_goes_before_what_finds_no_room() {
         assert!(goes < 100);
     }
     assert_eq!(stage.used(0), Some((0, WINDOW + 1)));
+}
+
+#[test]
+fn a_copy_goes_before_a_chain_that_was_found_in_part_and_finds_no_room() {
+    let mut stage = interrupted();
+    // The first place is free again while another request has nearly all of the window.
+    stage.ask(0, IN, 0, 512);
+    stage.notify(0).unwrap();
+    let little = stage.request().unwrap();
+    stage.ask(3, IN, 0, WINDOW - 0x2000);
+    begin(&mut stage);
+    let large = stage.request().unwrap();
+    stage.finish(&little, &[2; 512]);
+    stage.complete().unwrap();
+    // A chain of more buffers than are looked at in one step, in that place.
+    let data = (0..6).map(|index| (DATA + index * 0x1000, 0x1000, true));
+    let buffers: Vec<Buffer> = [(HEADER, 16, false)].into_iter().chain(data).chain([(STATUS, 1, true)]).collect();
+    stage.offer_indirect(0, 6, &buffers);
+    stage.notify(0).unwrap();
+    stage.resume().unwrap();
+    assert_eq!((stage.request(), stage.service.holdings().chains), (None, 2));
+    stage.finish(&large, &vec![1; large.writable as usize]);
+    let mut goes = 0;
+    let waiting = loop {
+        stage.complete().unwrap();
+        let _ = stage.resume().unwrap();
+        if let Some(request) = stage.request() {
+            break request;
+        }
+        goes += 1;
+        assert!(goes < 200, "neither goes on");
+    };
+    assert_eq!((waiting.writable, stage.service.out()), (6 * 0x1000, 1));
+    stage.finish(&waiting, &vec![3; waiting.writable as usize]);
+    while stage.service.out() != 0 {
+        stage.complete().unwrap();
+    }
+    assert!(stage.window_is_whole());
+}
+
+#[test]
+fn a_backend_that_does_not_call_again_for_what_is_used_is_stuck() {
+    let mut stage = interrupted();
+    stage.ask(0, IN, 3, LENGTH);
+    begin(&mut stage);
+    go_on(&mut stage);
+    let request = stage.request().unwrap();
+    stage.finish(&request, &[1; LENGTH as usize]);
+    while stage.service.out() != 0 {
+        assert!(!stage.complete().unwrap().interrupt);
+    }
+    stage.service.look(&stage.backend, 1);
+    assert_eq!(stage.service.look(&stage.backend, 7).age_ticks, 7);
+    assert!(stage.complete().unwrap().interrupt);
+    stage.service.look(&stage.backend, 1);
+    assert_eq!(stage.service.look(&stage.backend, 7).age_ticks, 0);
 }

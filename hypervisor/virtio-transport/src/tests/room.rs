@@ -97,3 +97,18 @@ fn all_of_the_room_is_there_again_after_a_reset_and_after_an_outage() {
         assert_eq!(stage.service.holdings().chains, 0, "{end}");
     }
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "its long chains take minutes")]
+fn once_the_longest_chain_has_gone_out_others_go_out_together_again() {
+    let (mut stage, out) = with_one_that_waits(0, 1);
+    finish(&mut stage, &out);
+    let out = stage.request().unwrap();
+    assert_eq!(out.writable, 254 * 16);
+    finish(&mut stage, &out);
+    for (queue, head) in [(0, 2), (0, 3), (1, 4)] {
+        ask_scattered(&mut stage, queue, head, 20);
+        while stage.notify(queue).unwrap().again {}
+        assert_eq!(stage.request().map(|request| request.writable), Some(20 * 16), "chain {head}");
+    }
+}
