@@ -92,6 +92,8 @@ fn is_filled_sound(queue: &QueueDescription) -> bool {
         && queue.tail_size == 0
         && !queue.returns_early
         && queue.merge_feature.is_none_or(|feature| feature < 64)
+        // It is in the header of the kind: a frontend's buffers may be of a byte each.
+        && queue.count_offset.is_none_or(|offset| usize::from(offset) <= HEADER_SIZE_MAX)
 }
 
 fn is_request_sound(queue: &QueueDescription, window: u64) -> bool {

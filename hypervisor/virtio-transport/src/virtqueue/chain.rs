@@ -240,16 +240,22 @@ impl<'a> Buffers<'a> {
     /// Puts `bytes` at the end of the writable part.
     ///
     /// # Errors
-    /// As for [`Buffers::write`].
+    /// [`GuestFault::BadAddress`] if the writable part is too short, or if that is not in the guest's memory.
     #[inline(never)]
     pub fn write_end(&self, memory: &impl GuestMemory, bytes: &[u8]) -> Result<(), GuestFault> {
-        // Nearly always they have a buffer of their own.
-        if let Some(Segment { address, length }) = self.writable().last()
-            && *length as usize == bytes.len()
-        {
-            return memory.write(*address, bytes);
+        let mut rest = bytes;
+        // Nearly always they lie in one buffer. From the end on: those before it need not be looked at.
+        for Segment { address, length } in self.writable().iter().rev() {
+            let here = rest.len().min(*length as usize);
+            let (before, now) = rest.split_at_checked(rest.len().wrapping_sub(here)).ok_or(GuestFault::BadAddress)?;
+            // No segment ends above the address space.
+            memory.write(GuestAddr(address.0.wrapping_add(u64::from(*length)).wrapping_sub(here as u64)), now)?;
+            if before.is_empty() {
+                return Ok(());
+            }
+            rest = before;
         }
-        self.write_across(memory, self.extent.writable_bytes().wrapping_sub(bytes.len() as u64), bytes)
+        Err(GuestFault::BadAddress)
     }
 }
 
