@@ -8,10 +8,14 @@ use crate::machine::Machine;
 use crate::supervision::judge;
 use crate::vm::{Slot, Vm};
 use aarch64::psci::Power;
+use abi::io::QUEUES_MAX;
 use arch::{firmware, pending};
 use core::sync::atomic::Ordering;
 use virtio_transport::Holdings;
 use vm_lifecycle::{Phase, RestartDecision, Step};
+
+/// The most lines that there are of one device: its own, and one of each of its queues.
+const DEVICE_LINES: usize = 1 + QUEUES_MAX;
 
 /// Ends the life of `vm`, all of whose virtual CPUs are parked. By the core that leads, `this_core`. Returns whether
 /// this was the end of the end; if not, an interrupt is pending, and there are steps to do after it.
@@ -97,23 +101,26 @@ fn end_step(machine: &'static Machine, vm: &'static Vm, this_core: usize, step: 
     false
 }
 
-/// Says what the devices of `vm` did, one at a time, in steps from 0. Returns whether there are more.
+/// Says what the devices of `vm` did, a line at a time, in steps from 0. Returns whether there are more.
 #[inline(never)]
 fn report(vm: &Vm, step: usize) -> bool {
     let mut left = vm.state.left.lock();
-    let Some(index) = step.checked_sub(1) else {
+    let Some(step) = step.checked_sub(1) else {
         *left = Holdings::default();
         if !vm.io.virtio.is_empty() || !vm.io.assigned.is_empty() || vm.is_driver_domain() {
             log::info!("vm {}: exits={}", vm.config.name, vm.exits());
         }
         return true;
     };
+    let (index, line) = (step / DEVICE_LINES, step % DEVICE_LINES);
     let Some(device) = vm.io.virtio.get(index) else {
         report_left(vm, &left);
         return false;
     };
-    left.add(&device.holdings());
-    device.report(&vm.config.name, index);
+    if line == 0 {
+        left.add(&device.holdings());
+    }
+    device.report(&vm.config.name, index, line);
     true
 }
 

@@ -145,24 +145,27 @@ impl VirtioDevice {
         let _ = self.state().service.restart_channel(memory);
     }
 
-    /// Logs what happened so far; `vm` is the client, whose device `index` this is. One line for the device and one for
-    /// each of its queues, which `cargo xtask run` turns into a table.
-    pub fn report(&self, vm: &str, index: usize) {
+    /// Logs what happened so far, one line: in steps from 0 one for the device, and one for each of its queues, which
+    /// `cargo xtask run` turns into a table. `vm` is the client, whose device `index` this is.
+    pub fn report(&self, vm: &str, index: usize, step: usize) {
         // A log line takes its time: nobody waits for the device meanwhile.
         let (id, queues, counters) = {
             let state = self.state();
             (state.registers.device_id(), state.registers.queue_count(), state.service.counters().clone())
         };
-        log::info!(
-            "vm {vm} virtio {index}: id={id} doorbells={} suppressed_doorbells={} calls={} stale={}{}",
-            counters.doorbells,
-            counters.suppressed_doorbells(),
-            counters.calls,
-            counters.stale,
-            Mistakes(&counters)
-        );
-        for number in 0..queues {
-            let queue = counters.queue(number);
+        let Some(number) = step.checked_sub(1) else {
+            log::info!(
+                "vm {vm} virtio {index}: id={id} doorbells={} suppressed_doorbells={} calls={} stale={}{}",
+                counters.doorbells,
+                counters.suppressed_doorbells(),
+                counters.calls,
+                counters.stale,
+                Mistakes(&counters)
+            );
+            return;
+        };
+        if number < usize::from(queues) {
+            let queue = counters.queue(number as u16);
             log::info!(
                 "vm {vm} virtio {index} queue {number}: requests={} bytes={} kicks={} suppressed_kicks={} interrupts={} suppressed_interrupts={} copies={} grants={} dropped={} replays={}",
                 queue.requests,
