@@ -113,7 +113,7 @@ pub fn channel_steps(vm: &Vm) -> usize {
 }
 
 /// Takes back what is out to the driver domain `vm`, a little of one channel in each step from 0; `is_lost` is as for
-/// [`VirtioDevice::take_back`]. Where the step is the one after those of a channel, gives that.
+/// [`crate::vm::VirtioDevice::take_back`]. Where the step is the one after those of a channel, gives that.
 #[inline(never)]
 pub fn take_back(machine: &'static Machine, vm: &Vm, step: usize, is_lost: bool) -> Option<Channel> {
     let (number, part) = (step / (TAKE_BACK_STEPS + 1), step % (TAKE_BACK_STEPS + 1));
