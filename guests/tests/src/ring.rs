@@ -177,6 +177,11 @@ impl Ring {
         self.set_available_index(self.available.wrapping_add(1));
     }
 
+    /// The available index.
+    pub const fn available_index(&self) -> u16 {
+        self.available
+    }
+
     /// Stores the available index; the flags beside it stay zero.
     pub fn set_available_index(&mut self, index: u16) {
         self.available = index;
