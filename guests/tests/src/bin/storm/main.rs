@@ -18,7 +18,6 @@ mod random;
 mod registers;
 mod resets;
 mod waits;
-mod wakes;
 
 use rt::{interrupts, machine, timer};
 use testkit::{ensure, report};
@@ -36,7 +35,6 @@ fn main() -> ! {
         "registers" => registers::run(),
         "resets" => resets::run(),
         "waits" => waits::run(),
-        "wakes" => wakes::run(),
         other => report::test("the attack is known", || {
             ensure!(false, "there is no attack `{other}`");
             Ok(())
